@@ -1,0 +1,58 @@
+# Shortlist. `make help` lists what there is; every target does the set-up it needs.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+BIN := .venv/bin
+UV := $(BIN)/uv pip install --quiet --no-deps
+
+# A CPU build of torch: from the folder PIP_FIND_LINKS names, else uv's own CPU index.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifeq ($(strip $(UV_FIND_LINKS)),)
+export UV_TORCH_BACKEND ?= cpu
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format bench lock clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: .venv/.installed .venv-airflow/.installed  ## both environments, from the committed locks
+
+.venv/.installed: requirements/shortlist.lock setup.cfg
+	@echo "== installing Shortlist into .venv (about 2 GB, a minute or three)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(UV) --python $(BIN)/python -r requirements/shortlist.lock
+	@$(UV) --python $(BIN)/python -e .
+	@touch $@
+
+.venv-airflow/.installed: requirements/airflow.lock .venv/.installed
+	@echo "== installing Airflow into .venv-airflow (about 200 MB)"
+	@test -x .venv-airflow/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-airflow
+	@$(UV) --python .venv-airflow/bin/python -r requirements/airflow.lock
+	@touch $@
+
+demo: install  ## two nights of the shop by the real scheduler, served, cut over, rolled back (under 10 minutes)
+	@$(BIN)/python examples/demo.py
+
+test: install  ## every test
+	@$(BIN)/python -m pytest
+
+lint: install  ## ruff, mypy, Dockerfiles, compose file
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p schemas -p prediction_store -p reranker
+	@$(BIN)/hadolint docker/Dockerfile.batch docker/Dockerfile.reranker
+
+format:  ## let ruff put the code in shape
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+bench: install  ## the benchmarks, with machine, commit and ratios
+	@$(BIN)/python -m benchmarks.journey
+
+lock: .venv/.installed  ## compile the lock files anew from setup.cfg and requirements/airflow.in
+	@requirements/lock.sh
+
+clean:  ## remove what the demo and the tests left; the environments stay
+	@rm -rf .demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

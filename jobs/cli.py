@@ -1,0 +1,110 @@
+"""The verbs of the batch journey. Each parses, calls one job and prints one line."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from schemas.options import ConfigOption, DayOption, SetOption
+
+app = typer.Typer(add_completion=False, help="The batch journey.")
+
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only", help="Only these steps, separated by commas; they run in the order of the journey.", metavar="STEPS"
+    ),
+]
+
+
+@app.command()
+def run(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None, only: OnlyOption = None) -> None:  # noqa: B006
+    """Run the whole journey of one day, from your tables to a live version. Finished steps are skipped.
+
+    Example: shortlist run --day 2026-11-21
+    """
+    from jobs.journey import STEPS
+
+    _run(config, overrides, day, [step.strip() for step in only.split(",")] if only else list(STEPS))
+
+
+@app.command()
+def simulate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Write the embedded shop up to a day: a stand-in for your own tables.
+
+    Example: shortlist simulate --set simulate.users=1000
+    """
+    _run(config, overrides, day, ["simulate"])
+
+
+@app.command()
+def prepare(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Read, check and split interactions, items and users.
+
+    Example: shortlist prepare --set data.max_rejected_share=0.01
+    """
+    _run(config, overrides, day, ["prepare"])
+
+
+@app.command()
+def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Train the two towers; a killed training goes on from its last epoch.
+
+    Example: shortlist train --set train.max_epochs=4
+    """
+    _run(config, overrides, day, ["train"])
+
+
+@app.command()
+def embed(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Embed every item and every user with the trained towers.
+
+    Example: shortlist embed --day 2026-11-21
+    """
+    _run(config, overrides, day, ["embed"])
+
+
+@app.command()
+def retrieve(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Find the best items of every user.
+
+    Example: shortlist retrieve --set retrieve.candidates=500
+    """
+    _run(config, overrides, day, ["retrieve"])
+
+
+@app.command()
+def lists(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Make the fallbacks: popular, trending and neighbouring items.
+
+    Example: shortlist lists --set lists.length=200
+    """
+    _run(config, overrides, day, ["lists"])
+
+
+@app.command()
+def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Judge the lists on held-out interactions, against popularity.
+
+    Example: shortlist evaluate --day 2026-11-21
+    """
+    _run(config, overrides, day, ["evaluate"])
+
+
+@app.command()
+def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Write a sealed version into the store. It serves nobody until cutover.
+
+    Example: shortlist build --day 2026-11-21
+    """
+    _run(config, overrides, day, ["build"])
+
+
+def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> None:
+    from jobs import journey
+    from schemas.config_file import load_config
+
+    loaded = load_config(config, overrides)
+    journey.run(loaded, journey.checked_day(day) if day else journey.default_day(loaded), only, now=time.time)

@@ -1,0 +1,242 @@
+"""What passes between two steps: a dataset with a manifest, complete or absent.
+
+`<workspace>/<day>/<name>/` exists under its final name if and only if it is complete. It is written in
+`<workspace>/<day>/.<name>.draft/` and renamed at the end. Its fingerprint says what it was made from: the step,
+the day, the input datasets' fingerprints and the settings. The same fingerprint again means there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from jobs.errors import DatasetBusyError, DatasetDamagedError, MissingDatasetError
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+
+STEP_OF = {
+    "prepared": "prepare",
+    "model": "train",
+    "embeddings": "embed",
+    "candidates": "retrieve",
+    "lists": "lists",
+    "evaluation": "evaluate",
+    "version": "build",
+}
+"""The verb that makes each dataset, in journey order."""
+
+REVISION = dict.fromkeys(STEP_OF, 1)
+"""Raised when a step's code starts to give another output for the same inputs, so that old datasets are made anew."""
+
+
+class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a complete dataset says of itself."""
+
+    format: int
+    name: str
+    day: str
+    fingerprint: str
+    inputs: dict[str, str]
+    """Name of each input dataset, or of an input outside the workspace, to its fingerprint."""
+    rows: dict[str, int]
+    extra: dict[str, msgspec.Raw]
+    seconds: float
+
+
+class Dataset:
+    """A complete dataset on disk. Read-only."""
+
+    def __init__(self, path: Path, manifest: DatasetManifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.fingerprint = manifest.fingerprint
+        self.name = manifest.name
+        self.rows = manifest.rows
+
+    def part(self, name: str) -> Path:
+        """The folder or file `name` inside the dataset."""
+        return self.path / name
+
+    def extra(self, name: str, kind: type = object) -> object:
+        """One of the manifest's further facts, decoded as `kind`."""
+        return msgspec.json.decode(self.manifest.extra[name], type=kind)
+
+
+class Draft:
+    """A dataset being written. `rows` and `extra` go into its manifest when the step ends without an error."""
+
+    def __init__(self, path: Path, complete: Dataset | None) -> None:
+        self.path = path
+        self.complete = complete
+        self.rows: dict[str, int] = {}
+        self.extra: dict[str, object] = {}
+
+    @property
+    def is_complete(self) -> bool:
+        """True when the same fingerprint is there already and nothing has to be written."""
+        return self.complete is not None
+
+
+def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
+    """The complete dataset `name` of a day.
+
+    Raises:
+        MissingDatasetError: the step that makes it has not run, or has not finished.
+        DatasetDamagedError: its manifest cannot be read.
+    """
+    path = Path(workspace) / day / name
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise MissingDatasetError(
+            f"the dataset {name!r} of {day} is not there: {path}",
+            hint=f"make it with: shortlist {STEP_OF.get(name, name)} --day {day}",
+        ) from None
+    return Dataset(path, _decode(text, path))
+
+
+@contextlib.contextmanager
+def step(
+    workspace: str | Path,
+    day: str,
+    name: str,
+    *,
+    inputs: Sequence[Dataset] = (),
+    settings: Sequence[msgspec.Struct] = (),
+    outside: Mapping[str, str] | None = None,
+    resumable: bool = False,
+) -> Iterator[Draft]:
+    """Write the dataset `name` of a day, unless the same one is there already.
+
+    Inside the block: return at once when `draft.is_complete`, else write below `draft.path`. When the block ends, the
+    manifest is written, everything is synced and the draft takes its final name; the dataset that stood there before
+    is gone. When the block raises, the draft is removed; with `resumable` it stays, and the next run with the same
+    fingerprint finds its files again.
+
+    Args:
+        inputs: the datasets it is made from.
+        settings: the configuration sections that change its contents.
+        outside: name to fingerprint of inputs that are not datasets, such as your own tables.
+
+    Raises:
+        DatasetBusyError: another process is writing the same dataset.
+    """
+    final = Path(workspace) / day / name
+    draft_path = final.parent / f".{name}.draft"
+    sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
+    fingerprint = _fingerprint(day, name, sources, settings)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(final.parent / f".{name}.lock", f"{name} of {day}"):
+        existing = _existing(final)
+        if existing is not None and existing.fingerprint == fingerprint:
+            yield Draft(final, existing)
+            return
+        _clear(draft_path, fingerprint if resumable else None)
+        draft = Draft(draft_path, None)
+        started = time.monotonic()
+        try:
+            yield draft
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(draft_path, ignore_errors=True)
+            raise
+        manifest = DatasetManifest(
+            format=FORMAT,
+            name=name,
+            day=day,
+            fingerprint=fingerprint,
+            inputs=sources,
+            rows=draft.rows,
+            extra={key: msgspec.Raw(msgspec.json.encode(value)) for key, value in draft.extra.items()},
+            seconds=round(time.monotonic() - started, 3),
+        )
+        _complete(draft_path, final, manifest)
+
+
+def _fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Sequence[msgspec.Struct]) -> str:
+    parts = [name, REVISION.get(name, 1), day, dict(sources), [[type(s).__name__, s] for s in settings]]
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def _lock(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that the kernel frees when this process dies. Two runs of one step would write one draft."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DatasetBusyError(
+                f"another process is making {what}", hint="wait for it to end, then run again"
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _existing(final: Path) -> Dataset | None:
+    """The complete dataset under the final name; None when there is none, or none that can be read: it is made anew."""
+    try:
+        return Dataset(final, _decode((final / MANIFEST).read_bytes(), final))
+    except (FileNotFoundError, NotADirectoryError, DatasetDamagedError):
+        return None
+
+
+def _clear(draft: Path, keep: str | None) -> None:
+    """Leave an empty draft folder, or the one that an earlier run with the fingerprint `keep` left behind."""
+    mark = draft / ".fingerprint"
+    if keep is not None and mark.is_file() and mark.read_text() == keep:
+        return
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    if keep is not None:
+        mark.write_text(keep)
+
+
+def _complete(draft: Path, final: Path, manifest: DatasetManifest) -> None:
+    (draft / ".fingerprint").unlink(missing_ok=True)
+    (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    for folder, _, files in os.walk(draft):
+        for name in files:
+            _sync(Path(folder) / name)
+        _sync(Path(folder))
+    old = final.parent / f".{final.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        final.rename(old)
+    draft.rename(final)
+    _sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _decode(text: bytes, path: Path) -> DatasetManifest:
+    try:
+        manifest = msgspec.json.decode(text, type=DatasetManifest)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise DatasetDamagedError(
+            f"the manifest of {path} cannot be read: {error}", hint=f"remove {path} and run again"
+        ) from error
+    if manifest.format != FORMAT:
+        raise DatasetDamagedError(
+            f"{path} has format {manifest.format}, this release reads {FORMAT}", hint=f"remove {path} and run again"
+        )
+    return manifest

@@ -1,0 +1,53 @@
+"""What can stop a job.
+
+ShortlistError
+└── JobError                    a step stopped; what it was writing is not visible
+    ├── MissingDatasetError     the step before has not run
+    ├── DatasetDamagedError     a dataset is there and cannot be read
+    ├── DatasetBusyError        another process is making the same dataset
+    ├── SourceError             your own tables cannot be read as the configuration says
+    │   └── TooManyRejectedError   more rows are malformed than `data.max_rejected_share` allows
+    ├── TrainingDivergedError   the loss is not a number, or exactly zero
+    ├── BadVectorsError         an embedding is NaN or infinite
+    └── NoJavaError             Spark has no Java to run on
+"""
+
+from __future__ import annotations
+
+from schemas.errors import ShortlistError
+
+
+class JobError(ShortlistError):
+    """Raised when a step of the batch journey stops."""
+
+
+class MissingDatasetError(JobError):
+    """Raised when a step needs a dataset that has not been made."""
+
+
+class DatasetDamagedError(JobError):
+    """Raised when a dataset is there and its manifest cannot be read."""
+
+
+class DatasetBusyError(JobError):
+    """Raised when another process is making the same dataset."""
+
+
+class SourceError(JobError):
+    """Raised when an input table is missing, unreadable, empty, or lacks a column that the configuration names."""
+
+
+class TooManyRejectedError(SourceError):
+    """Raised when the share of malformed rows exceeds `data.max_rejected_share`."""
+
+
+class TrainingDivergedError(JobError):
+    """Raised when the loss of a training step is NaN, infinite or exactly zero."""
+
+
+class BadVectorsError(JobError):
+    """Raised when an embedding holds NaN or infinity."""
+
+
+class NoJavaError(JobError):
+    """Raised when neither the machine nor the environment has a Java that Spark runs on."""

@@ -1,0 +1,153 @@
+"""The whole journey of one day, in order: from your tables to a live version."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jobs import progress
+from jobs.progress import Report
+from schemas.config import Config
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+STEPS = (
+    "simulate",
+    "prepare",
+    "train",
+    "embed",
+    "retrieve",
+    "lists",
+    "evaluate",
+    "build",
+    "gate",
+    "cutover",
+    "retire",
+)
+"""The verbs in the order in which they run."""
+
+
+def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[[], float]) -> list[Report]:
+    """Run the steps of a day in journey order, one Spark session for all; a finished step is skipped.
+
+    Args:
+        day: everything before its end is known.
+        only: the steps to run; the order is always that of the journey.
+        now: the clock; used for the version's name and for the history, never for its contents.
+
+    Raises:
+        UsageError: a step is unknown.
+        GateRefusedError: a gate refused the version; it stays on disk and is not current.
+    """
+    unknown = [step for step in only if step not in STEPS]
+    if unknown:
+        raise UsageError(f"there is no step {unknown[0]!r}", hint=f"the steps are: {', '.join(STEPS)}")
+    with ExitStack() as stack:
+        spark: Any = LazySession(config, stack)
+        reports = []
+        for step in STEPS:
+            if step in only and (step != "simulate" or is_simulated(config)):
+                reports.append(_run_step(step, config, day, spark, now))
+                progress.stage(reports[-1])
+    return reports
+
+
+def is_simulated(config: Config) -> bool:
+    """True when the interactions are the embedded shop's, so that `simulate` writes them first."""
+    return Path(config.data.interactions.path).is_relative_to(config.simulate.output)
+
+
+def default_day(config: Config) -> str:
+    """The last day in the data; for a shop that is not written yet, the last day that `simulate` will write.
+
+    Raises:
+        SourceError: the table of interactions is missing or empty.
+    """
+    from jobs import prepare
+
+    if is_simulated(config) and not Path(config.data.interactions.path).is_dir():
+        return str(date.fromisoformat(config.simulate.start_day) + timedelta(days=config.simulate.days - 1))
+    return prepare.last_day(config)
+
+
+def checked_day(day: str) -> str:
+    """The day as given, if it is one.
+
+    Raises:
+        UsageError: it is not a day of the calendar written YYYY-MM-DD.
+    """
+    try:
+        if date.fromisoformat(day).isoformat() == day:
+            return day
+    except ValueError:
+        pass
+    raise UsageError(f"--day {day!r} is not a day; wanted YYYY-MM-DD")
+
+
+class LazySession:
+    """Stands for the Spark session and starts it at its first use, so that skipped steps cost no Java process."""
+
+    def __init__(self, config: Config, stack: ExitStack) -> None:
+        self._config, self._stack = config, stack
+        self._session: SparkSession | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if self._session is None:
+            from jobs.spark import session
+
+            self._session = self._stack.enter_context(session(self._config.spark, "journey"))
+        return getattr(self._session, name)
+
+
+def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[], float]) -> Report:
+    """One step. Modules are imported when their step runs: `gate` needs neither torch nor Spark."""
+    if step == "simulate":
+        from jobs import simulate
+
+        return simulate.run(config, day)
+    if step == "prepare":
+        from jobs import prepare
+
+        return prepare.run(config, day, spark)
+    if step == "train":
+        from jobs import train
+
+        return train.run(config, day)
+    if step == "embed":
+        from jobs import embed
+
+        return embed.run(config, day, spark)
+    if step == "retrieve":
+        from jobs import retrieve
+
+        return retrieve.run(config, day, spark)
+    if step == "lists":
+        from jobs import lists
+
+        return lists.run(config, day, spark)
+    if step == "evaluate":
+        from jobs import evaluate
+
+        return evaluate.run(config, day)
+    if step == "build":
+        from jobs import build
+
+        return build.run(config, day, spark, now=now())
+    return _run_store_step(step, config, day, now())
+
+
+def _run_store_step(step: str, config: Config, day: str, now: float) -> Report:
+    """gate, cutover and retire of the version that `build` made for the day."""
+    from jobs.datasets import open_dataset
+
+    root = Path(config.paths.store)
+    name = str(open_dataset(config.paths.workspace, day, "version").extra("version"))
+    raise NotImplementedError((step, root, name, now, getpass, socket, datetime))

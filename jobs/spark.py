@@ -1,0 +1,70 @@
+"""The only maker of a SparkSession."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jobs.java import java_home
+from schemas.config import Spark
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+QUIET = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
+
+
+@contextmanager
+def session(config: Spark, name: str) -> Iterator[SparkSession]:
+    """A session named `shortlist-<name>`, stopped when the block ends.
+
+    Under spark-submit the Java process is already there: its settings win over ours where both are given.
+    """
+    from pyspark.sql import SparkSession
+
+    # Workers are started as `python3` from PATH otherwise, which may be another Python without our packages.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if config.master.startswith("local"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        os.environ["JAVA_HOME"] = java_home()
+    builder = SparkSession.builder.appName(f"shortlist-{name}")
+    for key, value in settings(config).items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def settings(config: Spark) -> dict[str, str]:
+    """The Spark settings that a configuration stands for; `spark.conf` has the last word."""
+    found = {
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(config.shuffle_partitions or _default_partitions(config.master)),
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.driver.memory": config.driver_memory,
+    }
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        found["spark.master"] = config.master
+        found["spark.driver.extraJavaOptions"] = f"{QUIET} {QUICK_START}" if config.quick_start else QUIET
+        if config.quick_start:
+            found["spark.executor.extraJavaOptions"] = QUICK_START
+    return found | config.conf
+
+
+def _default_partitions(master: str) -> int:
+    local = re.fullmatch(r"local\[(\d+|\*)\]", master)
+    if not local:
+        return 200
+    return 2 * (os.cpu_count() or 1 if local.group(1) == "*" else int(local.group(1)))

@@ -1,0 +1,1 @@
+"""What two or more packages must agree on: errors, configuration, tables, records, manifests, messages."""

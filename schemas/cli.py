@@ -1,0 +1,52 @@
+"""The verb `config`."""
+
+from __future__ import annotations
+
+import typer
+
+from schemas.options import ConfigOption, JsonOption, SetOption
+
+app = typer.Typer(add_completion=False)
+
+
+@app.callback()
+def verbs() -> None:
+    """Shortlist itself."""
+
+
+@app.command()
+def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+    """Print the effective configuration, and where each value came from.
+
+    Example: shortlist config --set train.max_epochs=4
+    """
+    import json
+
+    from schemas.config_file import flatten, load
+
+    loaded = load(path, overrides)
+    rows = flatten(loaded.config)
+    if as_json:
+        print(json.dumps({key: {"value": value, "source": loaded.sources[key]} for key, value in rows}, indent=2))
+        return
+    section = ""
+    print(f"# file: {loaded.file or 'none'}")
+    for key, value in rows:
+        head, name = key.rsplit(".", 1)
+        if head != section:
+            print(f"\n[{head}]")
+            section = head
+        line = f"{name} = {_toml(value)}"
+        print(f"{line:<64} # {loaded.sources[key]}")
+
+
+def _toml(value: object) -> str:
+    import json
+
+    if isinstance(value, dict):
+        return (
+            "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
+            if value
+            else "{}"
+        )
+    return json.dumps(value)

@@ -1,0 +1,294 @@
+"""The one typed configuration: every setting with its unit, default, effect and bounds.
+
+`config_file.load` reads it once, at the process edge; everything else is handed the section it needs.
+Paths are relative to the folder of the configuration file. A section is frozen and valid by construction.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Weight = Annotated[float, Meta(ge=0.0)]
+Hours = Annotated[float, Meta(gt=0.0)]
+Name = Annotated[str, Meta(min_length=1)]
+Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A frozen group of settings; an unknown field is an error."""
+
+
+class Paths(Section, frozen=True):
+    """Where things lie."""
+
+    workspace: Name = "work"
+    """The datasets between the steps, one folder a day. Can be deleted: everything in it is recomputed."""
+    store: Name = "store"
+    """The prediction store: versions, history, gates. The only folder that serving reads."""
+
+
+class Simulate(Section, frozen=True):
+    """The embedded shop that stands in for your own data."""
+
+    output: Name = "data/shop"
+    """Folder that receives `interactions/date=…`, `items/date=…` and `users/date=…`."""
+    seed: Count = 20261122
+    start_day: Day = "2026-01-01"
+    """The shop's first day."""
+    days: Positive = 30
+    """Days of history that `simulate` writes when no single day is asked for."""
+    users: Positive = 20_000
+    """Users at the end of the first day; more arrive every day."""
+    items: Positive = 5_000
+    """Items on sale at the end of the first day; more are released every day."""
+    events_per_day: Positive = 34_000
+    """Mean number of events a day (30 days: about one million)."""
+    new_users_share: Share = 0.004
+    """Users that arrive each day, as a share of `users`."""
+    new_items_share: Share = 0.003
+    """Items released each day, as a share of `items`."""
+
+
+class Interactions(Section, frozen=True):
+    """The table of interactions: who did what with which item, and when."""
+
+    path: Name = "data/shop/interactions"
+    """A file, a folder (date=YYYY-MM-DD partitions are understood) or a glob."""
+    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
+    """csv covers .csv and .csv.gz; recbole is the tab-separated atomic file (.inter)."""
+    user: Name = "user_id"
+    item: Name = "item_id"
+    time: Name = "timestamp"
+    time_unit: Literal["auto", "seconds", "milliseconds", "iso"] = "auto"
+    event: str = "event"
+    """Column of the event type; empty when every row is the same event, `default_event`."""
+    default_event: Name = "view"
+    session: str = "session_id"
+    """Column of the session; empty, or absent from the file, when there is none."""
+    device: str = "device"
+    """Column of the device; empty, or absent from the file, when there is none."""
+    event_weights: dict[str, Weight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
+    """How much one event of each type says about taste. An event type that is not listed is rejected."""
+    consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
+    """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
+
+
+class Items(Section, frozen=True):
+    """The catalogue. Every column but the id may be missing: name it "" or leave it out of the file."""
+
+    path: str = "data/shop/items"
+    """Empty: the catalogue is whatever the interactions mention. With date partitions, the newest up to the day."""
+    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
+    item: Name = "item_id"
+    title: str = "title"
+    category: str = "category"
+    brand: str = "brand"
+    price: str = "price"
+    released: str = "released"
+    """Day or time of release; gives an item its age."""
+    stock: str = "stock"
+    """A number; 0 or less means out of stock. Missing means in stock."""
+
+
+class Users(Section, frozen=True):
+    """What is known of users beside what they did."""
+
+    path: str = "data/shop/users"
+    """Empty: the users are whatever the interactions mention."""
+    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
+    user: Name = "user_id"
+    columns: list[str] = field(default_factory=lambda: ["country", "age_group"])
+    """Categorical columns the user tower reads."""
+    segment: str = "country"
+    """Column whose values get popular and trending lists of their own; empty for none."""
+
+
+class Data(Section, frozen=True):
+    """Your own data: three tables and how to read them."""
+
+    interactions: Interactions = field(default_factory=Interactions)
+    items: Items = field(default_factory=Items)
+    users: Users = field(default_factory=Users)
+    max_rejected_share: Share = 0.05
+    """`prepare` stops when more than this share of the interactions is malformed."""
+    history_days: Count = 0
+    """Interactions older than this many days before the run's day are not read. 0: all of them."""
+    min_user_interactions: Count = 0
+    """k-core: users with fewer interactions are left out, repeatedly with the item limit. 0: no filter."""
+    min_item_interactions: Count = 0
+    """k-core: items with fewer interactions lose their interactions (never their place in the catalogue)."""
+
+
+class Split(Section, frozen=True):
+    """Which interactions train, which choose the epoch, which judge."""
+
+    strategy: Literal["time", "per_user"] = "time"
+    """`time`: the last days are held out. `per_user`: each user's last interactions are."""
+    validation_days: Positive = 1
+    test_days: Positive = 1
+    validation_per_user: Positive = 1
+    """Interactions held out per user, with `per_user`."""
+    test_per_user: Positive = 1
+
+
+class Train(Section, frozen=True):
+    """The two towers."""
+
+    seed: Count = 7
+    dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
+    max_epochs: Positive = 8
+    patience: Positive = 2
+    """Epochs without a better candidate recall on the validation slice after which training stops."""
+    batch_size: Annotated[int, Meta(ge=8)] = 4096
+    negatives: Positive = 1024
+    """Items drawn per batch and shared by all of its examples."""
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.005
+    weight_decay: Weight = 0.0
+    temperature: Annotated[float, Meta(gt=0.0)] = 0.1
+    """Divides the cosine between user and item before the softmax."""
+    history_length: Positive = 50
+    """Most recent interactions of a user that the user tower pools."""
+    title_buckets: Positive = 4096
+    """Hash buckets of title words."""
+    validation_users: Positive = 4000
+    """Users of the validation slice that early stopping looks at."""
+    recall_at: Positive = 100
+    """Length of the candidate list whose recall chooses the epoch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count = 0
+    """0: as many as there are cores."""
+
+
+class Retrieve(Section, frozen=True):
+    """The best items of every user."""
+
+    candidates: Annotated[int, Meta(ge=1, le=1000)] = 1000
+    consumed: Literal["drop", "keep"] = "drop"
+    """What happens to items the user has consumed (see `data.interactions.consumed_events`)."""
+    exact_below: Count = 100_000
+    """Catalogues smaller than this are searched exactly; larger ones through an IVF index."""
+    lists: Count = 0
+    """Inverted lists of the index; also the clusters that give items their dense order. 0: 4·√items."""
+    probes: Count = 0
+    """Inverted lists searched per user. 0: a quarter of them."""
+    batch_users: Positive = 2048
+    """Users searched at a time in one task; bounds the memory of the task."""
+
+
+class Lists(Section, frozen=True):
+    """The fallbacks: what to show where there is no list of one's own."""
+
+    length: Annotated[int, Meta(ge=1, le=1000)] = 500
+    popular_half_life_days: Hours = 30.0
+    trending_half_life_days: Hours = 2.0
+    neighbours: Annotated[int, Meta(ge=1, le=1000)] = 50
+    """Nearest items kept for every item."""
+    min_segment_users: Count = 50
+    """Segments with fewer users get no list of their own."""
+
+
+class Store(Section, frozen=True):
+    """Versions on disk: shards, time to live, retention."""
+
+    shards: Annotated[int, Meta(ge=1, le=9999)] = 4
+    record_ttl_hours: Hours = 72.0
+    """A user's record older than this is expired."""
+    version_ttl_hours: Hours = 168.0
+    """A version older than this is expired as a whole."""
+    expired: Literal["serve_stale", "fallback"] = "serve_stale"
+    """Serve an expired record, marked as stale, or take the next rung."""
+    keep_versions: Annotated[int, Meta(ge=2)] = 3
+    """Sealed versions that `retire` leaves, the current one and the rollback target included."""
+    grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
+    """`retire` never removes a version younger than this."""
+
+
+class Gates(Section, frozen=True):
+    """What a version must show before it may become current."""
+
+    min_users: Count = 1
+    min_items: Count = 1
+    min_users_ratio: Share = 0.9
+    """Users with a list, against the current version."""
+    min_items_ratio: Share = 0.9
+    min_mean_list_share: Share = 0.5
+    """Mean length of a list, as a share of the lesser of `retrieve.candidates` and the catalogue."""
+    min_coverage: Share = 0.05
+    """Share of the catalogue that is in at least one user's first 100."""
+    min_coverage_ratio: Share = 0.7
+    """Coverage against the current version."""
+    recall_at: Literal[20, 100, 1000] = 100
+    min_recall_ratio: Share = 0.8
+    """Recall on held-out interactions against the current version."""
+    min_recall_vs_popularity: Weight = 0.0
+    """Recall against the popularity order, as a ratio. 0: not asked for."""
+
+
+class Serve(Section, frozen=True):
+    """The online process."""
+
+    host: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """0: any free port; the one taken is printed."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2
+    poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
+    """How often a worker looks for a new history record."""
+    default_k: Positive = 20
+    max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_session_events: Positive = 200
+    max_exclusions: Positive = 1_000
+    body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
+    """A request whose body has not arrived by then is answered 408."""
+    session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
+    """An event of the session counts half after this long."""
+    session_event_weights: dict[str, Weight] = field(
+        default_factory=lambda: {"view": 1.0, "cart": 2.0, "purchase": 1.0}
+    )
+    """How much an event of each type moves the order. An unlisted type counts as 1."""
+    neighbour_candidates: Count = 200
+    """Items added to the pool from the neighbours of the session's items."""
+    hide_session_items: bool = True
+    """Items of the session itself are not recommended in the answer."""
+
+
+class Spark(Section, frozen=True):
+    """The one SparkSession of a job. Any master: the job files stay as they are."""
+
+    master: Name = "local[*]"
+    driver_memory: Annotated[str, Meta(pattern=r"^\d+[kmgt]$")] = "2g"
+    shuffle_partitions: Count = 0
+    """0: twice the cores of a local master, else 200."""
+    quick_start: bool = True
+    """C1 compiler and serial collector: halves the cost of short local jobs, slows long scans."""
+    conf: dict[str, str] = field(default_factory=dict)
+    """Further Spark settings, as they are."""
+
+
+class Config(Section, frozen=True):
+    """Everything that can be set, by section."""
+
+    paths: Paths = field(default_factory=Paths)
+    simulate: Simulate = field(default_factory=Simulate)
+    data: Data = field(default_factory=Data)
+    split: Split = field(default_factory=Split)
+    train: Train = field(default_factory=Train)
+    retrieve: Retrieve = field(default_factory=Retrieve)
+    lists: Lists = field(default_factory=Lists)
+    store: Store = field(default_factory=Store)
+    gates: Gates = field(default_factory=Gates)
+    serve: Serve = field(default_factory=Serve)
+    spark: Spark = field(default_factory=Spark)
+
+
+def digest(section: msgspec.Struct) -> str:
+    """SHA-256 of a section's canonical JSON, as 64 hex digits: equal settings, equal digest."""
+    import hashlib
+
+    return hashlib.sha256(msgspec.json.encode(section, order="sorted")).hexdigest()

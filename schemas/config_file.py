@@ -1,0 +1,223 @@
+"""Read the configuration once, say where each value came from, and name what is wrong with it.
+
+Later sources win: default, the file, the environment (SHORTLIST_SECTION__KEY), `--set section.key=value`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+from msgspec.structs import FieldInfo, fields
+
+from schemas.config import Config
+from schemas.errors import ConfigError
+
+DEFAULT_FILE = "shortlist.toml"
+ENVIRONMENT_PREFIX = "SHORTLIST_"
+PATH_KEYS = (
+    "paths.workspace",
+    "paths.store",
+    "simulate.output",
+    "data.interactions.path",
+    "data.items.path",
+    "data.users.path",
+)
+"""Keys that hold a path; a relative one is taken from the folder of the configuration file."""
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The effective configuration, and for every key the source of its value."""
+
+    config: Config
+    sources: dict[str, str]
+    file: str = ""
+
+
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ
+) -> Config:
+    """The effective configuration with absolute paths. See `load`."""
+    return load(path, overrides, environ).config
+
+
+def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> Loaded:
+    """Read the file at `path` (or shortlist.toml in this folder, if it exists) and put the other sources on top.
+
+    Raises:
+        ConfigError: the file is missing or is not TOML; or a key is unknown, mistyped or out of range. The
+            message names the key, its value, its source and what was wanted.
+    """
+    file = _find(path)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    if file is not None:
+        for key, value in _leaves(_read(file)):
+            values[key], sources[key] = value, file.name
+    for key, text, source in (*_from_environment(environ), *_from_command_line(overrides)):
+        values[key], sources[key] = _parse(text), source
+    schema = dict(_schema(Config))
+    tree: dict[str, Any] = {}
+    for key, value in values.items():
+        field = schema.get(key) or _free_entry(key, schema)
+        if field is None:
+            raise ConfigError(
+                f"unknown key {key!r} (from {sources[key]}){_nearest(key, schema)}",
+                hint="shortlist config lists every key",
+            )
+        _put(tree, key, _checked(key, value, field, sources[key]))
+        if key not in schema:  # one entry of a free table
+            table = next(known for known in schema if key.startswith(f"{known}."))
+            sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
+    base = (file.parent if file else Path.cwd()).resolve()
+    config = msgspec.convert(tree, Config)
+    for key in schema:
+        sources.setdefault(key, "default")
+    return Loaded(_absolute(config, base), sources, str(file) if file else "")
+
+
+def flatten(config: Config) -> list[tuple[str, Any]]:
+    """Every key with its value, in the order of the sections."""
+    return [(key, _get(config, key)) for key, _ in _schema(Config)]
+
+
+def _find(path: Path | None) -> Path | None:
+    if path is None:
+        default = Path(DEFAULT_FILE)
+        return default if default.is_file() else None
+    if not path.is_file():
+        raise ConfigError(
+            f"the configuration file {path} is not there", hint="name another with --config, or leave the option out"
+        )
+    return path
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    for name, text in sorted(environ.items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            yield name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", "."), text, f"environment {name}"
+
+
+def _from_command_line(overrides: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override!r} has no value: wanted section.key=value")
+        yield key.strip(), text, "--set"
+
+
+def _parse(text: str) -> Any:
+    """A value as TOML would read it, else plain text, so that --set split.strategy=per_user needs no quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _schema(kind: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Dotted key to field, for every leaf."""
+    for field in fields(kind):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from _schema(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    whole = {key for key, field in _schema(Config) if _is_table(field)}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key not in whole:
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _is_table(field: FieldInfo) -> bool:
+    return isinstance(field.type, object) and str(field.type).startswith("dict[")
+
+
+def _free_entry(key: str, schema: Mapping[str, FieldInfo]) -> FieldInfo | None:
+    """The field of a table of free names (event weights, Spark settings) when `key` is one entry of it."""
+    for table, field in schema.items():
+        if _is_table(field) and key.startswith(f"{table}."):
+            return field
+    return None
+
+
+def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
+    kind = field.type
+    # One entry of a free table is checked as a table of one.
+    entry = _is_table(field) and not isinstance(value, dict)
+    try:
+        found = msgspec.convert({"": value} if entry else value, kind)
+    except msgspec.ValidationError as error:
+        reason = str(error).split(" - at ")[0]
+        raise ConfigError(
+            f"{key} = {json.dumps(value, default=str)} (from {source}): {_wanted(reason, kind)}"
+        ) from error
+    return found[""] if entry else found
+
+
+def _wanted(reason: str, kind: Any) -> str:
+    """msgspec's own words, said as a wish."""
+    if reason.startswith("Invalid enum value"):
+        return "wanted one of " + ", ".join(map(repr, get_args(kind)))
+    return reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
+
+
+def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
+    near = difflib.get_close_matches(key, schema, n=1, cutoff=0.5)
+    if not near:
+        last = key.rsplit(".", 1)[-1]
+        near = [known for known in schema if known.rsplit(".", 1)[-1] == last][:1]
+    return f"; nearest known key: {near[0]!r}" if near else ""
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    schema = [known for known, field in _schema(Config) if _is_table(field) and key.startswith(f"{known}.")]
+    if schema:  # one entry of a free table: keep the entries beside it
+        table = _get_or_default(tree, schema[0])
+        table[key.removeprefix(f"{schema[0]}.")] = value
+        key, value = schema[0], table
+    *folders, last = key.split(".")
+    for folder in folders:
+        tree = tree.setdefault(folder, {})
+    tree[last] = value
+
+
+def _get_or_default(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
+    node: Any = tree
+    for name in key.split("."):
+        if not isinstance(node, Mapping) or name not in node:
+            return dict(_get(Config(), key))
+        node = node[name]
+    return dict(node)
+
+
+def _get(config: Any, key: str) -> Any:
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    tree = msgspec.to_builtins(config)
+    for key in PATH_KEYS:
+        text = _get(config, key)
+        if text:
+            _put(tree, key, str(base / Path(text).expanduser()))
+    return msgspec.convert(tree, Config)

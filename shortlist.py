@@ -1,0 +1,140 @@
+"""The front door: `shortlist VERB …`. Knows which package owns a verb and imports that package only.
+
+So `shortlist rollback` starts in a fraction of a second, on a host that has neither torch nor Spark. spark-submit
+runs this very file: `spark-submit shortlist.py prepare --day 2026-11-21` is the same command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+VERSION = "0.1.0"
+
+VERBS: dict[str, tuple[str, dict[str, str]]] = {
+    "The nightly journey": (
+        "jobs.cli",
+        {
+            "run": "The whole journey of one day, from your tables to a live version.",
+            "simulate": "Write the embedded shop: a stand-in for your own tables.",
+            "prepare": "Read, check and split interactions, items and users.",
+            "train": "Train the two towers.",
+            "embed": "Embed every item and every user.",
+            "retrieve": "Find the best items of every user.",
+            "lists": "Popular, trending and neighbouring items: the fallbacks.",
+            "evaluate": "Judge the lists on held-out interactions, against popularity.",
+            "build": "Write a sealed version into the store.",
+        },
+    ),
+    "The life of a version": (
+        "prediction_store.cli",
+        {
+            "versions": "The versions on disk and which one is current.",
+            "gate": "Check a version against the one that is current.",
+            "cutover": "Make a version current.",
+            "rollback": "Go back to the version that was served before.",
+            "check": "Verify every byte of a version, or of the store.",
+            "retire": "Remove versions that nothing needs any more.",
+        },
+    ),
+    "Serving": (
+        "reranker.cli",
+        {
+            "serve": "Answer HTTP requests.",
+            "lookup": "One user's answer, at the terminal.",
+        },
+    ),
+    "Shortlist itself": (
+        "schemas.cli",
+        {"config": "The effective configuration, and where each value came from."},
+    ),
+}
+
+EXTRA_OF = {"jobs.cli": "batch", "reranker.cli": "serve"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and exit: 0 done, 1 failed, 2 usage, 3 refused, 4 outcome unknown."""
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to end
+    """Run one verb; the exit code. This is the only place that turns errors into messages."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"shortlist {VERSION}")
+        return 0
+    module = module_of(argv[0])
+    if module is None:
+        return _unknown(argv[0])
+    from schemas.errors import ShortlistError
+
+    try:
+        app = importlib.import_module(module).app
+        return _call(app, argv)
+    except ShortlistError as error:
+        print(f"shortlist {argv[0]}: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"  next: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        return _missing(argv[0], module, error)
+    except KeyboardInterrupt:
+        print(f"shortlist {argv[0]}: interrupted; nothing half-done is visible, run it again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def overview() -> str:
+    """The verbs, grouped by what they are about."""
+    lines = [
+        "Shortlist: precomputed lists, published as versions, re-ranked in the request.",
+        "",
+        "usage: shortlist VERB [OPTIONS]",
+        "",
+    ]
+    for group, (_, verbs) in VERBS.items():
+        lines += [f"{group}:", *(f"  {verb:<10} {words}" for verb, words in verbs.items()), ""]
+    return "\n".join([*lines, "shortlist VERB --help tells the options of a verb."])
+
+
+def module_of(verb: str) -> str | None:
+    """The module whose command line holds the verb."""
+    return next((module for module, verbs in VERBS.values() if verb in verbs), None)
+
+
+def _call(app: Callable[..., object], argv: Sequence[str]) -> int:
+    """Let Typer parse and run: it prints help and usage errors itself, and ends with SystemExit."""
+    try:
+        app(list(argv), prog_name="shortlist")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def _unknown(verb: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(verb, [v for _, verbs in VERBS.values() for v in verbs], n=1)
+    print(f"shortlist: there is no verb {verb!r}" + (f"; did you mean {near[0]!r}?" if near else ""), file=sys.stderr)
+    print("  next: shortlist --help lists the verbs", file=sys.stderr)
+    return 2
+
+
+def _missing(verb: str, module: str, error: ModuleNotFoundError) -> int:
+    extra = EXTRA_OF.get(module)
+    if extra is None or (error.name or "").split(".")[0] in ("schemas", "prediction_store", "reranker", "jobs"):
+        raise error
+    print(f"shortlist {verb}: {error.name} is not installed here", file=sys.stderr)
+    print(f"  next: pip install 'shortlist-recommender[{extra}]'", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

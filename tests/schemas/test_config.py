@@ -1,0 +1,92 @@
+"""The configuration says what it holds, where it came from, and what is wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.config import Config, Train, digest
+from schemas.config_file import flatten, load
+from schemas.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "shortlist.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_any_source_everything_is_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load(environ={})
+    assert loaded.config.train == Train()
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "[train]\nseed = 1\nmax_epochs = 2\npatience = 3\n")
+    environ = {"SHORTLIST_TRAIN__MAX_EPOCHS": "20", "SHORTLIST_TRAIN__PATIENCE": "30"}
+    loaded = load(file, ["train.patience=300"], environ)
+    assert (loaded.config.train.seed, loaded.config.train.max_epochs, loaded.config.train.patience) == (1, 20, 300)
+    assert loaded.sources["train.seed"] == "shortlist.toml"
+    assert loaded.sources["train.max_epochs"] == "environment SHORTLIST_TRAIN__MAX_EPOCHS"
+    assert loaded.sources["train.patience"] == "--set"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[train]\nmax_epoch = 3",
+            "unknown key 'train.max_epoch' (from shortlist.toml); nearest known key: 'train.max_epochs'",
+        ),
+        ("[trian]\nseed = 3", "unknown key 'trian.seed' (from shortlist.toml); nearest known key: 'train.seed'"),
+        ("[train]\nseed = 'a'", 'train.seed = "a" (from shortlist.toml): wanted `int`, found `str`'),
+        ("[train]\nbatch_size = 1", "train.batch_size = 1 (from shortlist.toml): wanted `int` >= 8"),
+        ("[gates]\nmin_coverage = 1.5", "gates.min_coverage = 1.5 (from shortlist.toml): wanted `float` <= 1.0"),
+        ("[split]\nstrategy = 'x'", "split.strategy = \"x\" (from shortlist.toml): wanted one of 'time', 'per_user'"),
+        ("[spark]\nconf = {a = 1}", 'spark.conf = {"a": 1} (from shortlist.toml): wanted `str`, found `int`'),
+        ("train = 3", "unknown key 'train'"),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_value_and_what_was_wanted(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text), environ={})
+    assert message in caught.value.message
+
+
+def test_a_file_that_is_not_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="line 2"):
+        load(write(tmp_path, "[train]\nseed = = 1\n"), environ={})
+
+
+def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        load(tmp_path / "none.toml", environ={})
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, "[paths]\nstore = 'a/store'"), environ={})
+    assert loaded.config.paths.store == str(tmp_path / "a/store")
+
+
+def test_one_entry_of_a_free_table_keeps_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load(overrides=["data.interactions.event_weights.like=2"], environ={})
+    assert loaded.config.data.interactions.event_weights == {"view": 1.0, "cart": 3.0, "purchase": 5.0, "like": 2.0}
+    assert loaded.sources["data.interactions.event_weights"] == "--set"
+
+
+def test_a_table_in_the_file_replaces_the_default_table(tmp_path: Path) -> None:
+    loaded = load(write(tmp_path, "[data.interactions.event_weights]\nread = 1.0\n"), environ={})
+    assert loaded.config.data.interactions.event_weights == {"read": 1.0}
+
+
+def test_every_key_is_listed_once() -> None:
+    keys = [key for key, _ in flatten(Config())]
+    assert len(keys) == len(set(keys)) > 90
+
+
+def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
+    assert digest(Train(seed=1)) == digest(Train(seed=1)) != digest(Train(seed=2))

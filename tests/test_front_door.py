@@ -1,0 +1,91 @@
+"""The one command: lazy, helpful, and with exit codes that a scheduler can read."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+import shortlist
+from schemas.errors import RefusedError, ShortlistError, UnknownOutcomeError, UsageError
+
+ROOT = Path(__file__).parents[1]
+MODULES = [module for module, _ in shortlist.VERBS.values()]
+
+
+def command(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "shortlist.py", *argv], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_table_of_verbs_is_what_the_packages_offer(module: str) -> None:
+    app = importlib.import_module(module).app
+    offered = {entry.name or entry.callback.__name__ for entry in app.registered_commands}
+    listed = {verb for owner, verbs in shortlist.VERBS.values() if owner == module for verb in verbs}
+    assert offered == listed
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_verb_has_help_with_an_example(module: str) -> None:
+    group = typer.main.get_command(importlib.import_module(module).app)
+    for name, verb in getattr(group, "commands", {}).items():
+        assert verb.help and f"shortlist {name}" in verb.help, f"{name} has no example in its help"
+
+
+def test_a_verb_of_the_store_loads_nothing_of_the_other_packages() -> None:
+    code = (
+        "import sys, shortlist\n"
+        "assert shortlist.run(['versions', '--help']) == 0\n"
+        "heavy = {'torch','pyspark','airflow','pandas','pyarrow','faiss','numpy','jobs','reranker'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {sorted(heavy)}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_unknown_verb_names_the_nearest_and_exits_2() -> None:
+    done = command("rolback")
+    assert done.returncode == 2
+    assert "did you mean 'rollback'?" in done.stderr
+
+
+def test_an_unknown_option_exits_2_without_a_traceback() -> None:
+    done = command("versions", "--nope")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistyped_key_exits_2_and_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "shortlist.toml").write_text("[train]\nmax_epoch = 3\n")
+    done = command("config", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "unknown key 'train.max_epoch' (from shortlist.toml); nearest known key: 'train.max_epochs'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ShortlistError, 1), (UsageError, 2), (RefusedError, 3), (UnknownOutcomeError, 4)]
+)
+def test_each_kind_of_error_has_its_exit_code(
+    error: type[ShortlistError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import schemas.config_file
+
+    def fail(*_: object) -> None:
+        raise error("it broke", hint="mend it")
+
+    monkeypatch.setattr(schemas.config_file, "load", fail)
+    assert shortlist.run(["config"]) == code
+    assert capsys.readouterr().err == "shortlist config: it broke\n  next: mend it\n"
+
+
+def test_help_lists_every_verb() -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    for _, verbs in shortlist.VERBS.values():
+        assert all(verb in done.stdout for verb in verbs)
