@@ -3,6 +3,9 @@
 ShortlistError                 exit 1   something failed; nothing half-done is visible
 ├── UsageError                 exit 2   the request itself is wrong: arguments or configuration
 │   └── ConfigError                     a key of the configuration is unknown, mistyped or out of range
+├── FormatError                exit 1   stored bytes are not what the format says
+│   ├── DamagedRecordError              one user's record: the checksum or the layout is wrong
+│   └── NewerFormatError                written by a later Shortlist than this one
 ├── RefusedError               exit 3   a check said no, on purpose: a gate, a pin, a version that moved on
 └── UnknownOutcomeError        exit 4   the last durable step failed: it may or may not have happened
 """
@@ -35,6 +38,18 @@ class UsageError(ShortlistError):
 
 class ConfigError(UsageError):
     """Raised when a configuration key is unknown, has the wrong type or is out of range."""
+
+
+class FormatError(ShortlistError):
+    """Raised when stored bytes are not what the format says they should be."""
+
+
+class DamagedRecordError(FormatError):
+    """Raised when a user's record is damaged, or is not the record of that user in that version."""
+
+
+class NewerFormatError(FormatError):
+    """Raised when a format number is higher than the ones that this Shortlist knows."""
 
 
 class RefusedError(ShortlistError):

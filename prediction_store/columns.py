@@ -1,0 +1,157 @@
+"""Item columns: one value per item, in dense order; text, category or number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from prediction_store import durable, layout
+from prediction_store.arrays import NUMBER_TYPES, AnyArray, map_array, map_bytes, write_array, write_array_to
+from prediction_store.errors import BuildError, DamagedVersionError
+
+TEXT, CATEGORY, NUMBER = "text", "category", "number"
+MISSING = -1
+"""Code of a category that is not known."""
+
+
+class TextColumn:
+    """One text per item; "" is missing."""
+
+    def __init__(self, blob: memoryview, offsets: npt.NDArray[np.int64]) -> None:
+        self._blob = blob
+        self._offsets = offsets
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def texts(self, indexes: npt.ArrayLike) -> list[str]:
+        """The texts of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
+        places = np.asarray(indexes, dtype=np.int64)
+        starts, ends = self._offsets[places].tolist(), self._offsets[places + 1].tolist()
+        blob = self._blob
+        return [str(blob[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+
+    def all(self) -> list[str]:
+        """Every text, in dense order."""
+        return self.texts(np.arange(len(self)))
+
+
+class CategoryColumn:
+    """One of few values per item: `values[codes[index]]`; code -1 is missing."""
+
+    def __init__(self, codes: npt.NDArray[np.int32], values: list[str]) -> None:
+        self.codes = codes
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def texts(self, indexes: npt.ArrayLike) -> list[str]:
+        """The values of some items, in the order of the indexes; "" where missing."""
+        codes = self.codes[np.asarray(indexes, dtype=np.int64)].tolist()
+        return [self.values[code] if code >= 0 else "" for code in codes]
+
+
+Column = TextColumn | CategoryColumn | AnyArray
+
+
+class Texts:
+    """Values for a text column, as `VersionDraft.write_items` takes them."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self.values = list(values)
+
+
+class Categories:
+    """Values for a category column, as `VersionDraft.write_items` takes them; "" is missing."""
+
+    def __init__(self, values: Iterable[str]) -> None:
+        self.values = list(values)
+
+
+NewColumn = Texts | Categories | AnyArray
+
+
+def write_columns(folder: Path, columns: Mapping[str, NewColumn], n_items: int) -> dict[str, str]:
+    """Write each column into the version's folder; the kind of each, for the manifest.
+
+    Raises:
+        BuildError: a column has not one value per item, or holds what cannot be stored.
+    """
+    kinds = {}
+    for name, column in columns.items():
+        length = len(column) if isinstance(column, np.ndarray) else len(column.values)
+        if length != n_items:
+            raise BuildError(f"column {name} has {length} values; wanted one for each of {n_items} items")
+        if isinstance(column, Texts):
+            _write_texts(folder, name, "utf8", "offsets.npy", column.values)
+            kinds[name] = TEXT
+        elif isinstance(column, Categories):
+            _write_categories(folder, name, column.values)
+            kinds[name] = CATEGORY
+        else:
+            _write_numbers(folder, name, column)
+            kinds[name] = NUMBER
+    return kinds
+
+
+def open_columns(folder: Path, kinds: Mapping[str, str], n_items: int) -> dict[str, Column]:
+    """Map every column of a version. A kind that a later Shortlist has added is left out, not refused.
+
+    Raises:
+        DamagedVersionError: a file is not what its kind says.
+    """
+    opened: dict[str, Column] = {}
+    for name, kind in kinds.items():
+        if kind == TEXT:
+            opened[name] = _open_texts(folder, name, "utf8", "offsets.npy", n_items)
+        elif kind == CATEGORY:
+            codes = map_array(folder / layout.column_file(name, "codes.npy"), "<i4", (n_items,))
+            values = _open_texts(folder, name, "values.utf8", "values.offsets.npy", None).all()
+            if n_items and not -1 <= int(codes.min()) <= int(codes.max()) < len(values):
+                raise DamagedVersionError(f"column {name} has codes beyond its {len(values)} values")
+            opened[name] = CategoryColumn(codes, values)
+        elif kind == NUMBER:
+            opened[name] = map_array(folder / layout.column_file(name, "npy"), " ".join(NUMBER_TYPES), (n_items,))
+    return opened
+
+
+def _write_texts(folder: Path, name: str, blob: str, offsets: str, values: Sequence[str]) -> None:
+    encoded = [_encoded(name, value) for value in values]
+    ends = np.cumsum([0, *(len(value) for value in encoded)], dtype=np.int64)
+    with durable.create(folder / layout.column_file(name, blob)) as file:
+        file.writelines(encoded)
+    write_array(folder / layout.column_file(name, offsets), ends)
+
+
+def _write_categories(folder: Path, name: str, values: Sequence[str]) -> None:
+    known = sorted({value for value in values if value}, key=lambda value: _encoded(name, value))
+    code_of = {value: code for code, value in enumerate(known)} | {"": MISSING}
+    codes = np.array([code_of[value] for value in values], np.int32)
+    write_array(folder / layout.column_file(name, "codes.npy"), codes)
+    _write_texts(folder, name, "values.utf8", "values.offsets.npy", known)
+
+
+def _write_numbers(folder: Path, name: str, values: AnyArray) -> None:
+    if values.ndim != 1:
+        raise BuildError(f"column {name} has shape {values.shape}; wanted one number per item")
+    with durable.create(folder / layout.column_file(name, "npy")) as file:
+        write_array_to(file, values, f"column {name}", nan_is_missing=True)
+
+
+def _open_texts(folder: Path, name: str, blob: str, offsets: str, count: int | None) -> TextColumn:
+    ends = map_array(folder / layout.column_file(name, offsets), "<i8", (None if count is None else count + 1,))
+    text = map_bytes(folder / layout.column_file(name, blob))
+    if len(ends) == 0 or ends[0] != 0 or ends[-1] != len(text) or bool((ends[1:] < ends[:-1]).any()):
+        raise DamagedVersionError(f"column {name}: its offsets do not fit {len(text)} bytes of text")
+    return TextColumn(text, ends)
+
+
+def _encoded(name: str, value: str) -> bytes:
+    try:
+        return value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BuildError(f"column {name}: {value!r} is not text: {error.reason}") from error

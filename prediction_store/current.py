@@ -1,0 +1,167 @@
+"""The current version, followed through the history while requests run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from prediction_store import history
+from prediction_store.errors import MissingVersionError, NoCurrentVersionError
+from prediction_store.version import Version
+from schemas.errors import ShortlistError
+from schemas.manifest import HistoryRecord
+
+
+class _Served:
+    """A version the store serves or has served, and how many requests, the store itself included, hold it."""
+
+    __slots__ = ("holders", "record", "version")
+
+    def __init__(self, version: Version, record: HistoryRecord) -> None:
+        self.version = version
+        self.record = record
+        self.holders = 1
+
+    def is_named_by(self, record: HistoryRecord) -> bool:
+        mine = self.record
+        return (mine.version, mine.manifest_sha256) == (record.version, record.manifest_sha256)
+
+
+class Store:
+    """The current version, followed through the history. One per process, made after forking.
+
+    `refresh` may be called from any thread, also while others are in `acquire` blocks: a request ends on the version
+    it began with. The version served before stays open, so that going back to it needs no second verification.
+    """
+
+    def __init__(self, root: Path | str, *, now: Callable[[], float] = time.time, verify: bool = True) -> None:
+        self._root = Path(root)
+        self._now = now
+        self._verify = verify
+        self._lock = threading.Lock()
+        """Guards the two below and every `holders`; held for an instant only."""
+        self._current: _Served | None = None
+        self._previous: _Served | None = None
+        self._refreshing = threading.Lock()
+        self._failed: tuple[HistoryRecord, ShortlistError] | None = None
+        self.last_error: Exception | None = None
+        """Why the newest history record is not served; None: it is."""
+        self.changed_at: float | None = None
+        """When the version served now was taken, by the store's clock."""
+
+    @property
+    def is_ready(self) -> bool:
+        """True when there is a verified version to answer from."""
+        return self._current is not None
+
+    @property
+    def history_number(self) -> int | None:
+        """The number of the history record that is followed; None: none is."""
+        current = self._current
+        return None if current is None else current.record.number
+
+    def acquire(self) -> Held:
+        """A context manager that yields the current version and keeps it open for the length of the block.
+
+        Raises (on entering):
+            NoCurrentVersionError: no version has been taken yet; `last_error` says why.
+        """
+        return Held(self)
+
+    def refresh(self) -> bool:
+        """Look at the newest history record and take its version, if it is another one; True: it was taken.
+
+        Never raises for a store that is wrong: the version at hand goes on serving and `last_error` says what was
+        wrong. Bytes found damaged are not tried again until the history names something new.
+        """
+        with self._refreshing:
+            try:
+                record = history.current(self._root)
+                return self._follow(record)
+            except ShortlistError as error:
+                self.last_error = error
+            except OSError as error:  # too many open files, say: worth another try at the next look
+                self.last_error = error
+            return False
+
+    def close(self) -> None:
+        """Let go of all versions; each closes when its last request has ended."""
+        with self._refreshing:
+            with self._lock:
+                served, self._current, self._previous = [self._current, self._previous], None, None
+            for one in served:
+                if one is not None:
+                    self._let_go(one)
+
+    def _follow(self, record: HistoryRecord) -> bool:
+        current = self._current
+        if current is not None and current.is_named_by(record):
+            current.record = record
+            self.last_error = None
+            return False
+        if self._failed is not None and self._failed[0] == record:
+            self.last_error = self._failed[1]
+            return False
+        taken = self._open(record)
+        with self._lock:
+            before, oldest = self._current, self._previous
+            self._current, self._previous = taken, before
+        if oldest is not None and oldest is not taken:
+            self._let_go(oldest)
+        self._failed, self.last_error, self.changed_at = None, None, self._now()
+        return True
+
+    def _open(self, record: HistoryRecord) -> _Served:
+        previous = self._previous
+        if previous is not None and previous.is_named_by(record):
+            previous.record = record
+            return previous  # what it holds as the previous one, it now holds as the current one
+        try:
+            version = Version.open(
+                self._root, record.version, verify=self._verify, manifest_sha256=record.manifest_sha256
+            )
+        except MissingVersionError:
+            raise  # it may still arrive
+        except ShortlistError as error:
+            self._failed = (record, error)
+            raise
+        return _Served(version, record)
+
+    def _let_go(self, served: _Served) -> None:
+        with self._lock:
+            served.holders -= 1
+            is_last = served.holders == 0
+        if is_last:
+            served.version.close()
+
+    def _hold(self) -> _Served:
+        with self._lock:
+            served = self._current
+            if served is not None:
+                served.holders += 1
+                return served
+        raise NoCurrentVersionError("no version is open", hint="shortlist versions") from self.last_error
+
+
+class Held:
+    """One block's hold on the version that was current when the block began."""
+
+    __slots__ = ("_served", "_store")
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._served: _Served | None = None
+
+    def __enter__(self) -> Version:
+        self._served = self._store._hold()
+        return self._served.version
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._served is not None:
+            self._store._let_go(self._served)
+            self._served = None

@@ -1,0 +1,307 @@
+"""A version in the making: a folder aside, which `seal` turns into a version in one rename."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as library_version
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from prediction_store import durable, layout
+from prediction_store.arrays import AnyArray, map_array, write_array
+from prediction_store.columns import NewColumn, Texts, write_columns
+from prediction_store.errors import BuildError, DiskError
+from prediction_store.leftovers import sweep_drafts
+from prediction_store.lists import encode_lists
+from prediction_store.manifest import this_environment
+from prediction_store.shards import INDEX_VALUE, open_shard, write_shard
+from prediction_store.survey import Survey
+from schemas.manifest import RECORD_FORMAT, Counts, FileFacts, Manifest, encode_manifest
+from schemas.ranker import RankerWeights, encode_weights
+from schemas.record import MAX_KEY_BYTES, RankedItems, index_bits_for, is_key, record_seed
+
+ID_COLUMN: Final = "id"
+MAX_CANARIES: Final = 16
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class VersionDraft:
+    """A version that is being built; nobody can see it before `seal`.
+
+    As a context manager it removes itself when the block ends without `seal`. While it lives it holds a lock on its
+    folder; the folder of a build that was killed has none and is swept by the next one.
+    """
+
+    def __init__(self, root: Path, name: str, path: Path, *, inputs_digest: str, built_at: int, lock: int) -> None:
+        self.root = root
+        self.name = name
+        self.path = path
+        """Folder of the draft. Shards go to `shard_path(n)`."""
+        self.inputs_digest = inputs_digest
+        self.seed = record_seed(inputs_digest)
+        """What `encode_record` wants as `seed`."""
+        self._built_at = built_at
+        self._lock: int | None = lock
+        self._columns: dict[str, str] = {}
+        self._n_items: int | None = None
+        self._dimensions: int | None = None
+        self._n_users: int | None = None
+        self._space_id = ""
+
+    @classmethod
+    def begin(cls, root: Path, inputs_digest: str, now: float) -> VersionDraft:
+        """Make an empty draft, and sweep what killed builds have left behind.
+
+        Args:
+            inputs_digest: 64 hexadecimal digits over everything the version is computed from.
+            now: the time of the build. Stands in the name; the contents do not depend on it.
+        """
+        if not _DIGEST.match(inputs_digest):
+            raise BuildError(f"inputs digest {inputs_digest!r}: wanted 64 hexadecimal digits")
+        root = Path(root)
+        for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
+            durable.make_folder(folder)
+        sweep_drafts(root)
+        built_at = int(now)
+        while layout.version_path(root, layout.version_name(built_at, inputs_digest)).exists():
+            built_at += 1
+        name = layout.version_name(built_at, inputs_digest)
+        while True:
+            path = layout.building_path(root, name, secrets.token_hex(4))
+            durable.make_new_folder(path)
+            lock = durable.lock(path, exclusive=True)
+            if lock is not None:  # None: swept between the two steps
+                break
+        for folder_name in layout.FOLDERS:
+            durable.make_new_folder(path / folder_name)
+        return cls(root, name, path, inputs_digest=inputs_digest, built_at=built_at, lock=lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abandon()
+
+    @property
+    def index_bits(self) -> int:
+        """What `encode_record` wants as `index_bits`. Requires: `write_items` has run."""
+        return index_bits_for(self._of_items()[0])
+
+    def shard_path(self, number: int) -> Path:
+        """Final path of a shard: the `final` of `commit_shard`, or the path of `write_shard`."""
+        return self.path / layout.shard_file(number)
+
+    def check_room(self, expected_bytes: int) -> None:
+        """Refuse at once what would fill the disk in an hour: a fifth more than expected must be free.
+
+        Raises:
+            DiskError: there is too little room.
+        """
+        free = shutil.disk_usage(self.path).free
+        if free < expected_bytes * 1.2:
+            raise DiskError(
+                f"{free} bytes are free under {self.root}; the version needs about {round(expected_bytes * 1.2)}",
+                hint="shortlist retire, or free some space",
+            )
+
+    def write_items(
+        self, vectors: AnyArray, ids: Sequence[str], columns: Mapping[str, NewColumn] | None = None
+    ) -> None:
+        """Write the catalogue in dense order.
+
+        Args:
+            vectors: float32[n_items, d].
+            ids: the item's id of each row; 1 to 511 bytes in UTF-8, each once.
+            columns: one value per item: `Texts`, `Categories` or a NumPy array. The column `id` is added.
+
+        Raises:
+            BuildError: anything has the wrong length, type or value.
+        """
+        if vectors.ndim != 2 or vectors.dtype != np.float32 or len(ids) != len(vectors) or len(ids) == 0:
+            raise BuildError(
+                f"item vectors {vectors.shape} of {vectors.dtype} and {len(ids)} ids; wanted float32[n, d] and n ids"
+            )
+        keys = [_item_key(item) for item in ids]
+        write_array(self.path / layout.ITEM_VECTORS, vectors)
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        write_shard(
+            self.path / layout.ITEM_INDEX,
+            ((keys[index], INDEX_VALUE.pack(index)) for index in order),
+            expected_bytes=sum(map(len, keys)) + INDEX_VALUE.size * len(keys),
+        )
+        self._columns = write_columns(self.path, {ID_COLUMN: Texts(ids), **(columns or {})}, len(ids))
+        self._n_items, self._dimensions = len(ids), vectors.shape[1]
+
+    def write_user_vectors(self, vectors: AnyArray) -> None:
+        """Write float32[n_users, d], an array or a mapped file; the row is the `user_row` of the records."""
+        if vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise BuildError(f"user vectors {vectors.shape} of {vectors.dtype}; wanted float32[n_users, d]")
+        write_array(self.path / layout.USER_VECTORS, vectors)
+        self._n_users = len(vectors)
+
+    def write_lists(self, popular: Mapping[str, RankedItems], trending: Mapping[str, RankedItems]) -> None:
+        """Write the lists of each segment, best first; "" is everybody's. Requires: `write_items` has run."""
+        self._put(layout.LISTS, encode_lists(popular, trending, self._of_items()[0]))
+
+    def write_neighbours(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
+        """Write the nearest items of each item, best first: int32[n_items, k] padded with -1, float32[n_items, k].
+
+        Requires: `write_items` has run.
+        """
+        n_items = self._of_items()[0]
+        if items.dtype != np.int32 or scores.dtype != np.float32 or items.shape != scores.shape or items.ndim != 2:
+            raise BuildError(f"neighbours {items.shape} of {items.dtype}, scores {scores.shape} of {scores.dtype}")
+        if len(items) != n_items or (items.size and not -1 <= int(items.min()) <= int(items.max()) < n_items):
+            raise BuildError(f"neighbours of {len(items)} items, up to item {items.max()}; there are {n_items}")
+        write_array(self.path / layout.NEIGHBOURS, items)
+        write_array(self.path / layout.NEIGHBOUR_SCORES, scores)
+
+    def write_ranker(self, weights: RankerWeights) -> None:
+        """Write the re-ranker's weights."""
+        self._put(layout.RANKER, encode_weights(weights))
+        self._space_id = weights.space_id
+
+    def write_report(self, report: bytes) -> None:
+        """Write the evaluation's report.json, as it is."""
+        self._put(layout.REPORT, report)
+
+    def seal(
+        self,
+        *,
+        space_id: str,
+        made_at: int,
+        expires_at: int,
+        shards: int,
+        inputs: Mapping[str, str] | None = None,
+        config_digest: str = "",
+        parents: Sequence[str] = (),
+    ) -> Manifest:
+        """Read everything back, write the manifest, and make the draft a version that can be seen.
+
+        Args:
+            space_id: the embedding space of all vectors; the ranker's must be the same.
+            made_at: the run's logical time; expires_at: see `ttl.expires_at`. UTC epoch seconds.
+            shards: how many there must be.
+
+        Raises:
+            BuildError: something is missing, too much, or does not fit the rest; the draft can be looked at.
+            DiskError: the file system refuses.
+        """
+        self._check_complete(space_id, shards)
+        survey = self._survey(shards)
+        assert self._n_users is not None
+        n_items, dimensions = self._of_items()
+        manifest = Manifest(
+            record_format=RECORD_FORMAT,
+            name=self.name,
+            inputs_digest=self.inputs_digest,
+            inputs=dict(sorted((inputs or {}).items())),
+            parents=list(parents),
+            config_digest=config_digest,
+            space_id=space_id,
+            made_at=made_at,
+            built_at=self._built_at,
+            expires_at=expires_at,
+            index_bits=self.index_bits,
+            shards=shards,
+            dimensions=dimensions,
+            counts=Counts(
+                users=self._n_users,
+                items=n_items,
+                records=survey.records,
+                lists=survey.lists,
+                list_items=survey.list_items,
+            ),
+            columns=self._columns,
+            canaries=_canaries(survey.first_keys),
+            environment=this_environment({name: library_version(name) for name in ("lmdb", "msgpack", "numpy")}),
+            files={
+                name: FileFacts(path.stat().st_size, durable.sha256_of(path))
+                for name, path in layout.files_of(self.path).items()
+            },
+        )
+        self._put(layout.MANIFEST, encode_manifest(manifest))
+        durable.seal_modes(self.path)
+        for folder in reversed(layout.FOLDERS):
+            durable.sync_folder(self.path / folder)
+        durable.sync_folder(self.path)
+        durable.rename(self.path, layout.version_path(self.root, self.name))
+        durable.sync_folder(layout.versions_folder(self.root))
+        self._release()
+        return manifest
+
+    def abandon(self) -> None:
+        """Remove the draft, unless it has been sealed."""
+        if self._lock is not None:
+            if self.path.exists():
+                durable.remove_folder(self.path)
+            self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            durable.unlock(self._lock)
+            self._lock = None
+
+    def _put(self, file: str, data: bytes) -> None:
+        with durable.create(self.path / file) as opened:
+            opened.write(data)
+
+    def _of_items(self) -> tuple[int, int]:
+        """Number of items and dimensions."""
+        if self._n_items is None or self._dimensions is None:
+            raise BuildError("the items have to be written first")
+        return self._n_items, self._dimensions
+
+    def _check_complete(self, space_id: str, shards: int) -> None:
+        for path in (self.path / "candidates").glob(f"{layout.ATTEMPT}*"):
+            durable.remove_file(path)  # of a task that was killed, or lost the race
+        wanted = {layout.ITEM_VECTORS, layout.ITEM_INDEX, layout.USER_VECTORS, layout.LISTS, layout.NEIGHBOURS,
+                  layout.NEIGHBOUR_SCORES, layout.RANKER, layout.REPORT}  # fmt: skip
+        wanted |= {layout.shard_file(number) for number in range(shards)}
+        there = {file for file in layout.files_of(self.path) if not file.startswith(f"{layout.COLUMNS}/")}
+        if there != wanted:
+            raise BuildError(
+                f"version {self.name}: missing {sorted(wanted - there)[:5]}, unexpected {sorted(there - wanted)[:5]}"
+            )
+        if self._space_id != space_id:
+            raise BuildError(f"the ranker is of embedding space {self._space_id!r}; the vectors are of {space_id!r}")
+        dimensions = self._of_items()[1]
+        if map_array(self.path / layout.USER_VECTORS, "<f4", (None, None)).shape[1] != dimensions:
+            raise BuildError(f"the user vectors have not the {dimensions} dimensions of the item vectors")
+
+    def _survey(self, shards: int) -> Survey:
+        assert self._n_users is not None
+        survey = Survey()
+        for number in range(shards):
+            with open_shard(self.shard_path(number)) as shard:
+                survey.add(
+                    layout.shard_file(number), shard, number=number, shards=shards, seed=self.seed,
+                    index_bits=self.index_bits, n_items=self._of_items()[0], n_users=self._n_users,
+                )  # fmt: skip
+        if survey.n_problems:
+            raise BuildError(f"{survey.n_problems} wrong records, the first: {'; '.join(survey.problems[:3])}")
+        return survey
+
+
+def _item_key(item: str) -> bytes:
+    try:
+        key = item.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise BuildError(f"item id {item!r} is not text: {error.reason}") from error
+    if not is_key(key):
+        raise BuildError(f"an item id of {len(key)} bytes; wanted 1 to {MAX_KEY_BYTES}")
+    return key
+
+
+def _canaries(first_keys: list[bytes]) -> list[str]:
+    step = max(1, len(first_keys) // MAX_CANARIES)
+    return [key.decode("utf-8") for key in first_keys[::step]][:MAX_CANARIES]

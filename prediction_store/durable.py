@@ -1,0 +1,246 @@
+"""Every step that changes the disk or has to survive a power cut: the only caller of fsync, rename, link and the like.
+
+A call to `before` announces each step, so that a test can kill the process, fill the disk or break a sync right there.
+An error of the file system becomes a DiskError here, and a failed sync is never tried again: the kernel reports a lost
+page once and then calls it clean.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from prediction_store.errors import DamagedVersionError, DiskError
+
+READ_BYTES = 1 << 20
+MAX_DOCUMENT_BYTES = 64 << 20
+"""No manifest, history record or report is larger; a file that is, is not one."""
+
+
+def before(step: str, path: Path) -> None:
+    """Called before each durable step with its name and path. Does nothing: tests put something else in its place."""
+
+
+@contextlib.contextmanager
+def translated(doing: str, path: Path) -> Iterator[None]:
+    """Turn an error of the file system into one of the store that says what was being done."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise DiskError(f"{doing} {path}: {error.strerror or error}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def create(path: Path) -> Iterator[BinaryIO]:
+    """A new file, open for writing; on a clean exit it is synced and closed, on an error it is gone.
+
+    Raises:
+        DiskError: it exists already, or the file system refuses.
+    """
+    with translated("writing", path):
+        before("create", path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=READ_BYTES) as file:
+                yield file
+                file.flush()
+                before("sync file", path)
+                os.fsync(descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Make the bytes of a file that something else has written and closed survive a power cut."""
+    with translated("syncing", path):
+        before("sync file", path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    with translated("syncing", path):
+        before("sync folder", path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents, if they are not there; those that are made survive a power cut."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with translated("making", path):
+        before("make folder", path)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o755)
+    sync_folder(path.parent)
+
+
+def make_new_folder(path: Path) -> None:
+    """Make a folder that must not be there yet. Not synced: for drafts, which a power cut may take."""
+    with translated("making", path):
+        before("make folder", path)
+        path.mkdir(mode=0o755)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Give a file or folder its final name in the same folder; a file there is replaced, a folder with files is not."""
+    with translated("renaming", source):
+        before("rename", target)
+        source.rename(target)
+
+
+def link_new(source: Path, target: Path) -> bool:
+    """Give a file a second name, if the name is free: of all who try, exactly one gets True."""
+    with translated("linking", target):
+        before("link", target)
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except FileExistsError:
+            return False
+        return True
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    with translated("removing", path):
+        before("remove", path)
+        path.unlink(missing_ok=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all that is in it, sealed or not."""
+    with translated("removing", path):
+        before("remove", path)
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o755)
+        shutil.rmtree(path)
+
+
+def seal_modes(path: Path) -> None:
+    """Files 0444, folders 0555: nothing writes into a sealed version by accident."""
+    with translated("sealing", path):
+        for folder, _, files in os.walk(path):
+            for file in files:
+                (Path(folder) / file).chmod(0o444)
+            Path(folder).chmod(0o555)
+
+
+def replace_document(path: Path, data: bytes, token: str) -> None:
+    """Write a small file in the place of an older one, durably and in one step."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".tmp-{path.stem}-{token}")
+    with create(temporary) as file:
+        file.write(data)
+    rename(temporary, path)
+    sync_folder(path.parent)
+
+
+def read_document(path: Path) -> bytes:
+    """The bytes of a small regular file; a link is not followed.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        DiskError: it is something else than a regular file, far too large, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DiskError(f"reading {path}: {error.strerror}") from error
+    try:
+        return read_descriptor(descriptor, path)
+    finally:
+        os.close(descriptor)
+
+
+def read_descriptor(descriptor: int, path: Path) -> bytes:
+    """Like `read_document`, of a file that is open already."""
+    with translated("reading", path):
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_DOCUMENT_BYTES:
+            raise DiskError(f"reading {path}: not a regular file of at most {MAX_DOCUMENT_BYTES} bytes")
+        parts = []
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        while part := os.read(descriptor, READ_BYTES):
+            parts.append(part)
+        return b"".join(parts)
+
+
+def size_of(path: Path) -> int | None:
+    """Size of a regular file in bytes; None: there is none, or it is a link or a folder."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, by reading it from end to end; that also warms the page cache.
+
+    Raises:
+        DamagedVersionError: it is not there, or the disk cannot read it.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(READ_BYTES))
+    try:
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                digest.update(buffer[:count])
+    except OSError as error:
+        raise DamagedVersionError(f"reading {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
+
+
+def lock(path: Path, *, exclusive: bool) -> int | None:
+    """Take a lock on a file or folder without waiting: the open descriptor that holds it, or None.
+
+    None: someone else holds it, or there is nothing there, or (checked after locking) another thing by now.
+    The kernel lets go when the descriptor is closed or the process dies.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DiskError(f"opening {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        mine, there = os.fstat(descriptor), path.lstat()
+        if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def unlock(descriptor: int) -> None:
+    """Give a lock back: by word, for closing is not enough while a forked child still has the descriptor."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)

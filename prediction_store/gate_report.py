@@ -1,0 +1,74 @@
+"""What the gates found about a version: the document in gates/, and the word it has at cutover."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from prediction_store import durable, layout
+from prediction_store.errors import DamagedVersionError, FormatError, GateRefusedError, MissingGateReportError
+from schemas.manifest import Gate, GateReport, decode_gate_report, encode_gate_report
+
+
+def write_report(root: Path, report: GateReport) -> None:
+    """Put a report in the place of the version's last one, durably."""
+    durable.replace_document(layout.gate_path(root, report.version), encode_gate_report(report), secrets.token_hex(4))
+
+
+def read_report(root: Path, name: str) -> GateReport | None:
+    """The last report on a version; None: its gates were never run.
+
+    Raises:
+        DamagedVersionError: there is one and it cannot be read.
+    """
+    path = layout.gate_path(root, name)
+    try:
+        report = decode_gate_report(durable.read_document(path))
+    except FileNotFoundError:
+        return None
+    except FormatError as error:
+        raise DamagedVersionError(f"{path}: {error.message}", hint=f"shortlist gate {name}") from error
+    if report.version != name:
+        raise DamagedVersionError(f"{path}: it is about version {report.version}", hint=f"shortlist gate {name}")
+    return report
+
+
+def require_passed(report: GateReport) -> None:
+    """Go on only if every gate has passed.
+
+    Raises:
+        GateRefusedError: the message says which gate has not, what it found, what it wanted and by how much.
+    """
+    refused = [gate for gate in report.gates if not gate.passed]
+    if refused or not report.passed:
+        which = "; ".join(describe(gate) for gate in refused) or "its report says that it has not passed"
+        raise GateRefusedError(
+            f"version {report.version} is refused: {which}",
+            hint=f'look into it, or shortlist cutover {report.version} --force --why "…"',
+        )
+
+
+def require_passed_report(root: Path, name: str, manifest_sha256: str) -> None:
+    """Go on only if the gates have been run on exactly this version, and have passed.
+
+    Raises:
+        MissingGateReportError: they have not been run, or on other bytes of that name.
+        GateRefusedError: one has not passed.
+    """
+    report = read_report(root, name)
+    if report is None or report.manifest_sha256 != manifest_sha256:
+        what = "no gate report" if report is None else "a gate report about other bytes"
+        raise MissingGateReportError(f"version {name} has {what}", hint=f"shortlist gate {name}")
+    require_passed(report)
+
+
+def describe(gate: Gate) -> str:
+    """One gate in one line: name, found, wanted, and by how much it misses."""
+    if gate.found is None:
+        return f"{gate.name}: {gate.note}" if gate.passed else f"gate {gate.name}: {gate.note}, wanted {gate.wanted:g}"
+    note = f" ({gate.note})" if gate.note else ""
+    if gate.passed:
+        return f"{gate.name}: {gate.found:g}, wanted at least {gate.wanted:g}{note}"
+    short = gate.wanted - gate.found
+    share = f", {short / gate.wanted:.1%} short" if gate.wanted > 0 else ""
+    return f"gate {gate.name}: found {gate.found:g}, wanted at least {gate.wanted:g}, {short:g} too little{share}{note}"

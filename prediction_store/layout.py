@@ -1,0 +1,164 @@
+"""Names and paths of the store: makes them, parses them, and nothing else does. `durable` does the writing.
+
+store/
+  history/00000042.json      versions/<name>/…      gates/<name>.json
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from pathlib import Path
+from typing import Final
+
+from prediction_store.errors import BuildError, MissingVersionError
+from schemas.errors import UsageError
+from schemas.manifest import VERSION_NAME
+
+MANIFEST: Final = "manifest.json"
+ITEM_VECTORS: Final = "items/vectors.npy"
+ITEM_INDEX: Final = "items/index.mdb"
+USER_VECTORS: Final = "users/vectors.npy"
+COLUMNS: Final = "items/columns"
+LISTS: Final = "lists/lists.msgpack"
+NEIGHBOURS: Final = "lists/neighbours.npy"
+NEIGHBOUR_SCORES: Final = "lists/neighbour_scores.npy"
+RANKER: Final = "ranker/weights.json"
+REPORT: Final = "evaluation/report.json"
+FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "evaluation")
+"""Every folder inside a version, parents first."""
+
+BUILDING: Final = ".building-"
+TRASH: Final = ".trash-"
+TEMPORARY: Final = ".tmp-"
+ATTEMPT: Final = ".attempt-"
+
+_VERSION = re.compile(VERSION_NAME)
+_HISTORY = re.compile(r"([0-9]{8})\.json\Z")
+_COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_SHARD = re.compile(r"candidates/shard-([0-9]{4})\.mdb\Z")
+
+
+def version_name(now: float, inputs_digest: str) -> str:
+    """The name of a version built at `now` from inputs of that digest."""
+    name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}-{inputs_digest[:8]}"
+    if not is_version_name(name):
+        raise BuildError(f"{name!r} cannot name a version: the inputs' digest must be hexadecimal")
+    return name
+
+
+def is_version_name(name: str) -> bool:
+    """True for what `version_name` makes, so that no name can leave the folder of versions."""
+    return _VERSION.match(name) is not None
+
+
+def checked_name(name: str) -> str:
+    """The name as given, if it can name a version.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not is_version_name(name):
+        raise UsageError(
+            f"{name!r} is not the name of a version; wanted the form 20261122T031500Z-3f9c0a1b",
+            hint="shortlist versions",
+        )
+    return name
+
+
+def built_at(name: str) -> int:
+    """When a version was built, by its name; UTC epoch seconds. Requires: `is_version_name(name)`."""
+    return calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
+
+
+def versions_folder(root: Path) -> Path:
+    return root / "versions"
+
+
+def version_path(root: Path, name: str) -> Path:
+    """The folder of a sealed version. Raises UsageError for a name that is none."""
+    return versions_folder(root) / checked_name(name)
+
+
+def version_names(root: Path) -> list[str]:
+    """Names of all sealed versions on disk, newest first; [] when there is no store."""
+    return sorted((entry for entry in entries(versions_folder(root)) if is_version_name(entry)), reverse=True)
+
+
+def building_path(root: Path, name: str, token: str) -> Path:
+    return versions_folder(root) / f"{BUILDING}{name}-{token}"
+
+
+def trash_path(root: Path, name: str, token: str) -> Path:
+    return versions_folder(root) / f"{TRASH}{name.lstrip('.')}-{token}"
+
+
+def leftovers(root: Path, prefix: str) -> list[Path]:
+    """What lies in versions/ under a prefix: drafts (`BUILDING`) or what is being removed (`TRASH`)."""
+    folder = versions_folder(root)
+    return [folder / entry for entry in sorted(entries(folder)) if entry.startswith(prefix)]
+
+
+def history_folder(root: Path) -> Path:
+    return root / "history"
+
+
+def history_path(root: Path, number: int) -> Path:
+    return history_folder(root) / f"{number:08d}.json"
+
+
+def history_numbers(root: Path) -> list[int]:
+    """Numbers of all history records, ascending; [] when there are none."""
+    return sorted(int(match[1]) for entry in entries(history_folder(root)) if (match := _HISTORY.match(entry)))
+
+
+def gates_folder(root: Path) -> Path:
+    return root / "gates"
+
+
+def gate_path(root: Path, name: str) -> Path:
+    return gates_folder(root) / f"{checked_name(name)}.json"
+
+
+def shard_file(number: int) -> str:
+    """Path of a shard inside its version."""
+    return f"candidates/shard-{number:04d}.mdb"
+
+
+def shard_number(file: str) -> int | None:
+    """The number of the shard at a path inside a version; None: that is no shard."""
+    match = _SHARD.match(file)
+    return int(match[1]) if match else None
+
+
+def attempt_path(final: Path, token: str) -> Path:
+    """Where one attempt at a file works until `commit_shard`: beside it, under a name of its own."""
+    return final.with_name(f"{ATTEMPT}{final.stem}-{token}{final.suffix}")
+
+
+def column_file(name: str, part: str) -> str:
+    """Path of one file of a column inside its version: part is `npy`, `utf8`, `offsets.npy`, …"""
+    if not _COLUMN.match(name):
+        raise BuildError(f"{name!r} cannot name a column; wanted lower-case letters, digits and _")
+    return f"{COLUMNS}/{name}.{part}"
+
+
+def entries(folder: Path) -> list[str]:
+    """Names in a folder, in no order; [] when it does not exist."""
+    try:
+        return [entry.name for entry in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
+def files_of(version: Path) -> dict[str, Path]:
+    """Every file below a version's folder but its manifest, by path inside the version, sorted.
+
+    Raises:
+        MissingVersionError: the folder is not there.
+    """
+    if not version.is_dir():
+        raise MissingVersionError(f"there is no version {version.name}", hint="shortlist versions")
+    found = {str(path.relative_to(version)): path for path in version.rglob("*") if not path.is_dir()}
+    return {name: found[name] for name in sorted(found) if name != MANIFEST}

@@ -1,0 +1,195 @@
+"""A version as this process has it open: once, however often it is asked for.
+
+LMDB must not open a file twice in a process, and must not be carried across a fork. So there is one registry per
+process; a forked child starts with an empty one and gives up its copies of the leases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from prediction_store import durable, layout
+from prediction_store.arrays import map_array
+from prediction_store.columns import TextColumn, open_columns
+from prediction_store.errors import (
+    DamagedRecordError,
+    DamagedVersionError,
+    ForeignVersionError,
+    FormatError,
+    NewerFormatError,
+)
+from prediction_store.lists import decode_lists
+from prediction_store.manifest import Sealed, take_lease, verify
+from prediction_store.shards import INDEX_VALUE, open_shard, shard_of
+from schemas.ranker import decode_weights
+from schemas.record import Candidates, decode_record, is_key, record_seed
+
+ID_COLUMN: Final = "id"
+_registry: dict[tuple[int, int], OpenedVersion] = {}
+"""What is open in this process, by the manifest's device and inode: the same version under two paths is the same."""
+_registry_lock = threading.Lock()
+
+
+class OpenedVersion:
+    """The open files of one version, shared by every `Version` of it in this process; closed when the last one is."""
+
+    def __init__(self, sealed: Sealed, *, is_verified: bool) -> None:
+        self.sealed = sealed
+        self.manifest = sealed.manifest
+        self.is_verified = is_verified
+        self.users = 0
+        """How many `Version` objects share this. Guarded by the registry's lock."""
+        self.pid = os.getpid()
+        self.seed = record_seed(self.manifest.inputs_digest)
+        self.shards: list[lmdb.Environment] = []
+        self.index: lmdb.Environment | None = None
+        try:
+            self._open_files()
+            self._check_canaries()
+        except BaseException:
+            self.close_files()
+            raise
+
+    def _open_files(self) -> None:
+        path, counts, dimensions = self.sealed.path, self.manifest.counts, self.manifest.dimensions
+        n_items = counts.items
+        try:
+            self.item_vectors = map_array(path / layout.ITEM_VECTORS, "<f4", (n_items, dimensions))
+            self.user_vectors = map_array(path / layout.USER_VECTORS, "<f4", (counts.users, dimensions))
+            self.columns = open_columns(path, self.manifest.columns, n_items)
+            self.lists = decode_lists((path / layout.LISTS).read_bytes(), n_items)
+            self.neighbours = map_array(path / layout.NEIGHBOURS, "<i4", (n_items, None))
+            self.neighbour_scores = map_array(path / layout.NEIGHBOUR_SCORES, "<f4", self.neighbours.shape)
+            self.ranker = decode_weights((path / layout.RANKER).read_bytes())
+        except (NewerFormatError, DamagedVersionError):
+            raise
+        except (OSError, FormatError) as error:
+            raise DamagedVersionError(f"version {self.manifest.name}: {error}") from error
+        if self.ranker.space_id != self.manifest.space_id:
+            raise ForeignVersionError(
+                f"version {self.manifest.name}: the ranker is of embedding space {self.ranker.space_id};"
+                f" the vectors are of {self.manifest.space_id}"
+            )
+        ids = self.columns.get(ID_COLUMN)
+        if not isinstance(ids, TextColumn):
+            raise DamagedVersionError(f"version {self.manifest.name} has no column of item ids")
+        self.item_ids = ids
+        self.index = open_shard(path / layout.ITEM_INDEX)
+        for number in range(self.manifest.shards):
+            self.shards.append(open_shard(path / layout.shard_file(number)))
+
+    def _check_canaries(self) -> None:
+        """Look up what must be there: hashes prove the bytes, this proves that they are read rightly."""
+        name = self.manifest.name
+        for user in self.manifest.canaries:
+            try:
+                found = self.read(user.encode("utf-8"))
+            except DamagedRecordError as error:
+                raise DamagedVersionError(f"version {name}: {error.message}") from error
+            if found is None:
+                raise DamagedVersionError(f"version {name}: user {user[:64]!r} has no record, and should have one")
+        for index in {0, self.manifest.counts.items - 1}:
+            item = self.item_ids.texts([index])[0]
+            if self.item_index(item.encode("utf-8")) != index:
+                raise DamagedVersionError(f"version {name}: item {item[:64]!r} does not lead back to its index {index}")
+
+    def read(self, key: bytes) -> Candidates | None:
+        """The record under a key; see `Version.read`. Copies out of LMDB before the transaction ends."""
+        if not is_key(key):
+            return None
+        shard = self.shards[shard_of(key, len(self.shards))]
+        try:
+            with shard.begin(buffers=True) as transaction:
+                value = transaction.get(key)
+                if value is None:
+                    return None
+                return decode_record(value, key, seed=self.seed, index_bits=self.manifest.index_bits)
+        except lmdb.Error as error:
+            raise DamagedRecordError(f"reading the record of {key[:64]!r}: {error}") from error
+
+    def item_index(self, key: bytes) -> int | None:
+        """The dense index of an item's id; None: not in the catalogue."""
+        assert self.index is not None
+        if not is_key(key):
+            return None
+        with self.index.begin() as transaction:
+            value = transaction.get(key)
+        if value is None:
+            return None
+        index: int = INDEX_VALUE.unpack(value)[0]
+        return index
+
+    def close_files(self) -> None:
+        """Close LMDB's files. Arrays stay valid: each keeps its own mapping alive. Requires: nobody is reading."""
+        for shard in [*self.shards, *([self.index] if self.index is not None else [])]:
+            shard.close()
+        self.shards, self.index = [], None
+
+
+def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256: str | None = None) -> OpenedVersion:
+    """The version, opened and verified now or shared with who has it open; give it back with `release`.
+
+    The read order: lease, manifest and its digest, machine, sizes, hashes, embedding space, canaries.
+    """
+    sealed = take_lease(root, name, manifest_sha256=manifest_sha256)
+    keep_lease = False
+    try:
+        facts = os.fstat(sealed.lease)
+        key = (facts.st_dev, facts.st_ino)
+        with _registry_lock:
+            shared = _registry.get(key)
+            if shared is not None:
+                shared.users += 1
+        if shared is not None:
+            try:
+                if verify_hashes and not shared.is_verified:
+                    verify(sealed)
+                    shared.is_verified = True
+            except BaseException:
+                release(shared)
+                raise
+            return shared
+        verify(sealed, hashes=verify_hashes)
+        with _registry_lock:  # verified outside: it takes long; opening is quick
+            shared = _registry.get(key)
+            if shared is None:
+                shared = _registry[key] = OpenedVersion(sealed, is_verified=verify_hashes)
+                keep_lease = True
+            shared.users += 1
+        return shared
+    finally:
+        if not keep_lease:
+            durable.unlock(sealed.lease)
+
+
+def release(opened: OpenedVersion) -> None:
+    """Give back one `open_version`; the last one closes the files and gives up the lease."""
+    with _registry_lock:
+        opened.users -= 1
+        if opened.users or opened.pid != os.getpid():
+            return
+        for key, other in list(_registry.items()):
+            if other is opened:
+                del _registry[key]
+        opened.close_files()
+        durable.unlock(opened.sealed.lease)
+
+
+def _start_afresh_in_child() -> None:
+    """After a fork, in the child: forget what the parent has open, without giving up the parent's leases."""
+    global _registry_lock  # noqa: PLW0603 another thread of the parent may have held it
+    _registry_lock = threading.Lock()
+    for opened in _registry.values():
+        opened.close_files()  # or LMDB would refuse to open them again in this process
+        with contextlib.suppress(OSError):
+            os.close(opened.sealed.lease)  # close only: an unlock would unlock for the parent, too
+    _registry.clear()
+
+
+os.register_at_fork(after_in_child=_start_afresh_in_child)

@@ -1,0 +1,161 @@
+"""One version, open for reading."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from prediction_store.columns import Column
+from prediction_store.errors import ClosedVersionError, StoreError
+from prediction_store.opened import OpenedVersion, open_version, release
+from schemas.manifest import Manifest
+from schemas.ranker import RankerWeights
+from schemas.record import Candidates, RankedItems
+
+
+class Version:
+    """One sealed version, open for reading. Any number of threads may read; none may once it is closed.
+
+    Arrays and lists that it has given out stay valid after `close`. Open it after forking, never before.
+    """
+
+    def __init__(self, opened: OpenedVersion) -> None:
+        self._shared: OpenedVersion | None = opened
+        self.name: str = opened.manifest.name
+        self.manifest: Manifest = opened.manifest
+        self.manifest_sha256: str = opened.sealed.sha256
+        self._closing = threading.Lock()
+
+    @classmethod
+    def open(cls, root: Path, name: str, *, verify: bool = True, manifest_sha256: str | None = None) -> Version:
+        """Open a version and take a lease on it: while it is open, `retire` leaves it alone.
+
+        Args:
+            verify: hash every file, unless this process has done so already. False: for a process whose parent has.
+                Everything else is checked always.
+            manifest_sha256: the digest that the history names, if it is known.
+
+        Raises:
+            MissingVersionError: it is not there, or is being removed.
+            DamagedVersionError: bytes are not the ones that were sealed.
+            ForeignVersionError: built for another kind of machine, or of mixed embedding spaces.
+            NewerFormatError: written by a later Shortlist.
+        """
+        return cls(open_version(Path(root), name, verify_hashes=verify, manifest_sha256=manifest_sha256))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the files and the lease. Closing twice is no mistake; reading afterwards is."""
+        with self._closing:
+            opened, self._shared = self._shared, None
+        if opened is not None:
+            release(opened)
+
+    @property
+    def _opened(self) -> OpenedVersion:
+        opened = self._shared
+        if opened is None:
+            raise ClosedVersionError(f"version {self.name} was used after it was closed")
+        if opened.pid != os.getpid():
+            raise ClosedVersionError(f"version {self.name} was opened before a fork and used after it")
+        return opened
+
+    @property
+    def n_items(self) -> int:
+        return self.manifest.counts.items
+
+    @property
+    def n_users(self) -> int:
+        """Rows of the user vectors. Not every user need have a record."""
+        return self.manifest.counts.users
+
+    @property
+    def dimensions(self) -> int:
+        return self.manifest.dimensions
+
+    def read(self, user_id: str) -> Candidates | None:
+        """The user's candidates, best first; None: there is no such user. The arrays are copies, valid for ever.
+
+        Raises:
+            DamagedRecordError: the record is not as it was written. A wrong list is never returned.
+        """
+        opened = self._opened
+        key = _key(user_id)
+        return None if key is None else opened.read(key)
+
+    @property
+    def item_vectors(self) -> npt.NDArray[np.float32]:
+        """float32[n_items, d], mapped, read-only."""
+        return self._opened.item_vectors
+
+    def user_vector(self, row: int) -> npt.NDArray[np.float32]:
+        """float32[d] of a user, by the record's `user_row`; mapped, read-only."""
+        vector: npt.NDArray[np.float32] = self._opened.user_vectors[row]
+        return vector
+
+    def item_index(self, item_id: str) -> int | None:
+        """The dense index of an item; None: not in the catalogue."""
+        opened = self._opened
+        key = _key(item_id)
+        return None if key is None else opened.item_index(key)
+
+    def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
+        """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
+        return self._opened.item_ids.texts(indexes)
+
+    def column(self, name: str) -> Any:
+        """An item column: a TextColumn, a CategoryColumn, or an array of numbers (NaN where missing), in dense order.
+
+        Raises:
+            StoreError: the version has no such column.
+        """
+        found: Column | None = self._opened.columns.get(name)
+        if found is None:
+            raise StoreError(
+                f"version {self.name} has no column {name!r}; it has {', '.join(sorted(self._opened.columns))}"
+            )
+        return found
+
+    def has_segment(self, segment: str) -> bool:
+        """True when the segment has a popular list of its own."""
+        return self._opened.lists.has_segment(segment)
+
+    def popular(self, segment: str = "") -> RankedItems:
+        """The segment's popular items, best first; everybody's when it has no list of its own."""
+        return self._opened.lists.ranked("popular", segment)
+
+    def trending(self, segment: str = "") -> RankedItems:
+        """The segment's trending items, best first; everybody's when it has no list of its own."""
+        return self._opened.lists.ranked("trending", segment)
+
+    def neighbours(self, index: int) -> RankedItems:
+        """The items nearest to an item, nearest first; fewer than the version's usual number in a small catalogue."""
+        opened = self._opened
+        items = opened.neighbours[index]
+        kept = int(np.count_nonzero(items >= 0))  # padding is at the end
+        return RankedItems(items[:kept].astype(np.uint32), opened.neighbour_scores[index, :kept])
+
+    @property
+    def ranker(self) -> RankerWeights:
+        return self._opened.ranker
+
+
+def _key(text: str) -> bytes | None:
+    """An id as bytes; None: not text that could be the id of anything (a lone surrogate)."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError:
+        return None

@@ -1,0 +1,188 @@
+"""Following the store: one version per request, the old one until the new one is proved, back in no time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shop_store import MakeVersion
+
+from prediction_store import history, layout, manifest
+from prediction_store.errors import (
+    ClosedVersionError,
+    DamagedHistoryError,
+    DamagedVersionError,
+    MissingVersionError,
+    NoCurrentVersionError,
+)
+from prediction_store.opened import _registry
+from prediction_store.reader import Store
+
+Edit = Callable[[Path, Callable[[bytes], bytes]], None]
+
+
+def served_by(store: Store) -> str:
+    with store.acquire() as version:
+        assert version.read("ann") is not None
+        return version.name
+
+
+def test_an_empty_store_is_not_ready_and_says_why(root: Path) -> None:
+    store = Store(root)
+    assert store.refresh() is False
+    assert (store.is_ready, store.history_number) == (False, None)
+    assert isinstance(store.last_error, NoCurrentVersionError)
+    with pytest.raises(NoCurrentVersionError), store.acquire():
+        pass
+    store.close()
+
+
+def test_a_version_that_nobody_made_current_is_not_served(root: Path, make_version: MakeVersion) -> None:
+    make_version("a")
+    store = Store(root)
+    store.refresh()
+    assert not store.is_ready
+    store.close()
+
+
+def test_the_store_follows_cutover_and_rollback(root: Path, make_version: MakeVersion) -> None:
+    store = Store(root, now=lambda: 17.0)
+    a = make_version("a", cut_over=True)
+    assert (store.refresh(), store.refresh(), served_by(store), store.history_number) == (True, False, a, 1)
+    b = make_version("b", cut_over=True)
+    assert served_by(store) == a, "not before it looks"
+    assert (store.refresh(), served_by(store), store.history_number) == (True, b, 2)
+    history.rollback(root, "ann@host", "bad", 5)
+    assert (store.refresh(), served_by(store), store.history_number) == (True, a, 3)
+    assert (store.last_error, store.changed_at) == (None, 17.0)
+    store.close()
+
+
+def test_going_back_needs_no_second_verification(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    make_version("b", cut_over=True)
+    store.refresh()
+    history.rollback(root, "ann@host", "bad", 5)
+    monkeypatch.setattr(manifest, "verify_hashes", lambda *_: pytest.fail("hashed again"))
+    assert (store.refresh(), served_by(store)) == (True, a)
+    store.close()
+
+
+def test_a_request_ends_on_the_version_it_began_with(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    with store.acquire() as version:
+        for inputs in "bcd":
+            make_version(inputs, cut_over=True)
+            store.refresh()
+        assert version.name == a
+        assert version.read("ann") is not None
+    with pytest.raises(ClosedVersionError):
+        version.read("ann")
+    store.close()
+
+
+def test_only_the_current_version_and_the_one_before_stay_open(root: Path, make_version: MakeVersion) -> None:
+    store = Store(root)
+    for inputs in "abcd":
+        make_version(inputs, cut_over=True)
+        store.refresh()
+        assert len(_registry) <= 2
+    store.close()
+    assert not _registry
+    assert not store.is_ready
+
+
+@pytest.mark.leaves_damage
+def test_a_damaged_version_is_not_taken_and_not_tried_again(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    b = make_version("b", cut_over=True)
+    path = layout.version_path(root, b) / layout.USER_VECTORS
+    whole = path.read_bytes()
+    edit_sealed(path, lambda data: data[:-1] + b"\1")
+    assert (store.refresh(), served_by(store)) == (False, a)
+    assert isinstance(store.last_error, DamagedVersionError)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, "verify_hashes", lambda *_: pytest.fail("tried again"))
+        assert store.refresh() is False
+    assert isinstance(store.last_error, DamagedVersionError)
+    edit_sealed(path, lambda _: whole)
+    history.rollback(root, "ann@host", "damaged", 5)
+    assert (store.refresh(), store.last_error, served_by(store)) == (False, None, a)
+    history.rollback(root, "ann@host", "restored", 6, to=b)
+    assert (store.refresh(), served_by(store)) == (True, b), "a new record is a new chance"
+    store.close()
+
+
+@pytest.mark.leaves_damage
+def test_a_record_that_points_nowhere_keeps_the_old_version_until_it_arrives(
+    root: Path, make_version: MakeVersion, tmp_path: Path
+) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    b = make_version("b", cut_over=True)
+    layout.version_path(root, b).rename(tmp_path / b)
+    assert (store.refresh(), served_by(store)) == (False, a)
+    assert isinstance(store.last_error, MissingVersionError)
+    (tmp_path / b).rename(layout.version_path(root, b))
+    assert (store.refresh(), served_by(store)) == (True, b)
+    store.close()
+
+
+@pytest.mark.leaves_damage
+def test_a_damaged_record_keeps_the_old_version(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    make_version("b", cut_over=True)
+    layout.history_path(root, 2).write_bytes(b"{")
+    assert (store.refresh(), served_by(store)) == (False, a)
+    assert isinstance(store.last_error, DamagedHistoryError)
+    store.close()
+
+
+def test_requests_never_see_two_versions_while_it_changes(root: Path, make_version: MakeVersion) -> None:
+    """Items of version x are what the store answers while it says that it is x."""
+    lists = {"a": {"ann": [1, 2, 3]}, "b": {"ann": [7, 8, 9]}}
+    names = {make_version(kind, lists=lists[kind], cut_over=True): lists[kind]["ann"] for kind in "ab"}
+    store = Store(root)
+    store.refresh()
+    wrong: list[str] = []
+    answered = 0
+    stopping = threading.Event()
+
+    def ask() -> None:
+        nonlocal answered
+        while not stopping.is_set():
+            with store.acquire() as version:
+                found = version.read("ann")
+                if found is None or found.items.tolist() != names[version.name]:
+                    wrong.append(version.name)
+                answered += 1
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    changes = 0
+    order = list(names)
+    for turn in range(40):
+        history.rollback(root, "ann@host", "", turn, to=order[turn % 2])
+        changes += store.refresh()
+    stopping.set()
+    for thread in threads:
+        thread.join()
+    store.close()
+    assert (wrong, changes) == ([], 40)
+    assert answered > 0

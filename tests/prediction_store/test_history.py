@@ -1,0 +1,351 @@
+"""Cutover and rollback: one winner, no flip-flop, nothing current by accident, safe to repeat."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from shop_store import MakeVersion
+
+from prediction_store import history, layout
+from prediction_store.errors import (
+    ConcurrentPublishError,
+    DamagedHistoryError,
+    DamagedVersionError,
+    DiskError,
+    GateRefusedError,
+    MissingGateReportError,
+    MissingVersionError,
+    NoCurrentVersionError,
+    NothingToRollBackToError,
+    UnknownOutcomeError,
+)
+from prediction_store.gates import run_gates
+from prediction_store.history import served_before
+from schemas.config import Gates
+from schemas.errors import RefusedError, UsageError
+from schemas.manifest import HistoryRecord
+
+WHO = "ann@host"
+Observe = Callable[[Callable[[str, Path], None]], None]
+
+
+def go_live(root: Path, name: str) -> HistoryRecord:
+    run_gates(root, name, Gates(), candidates=1000, now=1)
+    return history.cutover(root, name, WHO, "tonight's run", 5)
+
+
+def roll_back(root: Path, to: str | None = None) -> str:
+    return history.rollback(root, WHO, "bad", 6, to=to).version
+
+
+def test_a_store_without_a_record_has_no_current_version_however_many_there_are(
+    root: Path, make_version: MakeVersion
+) -> None:
+    make_version("a")
+    with pytest.raises(NoCurrentVersionError):
+        history.current(root)
+    with pytest.raises(NoCurrentVersionError):
+        roll_back(root)
+
+
+def test_a_cutover_is_a_record_of_who_why_and_what(root: Path, make_version: MakeVersion) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    record = go_live(root, b)
+    assert record == history.current(root)
+    assert (record.number, record.action, record.version, record.previous) == (2, "cutover", b, a)
+    assert (record.who, record.why, record.at, record.forced) == (WHO, "tonight's run", 5, False)
+    manifest = (layout.version_path(root, b) / layout.MANIFEST).read_bytes()
+    assert record.manifest_sha256 == sha256(manifest).hexdigest()
+
+
+def test_cutting_over_to_what_is_current_changes_nothing(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a")
+    first = go_live(root, a)
+    assert history.cutover(root, a, "bob@host", "again", 9) == first
+    assert layout.history_numbers(root) == [1]
+
+
+def test_a_version_whose_gates_were_not_run_does_not_go_live(root: Path, make_version: MakeVersion) -> None:
+    with pytest.raises(MissingGateReportError, match="no gate report"):
+        history.cutover(root, make_version("a"), WHO, "", 5)
+    assert history.current_or_none(root) is None
+
+
+def test_a_version_that_was_refused_does_not_go_live(root: Path, make_version: MakeVersion) -> None:
+    name = make_version("a")
+    run_gates(root, name, Gates(min_items=13), candidates=1000, now=1)
+    with pytest.raises(GateRefusedError, match="gate items: found 12, wanted at least 13, 1 too little") as refused:
+        history.cutover(root, name, WHO, "", 5)
+    assert refused.value.exit_code == 3
+    assert layout.version_names(root) == [name]
+
+
+@pytest.mark.leaves_damage
+def test_a_report_about_other_bytes_does_not_count(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a")
+    run_gates(root, a, Gates(), candidates=1000, now=1)
+    path = layout.gate_path(root, a)
+    text = path.read_text()
+    digest = text.split('"manifest_sha256": "')[1][:64]
+    path.write_text(text.replace(digest, "0" * 64))
+    with pytest.raises(MissingGateReportError, match="other bytes"):
+        history.cutover(root, a, WHO, "", 5)
+
+
+def test_force_needs_a_reason_and_is_recorded(root: Path, make_version: MakeVersion) -> None:
+    name = make_version("a")
+    with pytest.raises(UsageError, match="needs a reason"):
+        history.cutover(root, name, WHO, " ", 5, force=True)
+    record = history.cutover(root, name, WHO, "the gates are wrong", 5, force=True)
+    assert (record.forced, record.why) == (True, "the gates are wrong")
+
+
+def test_a_rollback_goes_to_what_was_served_before(root: Path, make_version: MakeVersion) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    go_live(root, b)
+    assert roll_back(root) == a
+    record = history.current(root)
+    assert (record.number, record.action, record.previous) == (3, "rollback", b)
+
+
+def test_two_rollbacks_in_a_row_keep_going_back(root: Path, make_version: MakeVersion) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    for name in (a, b, c):
+        go_live(root, name)
+    assert [roll_back(root), roll_back(root)] == [b, a]
+    with pytest.raises(NothingToRollBackToError):
+        roll_back(root)
+
+
+def test_a_rollback_after_a_rollback_does_not_return_to_the_bad_version(root: Path, make_version: MakeVersion) -> None:
+    a, bad, c = (make_version(inputs) for inputs in "abc")
+    go_live(root, a)
+    go_live(root, bad)
+    roll_back(root)
+    go_live(root, c)
+    assert roll_back(root) == a
+
+
+def test_a_rollback_may_name_its_version(root: Path, make_version: MakeVersion) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    for name in (a, b, c):
+        go_live(root, name)
+    assert roll_back(root, to=a) == a
+    assert roll_back(root, to=c) == c, "it was served, so it needs no new gate"
+    assert roll_back(root, to=c) == c
+    assert layout.history_numbers(root) == [1, 2, 3, 4, 5]
+
+
+def test_a_rollback_to_what_was_never_served_needs_its_gates(root: Path, make_version: MakeVersion) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    with pytest.raises(MissingGateReportError):
+        roll_back(root, to=b)
+
+
+@pytest.mark.parametrize("to", ["20260101T000000Z-00000000", "20991231T235959Z-ffffffff"])
+def test_a_rollback_to_what_is_not_there_changes_nothing(root: Path, make_version: MakeVersion, to: str) -> None:
+    go_live(root, make_version("a"))
+    with pytest.raises(MissingVersionError):
+        roll_back(root, to=to)
+    assert layout.history_numbers(root) == [1]
+
+
+@pytest.mark.leaves_damage
+def test_a_damaged_version_is_not_rolled_back_to(
+    root: Path, make_version: MakeVersion, edit_sealed: Callable[..., None]
+) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    go_live(root, b)
+    edit_sealed(layout.version_path(root, a) / layout.USER_VECTORS, lambda data: data[:-1] + b"\1")
+    with pytest.raises(DamagedVersionError, match=r"users/vectors\.npy"):
+        roll_back(root)
+    assert history.current(root).version == b
+
+
+@pytest.mark.leaves_damage
+def test_a_damaged_version_does_not_go_live_even_by_force(
+    root: Path, make_version: MakeVersion, edit_sealed: Callable[..., None]
+) -> None:
+    name = make_version("a")
+    edit_sealed(layout.version_path(root, name) / layout.USER_VECTORS, lambda data: data[:-1] + b"\1")
+    with pytest.raises(DamagedVersionError):
+        history.cutover(root, name, WHO, "I insist", 5, force=True)
+
+
+def test_of_two_publishers_one_wins_and_the_other_is_refused(
+    root: Path, make_version: MakeVersion, observe_steps: Observe
+) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    go_live(root, a)
+    for name in (b, c):
+        run_gates(root, name, Gates(), candidates=1000, now=1)
+    overtaken = False
+
+    def overtake(step: str, path: Path) -> None:
+        nonlocal overtaken
+        if step == "link" and not overtaken:
+            overtaken = True
+            history.cutover(root, c, "bob@host", "", 7)
+
+    observe_steps(overtake)
+    with pytest.raises(ConcurrentPublishError) as refused:
+        history.cutover(root, b, WHO, "", 7)
+    assert isinstance(refused.value, RefusedError)
+    assert history.current(root).version == c
+    assert layout.history_numbers(root) == [1, 2]
+    assert history.cutover(root, b, WHO, "", 8).number == 3, "deciding again works"
+
+
+def fail_at(step: str, name: str, error: int) -> Callable[[str, Path], None]:
+    def fail(at: str, path: Path) -> None:
+        if at == step and path.name.startswith(name):
+            raise OSError(error, "broken on purpose")
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.ENOSPC])
+def test_a_failing_last_sync_is_an_unknown_outcome_and_repeating_is_safe(
+    root: Path, make_version: MakeVersion, observe_steps: Observe, error: int
+) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    run_gates(root, b, Gates(), candidates=1000, now=1)
+    observe_steps(fail_at("sync folder", "history", error))
+    with pytest.raises(UnknownOutcomeError) as unknown:
+        history.cutover(root, b, WHO, "", 7)
+    assert unknown.value.exit_code == 4
+    synced: list[str] = []
+    observe_steps(lambda step, path: synced.append(f"{step} {path.name}"))
+    assert history.cutover(root, b, WHO, "", 8).at == 7, "it finds its own record"
+    assert "sync folder history" in synced, "and makes sure of it"
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [("create", ".tmp-"), ("sync file", ".tmp-"), ("link", "00000002"), ("sync folder", "versions")],
+)
+def test_any_other_failing_step_changes_nothing(
+    root: Path, make_version: MakeVersion, observe_steps: Observe, step: str, name: str
+) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    run_gates(root, b, Gates(), candidates=1000, now=1)
+    observe_steps(fail_at(step, name, errno.ENOSPC))
+    with pytest.raises(DiskError, match="broken on purpose"):
+        history.cutover(root, b, WHO, "", 7)
+    assert history.current(root).version == a
+    assert [entry.name for entry in layout.history_folder(root).iterdir()] == ["00000001.json"]
+    observe_steps(lambda step, path: None)
+    assert history.cutover(root, b, WHO, "", 8).number == 2
+
+
+@pytest.mark.leaves_damage
+@pytest.mark.parametrize("data", [b"", b"{}", b"\0" * 100, b'{"crc32":1,"record":{}}'])
+def test_a_damaged_newest_record_is_an_error_and_never_the_one_before(
+    root: Path, make_version: MakeVersion, data: bytes
+) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    go_live(root, b)
+    layout.history_path(root, 2).write_bytes(data)
+    with pytest.raises(DamagedHistoryError):
+        history.current(root)
+    with pytest.raises(DamagedHistoryError):
+        roll_back(root)
+    assert roll_back(root, to=a) == a, "a named version is the way out"
+    assert history.current(root).number == 3
+
+
+@pytest.mark.leaves_damage
+def test_force_is_a_way_out_of_a_damaged_history(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a")
+    go_live(root, a)
+    layout.history_path(root, 1).write_bytes(b"")
+    with pytest.raises(DamagedHistoryError):
+        history.cutover(root, a, WHO, "", 5)
+    assert history.cutover(root, a, WHO, "the history is damaged", 5, force=True).number == 2
+
+
+@pytest.mark.leaves_damage
+@pytest.mark.parametrize("kind", ["folder", "link", "huge", "fifo"])
+def test_a_record_that_is_no_file_is_damaged(root: Path, make_version: MakeVersion, tmp_path: Path, kind: str) -> None:
+    import os
+
+    go_live(root, make_version("a"))
+    path = layout.history_path(root, 2)
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to(layout.history_path(root, 1))
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)
+    with pytest.raises(DamagedHistoryError):
+        history.current(root)
+
+
+@pytest.mark.leaves_damage
+def test_a_record_under_another_number_is_damaged(root: Path, make_version: MakeVersion) -> None:
+    go_live(root, make_version("a"))
+    layout.history_path(root, 1).rename(layout.history_path(root, 7))
+    with pytest.raises(DamagedHistoryError, match="it says it is record 1"):
+        history.current(root)
+
+
+def record(number: int, action: str, version: str) -> HistoryRecord:
+    name = f"20260101T00000{version}Z-00000000"
+    return HistoryRecord(number=number, action=action, version=name, manifest_sha256="0" * 64, who=WHO, at=number)
+
+
+def steps(text: str) -> list[HistoryRecord]:
+    """From "c1 c2 r1": cutover to 1, cutover to 2, rollback to 1."""
+    actions = {"c": "cutover", "r": "rollback", "p": "a later word"}
+    return [record(i + 1, actions[word[0]], word[1]) for i, word in enumerate(text.split())]
+
+
+@pytest.mark.parametrize(
+    ("text", "before"),
+    [
+        ("", ""),
+        ("c1", ""),
+        ("c1 c2", "1"),
+        ("c1 c2 c3", "21"),
+        ("c1 c2 c3 r2", "1"),
+        ("c1 c2 c3 r2 r1", ""),
+        ("c1 c2 r1 c3", "1"),
+        ("c1 c2 r1 c2", "1"),
+        ("c1 c2 c1", "2"),
+        ("c1 c2 c3 r1", ""),
+        ("c1 c2 r9", "1"),
+        ("c1 c2 p2 c3", "21"),
+        ("r9", ""),
+    ],
+)
+def test_what_was_served_before(text: str, before: str) -> None:
+    assert [name[14] for name in served_before(steps(text))] == list(before)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["cutover", "rollback"]), st.sampled_from("12345")), max_size=30))
+def test_rolling_back_ends_and_never_stays_where_it_is(made: list[tuple[str, str]]) -> None:
+    past: list[Any] = [record(i + 1, action, version) for i, (action, version) in enumerate(made)]
+    for _ in range(len(past) + 1):
+        before = served_before(past)
+        if not before:
+            return
+        assert before[0] != past[-1].version
+        past.append(record(len(past) + 1, "rollback", before[0][14]))
+    raise AssertionError("rolling back went on for ever")

@@ -1,0 +1,151 @@
+"""Retention: never what is current, next, young or in use; whole or gone; and what the dead have left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from shop_store import MADE_AT, MakeVersion
+
+from prediction_store import durable, history, layout
+from prediction_store.errors import DamagedHistoryError, MissingVersionError
+from prediction_store.manifest import leased
+from prediction_store.reader import Version
+from prediction_store.retention import RetireReport, retire
+
+LONG_AFTER = MADE_AT + 365 * 86_400
+
+
+def retired(root: Path, keep: int = 2, now: float = LONG_AFTER) -> RetireReport:
+    return retire(root, keep=keep, grace_seconds=3600, now=now)
+
+
+def test_the_oldest_go_and_the_newest_stay(root: Path, make_version: MakeVersion) -> None:
+    a, b, c, d = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    report = retired(root, keep=3)
+    assert report.removed == [a]
+    assert report.kept == {d: "current", c: "rollback goes there", b: "among the newest"}
+    assert layout.version_names(root) == [d, c, b]
+    assert not layout.leftovers(root, layout.TRASH)
+
+
+def test_the_current_one_and_the_one_to_go_back_to_stay_however_old(root: Path, make_version: MakeVersion) -> None:
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    c, d = (make_version(inputs) for inputs in "cd")
+    report = retired(root)
+    assert report.removed == [c, d]
+    assert report.kept == {b: "current", a: "rollback goes there"}
+    assert history.rollback(root, "ann@host", "", 5).version == a
+
+
+def test_a_young_version_stays(root: Path, make_version: MakeVersion) -> None:
+    a, b, c, d = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    now = layout.built_at(b) + 3599
+    assert retired(root, now=now).removed == [a]
+    assert layout.version_names(root) == [d, c, b]
+
+
+def test_a_version_that_is_open_stays_until_it_is_closed(root: Path, make_version: MakeVersion) -> None:
+    a, _, _ = (make_version(inputs, cut_over=True) for inputs in "abc")
+    with Version.open(root, a):
+        report = retired(root)
+        assert (report.removed, report.kept[a]) == ([], "open in some process")
+    assert retired(root).removed == [a]
+
+
+def test_a_version_that_a_killed_process_had_open_can_go_at_once(root: Path, make_version: MakeVersion) -> None:
+    a, _, _ = (make_version(inputs, cut_over=True) for inputs in "abc")
+    is_open, opened = os.pipe()
+    child = os.fork()
+    if child == 0:
+        Version.open(root, a)
+        os.write(opened, b"!")
+        signal.pause()
+        os._exit(0)
+    os.read(is_open, 1)
+    assert retired(root).removed == []
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    assert retired(root).removed == [a]
+    os.close(is_open)
+    os.close(opened)
+
+
+def test_without_a_current_version_the_newest_stay(root: Path, make_version: MakeVersion) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    assert retired(root).removed == [a]
+    assert layout.version_names(root) == [c, b]
+
+
+@pytest.mark.leaves_damage
+def test_nothing_goes_when_it_is_not_known_what_is_current(root: Path, make_version: MakeVersion) -> None:
+    for inputs in "abc":
+        make_version(inputs, cut_over=True)
+    layout.history_path(root, 3).write_bytes(b"")
+    with pytest.raises(DamagedHistoryError):
+        retired(root)
+    assert len(layout.version_names(root)) == 3
+
+
+def test_a_version_that_becomes_current_meanwhile_stays(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the decision and the removal someone goes back to it."""
+    a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
+    real = durable.lock
+
+    def go_back_first(path: Path, *, exclusive: bool) -> int | None:
+        if exclusive and path.parent.name == a:
+            monkeypatch.setattr(durable, "lock", real)
+            history.rollback(root, "ann@host", "", 5, to=a)
+        return real(path, exclusive=exclusive)
+
+    monkeypatch.setattr(durable, "lock", go_back_first)
+    report = retired(root)
+    assert (report.removed, report.kept[a]) == ([], "current")
+    assert set(layout.version_names(root)) == {a, b, c}
+
+
+def test_a_version_on_its_way_out_cannot_be_opened(root: Path, make_version: MakeVersion) -> None:
+    name = make_version("a")
+    lock = durable.lock(layout.version_path(root, name) / layout.MANIFEST, exclusive=True)
+    assert lock is not None
+    with pytest.raises(MissingVersionError, match="being removed"), leased(root, name):
+        pass
+    durable.unlock(lock)
+
+
+def test_an_interrupted_removal_is_finished_by_the_next(
+    root: Path, make_version: MakeVersion, observe_steps: Callable[..., None]
+) -> None:
+    a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
+
+    def interrupt(step: str, path: Path) -> None:
+        if step == "remove" and path.name.startswith(layout.TRASH):
+            raise KeyboardInterrupt
+
+    observe_steps(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        retired(root)
+    assert layout.version_names(root) == [c, b], "whole or not there"
+    assert len(layout.leftovers(root, layout.TRASH)) == 1
+    observe_steps(lambda step, path: None)
+    assert [name[:32] for name in retired(root).swept] == [f"{layout.TRASH}{a}"[:32]]
+    assert not layout.leftovers(root, layout.TRASH)
+
+
+def test_old_temporary_files_go_and_fresh_ones_stay(root: Path, make_version: MakeVersion) -> None:
+    make_version("a", cut_over=True)
+    old, fresh = (layout.history_folder(root) / f"{layout.TEMPORARY}{name}" for name in ("old", "fresh"))
+    old.touch()
+    fresh.touch()
+    os.utime(old, (0, 0))
+    assert retired(root).swept == [old.name]
+    assert fresh.exists()
+
+
+def test_a_store_that_is_not_there_has_nothing_to_retire(root: Path) -> None:
+    assert retired(root) == RetireReport([], {}, [])

@@ -1,0 +1,182 @@
+"""The operator's side: what each verb prints, its exit code, and what happens when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shop_store import MakeVersion
+
+import shortlist
+from prediction_store import history, layout
+
+
+@pytest.fixture
+def verb(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a verb through the front door: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = shortlist.run([*argv, "--set", f"paths.store={root}"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+Verb = Callable[..., tuple[int, str, str]]
+
+
+def test_the_life_of_a_version(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b = make_version("a"), make_version("b")
+    assert verb("gate", a)[0] == 0
+    assert verb("cutover", a, "--why", "first")[0] == 0
+    assert verb("gate", b)[0] == 0
+    code, out, _ = verb("cutover", b)
+    assert (code, out[:25]) == (0, b)
+    assert f"instead of {a}" in out
+    code, out, _ = verb("rollback", "--reason", "bad", "--who", "ann@desk")
+    assert (code, out[:25]) == (0, a)
+    record = history.current(root)
+    assert (record.version, record.why, record.who) == (a, "bad", "ann@desk")
+    assert verb("check")[0] == 0
+    assert verb("retire")[0] == 0
+
+
+def test_who_did_it_is_known_without_being_told(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a = make_version("a")
+    verb("cutover", a, "--force", "--why", "a test")
+    user, host = history.current(root).who.split("@")
+    assert user
+    assert host
+
+
+def test_versions_shows_which_one_is_current(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    assert "no version is current" in verb("versions")[1]
+    for name in (a, b):
+        history.cutover(root, name, "ann@host", "a test", 1, force=True)
+    code, out, _ = verb("versions")
+    lines = out.splitlines()
+    assert code == 0
+    assert [line[2:27] for line in lines[1:4]] == [c, b, a]
+    assert [line[0] for line in lines[1:4]] == [" ", "*", " "]
+    assert ("current" in lines[2], "previous" in lines[3]) == (True, True)
+
+
+def test_versions_of_no_store_is_not_an_error(verb: Verb) -> None:
+    code, out, _ = verb("versions")
+    assert (code, "no versions" in out) == (0, True)
+    assert json.loads(verb("versions", "--json")[1]) == []
+
+
+def test_every_verb_speaks_json(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b = make_version("a"), make_version("b")
+    verb("cutover", a, "--force", "--why", "a test")
+    report = json.loads(verb("gate", b, "--json")[1])
+    assert (report["version"], report["passed"], report["against"]) == (b, True, a)
+    record = json.loads(verb("cutover", b, "--json")[1])
+    assert (record["number"], record["version"], record["previous"]) == (2, b, a)
+    rows = json.loads(verb("versions", "--json")[1])
+    assert [(row["version"], row["is_current"], row["gates"]) for row in rows] == [
+        (b, True, "passed"),
+        (a, False, "not run"),
+    ]
+    assert json.loads(verb("rollback", "--json")[1])["version"] == a
+    assert json.loads(verb("check", "--json")[1])["problems"] == []
+    assert json.loads(verb("check", a, "--json")[1])["versions"] == [a]
+    assert json.loads(verb("retire", "--json")[1])["removed"] == []
+
+
+def test_a_refused_version_exits_3_and_says_which_gate_and_by_how_much(
+    root: Path, make_version: MakeVersion, verb: Verb
+) -> None:
+    name = make_version("a")
+    code, out, err = verb("gate", name, "--set", "gates.min_coverage=0.9")
+    assert code == 3
+    assert "REFUSED gate coverage" in out
+    assert "gate coverage: found 0.8, wanted at least 0.9, 0.1 too little, 11.1% short" in err
+    assert verb("cutover", name)[0] == 3
+    assert history.current_or_none(root) is None
+    assert layout.version_names(root) == [name], "it stays on disk"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["cutover", "../../etc"], 2, "is not the name of a version"),
+        (["cutover", "20260101T000000Z-00000000"], 2, "is not there"),
+        (["gate", "20260101T000000Z-00000000"], 2, "is not there"),
+        (["check", "20260101T000000Z-00000000"], 2, "there is no version"),
+        (["cutover"], 2, ""),
+        (["rollback"], 1, "no version is current"),
+        (["retire", "--keep", "1"], 2, "wanted at least 2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_a_message_and_no_trace(verb: Verb, argv: list[str], code: int, message: str) -> None:
+    found, _, err = verb(*argv)
+    assert found == code
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_force_without_a_reason_is_a_usage_error(make_version: MakeVersion, verb: Verb) -> None:
+    code, _, err = verb("cutover", make_version("a"), "--force")
+    assert (code, "needs a reason" in err) == (2, True)
+
+
+def test_a_second_rollback_with_nothing_before_is_refused(make_version: MakeVersion, verb: Verb) -> None:
+    make_version("a", cut_over=True)
+    code, _, err = verb("rollback")
+    assert (code, "no version was served before" in err) == (3, True)
+
+
+@pytest.mark.leaves_damage
+def test_damage_is_shown_by_check_and_survived_by_versions(
+    root: Path, make_version: MakeVersion, verb: Verb, edit_sealed: Callable[..., None]
+) -> None:
+    a = make_version("a", cut_over=True)
+    edit_sealed(layout.version_path(root, a) / layout.MANIFEST, lambda data: b"")
+    code, out, err = verb("check")
+    assert code == 1
+    assert a in out
+    assert "problems" in err
+    code, out, _ = verb("versions")
+    assert (code, a in out) == (0, True)
+
+
+def test_retire_says_what_went_and_why_the_rest_stays(make_version: MakeVersion, verb: Verb) -> None:
+    a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
+    code, out, _ = verb("retire", "--keep", "2")
+    assert (code, out.splitlines()) == (
+        0,
+        [f"removed {a}", f"kept    {c}: current", f"kept    {b}: rollback goes there"],
+    )
+
+
+def test_rolling_back_loads_nothing_that_takes_long(root: Path, make_version: MakeVersion) -> None:
+    for inputs in "ab":
+        make_version(inputs, cut_over=True)
+    code = (
+        "import sys, shortlist\n"
+        f"code = shortlist.run(['rollback', '--set', 'paths.store={root}'])\n"
+        "slow = {'numpy', 'lmdb', 'msgpack', 'torch', 'pyspark', 'pandas', 'pyarrow', 'faiss', 'starlette'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+        "sys.exit(code)"
+    )
+    place = Path(shortlist.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+def test_the_command_line_itself_imports_almost_nothing() -> None:
+    code = "import sys, prediction_store.cli; print([m for m in ('numpy', 'msgspec', 'lmdb') if m in sys.modules])"
+    place = Path(shortlist.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

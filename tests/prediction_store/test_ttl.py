@@ -1,0 +1,34 @@
+"""Time to live, to the second, with a clock that is passed in."""
+
+from __future__ import annotations
+
+import pytest
+
+from prediction_store.ttl import Freshness, expires_at, state_of
+from schemas.config import Store
+
+STORE = Store(record_ttl_hours=1.0, version_ttl_hours=2.0)
+MADE_AT = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("now", "fresh"),
+    [
+        (MADE_AT, Freshness(0, False, False)),
+        (MADE_AT + 3599.9, Freshness(3599, False, False)),
+        (MADE_AT + 3600, Freshness(3600, True, False)),
+        (MADE_AT - 0.5, Freshness(0, False, True)),
+        (MADE_AT - 86_400, Freshness(0, False, True)),
+    ],
+)
+def test_a_record_is_fresh_until_its_hour_is_over(now: float, fresh: Freshness) -> None:
+    assert state_of(MADE_AT, MADE_AT + 7200, now, STORE) == fresh
+
+
+def test_the_version_can_expire_before_the_record() -> None:
+    assert state_of(MADE_AT, MADE_AT + 10, MADE_AT + 9.9, STORE).is_expired is False
+    assert state_of(MADE_AT, MADE_AT + 10, MADE_AT + 10, STORE).is_expired is True
+
+
+def test_a_version_lives_as_long_as_the_settings_say() -> None:
+    assert expires_at(MADE_AT, STORE) == MADE_AT + 7200

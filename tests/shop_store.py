@@ -1,0 +1,158 @@
+"""A small real version in a real store, with lists and columns that a test can predict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from prediction_store import history
+from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
+from schemas.ranker import RankerWeights
+from schemas.record import RankedItems, encode_record
+
+MADE_AT = 1_767_225_600
+"""2026-01-01T00:00:00Z."""
+DAY = 86_400
+SPACE = "5ca1ab1e5ca1ab1e"
+REPORT: dict[str, Any] = {
+    "users": 3,
+    "recall": {"20": 0.4, "100": 0.5, "1000": 0.9},
+    "ndcg": {"20": 0.3},
+    "coverage": 0.8,
+    "popularity": {"recall": {"20": 0.2, "100": 0.25, "1000": 0.5}, "ndcg": {"20": 0.1}, "coverage": 0.1},
+}
+
+
+class MakeVersion(Protocol):
+    """The fixture `make_version`: `write_small_version` into the test's store, an hour later each time; the name."""
+
+    def __call__(self, inputs: str, **settings: Any) -> str: ...
+
+
+def default_lists(n_items: int) -> dict[str, list[int]]:
+    """Three users: ann has every item in order, bob every item backwards, cy just item 0."""
+    return {"ann": list(range(n_items)), "bob": list(range(n_items))[::-1], "cy": [0]}
+
+
+def score_at(rank: int) -> float:
+    """The base score that a list's item at a rank (from 0) is written with."""
+    return 1.0 - rank / 16
+
+
+def write_small_version(
+    root: Path,
+    *,
+    inputs: str = "inputs",
+    now: float = MADE_AT + 3600,
+    made_at: int = MADE_AT,
+    expires_at: int | None = None,
+    n_items: int = 12,
+    lists: Mapping[str, Sequence[int]] | None = None,
+    vectors: npt.NDArray[np.float32] | None = None,
+    user_vectors: npt.NDArray[np.float32] | None = None,
+    columns: Mapping[str, Any] | None = None,
+    popular: Mapping[str, Sequence[int]] | None = None,
+    trending: Mapping[str, Sequence[int]] | None = None,
+    neighbours: npt.NDArray[np.int32] | None = None,
+    ranker: RankerWeights | None = None,
+    space_id: str = SPACE,
+    report: Mapping[str, Any] | None = None,
+    shards: int = 2,
+    cut_over: bool = False,
+) -> str:
+    """Write and seal a version; its name. Everything not given is as described here.
+
+    Items are `item-0` … in dense order, titled `Title 0` …, category hats (even) or shoes (odd), brand `brand-{i % 3}`
+    ("" for item 0), price 10 + i (NaN for item 1), released i days before `made_at`, in stock but the last one,
+    popularity falling from 1 to 0. Item vectors are float32[n, 4]: a one in place i % 4, and i / 100 more in the first.
+    User vectors are rows of ones, one per user. Scores fall by rank, see `score_at`.
+
+    Args:
+        inputs: any text; its digest is the version's inputs digest.
+        lists: user id to dense items, best first; by default `default_lists`.
+        columns: added to the default columns, or put in the place of one.
+        popular, trending: segment to dense items. By default everybody's are all items, in order and backwards, and
+            segment "DE" has popular items 3, 2 and 1.
+        neighbours: int32[n, k]; by default the next three items, with scores 0.9, 0.8 and 0.7.
+        cut_over: make it current at once, gates or not.
+    """
+    lists = default_lists(n_items) if lists is None else lists
+    numbers = np.arange(n_items)
+    if vectors is None:
+        vectors = np.eye(4, dtype=np.float32)[numbers % 4]
+        vectors[:, 0] += numbers.astype(np.float32) / 100
+    if user_vectors is None:
+        user_vectors = np.ones((max(1, len(lists)), vectors.shape[1]), np.float32)
+    if neighbours is None:
+        width = min(3, n_items - 1)
+        neighbours = ((numbers[:, None] + np.arange(1, width + 1)) % n_items).astype(np.int32)  # [n, width]
+    near_scores = np.tile(0.9 - 0.1 * np.arange(neighbours.shape[1], dtype=np.float32), (n_items, 1))
+    with VersionDraft.begin(root, sha256(inputs.encode()).hexdigest(), now) as draft:
+        draft.write_items(vectors, [f"item-{i}" for i in numbers], {**_columns(n_items, made_at), **(columns or {})})
+        draft.write_user_vectors(user_vectors)
+        _write_records(draft, lists, made_at, shards)
+        everything = list(range(n_items))
+        draft.write_lists(
+            {
+                segment: _ranked(items)
+                for segment, items in (popular or {"": everything, "DE": [i for i in (3, 2, 1) if i < n_items]}).items()
+            },
+            {segment: _ranked(items) for segment, items in (trending or {"": everything[::-1]}).items()},
+        )
+        draft.write_neighbours(neighbours, near_scores.astype(np.float32))
+        draft.write_ranker(ranker or RankerWeights(["base_score"], [1.0], space_id))
+        draft.write_report(msgspec.json.encode(REPORT if report is None else report))
+        name = draft.seal(
+            space_id=space_id,
+            made_at=made_at,
+            expires_at=made_at + 7 * DAY if expires_at is None else expires_at,
+            shards=shards,
+            inputs={"test": inputs},
+        ).name
+    if cut_over:
+        history.cutover(root, name, "test@localhost", "made by a test", now, force=True)
+    return name
+
+
+def _columns(n_items: int, made_at: int) -> dict[str, Any]:
+    numbers = range(n_items)
+    price = np.array([10.0 + i for i in numbers], np.float32)
+    price[1:2] = np.nan
+    return {
+        "title": Texts(f"Title {i}" for i in numbers),
+        "category": Categories(("hats", "shoes")[i % 2] for i in numbers),
+        "brand": Categories(f"brand-{i % 3}" if i else "" for i in numbers),
+        "price": price,
+        "released": np.array([made_at - i * DAY for i in numbers], np.float64),
+        "in_stock": np.array([i != n_items - 1 for i in numbers], np.bool_),
+        "popularity": np.linspace(1.0, 0.0, n_items, dtype=np.float32),
+    }
+
+
+def _write_records(draft: VersionDraft, lists: Mapping[str, Sequence[int]], made_at: int, shards: int) -> None:
+    records: list[list[tuple[bytes, bytes]]] = [[] for _ in range(shards)]
+    for row, (user, items) in enumerate(lists.items()):
+        key = user.encode()
+        value = encode_record(
+            key,
+            np.array(items, np.int64),
+            [score_at(rank) for rank in range(len(items))],
+            made_at=made_at,
+            user_row=row,
+            seed=draft.seed,
+            index_bits=draft.index_bits,
+        )
+        records[shard_of(key, shards)].append((key, value))
+    for number, of_shard in enumerate(records):
+        write_shard(draft.shard_path(number), sorted(of_shard), expected_bytes=1 << 20)
+
+
+def _ranked(items: Sequence[int]) -> RankedItems:
+    scores = [score_at(rank) for rank in range(len(items))]
+    return RankedItems(np.array(items, np.uint32), np.array(scores, np.float32))
