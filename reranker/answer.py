@@ -1,0 +1,144 @@
+"""The journey of one request, from the stored list to the ranked answer, on one version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from prediction_store.ttl import state_of
+from reranker import fallbacks, reasons, sources
+from reranker.arrays import Float32, Positions
+from reranker.eligibility import eligible, hidden_items
+from reranker.pool import Pool
+from reranker.ranking import Ranker, top
+from reranker.session import read_session
+from reranker.signals import SignalInputs
+from schemas.config import Serve, Store
+from schemas.errors import DamagedRecordError
+from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
+from schemas.record import Candidates
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store has for the user, and how old it is."""
+
+    candidates: Candidates | None
+    reason: str | None
+    """Why there are no candidates."""
+    age_seconds: int
+    is_stale: bool
+
+
+def answer(
+    version: Version,
+    ranker: Ranker,
+    request: RecommendRequest,
+    serve: Serve,
+    store: Store,
+    *,
+    now: float,
+    request_id: str,
+) -> RecommendAnswer:
+    """The answer to a valid request. Requires: the version stays open until this returns."""
+    moment = now if request.context.time is None else request.context.time
+    stored = look_up(version, request.user, store, now)
+    session = read_session(request.session, version, serve, moment)
+    hidden = hidden_items(request, session, version, serve)
+    wanted = serve.default_k if request.k is None else request.k
+    segment = request.context.segment
+
+    items: list[AnsweredItem] = []
+    rungs: list[str] = []
+    for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
+        given = SignalInputs(version, pool, session, moment)
+        scores = ranker.scores(given)
+        may_show = eligible(pool.items, hidden, version)
+        if stored.candidates is not None and rung != fallbacks.PERSONAL:
+            own = sources.own_scores(version, stored.candidates, pool.items)
+            may_show &= sources.may_join(stored.candidates, own)
+        best = top(scores, may_show, wanted - len(items))
+        if best.size == 0:
+            continue
+        rungs.append(rung)
+        shown = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
+        if request.explain:
+            shown = _explained(shown, given, ranker, best, source=reasons.source_name(rung, segment))
+        items += shown
+        if len(items) == wanted:
+            break
+        hidden = np.sort(np.concatenate([hidden, pool.items[best]]))
+
+    return RecommendAnswer(
+        items=items,
+        version=version.name,
+        age_seconds=stored.age_seconds,
+        rung=rungs[0] if rungs else fallbacks.EMPTY,
+        topped_up_from=rungs[1:],
+        reason=stored.reason,
+        stale=stored.is_stale,
+        ignored_events=session.ignored,
+        request_id=request_id,
+    )
+
+
+def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
+    """The user's stored candidates, or why there are none to use; a damaged record is as good as none."""
+    try:
+        candidates, reason = version.read(user), UNKNOWN_USER
+    except DamagedRecordError:
+        candidates, reason = None, DAMAGED_RECORD
+    manifest = version.manifest
+    if candidates is not None:
+        fresh = state_of(candidates.made_at, manifest.expires_at, now, store)
+        if not fresh.is_expired or store.expired == "serve_stale":
+            return Stored(candidates, None, fresh.age_seconds, fresh.is_expired)
+        reason = EXPIRED_RECORD
+    # What is nobody's own has no limit but the version's.
+    fresh = state_of(manifest.made_at, manifest.expires_at, now, store)
+    return Stored(None, reason, fresh.age_seconds, now >= manifest.expires_at)
+
+
+def _shown(
+    version: Version, pool: Pool, scores: Float32, best: Positions, *, rung: str, first_rank: int
+) -> list[AnsweredItem]:
+    ids = version.item_ids(pool.items[best])
+    # Six digits are finer than float32 and shorter to send.
+    finals, bases = scores[best].tolist(), pool.base_scores[best].tolist()
+    return [
+        AnsweredItem(
+            item=item,
+            rank=first_rank + place,
+            score=round(final, 6),
+            base_score=round(base, 6),
+            base_rank=position + 1,
+            rung=rung,
+        )
+        for place, (item, final, base, position) in enumerate(zip(ids, finals, bases, best.tolist(), strict=True))
+    ]
+
+
+def _explained(
+    shown: list[AnsweredItem],
+    given: SignalInputs,
+    ranker: Ranker,
+    best: Positions,
+    *,
+    source: str,
+) -> list[AnsweredItem]:
+    titles = given.version.column("title").texts(given.pool.items[best])
+    found = reasons.explain(given, ranker, best, source)
+    return [
+        msgspec.structs.replace(
+            item, title=title, signals=reason.signals, contributions=reason.contributions, why=reason.sentence
+        )
+        for item, title, reason in zip(shown, titles, found, strict=True)
+    ]

@@ -1,0 +1,195 @@
+"""The HTTP application: thin handlers over the re-ranker, resources in the lifespan, one edge for errors."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from prediction_store.reader import Store
+from prediction_store.ttl import state_of
+from reranker import openapi
+from reranker.bodies import read_body
+from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, status_of
+from reranker.follow import Follower
+from reranker.log import hash_user, logger
+from reranker.metrics import CONTENT_TYPE, Metrics
+from reranker.recommend import Clock, Reranker, not_ready
+from reranker.requests import decode_request
+from schemas.config import Config
+from schemas.messages import ErrorAnswer, Health, Readiness, VersionAnswer
+
+JSON = "application/json"
+PROGRAM_VERSION = "0.1.0"
+RETRY_AFTER_SECONDS = "1"
+log = logger(__name__)
+
+Handler = Callable[[Request, "Service"], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the handlers work with; lives as long as the application."""
+
+    config: Config
+    reranker: Reranker
+    metrics: Metrics
+    now: Clock
+    log_key: bytes
+    openapi: bytes
+
+
+def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None = None) -> Starlette:
+    """The application over the store that the configuration names; opens it when the server starts, not before."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        store = Store(Path(config.paths.store), now=now)
+        follower = Follower(store, config.serve.poll_seconds)
+        follower.start()
+        try:
+            yield {
+                "service": Service(
+                    config=config,
+                    reranker=Reranker(store, config, now=now),
+                    metrics=Metrics(store, config.store, now),
+                    now=now,
+                    log_key=secrets.token_bytes(16) if log_key is None else log_key,
+                    openapi=msgspec.json.encode(openapi.document(config.serve, PROGRAM_VERSION)),
+                )
+            }
+        finally:
+            follower.stop()
+            store.close()
+
+    app = Starlette(
+        routes=[
+            Route("/v1/recommend", _edge(recommend), methods=["POST"]),
+            Route("/v1/version", _edge(version), methods=["GET"]),
+            Route("/healthz", _edge(healthz), methods=["GET"]),
+            Route("/readyz", _edge(readyz), methods=["GET"]),
+            Route("/metrics", _edge(metrics), methods=["GET"]),
+            Route("/openapi.json", _edge(openapi_json), methods=["GET"]),
+        ],
+        exception_handlers={HTTPException: _unrouted},
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False  # a redirect would make clients repeat a POST as a GET
+    return app
+
+
+async def recommend(request: Request, service: Service) -> Response:
+    """POST /v1/recommend"""
+    wanted = decode_request(await read_body(request, service.config.serve))
+    # Less than a millisecond of work: handing it to a thread would cost more than it frees.
+    answer = service.reranker.recommend(wanted)
+    service.metrics.count(answer)
+    if answer.reason == "damaged_record":
+        user = hash_user(wanted.user, service.log_key)
+        log.error("damaged record", version=answer.version, user=user, request_id=answer.request_id)
+    return _json(answer)
+
+
+async def version(request: Request, service: Service) -> Response:
+    """GET /v1/version"""
+    store = service.reranker.store
+    if not store.is_ready:
+        raise not_ready(store)
+    number = store.history_number or 0
+    with store.acquire() as current:
+        manifest = current.manifest
+        fresh = state_of(manifest.made_at, manifest.expires_at, service.now(), service.config.store)
+        return _json(
+            VersionAnswer(
+                version=current.name,
+                number=number,
+                age_seconds=fresh.age_seconds,
+                stale=fresh.is_expired,
+                items=current.n_items,
+                users=current.n_users,
+                dimensions=current.dimensions,
+                space_id=manifest.space_id,
+            )
+        )
+
+
+async def healthz(request: Request, service: Service) -> Response:
+    """GET /healthz"""
+    return _json(Health(alive=True))
+
+
+async def readyz(request: Request, service: Service) -> Response:
+    """GET /readyz"""
+    store = service.reranker.store
+    if not store.is_ready:
+        raise not_ready(store)
+    with store.acquire() as current:
+        return _json(Readiness(ready=True, version=current.name))
+
+
+async def metrics(request: Request, service: Service) -> Response:
+    """GET /metrics"""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+async def openapi_json(request: Request, service: Service) -> Response:
+    """GET /openapi.json"""
+    return Response(service.openapi, media_type=JSON)
+
+
+def _edge(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that always answers: every error becomes JSON with a status, in this one place."""
+
+    async def answer(request: Request) -> Response:
+        service: Service = request.state.service
+        started = time.perf_counter()
+        try:
+            response = await handler(request, service)
+        except ClientDisconnect:
+            response = Response(status_code=400)  # nobody is there to read it
+        except Exception as error:  # the process edge
+            response = _failure(error)
+        service.metrics.observe(request.scope["path"], response.status_code, time.perf_counter() - started)
+        return response
+
+    return answer
+
+
+def _failure(error: Exception) -> Response:
+    status, name = status_of(error)
+    if status == 500:
+        log.error("request failed", exc_info=error)
+        return _json(ErrorAnswer(error=name, message="the server failed; its log says why"), status)
+    message = getattr(error, "message", "")
+    response = _json(ErrorAnswer(error=name, message=message, field=getattr(error, "field", None)), status)
+    if isinstance(error, NotReadyError):
+        response.headers["Retry-After"] = RETRY_AFTER_SECONDS
+    if isinstance(error, (BodyTooLargeError, BodyTooSlowError)):
+        response.headers["Connection"] = "close"  # the rest of the body is not read
+    return response
+
+
+async def _unrouted(request: Request, error: Exception) -> Response:
+    """404 and 405, as JSON."""
+    assert isinstance(error, HTTPException)
+    known = {404: ("not_found", "there is no such path"), 405: ("method_not_allowed", "the path has other methods")}
+    name, message = known.get(error.status_code, ("http_error", str(error.detail)))
+    request.state.service.metrics.requests.labels("other", str(error.status_code)).inc()
+    response = _json(ErrorAnswer(error=name, message=message), error.status_code)
+    response.headers.update(error.headers or {})
+    return response
+
+
+def _json(answer: msgspec.Struct, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(answer), status, media_type=JSON)

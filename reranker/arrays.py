@@ -1,0 +1,26 @@
+"""Names for the arrays that travel through a request."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Float32 = npt.NDArray[np.float32]
+Indexes = npt.NDArray[np.uint32]
+"""Dense item indexes."""
+Positions = npt.NDArray[np.int64]
+"""Places in an array of candidates."""
+Mask = npt.NDArray[np.bool_]
+
+
+def contains(sorted_values: Indexes, values: Indexes) -> Mask:
+    """bool[len(values)]: which of the values are among the sorted ones.
+
+    A binary search for each value: cheaper than `np.isin`, which sorts both sides.
+    """
+    if sorted_values.size == 0:
+        return np.zeros(values.shape, np.bool_)
+    places = np.searchsorted(sorted_values, values)
+    places[places == sorted_values.size] = 0
+    found: Mask = sorted_values[places] == values
+    return found

@@ -1,0 +1,45 @@
+"""Reading a request's body: bounded in size and in time, and only plain JSON."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from reranker.errors import BodyTooLargeError, BodyTooSlowError, MediaTypeError
+from schemas.config import Serve
+
+
+async def read_body(request: Request, serve: Serve) -> bytes:
+    """The whole body; raises MediaTypeError, BodyTooLargeError or BodyTooSlowError.
+
+    Never holds more than `serve.max_body_bytes` and one chunk. The server itself has no deadline for a body.
+    """
+    _require_json(request)
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared[:20]) > serve.max_body_bytes:
+        raise _too_large(serve)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(serve.body_seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > serve.max_body_bytes:
+                    raise _too_large(serve)
+                parts.append(part)
+    except TimeoutError as error:
+        raise BodyTooSlowError(f"the body did not arrive within {serve.body_seconds} s") from error
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _require_json(request: Request) -> None:
+    declared = request.headers.get("content-type", "").lower().replace(" ", "").replace('"', "").rstrip(";")
+    if declared not in ("application/json", "application/json;charset=utf-8"):
+        raise MediaTypeError("the content type must be application/json in UTF-8", field="Content-Type")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise MediaTypeError("the body must not be compressed", field="Content-Encoding")
+
+
+def _too_large(serve: Serve) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than {serve.max_body_bytes} bytes")

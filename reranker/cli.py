@@ -1,0 +1,86 @@
+"""The verbs `serve` and `lookup`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from schemas.options import ConfigOption, JsonOption, SetOption
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: serve.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0: any free one, which is printed.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes. Default: serve.workers.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006 read only
+) -> None:
+    """Answer HTTP requests until SIGTERM or Ctrl-C; follows every cutover and rollback.
+
+    Example: shortlist serve --port 0
+    """
+    from reranker import log
+    from reranker.serve import serve as run
+    from schemas.config_file import load_config
+
+    given = {"host": host, "port": port, "workers": workers}
+    options = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
+    settings = load_config(config, [*overrides, *options])
+    log.configure()
+    count = settings.serve.workers
+    run(settings, lambda url: print(f"serving on {url} with {count} worker{'s' if count > 1 else ''}", flush=True))
+
+
+@app.command()
+def lookup(  # noqa: PLR0917 the options of the command line
+    user: Annotated[str, typer.Argument(help="Whose answer.")],
+    k: Annotated[int, typer.Option("--k", "-k", help="How many items.")] = 10,
+    session: Annotated[str, typer.Option(help="What the user just did, oldest first: ITEM[:EVENT],…")] = "",
+    segment: Annotated[str | None, typer.Option(help="Whose popular list to fall back to.")] = None,
+    exclude: Annotated[str, typer.Option(help="Items to leave out: ITEM,…")] = "",
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006 read only
+) -> None:
+    """Print the answer a server would give for one user, and why. Needs no server.
+
+    Example: shortlist lookup u00042 --session i00007,i00011:cart
+    """
+    import msgspec
+
+    from reranker.recommend import open_reranker
+    from reranker.requests import convert_request
+    from schemas.config_file import load_config
+
+    settings = load_config(config, overrides)
+    fields = {
+        "user": user,
+        "k": k,
+        "session": [_event(text, settings.serve.session_event_weights) for text in _entries(session)],
+        "exclude": _entries(exclude),
+        "context": {"segment": segment},
+        "explain": True,
+    }
+    request = convert_request(fields)
+    with open_reranker(settings) as reranker:
+        answer = reranker.recommend(request)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+    else:
+        from reranker.terminal import print_answer
+
+        print_answer(answer, user)
+
+
+def _entries(text: str) -> list[str]:
+    return [entry.strip() for entry in text.split(",") if entry.strip()]
+
+
+def _event(text: str, known: dict[str, float]) -> dict[str, str]:
+    """ITEM or ITEM:EVENT; an id may hold colons itself, so that only a known event type is taken for one."""
+    item, colon, event = text.rpartition(":")
+    return {"item": item, "event": event} if colon and item and event in known else {"item": text}

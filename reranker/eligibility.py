@@ -1,0 +1,31 @@
+"""Which candidates may be shown: in stock, and not hidden by the request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reranker.arrays import Indexes, Mask, contains
+from reranker.session import Session
+from schemas.config import Serve
+from schemas.messages import RecommendRequest
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+
+def hidden_items(request: RecommendRequest, session: Session, version: Version, serve: Serve) -> Indexes:
+    """uint32[m], sorted: what this answer must not show; excluded items that the version lacks do not matter."""
+    excluded = (version.item_index(item) for item in request.exclude)
+    hidden = np.array([index for index in excluded if index is not None], np.uint32)
+    if serve.hide_session_items:
+        hidden = np.concatenate([hidden, session.items])
+    hidden.sort()
+    return hidden
+
+
+def eligible(items: Indexes, hidden: Indexes, version: Version) -> Mask:
+    """bool[n]: which of the items may be shown. Requires: `hidden` is sorted."""
+    in_stock: Mask = version.column("in_stock")[items].astype(np.bool_)
+    return in_stock & ~contains(hidden, items)

@@ -1,0 +1,70 @@
+"""What can go wrong with one request, and the HTTP status of each: the only such table.
+
+ShortlistError
+├── RequestError                 4xx  the request cannot be answered as it is
+│   ├── MalformedBodyError       400  the body is not JSON text
+│   ├── BodyTooSlowError         408  the body did not arrive in time
+│   ├── BodyTooLargeError        413  the body is longer than allowed
+│   ├── MediaTypeError           415  the body is not declared as plain JSON
+│   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
+├── NotReadyError                503  no verified version is served
+└── ServeError                   (exit 1) the server could not start
+"""
+
+from __future__ import annotations
+
+from schemas.errors import ShortlistError, UsageError
+
+
+class RequestError(UsageError):
+    """Raised when a request cannot be answered as it is; `field` names what is wrong, where one thing is."""
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.field = field
+
+
+class MalformedBodyError(RequestError):
+    """Raised when a body is not JSON in UTF-8."""
+
+
+class BodyTooSlowError(RequestError):
+    """Raised when a body has not arrived within `serve.body_seconds`."""
+
+
+class BodyTooLargeError(RequestError):
+    """Raised when a body is longer than `serve.max_body_bytes`."""
+
+
+class MediaTypeError(RequestError):
+    """Raised when a body is not declared as uncompressed application/json."""
+
+
+class InvalidFieldError(RequestError):
+    """Raised when a field is missing, unknown, given twice, of the wrong type or out of bounds."""
+
+
+class NotReadyError(ShortlistError):
+    """Raised when no verified version is there to answer from."""
+
+
+class ServeError(ShortlistError):
+    """Raised when the server cannot start: the address is taken, or its workers fail at once."""
+
+
+STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
+    (MalformedBodyError, 400, "malformed_body"),
+    (BodyTooSlowError, 408, "body_too_slow"),
+    (BodyTooLargeError, 413, "body_too_large"),
+    (MediaTypeError, 415, "unsupported_media_type"),
+    (InvalidFieldError, 422, "invalid_field"),
+    (NotReadyError, 503, "not_ready"),
+)
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """HTTP status and short name of an error; 500 for what nobody foresaw."""
+    for kind, status, name in STATUS:
+        if isinstance(error, kind):
+            return status, name
+    return 500, "internal_error"

@@ -1,0 +1,92 @@
+"""The OpenAPI document, made from the message structs and the limits of this server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from reranker.errors import STATUS
+from schemas.config import Serve
+from schemas.messages import ErrorAnswer, Health, Readiness, RecommendAnswer, RecommendRequest, VersionAnswer
+
+REF = "#/components/schemas/{name}"
+DESCRIPTIONS = {
+    400: "The body is not JSON in UTF-8.",
+    408: "The body did not arrive in time.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    422: "A field is missing, unknown, given twice, of the wrong type or out of bounds.",
+    500: "A fault of the server.",
+    503: "No verified version is served yet; try again.",
+}
+
+
+def document(serve: Serve, program_version: str) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server with these limits."""
+    structs = [RecommendRequest, RecommendAnswer, VersionAnswer, Health, Readiness, ErrorAnswer]
+    _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
+    wanted = schemas["RecommendRequest"]["properties"]
+    wanted["k"] = {
+        "anyOf": [{"type": "integer", "minimum": 1, "maximum": serve.max_k}, {"type": "null"}],
+        "default": None,
+        "description": f"How many items; absent: {serve.default_k}.",
+    }
+    wanted["session"]["maxItems"] = serve.max_session_events
+    wanted["exclude"]["maxItems"] = serve.max_exclusions
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Shortlist",
+            "version": program_version,
+            "summary": "Precomputed lists, re-ranked in the request.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/recommend": {"post": _recommend()},
+            "/v1/version": {"get": _get("version", "The version that is served.", VersionAnswer, may_lack=True)},
+            "/healthz": {"get": _get("healthz", "Whether the process answers.", Health)},
+            "/readyz": {"get": _get("readyz", "Whether a verified version is served.", Readiness, may_lack=True)},
+            "/metrics": {"get": _text("metrics", "Prometheus metrics.")},
+            "/openapi.json": {"get": _object("openapi", "This document.")},
+        },
+        "components": {"schemas": schemas},
+    }
+
+
+def _recommend() -> dict[str, Any]:
+    responses = {"200": _response("The ranked items.", RecommendAnswer)}
+    statuses = sorted({status for _, status, _ in STATUS} | {500})
+    responses |= {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
+    responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
+    return {
+        "operationId": "recommend",
+        "summary": "One user's best items, given what the user did in the last seconds.",
+        "requestBody": {"required": True, "content": _content(RecommendRequest)},
+        "responses": responses,
+    }
+
+
+def _get(name: str, summary: str, answer: type, *, may_lack: bool = False) -> dict[str, Any]:
+    responses = {"200": _response(summary, answer)}
+    if may_lack:
+        responses["503"] = _response(DESCRIPTIONS[503], ErrorAnswer)
+    return {"operationId": name, "summary": summary, "responses": responses}
+
+
+def _text(name: str, summary: str) -> dict[str, Any]:
+    content = {"text/plain": {"schema": {"type": "string"}}}
+    return {"operationId": name, "summary": summary, "responses": {"200": {"description": summary, "content": content}}}
+
+
+def _object(name: str, summary: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"type": "object"}}}
+    return {"operationId": name, "summary": summary, "responses": {"200": {"description": summary, "content": content}}}
+
+
+def _response(description: str, answer: type) -> dict[str, Any]:
+    return {"description": description, "content": _content(answer)}
+
+
+def _content(struct: type) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REF.format(name=struct.__name__)}}}

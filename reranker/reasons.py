@@ -1,0 +1,77 @@
+"""Why an item is where it is: its signals, what each contributed, and one plain sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from reranker import fallbacks
+from reranker.arrays import Float32, Positions
+from reranker.ranking import Ranker
+from reranker.signals import SIGNALS, SignalInputs
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+NOTABLE = 0.05
+"""A contribution smaller than this explains nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """The explanation of one item."""
+
+    signals: dict[str, float]
+    contributions: dict[str, float]
+    sentence: str
+
+
+def explain(given: SignalInputs, ranker: Ranker, positions: Positions, source: str) -> list[Reason]:
+    """One reason for each of the positions in the pool; `source` is what the pool's list is called."""
+    values = {signal.name: signal.values(given)[positions] for signal in SIGNALS}
+    weights = {signal.name: weight for signal, weight in ranker.terms}
+    reasons = []
+    for row, position in enumerate(positions.tolist()):
+        signals = {name: _rounded(column, row) for name, column in values.items()}
+        contributions = {name: round(signals[name] * weight, 6) for name, weight in weights.items()}
+        sentence = _sentence(given, contributions, position, source)
+        reasons.append(Reason(signals, contributions, sentence))
+    return reasons
+
+
+def source_name(rung: str, segment: str | None) -> str:
+    """What the list behind a rung is called in a sentence."""
+    names = {
+        fallbacks.PERSONAL: "your list",
+        fallbacks.SESSION: "what goes with this session",
+        fallbacks.SEGMENT: f"what is popular in {segment}",
+    }
+    return names.get(rung, "what is popular")
+
+
+def _sentence(given: SignalInputs, parts: dict[str, float], position: int, source: str) -> str:
+    listed = position < given.pool.listed
+    base = f"number {position + 1} of {source}" if listed else f"not on {source}"
+    of_session = {signal.name: parts.get(signal.name, 0.0) for signal in SIGNALS if signal.of_session}
+    strongest = max(of_session, key=lambda name: of_session[name])
+    if given.session.is_empty or of_session[strongest] < NOTABLE:
+        return base
+    return f"{_from_session(given, strongest, position)}; {base}"
+
+
+def _from_session(given: SignalInputs, strongest: str, position: int) -> str:
+    if strongest in ("session_category", "session_brand"):
+        column = strongest.removeprefix("session_")
+        values = given.version.column(column)
+        return f"same {column} as in this session, {values.values[values.codes[given.pool.items[position]]]}"
+    nearest = int((given.cosines[position] * given.session.weights).argmax())
+    return f"because you looked at {title_of(given.version, int(given.session.items[nearest]))}"
+
+
+def title_of(version: Version, index: int) -> str:
+    """An item's title, or its id where it has none."""
+    return version.column("title").texts([index])[0] or version.item_ids([index])[0]
+
+
+def _rounded(values: Float32, row: int) -> float:
+    return round(float(values[row]), 6)

@@ -1,0 +1,106 @@
+"""From the bytes of a body to a valid request, or an error that names the field."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from reranker.errors import InvalidFieldError, MalformedBodyError
+from schemas.config import Serve
+from schemas.messages import MAX_ID_BYTES, RecommendRequest
+
+_DECODER = msgspec.json.Decoder(RecommendRequest)
+_UNTYPED = msgspec.json.Decoder()
+_KEY = re.compile(rb'"[ \t\r\n]*:')
+_PATH = re.compile(r"(?P<message>.*?) - at `(?P<path>[^`]*)`", re.DOTALL)
+_MISSING_OR_UNKNOWN = re.compile(r"(?:missing required|contains unknown) field `(?P<name>.*)`", re.DOTALL)
+
+
+def decode_request(body: bytes) -> RecommendRequest:
+    """The request in a body; raises MalformedBodyError or InvalidFieldError.
+
+    The limits of this server are a second step: `check_limits`.
+    """
+    try:
+        request = _DECODER.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from error
+    _refuse_duplicate_keys(body)
+    return request
+
+
+def convert_request(fields: dict[str, Any]) -> RecommendRequest:
+    """The request that plain Python values make; raises InvalidFieldError."""
+    try:
+        return msgspec.convert(fields, RecommendRequest)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+
+
+def check_limits(request: RecommendRequest, serve: Serve) -> None:
+    """Raise InvalidFieldError when a request goes beyond what this server allows."""
+    if request.k is not None and not 1 <= request.k <= serve.max_k:
+        raise InvalidFieldError(f"`k` is {request.k}, wanted 1 to {serve.max_k}", field="k")
+    _at_most("session", len(request.session), serve.max_session_events)
+    _at_most("exclude", len(request.exclude), serve.max_exclusions)
+    for field, value in _ids(request):
+        # An id of at most 127 characters fits whatever they are: four bytes each at most.
+        if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
+            raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)
+
+
+def _ids(request: RecommendRequest) -> Iterator[tuple[str, str]]:
+    yield "user", request.user
+    yield from ((f"session[{place}].item", event.item) for place, event in enumerate(request.session))
+    yield from ((f"exclude[{place}]", item) for place, item in enumerate(request.exclude))
+
+
+def _at_most(field: str, found: int, wanted: int) -> None:
+    if found > wanted:
+        raise InvalidFieldError(f"`{field}` has {found} entries, wanted at most {wanted}", field=field)
+
+
+def _invalid(text: str) -> InvalidFieldError:
+    """msgspec's message, with the field it is about in front."""
+    match = _PATH.fullmatch(text)
+    message, path = (match["message"], match["path"]) if match else (text, "$")
+    field = path.removeprefix("$").removeprefix(".")
+    if name := _MISSING_OR_UNKNOWN.search(message):
+        field = f"{field}.{name['name']}" if field else name["name"]
+    field = field[:200]
+    where = f"`{field}`" if field else "the body"
+    return InvalidFieldError(f"{where}: {message[:500]}", field=field or None)
+
+
+def _refuse_duplicate_keys(body: bytes) -> None:
+    """msgspec keeps the last of two equal keys; a client that sends both means something we cannot know.
+
+    Counting is cheap: every key ends in a quote and a colon. A string that begins with a colon is counted too, so a
+    surplus is only a suspicion, and the exact, slower parser decides.
+    Requires: the body has been decoded, so that it is valid JSON of known depth.
+    """
+    if len(_KEY.findall(body)) != _keys(_UNTYPED.decode(body)):
+        json.loads(body, object_pairs_hook=_unique)
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(entry) for entry in value.values())
+    if isinstance(value, list):
+        return sum(_keys(entry) for entry in value if isinstance(entry, dict))
+    return 0
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise InvalidFieldError(f"`{name}` is given twice", field=name)
+        fields[name] = value
+    return fields

@@ -1,0 +1,165 @@
+"""The server: one socket, several worker processes, and a parent that only watches them.
+
+The parent binds the address, starts the workers and replaces one that dies. It opens neither the store nor HTTP, so a
+worker inherits nothing but the listening socket. A worker that loses its parent ends by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from reranker.errors import ServeError
+from reranker.log import logger
+from reranker.worker import METRICS_FOLDER_VARIABLE, STARTUP_FAILURE, Assignment
+from schemas.config import Config
+
+DRAIN_SECONDS = 10
+"""Requests in flight get this long to finish after SIGTERM."""
+BACKLOG = 2048
+QUICK_DEATH_SECONDS = 5.0
+"""A worker that dies younger than this is replaced ever more slowly, up to MAX_PAUSE_SECONDS."""
+MAX_PAUSE_SECONDS = 5.0
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""A product of one request is too small to share, and the workers have taken the cores already."""
+WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+log = logger(__name__)
+
+
+def serve(config: Config, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return; raises ServeError when it cannot start.
+
+    `announce` gets the URL once connections are accepted (they wait until the first worker is up).
+    Requires: the main thread, since signals arrive there.
+    """
+    with _listen(config) as listener, tempfile.TemporaryDirectory(prefix="shortlist-metrics-") as folder:
+        # Blocked, not handled: `sigtimedwait` then takes them one at a time, and none can be lost in between.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        workers = Workers(config, listener, Path(folder))
+        try:
+            workers.start_all()
+            host, port = listener.getsockname()[:2]
+            announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            workers.watch()
+        finally:
+            # No new connection is queued for a process that is about to end.
+            listener.close()
+            workers.stop_all()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class Workers:
+    """The worker processes, and when each of them has to be started next."""
+
+    def __init__(self, config: Config, listener: socket.socket, folder: Path) -> None:
+        self._listener = listener
+        self._folder = folder
+        assignment = Assignment(config=config, log_key=secrets.token_bytes(16), drain_seconds=DRAIN_SECONDS)
+        here = str(Path(__file__).parents[1])
+        self._path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._assignment = msgspec.json.encode(assignment)
+        self._running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}  # by slot, with the time of the start
+        self._due: dict[int, float] = dict.fromkeys(range(config.serve.workers), 0.0)
+        self._quick_deaths = 0
+
+    def start_all(self) -> None:
+        """Start every worker that is due."""
+        now = time.monotonic()
+        for slot in [slot for slot, due in self._due.items() if due <= now]:
+            del self._due[slot]
+            self._running[slot] = (self._start(), now)
+
+    def watch(self) -> None:
+        """Replace workers that die until SIGTERM or SIGINT; raises ServeError when a worker cannot start at all."""
+        while True:
+            pause = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else 3600.0
+            arrived = signal.sigtimedwait(WATCHED, pause)
+            if arrived is not None and arrived.si_signo != signal.SIGCHLD:
+                log.info("stopping", signal=signal.Signals(arrived.si_signo).name)
+                return
+            self._reap()
+            self.start_all()
+
+    def stop_all(self) -> None:
+        """Let every worker drain, and return when all have ended."""
+        for process, _ in self._running.values():
+            process.terminate()
+        deadline = time.monotonic() + DRAIN_SECONDS + 5.0
+        for process, _ in self._running.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("worker did not drain", pid=process.pid)
+                process.kill()
+                process.wait()
+            _close_input(process)
+        self._running.clear()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # A fresh interpreter and not a fork: LMDB must be opened by the process that reads it.
+        # -P: a folder that happens to be named like one of our packages must not be taken for it.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "reranker.worker", str(self._listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[self._listener.fileno()],
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": self._path, METRICS_FOLDER_VARIABLE: str(self._folder)},
+        )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died already, and the watch will see it
+            process.stdin.write(self._assignment + b"\n")
+            process.stdin.flush()
+        log.info("worker started", pid=process.pid)
+        return process
+
+    def _reap(self) -> None:
+        now = time.monotonic()
+        for slot, (process, started) in list(self._running.items()):
+            code = process.poll()
+            if code is None:
+                continue
+            del self._running[slot]
+            _close_input(process)
+            if code == STARTUP_FAILURE:
+                raise ServeError("a worker could not start; the log above says why")
+            self._quick_deaths = self._quick_deaths + 1 if now - started < QUICK_DEATH_SECONDS else 0
+            pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** min(self._quick_deaths, 10)) if self._quick_deaths > 1 else 0.0
+            self._due[slot] = now + pause
+            log.error("worker died", pid=process.pid, code=code, restart_seconds=pause)
+
+
+def _close_input(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+@contextlib.contextmanager
+def _listen(config: Config) -> Iterator[socket.socket]:
+    host, port = config.serve.host, config.serve.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        hint = "set serve.host to an address of this machine"
+        raise ServeError(f"cannot listen on {host}: {error}", hint=hint) from error
+    with listener:
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            hint = "choose another serve.port; 0 takes any free one"
+            raise ServeError(f"cannot listen on {host} port {port}: {error}", hint=hint) from error
+        yield listener

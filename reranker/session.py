@@ -1,0 +1,71 @@
+"""The session: recent events of one user as the request gives them, weighed and mapped to item indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from reranker.arrays import Float32, Indexes
+from schemas.config import Serve
+from schemas.messages import SessionEvent
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+UNLISTED_EVENT_WEIGHT = 1.0
+"""Weight of an event type that `serve.session_event_weights` does not list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The distinct items of a session, most recent first; arrays of one length."""
+
+    items: Indexes
+    """uint32[s], dense item indexes."""
+    weights: Float32
+    """float32[s]: 1 is one view just now; sums over the events of an item."""
+    ignored: int = 0
+    """Events whose item is not in the version."""
+
+    @property
+    def is_empty(self) -> bool:
+        return self.items.size == 0
+
+    @property
+    def strength(self) -> float:
+        """What a sum over the session is divided by: at least 1, so that an old session fades instead of shouting."""
+        return max(1.0, float(self.weights.sum()))
+
+
+EMPTY = Session(items=np.empty(0, np.uint32), weights=np.empty(0, np.float32))
+
+
+def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve, now: float) -> Session:
+    """The session that a request's events make in this version.
+
+    An event's weight is its type's, halved every `serve.session_half_life_seconds`; one without a time, or from the
+    future, happened now. Unknown items are counted and left out.
+    """
+    if not events:
+        return EMPTY
+    weights: dict[int, float] = {}
+    ignored = 0
+    # Latest last, and stable: events of one time, or of none, keep the order they were sent in.
+    for event in sorted(events, key=lambda event: now if event.time is None else min(event.time, now)):
+        index = version.item_index(event.item)
+        if index is None:
+            ignored += 1
+            continue
+        age = 0.0 if event.time is None else max(0.0, now - event.time)
+        kind = serve.session_event_weights.get(event.event, UNLISTED_EVENT_WEIGHT)
+        # Taken out and put back, so that the dictionary's order is that of each item's latest event.
+        weights[index] = weights.pop(index, 0.0) + kind * 0.5 ** (age / serve.session_half_life_seconds)
+    recent_first = list(reversed(weights.items()))
+    return Session(
+        items=np.array([index for index, _ in recent_first], np.uint32),
+        weights=np.array([weight for _, weight in recent_first], np.float32),
+        ignored=ignored,
+    )

@@ -1,0 +1,78 @@
+"""An answer as a table for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from reranker import fallbacks
+from reranker.answer import DAMAGED_RECORD, EXPIRED_RECORD, UNKNOWN_USER
+from schemas.messages import RecommendAnswer
+
+REASONS = {
+    None: "{user}",
+    UNKNOWN_USER: "{user} is not in this version",
+    EXPIRED_RECORD: "the list of {user} has expired",
+    DAMAGED_RECORD: "the list of {user} is damaged",
+}
+RUNGS = {
+    fallbacks.PERSONAL: "answered from the stored list",
+    fallbacks.SESSION: "answered from the neighbours of the session",
+    fallbacks.SEGMENT: "answered from what is popular in the segment",
+    fallbacks.POPULAR: "answered from what is popular",
+    fallbacks.EMPTY: "and nothing is left to show",
+}
+
+
+def print_answer(answer: RecommendAnswer, user: str, console: Console | None = None) -> None:
+    """Print one answer: a line on how it was made, then the items."""
+    console = Console() if console is None else console
+    for line in headlines(answer, user):
+        console.print(line, markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("item", no_wrap=True)
+    table.add_column("title")
+    table.add_column("base score", justify="right", no_wrap=True)
+    table.add_column("final score", justify="right", no_wrap=True)
+    table.add_column("why")
+    for item in answer.items:
+        table.add_row(
+            str(item.rank),
+            _plain(item.item),
+            _plain(str(item.title or "")),
+            f"{item.base_score:.3f}",
+            f"{item.score:.3f}",
+            _plain(str(item.why or "")),
+        )
+    console.print(table)
+
+
+def headlines(answer: RecommendAnswer, user: str) -> list[str]:
+    """How the answer was made, in one line or two."""
+    made = f"{REASONS[answer.reason].format(user=printable(user))}: {RUNGS[answer.rung]} (rung {answer.rung})"
+    if answer.topped_up_from:
+        made += f", filled up from {' and '.join(answer.topped_up_from)}"
+    lines = [made]
+    facts = f"version {answer.version}, {_age(answer.age_seconds)} old"
+    if answer.stale:
+        facts += ", past its time to live"
+    if answer.ignored_events:
+        facts += f"; {answer.ignored_events} session event{'s' if answer.ignored_events > 1 else ''} of unknown items"
+    lines.append(facts)
+    return lines
+
+
+def _age(seconds: int) -> str:
+    hours = seconds / 3600
+    return f"{hours:.1f} hours" if hours < 72 else f"{hours / 24:.0f} days"
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: an id must not move the cursor of a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

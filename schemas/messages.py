@@ -1,0 +1,146 @@
+"""The HTTP messages: requests, answers and errors, each with its bounds.
+
+The OpenAPI document is made from these structs, and so is the parser: what is documented is what is enforced.
+Times are UTC epoch seconds. Ids are compared as UTF-8 bytes and normalised nowhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, field
+
+MAX_ID_BYTES = 511
+"""Longest id, in UTF-8: the longest key of the store."""
+MAX_K = 1000
+"""Longest answer; `serve.max_k` is what one server allows."""
+
+Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES, description="1 to 511 bytes in UTF-8")]
+EpochSeconds = Annotated[
+    float, Meta(ge=0.0, le=99_999_999_999.0, description="UTC epoch seconds (milliseconds are refused as too large)")
+]
+EventType = Annotated[str, Meta(min_length=1, max_length=64, examples=["view", "cart", "purchase"])]
+Label = Annotated[str, Meta(max_length=MAX_ID_BYTES)]
+
+
+class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a client sends; an unknown field is refused."""
+
+
+class SessionEvent(Message, frozen=True):
+    """One recent event of the user."""
+
+    item: Id
+    event: EventType = "view"
+    time: EpochSeconds | None = None
+    """When it happened; absent: just now. A time in the future counts as just now."""
+
+
+class Context(Message, frozen=True):
+    """Circumstances of the request."""
+
+    device: Annotated[str, Meta(max_length=64)] | None = None
+    time: EpochSeconds | None = None
+    """The request's own time, from which events age; absent: the server's clock."""
+    segment: Label | None = None
+    """Whose popular list to fall back to."""
+
+
+class RecommendRequest(Message, frozen=True):
+    """Ask for one user's best items, given what the user did in the last seconds."""
+
+    user: Id
+    k: Annotated[int, Meta(ge=1, le=MAX_K)] | None = None
+    """How many items; absent: the server's default."""
+    session: list[SessionEvent] = field(default_factory=list)
+    """Recent events of this user, in any order; without times, the last one is the most recent."""
+    context: Context = field(default_factory=Context)
+    exclude: list[Id] = field(default_factory=list)
+    """Items that must not be in the answer."""
+    explain: bool = False
+    """Add to every item its signal values, their contributions and a sentence."""
+
+
+class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of an answer. Scores compare within one rung."""
+
+    item: str
+    rank: int
+    """Place in this answer, from 1."""
+    score: float
+    """The final score, after the session."""
+    base_score: float
+    """The score of the list it came from."""
+    base_rank: int
+    """Place in the list it came from, from 1."""
+    rung: str
+    """The list it came from: personal, session, segment or popular."""
+    title: str | UnsetType = UNSET
+    """With `explain`."""
+    signals: dict[str, float] | UnsetType = UNSET
+    """With `explain`: the value of every signal."""
+    contributions: dict[str, float] | UnsetType = UNSET
+    """With `explain`: value times weight, of the signals that have a weight; they add up to the score."""
+    why: str | UnsetType = UNSET
+    """With `explain`: the main reason, as one sentence."""
+
+
+class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranked items, and how they were made."""
+
+    items: list[AnsweredItem]
+    version: str
+    """The one version that everything in this answer comes from."""
+    age_seconds: int
+    """Age of the user's list, or of the version where the user has none."""
+    rung: str
+    """How the answer was made: personal, session, segment, popular; `empty` when nothing was left to show."""
+    topped_up_from: list[str]
+    """Further rungs that filled the answer up when the first one ran dry."""
+    reason: str | None
+    """Why the user's own list was not used: unknown_user, expired_record, damaged_record; null when it was."""
+    stale: bool
+    """The data has outlived its time to live and was served all the same."""
+    ignored_events: int
+    """Events of the session whose item is not in this version."""
+    request_id: str
+
+
+class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that this worker serves."""
+
+    version: str
+    number: int
+    """Number of the history record that made it current."""
+    age_seconds: int
+    stale: bool
+    items: int
+    users: int
+    dimensions: int
+    space_id: str
+    """The embedding space of its vectors."""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """The process answers."""
+
+    alive: bool
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """A verified version is served."""
+
+    ready: bool
+    version: str
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why there is no answer."""
+
+    error: str
+    """Short, for programs."""
+    message: str
+    """What was found and what was wanted, for people."""
+    field: str | None = None
+    """The field of the request that is wrong."""

@@ -1,0 +1,226 @@
+"""One request, one answer: rungs, filters, freshness, and that the session moves the order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from serving_shop import MADE_AT, Shop
+
+from reranker.errors import InvalidFieldError, NotReadyError
+from reranker.recommend import Reranker, open_reranker
+from reranker.requests import convert_request
+from schemas.messages import RecommendAnswer
+
+HOUR = 3600.0
+Ask = Callable[..., RecommendAnswer]
+
+
+@contextmanager
+def asking(shop: Shop, *overrides: str, now: float = MADE_AT + HOUR) -> Iterator[Ask]:
+    with open_reranker(shop.config(*overrides), now=lambda: now) as reranker:
+        yield lambda user, **fields: reranker.recommend(convert_request({"user": user, **fields}))
+
+
+@pytest.fixture(scope="module")
+def ask(stocked_shop: Shop) -> Iterator[Ask]:
+    with asking(stocked_shop) as ask:
+        yield ask
+
+
+def ids(answer: RecommendAnswer) -> list[str]:
+    return [item.item for item in answer.items]
+
+
+def views(*items: str) -> list[dict[str, str]]:
+    return [{"item": item} for item in items]
+
+
+def test_without_a_session_the_order_is_that_of_the_stored_list(ask: Ask, stocked_shop: Shop) -> None:
+    for user in stocked_shop.users:
+        stored = [item for item in stocked_shop.list_of(user) if stocked_shop.in_stock(item)]
+        answer = ask(user, k=15)
+        assert ids(answer) == stored[:15]
+        assert (answer.rung, answer.reason, answer.topped_up_from) == ("personal", None, [])
+
+
+def test_base_scores_are_those_of_the_list_and_ranks_count_from_one(ask: Ask, stocked_shop: Shop) -> None:
+    answer = ask("u0", k=15)
+    for place, item in enumerate(answer.items):
+        assert item.rank == place + 1
+        assert stocked_shop.list_of("u0")[item.base_rank - 1] == item.item
+        assert item.base_score == pytest.approx(stocked_shop.score("u0", item.item), abs=0.01)
+
+
+def test_the_session_moves_similar_items_up(ask: Ask) -> None:
+    before = ids(ask("u0", k=20))
+    after = ids(ask("u0", k=20, session=views("a12", "a14", "a16")))
+    cluster = [item for item in after if item.startswith("a1")]
+    assert [item[:2] for item in before[:5]] == ["a0"] * 5
+    assert [item[:2] for item in after[:5]] == ["a1"] * 5
+    assert len(cluster) == 7
+    assert not {"a12", "a14", "a16"} & set(after)
+
+
+def test_an_old_session_moves_less_than_a_fresh_one(ask: Ask) -> None:
+    def first_of_cluster(age: float) -> int:
+        session = [{"item": item, "time": MADE_AT + HOUR - age} for item in ("a12", "a14", "a16")]
+        return next(item.rank for item in ask("u0", k=30, session=session).items if item.item.startswith("a1"))
+
+    places = [first_of_cluster(age) for age in (0.0, 3 * HOUR, 240 * HOUR)]
+    assert places[0] == 1
+    assert places == sorted(places)
+    assert places[2] > 5
+
+
+def test_a_request_may_bring_its_own_time(ask: Ask) -> None:
+    moment = MADE_AT + 1000 * HOUR
+    session = [{"item": item, "time": moment} for item in ("a12", "a14", "a16")]
+    assert ids(ask("u0", k=1, session=session, context={"time": moment}))[0].startswith("a1")
+
+
+def test_neighbours_of_the_session_join_the_list(ask: Ask, stocked_shop: Shop) -> None:
+    answer = ask("u0", k=30, session=views("a31"))
+    joined = [item for item in answer.items if item.item not in stocked_shop.list_of("u0")]
+    assert joined
+    assert {item.item[:2] for item in joined if item.rung == "personal"} == {"a3"}
+
+
+def test_consumed_items_do_not_come_back_with_the_session_or_a_top_up(ask: Ask, stocked_shop: Shop) -> None:
+    consumed = stocked_shop.consumed_by("u1")
+    assert consumed
+    near = ids(ask("u1", k=40, session=views("a00", "a03")))
+    assert not set(consumed) & set(near)
+    assert not set(consumed) & set(ids(ask("u1", k=40)))
+
+
+def test_excluded_items_out_of_stock_and_session_items_are_not_shown(ask: Ask) -> None:
+    answer = ids(ask("u0", k=40, exclude=["a09", "a19", "unheard of"], session=views("a08")))
+    assert not {"a09", "a19", "a08", "a05"} & set(answer)
+
+
+def test_items_of_the_session_stay_when_the_configuration_says_so(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "serve.hide_session_items=false") as ask:
+        assert "a08" in ids(ask("u0", k=10, session=views("a08")))
+
+
+def test_an_unknown_user_gets_neighbours_of_the_session(ask: Ask) -> None:
+    answer = ask("nobody", k=4, session=views("a31"), context={"segment": "DE"})
+    assert (answer.rung, answer.reason) == ("session", "unknown_user")
+    assert {item.item[:2] for item in answer.items} == {"a3"}
+
+
+def test_without_a_session_the_segments_popular_list_and_then_everybodys(ask: Ask, stocked_shop: Shop) -> None:
+    of_segment = ask("nobody", k=5, context={"segment": "DE"})
+    assert (of_segment.rung, ids(of_segment)) == ("segment", stocked_shop.popular("DE")[:5])
+    of_all = ask("nobody", k=5)
+    assert (of_all.rung, ids(of_all)) == ("popular", stocked_shop.popular("")[:5])
+    elsewhere = ask("nobody", k=5, context={"segment": "XX"})
+    assert (elsewhere.rung, ids(elsewhere)) == ("popular", stocked_shop.popular("")[:5])
+
+
+def test_a_session_of_unknown_items_is_no_session(ask: Ask) -> None:
+    answer = ask("nobody", k=5, session=views("unheard of", "of too"))
+    assert (answer.rung, answer.ignored_events) == ("popular", 2)
+
+
+def test_a_list_that_runs_dry_is_filled_up_and_the_answer_says_so(ask: Ask, stocked_shop: Shop) -> None:
+    excluded = stocked_shop.list_of("u0")[:18]
+    answer = ask("u0", k=10, exclude=excluded, context={"segment": "DE"})
+    assert answer.rung == "personal"
+    assert answer.topped_up_from == ["segment", "popular"]
+    assert [item.rung for item in answer.items] == ["personal"] * 2 + ["segment"] * 5 + ["popular"] * 3
+    assert [item.rank for item in answer.items] == list(range(1, 11))
+    assert len(set(ids(answer))) == 10
+    assert not set(excluded) & set(ids(answer))
+
+
+def test_when_nothing_is_left_the_answer_is_empty_and_says_so(ask: Ask, stocked_shop: Shop) -> None:
+    answer = ask("u0", exclude=stocked_shop.items)
+    assert (answer.items, answer.rung) == ([], "empty")
+
+
+def test_an_expired_list_is_served_and_marked_stale(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, now=MADE_AT + 73 * HOUR) as ask:
+        answer = ask("u0", k=3)
+        assert (answer.rung, answer.stale, answer.age_seconds) == ("personal", True, 73 * 3600)
+
+
+def test_an_expired_list_gives_way_to_the_next_rung_when_the_policy_says_so(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "store.expired=fallback", now=MADE_AT + 73 * HOUR) as ask:
+        answer = ask("u0", k=3)
+        assert (answer.rung, answer.reason, answer.stale) == ("popular", "expired_record", False)
+    with asking(stocked_shop, "store.expired=fallback", now=MADE_AT + 169 * HOUR) as ask:
+        answer = ask("u0", k=3)
+        assert (answer.rung, answer.reason, answer.stale) == ("popular", "expired_record", True)
+
+
+def test_a_list_from_the_future_counts_as_new(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, now=MADE_AT - HOUR) as ask:
+        answer = ask("u0", k=3)
+        assert (answer.rung, answer.stale, answer.age_seconds) == ("personal", False, 0)
+
+
+def test_a_damaged_record_gives_way_to_the_next_rung(shop: Shop) -> None:
+    shop.publish("a")
+    with asking(shop) as ask:
+        assert ask("u0").reason is None
+        shop.damage("u0")
+        answer = ask("u0", k=5)
+        assert (answer.rung, answer.reason) == ("popular", "damaged_record")
+        assert ids(answer) == shop.popular("")[:5]
+        assert ask("u1").reason is None
+
+
+def test_the_same_request_gets_the_same_answer(ask: Ask) -> None:
+    session = [{"item": "a31", "time": MADE_AT}, {"item": "a12", "time": MADE_AT + 60}]
+    first, second = (ask("u0", k=40, session=session, explain=True) for _ in range(2))
+    assert first.items == second.items
+    assert first.request_id != second.request_id
+
+
+def test_scores_fall_within_a_rung_and_contributions_add_up(ask: Ask) -> None:
+    answer = ask("u0", k=40, session=views("a31", "a12"), explain=True)
+    for rung in {item.rung for item in answer.items}:
+        scores = [item.score for item in answer.items if item.rung == rung]
+        assert scores == sorted(scores, reverse=True)
+    for item in answer.items:
+        assert isinstance(item.contributions, dict)
+        assert item.score == pytest.approx(sum(item.contributions.values()), abs=1e-5)
+        assert math.isfinite(item.score)
+
+
+def test_the_reason_names_the_item_of_the_session_that_is_most_alike(ask: Ask) -> None:
+    answer = ask("u0", k=1, session=views("a12", "a14", "a16"), explain=True)
+    assert "because you looked at Title of a1" in str(answer.items[0].why)
+
+
+def test_limits_hold_in_process_too(ask: Ask) -> None:
+    with pytest.raises(InvalidFieldError):
+        ask("u0", k=201)
+
+
+def test_without_a_version_there_is_an_error_and_no_answer(shop: Shop) -> None:
+    with asking(shop) as ask, pytest.raises(NotReadyError):
+        ask("u0")
+
+
+def test_the_reranker_follows_its_store(shop: Shop) -> None:
+    first = shop.publish("a")
+    with open_reranker(shop.config(), now=lambda: MADE_AT + HOUR) as reranker:
+        assert _version_of(reranker) == (first, "a")
+        second = shop.publish("b")
+        assert _version_of(reranker) == (first, "a")
+        assert reranker.store.refresh()
+        assert _version_of(reranker) == (second, "b")
+        shop.roll_back()
+        reranker.store.refresh()
+        assert _version_of(reranker) == (first, "a")
+
+
+def _version_of(reranker: Reranker) -> tuple[str, str]:
+    answer = reranker.recommend(convert_request({"user": "u0", "k": 5}))
+    (kind,) = {item[0] for item in ids(answer)}
+    return answer.version, kind

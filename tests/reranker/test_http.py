@@ -1,0 +1,177 @@
+"""The HTTP surface: every way a request can be wrong, and what the other paths say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+from asgi_client import JSON_HEADERS, STALL, AsgiClient
+from malformed_bodies import MALFORMED
+from serving_shop import Shop
+
+from reranker.app import create_app
+from schemas.messages import ErrorAnswer, RecommendAnswer, VersionAnswer
+
+PATH = "/v1/recommend"
+
+
+@pytest.fixture(scope="module")
+def client(stocked_shop: Shop) -> Iterator[AsgiClient]:
+    with AsgiClient(create_app(stocked_shop.config("serve.body_seconds=0.05"))) as client:
+        yield client
+
+
+def post(client: AsgiClient, *parts: bytes | None, **headers: str) -> tuple[int, ErrorAnswer]:
+    given = {**JSON_HEADERS, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    reply = client.request("POST", PATH, parts, given)
+    assert reply.headers["content-type"] == "application/json"
+    return reply.status, msgspec.json.decode(reply.body, type=ErrorAnswer)
+
+
+def test_an_answer_has_all_its_parts(client: AsgiClient, stocked_shop: Shop) -> None:
+    reply = client.post(PATH, {"user": "u0", "k": 3})
+    assert reply.status == 200
+    answer = msgspec.json.decode(reply.body, type=RecommendAnswer, strict=True)
+    assert [item.rank for item in answer.items] == [1, 2, 3]
+    assert (answer.version, answer.rung, answer.stale) == (stocked_shop.current(), "personal", False)
+    assert set(reply.json()["items"][0]) == {"item", "rank", "score", "base_score", "base_rank", "rung"}
+    assert len(answer.request_id) == 32
+
+
+def test_explain_adds_the_signals_of_every_item(client: AsgiClient) -> None:
+    reply = client.post(PATH, {"user": "u0", "k": 3, "explain": True, "session": [{"item": "a01"}]})
+    for item in reply.json()["items"]:
+        assert item["why"]
+        assert "session_similarity" in item["signals"]
+        assert sum(item["contributions"].values()) == pytest.approx(item["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_a_malformed_body_gets_a_4xx_that_names_the_field(client: AsgiClient, kind: str) -> None:
+    body, status, field = MALFORMED[kind]
+    found, error = post(client, body)
+    assert (found, error.field) == (status, field)
+    assert error.message
+
+
+def test_a_body_that_is_declared_too_large_is_refused_before_it_is_read(client: AsgiClient) -> None:
+    status, error = post(client, STALL, content_length="70000")
+    assert (status, error.error) == (413, "body_too_large")
+
+
+def test_a_body_that_turns_out_too_large_is_refused(client: AsgiClient) -> None:
+    status, error = post(client, *[b" " * 20_000] * 4, STALL)
+    assert (status, error.error) == (413, "body_too_large")
+
+
+def test_a_body_that_stalls_is_given_up(client: AsgiClient) -> None:
+    status, error = post(client, b'{"user":', STALL)
+    assert (status, error.error) == (408, "body_too_slow")
+
+
+@pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+def test_a_body_of_another_type_is_refused(client: AsgiClient, kind: str) -> None:
+    status, error = post(client, b'{"user": "u0"}', content_type=kind)
+    assert (status, error.error) == (415, "unsupported_media_type")
+
+
+def test_a_compressed_body_is_refused(client: AsgiClient) -> None:
+    assert post(client, b"\x1f\x8b", content_encoding="gzip")[0] == 415
+
+
+def test_json_in_another_charset_is_refused_and_in_utf8_accepted(client: AsgiClient) -> None:
+    assert post(client, b"{}", content_type="application/json; charset=latin-1")[0] == 415
+    reply = client.request("POST", PATH, [b'{"user": "u0"}'], {"content-type": 'Application/JSON; charset="UTF-8"'})
+    assert reply.status == 200
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", PATH), ("PUT", PATH), ("DELETE", PATH), ("POST", "/healthz")])
+def test_a_wrong_method_is_405_and_names_the_right_ones(client: AsgiClient, method: str, path: str) -> None:
+    reply = client.request(method, path)
+    assert (reply.status, reply.json()["error"]) == (405, "method_not_allowed")
+    assert reply.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/recommend/", "/v2/recommend", "/../etc/passwd", "/v1/%2e%2e"])
+def test_an_unknown_path_is_404(client: AsgiClient, path: str) -> None:
+    reply = client.get(path)
+    assert (reply.status, reply.json()["error"]) == (404, "not_found")
+
+
+def test_the_version_is_told(client: AsgiClient, stocked_shop: Shop) -> None:
+    found = msgspec.json.decode(client.get("/v1/version").body, type=VersionAnswer)
+    assert (found.version, found.number, found.stale) == (stocked_shop.current(), 1, False)
+    assert (found.items, found.users) == (len(stocked_shop.items), len(stocked_shop.users))
+
+
+def test_the_counters_know_rungs_reasons_and_statuses(stocked_shop: Shop) -> None:
+    with AsgiClient(create_app(stocked_shop.config())) as client:
+        client.post(PATH, {"user": "u0"})
+        client.post(PATH, {"user": "nobody", "session": [{"item": "unheard of"}]})
+        client.post(PATH, {"user": ""})
+        client.get("/nowhere")
+        page = client.get("/metrics").body.decode()
+    for line in (
+        'shortlist_requests_total{path="/v1/recommend",status="200"} 2.0',
+        'shortlist_requests_total{path="/v1/recommend",status="422"} 1.0',
+        'shortlist_requests_total{path="other",status="404"} 1.0',
+        'shortlist_answers_total{rung="personal",stale="no"} 1.0',
+        'shortlist_answers_total{rung="popular",stale="no"} 1.0',
+        'shortlist_fallbacks_total{reason="unknown_user"} 1.0',
+        "shortlist_ignored_events_total 1.0",
+        'shortlist_request_seconds_count{path="/v1/recommend"} 3.0',
+        f'shortlist_version{{version="{stocked_shop.current()}"}} 1.0',
+        "shortlist_ready 1.0",
+    ):
+        assert line in page
+
+
+def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(client: AsgiClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert set(document["paths"]) == {PATH, "/v1/version", "/healthz", "/readyz", "/metrics", "/openapi.json"}
+    wanted = document["components"]["schemas"]["RecommendRequest"]
+    assert wanted["required"] == ["user"]
+    assert wanted["additionalProperties"] is False
+    assert wanted["properties"]["k"]["anyOf"][0]["maximum"] == 200
+    assert wanted["properties"]["session"]["maxItems"] == 200
+
+
+def test_every_reference_of_the_openapi_document_leads_somewhere(client: AsgiClient) -> None:
+    document = client.get("/openapi.json").json()
+
+    def references(node: object) -> Iterator[str]:
+        if isinstance(node, dict):
+            yield from ([node["$ref"]] if "$ref" in node else [])
+            for entry in node.values():
+                yield from references(entry)
+        elif isinstance(node, list):
+            for entry in node:
+                yield from references(entry)
+
+    found = set(references(document))
+    assert found
+    for reference in found:
+        assert reference.removeprefix("#/components/schemas/") in document["components"]["schemas"]
+
+
+def test_an_unforeseen_fault_is_a_500_without_a_word_about_its_insides(
+    stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the secret insides")
+
+    with AsgiClient(create_app(stocked_shop.config())) as client:
+        monkeypatch.setattr("reranker.recommend.answer", fail)
+        reply = client.post(PATH, {"user": "u0"})
+    assert (reply.status, reply.json()["error"]) == (500, "internal_error")
+    assert b"secret" not in reply.body
+
+
+def test_scores_are_finite_numbers_in_every_answer(client: AsgiClient) -> None:
+    for user in ("u0", "u1", "nobody"):
+        text = client.post(PATH, {"user": user, "k": 50, "session": [{"item": "a02"}], "explain": True}).body
+        assert b"null" not in text.replace(b'"reason":null', b"")
+        json.loads(text, parse_constant=pytest.fail)

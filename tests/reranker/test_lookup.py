@@ -1,0 +1,91 @@
+"""`shortlist lookup`: the server's answer at the terminal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from asgi_client import AsgiClient
+from serving_shop import Shop
+
+import shortlist
+from reranker.app import create_app
+from reranker.cli import _event
+
+
+def run(shop: Shop, *argv: str) -> int:
+    return shortlist.run(["lookup", *argv, "--set", f"paths.store={shop.root}"])
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(str(tmp_path))
+
+
+def test_the_table_has_rank_item_title_scores_and_why(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(stocked_shop, "u0", "--k", "3") == 0
+    head, facts, names, *rows = capsys.readouterr().out.splitlines()
+    assert head == "u0: answered from the stored list (rung personal)"
+    assert stocked_shop.current() in facts
+    assert names.split("  ")[0] == "rank"
+    for name in ("item", "title", "base score", "final score", "why"):
+        assert name in names
+    assert len(rows) == 3
+    assert "number 1 of your list" in rows[0]
+
+
+def test_an_unknown_user_is_told_which_rung_answered(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(stocked_shop, "nobody", "--segment", "DE") == 0
+    said = capsys.readouterr().out
+    assert "nobody is not in this version: answered from what is popular in the segment (rung segment)" in said
+
+
+def test_a_session_shows_in_the_reasons(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(stocked_shop, "u0", "--session", "a31:cart,nothing", "--exclude", "a00,a01") == 0
+    said = capsys.readouterr().out
+    assert "because you looked at Title of a31" in said
+    assert "1 session event of unknown items" in said
+    assert "a00" not in said
+
+
+def test_json_is_what_the_server_answers(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(stocked_shop, "u0", "--k", "5", "--session", "a31", "--json") == 0
+    printed = json.loads(capsys.readouterr().out)
+    fields = {"user": "u0", "k": 5, "session": [{"item": "a31"}], "explain": True}
+    with AsgiClient(create_app(stocked_shop.config())) as client:
+        served = client.post("/v1/recommend", fields).json()
+    for answer in (printed, served):
+        del answer["request_id"], answer["age_seconds"]
+    assert printed == served
+
+
+def test_a_store_without_a_version_is_an_error_with_the_next_command(
+    shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shop, "u0") == 1
+    assert "next: shortlist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [("u0", "--k", "0"), ("u0", "--k", "1001"), ("",), ("u" * 512,)])
+def test_arguments_out_of_bounds_exit_2(
+    stocked_shop: Shop, argv: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(stocked_shop, *argv) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "item", "event"),
+    [("i1", "i1", "view"), ("i1:cart", "i1", "cart"), ("urn:item:7", "urn:item:7", "view"), (":cart", ":cart", "view")],
+)
+def test_an_event_type_is_only_taken_for_one_when_it_is_known(text: str, item: str, event: str) -> None:
+    found = _event(text, {"view": 1.0, "cart": 2.0})
+    assert (found["item"], found.get("event", "view")) == (item, event)
+
+
+def test_an_id_cannot_move_the_cursor_of_a_terminal(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(stocked_shop, "no\x1b[2Jbody\n[red]") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "no\\x1b[2Jbody\\n[red] is not in this version" in said

@@ -1,0 +1,261 @@
+"""The real server: several worker processes over a store that changes under them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from serving_shop import Shop
+
+SERVE = [sys.executable, str(Path(__file__).parents[2] / "shortlist.py"), "serve"]
+PATIENCE_SECONDS = 60.0
+"""How long a condition may take on a crowded machine before the test gives up on it."""
+
+
+class Server:
+    """`shortlist serve` on a port of the kernel's choice."""
+
+    def __init__(self, store: Path, folder: Path, workers: int = 2) -> None:
+        self.log = folder / "server.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*SERVE, "--port", "0", "--workers", str(workers), "--set", f"paths.store={store}"],
+                cwd=folder,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        assert match, f"{line!r}\n{self.log.read_text()}"
+        self.url = match[0]
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+    def workers(self) -> set[int]:
+        """Process ids of the workers, as the kernel knows them."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        return {int(pid) for pid in children.split()}
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def server(shop: Shop, tmp_path: Path) -> Iterator[Server]:
+    """A server over a store that has one version, `a`."""
+    shop.publish("a")
+    yield from _running(shop, tmp_path)
+
+
+@pytest.fixture
+def empty_server(shop: Shop, tmp_path: Path) -> Iterator[Server]:
+    """A server over a store that has none."""
+    yield from _running(shop, tmp_path)
+
+
+def _running(shop: Shop, folder: Path) -> Iterator[Server]:
+    started = Server(shop.root, folder)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.kill()
+            started.process.wait()
+        assert started.process.stdout is not None
+        started.process.stdout.close()
+
+
+def eventually(claim: Callable[[], bool]) -> None:
+    """Return as soon as the claim holds."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not claim():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+
+
+def ask(client: httpx.Client, **fields: object) -> httpx.Response:
+    return client.post("/v1/recommend", json={"user": "u0", "k": 5, **fields})
+
+
+class Load:
+    """Clients that never stop asking, and everything they were answered."""
+
+    def __init__(self, url: str, clients: int = 3) -> None:
+        self._url = url
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self.answers: list[dict[str, object]] = []
+        self.failures: list[object] = []
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
+            while not self._stopping.is_set():
+                try:
+                    response = ask(client)
+                except httpx.HTTPError as error:
+                    self.failures.append(error)
+                    continue
+                (self.answers if response.status_code == 200 else self.failures).append(response.json())
+
+    def has_seen_only(self, version: str, last: int = 60) -> bool:
+        recent = self.answers[-last:]
+        return len(recent) == last and {answer["version"] for answer in recent} == {version}
+
+
+def test_a_running_server_follows_cutover_and_rollback_without_an_error_or_a_mixed_answer(
+    server: Server, shop: Shop
+) -> None:
+    first, second = shop.current(), shop.publish("b", cutover=False)
+    with Load(server.url) as load:
+        eventually(lambda: load.has_seen_only(first))
+        for _ in range(3):
+            shop.cut_over(second)
+            eventually(lambda: load.has_seen_only(second))
+            shop.roll_back()
+            eventually(lambda: load.has_seen_only(first))
+    assert load.failures == []
+    own_items = {first: "a", second: "b"}
+    for answer in load.answers:
+        kinds = {item["item"][0] for item in answer["items"]}  # type: ignore[attr-defined]
+        assert kinds == {own_items[str(answer["version"])]}
+    assert server.stop() == 0
+
+
+def test_a_server_without_a_version_is_alive_and_becomes_ready_when_one_is_published(
+    empty_server: Server, shop: Shop
+) -> None:
+    with httpx.Client(base_url=empty_server.url, timeout=PATIENCE_SECONDS) as client:
+        assert client.get("/healthz").status_code == 200
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["error"]) == (503, "not_ready")
+        refused = ask(client)
+        assert refused.status_code == 503
+        assert int(refused.headers["Retry-After"]) >= 1
+        name = shop.publish("a")
+        eventually(lambda: client.get("/readyz").status_code == 200)
+        eventually(lambda: ask(client).status_code == 200)
+        assert ask(client).json()["version"] == name
+    assert empty_server.stop() == 0
+
+
+def test_a_worker_that_dies_is_replaced(server: Server) -> None:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+        assert ask(client).status_code == 200
+    before = server.workers()
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    eventually(lambda: len(server.workers() - {victim}) == 2)
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+        assert ask(client).status_code == 200
+    assert server.stop() == 0
+
+
+def test_sigterm_ends_the_parent_and_every_worker(server: Server) -> None:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+        assert ask(client).status_code == 200
+        workers = server.workers()
+        assert len(workers) == 2
+        assert server.stop() == 0
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
+    body = json.dumps({"user": "u0", "k": 5}).encode()
+    head = (
+        f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # the handler waits for the body
+        server.process.send_signal(signal.SIGTERM)
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_a_body_that_never_comes_is_given_up_on_a_real_connection(server: Server) -> None:
+    head = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.sendall(head)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"error":"body_too_slow"' in answer
+
+
+def test_workers_do_not_outlive_a_parent_that_is_killed(server: Server) -> None:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+        assert ask(client).status_code == 200
+    workers = server.workers()
+    server.process.kill()
+    server.process.wait()
+    eventually(lambda: not [pid for pid in workers if _is_running(pid)])
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_any_worker_reports_the_counts_of_all(server: Server) -> None:
+    for _ in range(12):  # a connection each, so that both workers get some
+        assert httpx.post(f"{server.url}/v1/recommend", json={"user": "nobody"}, timeout=PATIENCE_SECONDS).is_success
+    pages = [httpx.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS).text for _ in range(6)]
+    for page in pages:
+        assert 'shortlist_requests_total{path="/v1/recommend",status="200"} 12.0' in page
+        assert 'shortlist_answers_total{rung="popular",stale="no"} 12.0' in page
+        assert "shortlist_version_number 1.0" in page
+    assert server.stop() == 0
+
+
+def test_the_log_is_json_lines_without_user_ids(server: Server) -> None:
+    with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+        assert ask(client, user="canary-user-7341").status_code == 200
+        assert client.post("/v1/recommend", content=b"canary-body-9914").status_code == 415
+        assert ask(client, k=0).status_code == 422
+    assert server.stop() == 0
+    assert server.lines()
+    assert "canary" not in server.log.read_text()
+
+
+def test_a_second_server_on_the_same_port_says_so_and_exits_1(server: Server, shop: Shop, tmp_path: Path) -> None:
+    port = server.url.rpartition(":")[2]
+    done = subprocess.run(
+        [*SERVE, "--port", port, "--set", f"paths.store={shop.root}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
