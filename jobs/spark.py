@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jobs.errors import JobError
 from jobs.java import java_home
 from schemas.config import Spark
 
@@ -43,6 +44,33 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
         yield spark
     finally:
         spark.stop()
+
+
+@contextmanager
+def errors_for_people(step: str) -> Iterator[None]:
+    """Turn what Spark raises into an error that says what failed in the task, without the pages of stack traces.
+
+    Raises:
+        JobError: a task, or Spark itself, failed.
+    """
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    try:
+        yield
+    except (PySparkException, Py4JError) as error:
+        raise JobError(
+            f"{step}: Spark stopped: {_cause(str(error))}",
+            hint="mend it and run the same command again: finished steps are skipped",
+        ) from error
+
+
+def _cause(text: str) -> str:
+    """The line that names the cause: the last one of a Python traceback in a task, else the first line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if re.match(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ", line)]
+    python = [line for line in named if not line.startswith(("org.", "java.", "py4j.", "pyspark."))]
+    return (python or named or lines or ["no message"])[-1 if python else 0][:500]
 
 
 def settings(config: Spark) -> dict[str, str]:

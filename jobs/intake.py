@@ -1,0 +1,141 @@
+"""Each of your three tables, row by row in Shortlist's terms: its values, and a `status` that says what becomes of it.
+
+`status` is "" for a row that takes part, LATER or OLDER for one outside the run's time, and else the reason why the row
+is malformed; then `raw` holds the row as JSON.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from jobs.columns import identifier, identifier_fault, number, seconds, text
+from jobs.source_rows import Rows
+from schemas.config import Interactions, Items, Users
+from schemas.errors import ConfigError
+
+LATER, OLDER = "later", "older"
+"""After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
+WRONG_WIDTH = "the row has the wrong number of columns"
+
+
+def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> DataFrame:
+    """user_id, item_id, event, time, session_id, device, status, raw. Takes part: since <= time < made_at.
+
+    Raises:
+        SourceError: a column is missing, or of a type that cannot be read.
+        ConfigError: `default_event` has no weight.
+    """
+    for key in ("user", "item", "time"):
+        rows.require(key, getattr(config, key))
+    if config.event:
+        rows.require("event", config.event, 'set data.interactions.event, or to "" when all rows are default_event')
+    elif config.default_event not in config.event_weights:
+        raise ConfigError(
+            f"data.interactions.default_event is {config.default_event!r}, which is not in event_weights: "
+            + ", ".join(config.event_weights)
+        )
+    user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
+    item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
+    event = _optional(rows, config.event) if config.event else F.lit(config.default_event)
+    time = seconds(rows.column(config.time), rows.kind(config.time), config.time_unit, config.time)
+    status = F.coalesce(
+        F.when(rows.damaged.isNotNull(), WRONG_WIDTH),
+        identifier_fault(user, "user id"),
+        identifier_fault(item, "item id"),
+        F.when(event.isNull(), "the event type is missing"),
+        F.when(~event.isin(list(config.event_weights)), "the event type has no weight"),
+        F.when(time.isNull(), "the time cannot be read"),
+        F.when(time >= made_at, LATER),
+        F.when(time < since, OLDER),
+        F.lit(""),
+    )
+    return _with_raw(
+        rows,
+        status,
+        user_id=user,
+        item_id=item,
+        event=event,
+        time=time,
+        session_id=_optional(rows, config.session),
+        device=_optional(rows, config.device),
+    )
+
+
+def items(rows: Rows, config: Items) -> DataFrame:
+    """item_id, title, category, brand, price, released, in_stock, status, raw. Only the id can make a row malformed.
+
+    Raises:
+        SourceError: the id column is missing, or a column has a type that cannot be read.
+    """
+    rows.require("item", config.item)
+    item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
+    price, stock, released = F.lit(None).cast("double"), F.lit(None).cast("double"), F.lit(None).cast("long")
+    if rows.has(config.price):
+        price = number(rows.column(config.price), rows.kind(config.price))
+    if rows.has(config.stock):
+        stock = number(rows.column(config.stock), rows.kind(config.stock))
+    if rows.has(config.released):
+        released = seconds(rows.column(config.released), rows.kind(config.released), "auto", config.released)
+    return _with_raw(
+        rows,
+        _entity_status(rows, item, "item id"),
+        item_id=item,
+        title=_text(rows, config.title),
+        # Of a list of genres, the first: a category is one value, that rules and vocabularies can count on.
+        category=_text(rows, config.category, first=True),
+        brand=_text(rows, config.brand, first=True),
+        price=F.when(price >= 0, price).cast("float"),
+        released=released,
+        in_stock=F.coalesce(stock > 0, F.lit(True)),
+    )
+
+
+def users(rows: Rows, config: Users) -> DataFrame:
+    """user_id, segment, features, status, raw. Only the id can make a row malformed.
+
+    Raises:
+        SourceError: a column is missing, or of a type that cannot be read.
+    """
+    rows.require("user", config.user)
+    for column in config.columns:
+        rows.require("columns", column)
+    if config.segment:
+        rows.require("segment", config.segment, 'set data.users.segment, or to "" for none')
+    user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
+    return _with_raw(
+        rows,
+        _entity_status(rows, user, "user id"),
+        user_id=user,
+        segment=_text(rows, config.segment),
+        features=F.array(*[_text(rows, column) for column in config.columns]).cast("array<string>"),
+    )
+
+
+def _entity_status(rows: Rows, identity: Column, noun: str) -> Column:
+    return F.coalesce(
+        F.when(rows.damaged.isNotNull(), WRONG_WIDTH),
+        identifier_fault(identity, noun),
+        F.lit(""),
+    )
+
+
+def _with_raw(rows: Rows, status: Column, **columns: Column) -> DataFrame:
+    named = [column.alias(name) for name, column in columns.items()]
+    found = rows.frame.select(*named, status.alias("status"), rows.raw.alias("_raw"))
+    is_malformed = ~F.col("status").isin("", LATER, OLDER)
+    return found.withColumn("raw", F.when(is_malformed, F.col("_raw"))).drop("_raw")
+
+
+def _optional(rows: Rows, name: str) -> Column:
+    """Text, null when it is missing or empty."""
+    if not rows.has(name):
+        return F.lit(None).cast("string")
+    value = text(rows.column(name), rows.kind(name))
+    return F.when(value != "", value)
+
+
+def _text(rows: Rows, name: str, *, first: bool = False) -> Column:
+    if not rows.has(name):
+        return F.lit("")
+    return text(rows.column(name), rows.kind(name), first=first)

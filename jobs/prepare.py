@@ -1,0 +1,308 @@
+"""Your tables, checked and numbered: the `prepared` dataset, from which all else is made.
+
+Every table is read once, into a staged copy inside the draft; what follows reads that. Rows that agree in everything
+Shortlist reads are one interaction. Nothing but counts, and a few examples, comes to the driver.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from jobs import datasets, intake
+from jobs.errors import SourceError, TooManyRejectedError
+from jobs.last_day import last_day
+from jobs.progress import Report
+from jobs.source_rows import read, read_address, readable, write_address
+from jobs.sources import Source, locate
+from jobs.splits import boundaries, core, split
+from schemas import tables
+from schemas.config import Config
+
+__all__ = ["last_day", "run"]
+
+DAY_SECONDS = 86_400
+INTERACTIONS_PER_FILE = 500_000
+ENTITIES_PER_FILE = 1_000_000
+WITHIN_USER = ("time", "item_index", "event", "session_id", "device")
+"""The order of a user's interactions; together with the user all that Shortlist reads of one."""
+_ROW_BITS = 33  # of monotonically_increasing_id: the row number within its partition
+
+
+def run(config: Config, day: str, spark: SparkSession) -> Report:
+    """Make `prepared` of a day: interactions, items, users and what was rejected.
+
+    Raises:
+        SourceError: a table is missing, unreadable or empty, or lacks a column that the configuration names.
+        TooManyRejectedError: more rows of a table are malformed than `data.max_rejected_share` allows.
+    """
+    started = time.monotonic()
+    sources = _sources(config, day)
+    outside = {source.name: source.fingerprint() for source in sources.values()}
+    with datasets.step(
+        config.paths.workspace, day, "prepared", settings=[config.data, config.split], outside=outside
+    ) as draft:
+        if draft.complete is not None:
+            return Report(step="prepare", day=day, rows=draft.complete.rows, skipped=True)
+        spark.conf.set("spark.sql.session.timeZone", "UTC")  # what a time without an offset means
+        work = _Preparation(spark, config, datasets.end_of(day), draft.path)
+        staged = {name: work.stage(source) for name, source in sources.items()}
+        counts = {name: work.count(sources[name], table) for name, table in staged.items()}
+        valid = staged["interactions"].where(F.col("status") == "").drop("status", "raw")
+        kept = work.filter(valid)
+        items = work.number("item", staged.get("items"), valid)
+        users = work.number("user", staged.get("users"), kept)
+        interactions = work.write_interactions(kept, users, items, counts["interactions"][""])
+        draft.rows |= work.write_entities(items, users, interactions)
+        draft.rows["interactions"], draft.extra["split"] = work.check_split(interactions)
+        draft.rows["rejected"] = work.write_rejected(staged, counts)
+        draft.extra |= _facts(counts, draft.rows["interactions"], work)
+        shutil.rmtree(work.staging)
+    details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")}
+    return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
+
+
+def _sources(config: Config, day: str) -> dict[str, Source]:
+    data = config.data
+    found = {
+        "interactions": locate("interactions", data.interactions.path, data.interactions.format).within(
+            day, data.history_days
+        )
+    }
+    if data.items.path:
+        found["items"] = locate("items", data.items.path, data.items.format).newest(day)
+    if data.users.path:
+        found["users"] = locate("users", data.users.path, data.users.format).newest(day)
+    return found
+
+
+class _Preparation:
+    """The stages of one run, in the order of their use."""
+
+    def __init__(self, spark: SparkSession, config: Config, made_at: int, folder: Path) -> None:
+        self.spark, self.config, self.made_at, self.folder = spark, config, made_at, folder
+        self.staging = folder / ".staging"
+        self.size: dict[str, int] = {}  # item, user: how many there are
+        self.repeated_ids: dict[str, int] = {}  # items, users: rows whose id has a row already
+        self.left_out = 0  # interactions, by the k-core filter
+        self.since = made_at - config.data.history_days * DAY_SECONDS if config.data.history_days else 0
+
+    def keep(self, frame: DataFrame, name: str) -> DataFrame:
+        """Write a table down and read it back: computed once, and the same rows in the same order ever after."""
+        path = self.staging / name
+        frame.write.mode("overwrite").parquet(write_address(path))
+        return self.spark.read.schema(frame.schema).parquet(read_address(path))
+
+    def stage(self, source: Source) -> DataFrame:
+        """One of your tables in Shortlist's terms, see `intake`."""
+        data = self.config.data
+        rows = read(self.spark, source)
+        with readable(source):
+            if source.name == "items":
+                return self.keep(intake.items(rows, data.items), "items")
+            if source.name == "users":
+                return self.keep(intake.users(rows, data.users), "users")
+            return self.keep(intake.interactions(rows, data.interactions, self.made_at, self.since), "interactions")
+
+    def count(self, source: Source, staged: DataFrame) -> dict[str, int]:
+        """Rows by status. Stops the run when there are none, or too many are malformed."""
+        columns = [F.count("*").alias("rows"), F.min("raw").alias("example")]
+        if source.name != "interactions":
+            columns.append(F.count_distinct(f"{source.name.removesuffix('s')}_id").alias("ids"))
+        found = staged.groupBy("status").agg(*columns).collect()
+        counts = {row["status"]: row["rows"] for row in found}
+        total, malformed = sum(counts.values()), _malformed(counts)
+        if not total:
+            raise SourceError(f"the table of {source.name} has no rows: {source.path}")
+        share, limit = sum(malformed.values()) / total, self.config.data.max_rejected_share
+        if share > limit:
+            lines = [
+                f"  {row['rows']:,} rows: {row['status']}, for example {_shortened(row['example'])}"
+                for row in sorted(found, key=lambda row: (-row["rows"], row["status"]))
+                if row["status"] in malformed
+            ]
+            raise TooManyRejectedError(
+                f"{sum(malformed.values()):,} of {total:,} rows of {source.path} are malformed "
+                f"({share:.1%}, allowed are {limit:.1%}):\n" + "\n".join(lines),
+                hint="mend the table or its column mapping, or raise data.max_rejected_share",
+            )
+        if source.name == "interactions" and not counts.get(""):
+            reasons = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
+            raise SourceError(
+                f"no interaction of {source.path} takes part in the run: {reasons}", hint="choose another --day"
+            )
+        if source.name != "interactions":
+            self.repeated_ids[source.name] = sum(row["rows"] - row["ids"] for row in found if row["status"] == "")
+        return counts
+
+    def filter(self, valid: DataFrame) -> DataFrame:
+        """The interactions that the k-core filter leaves, all of them when it is not set."""
+        least_user, least_item = self.config.data.min_user_interactions, self.config.data.min_item_interactions
+        if max(least_user, least_item) <= 1:
+            return valid
+        unique = self.keep(valid.distinct(), "unique")
+        kept = core(unique, least_user, least_item, self.keep)
+        self.left_out = unique.count() - kept.count()
+        if kept.isEmpty():
+            raise SourceError(
+                f"the k-core filter leaves no interaction of {unique.count():,}",
+                hint="lower data.min_user_interactions or data.min_item_interactions",
+            )
+        return kept
+
+    def number(self, noun: str, table: DataFrame | None, mentioned: DataFrame) -> DataFrame:
+        """Everything known of each item or user, numbered in the byte order of the ids.
+
+        Of two rows with one id the greater one stays, comparing column by column: the choice does not depend on the
+        order in which Spark finds them.
+        """
+        identity = f"{noun}_id"
+        ids = mentioned.select(identity).distinct()
+        if table is None:
+            known = ids
+        else:
+            columns = [name for name in table.columns if name not in {"status", "raw", identity}]
+            best = F.max(F.struct(*columns))
+            one_each = table.where(F.col("status") == "").groupBy(identity).agg(best.alias("_row"))
+            known = ids.join(one_each, identity, "full").select(identity, "_row.*")
+        row = F.monotonically_increasing_id().bitwiseAND((1 << _ROW_BITS) - 1)
+        placed = known.sort(identity).select("*", F.spark_partition_id().alias("_part"), row.alias("_row"))
+        # Kept before it is counted: a second evaluation might cut the partitions elsewhere.
+        placed = self.keep(placed, f"{noun}-numbers")
+        before, offsets = 0, []
+        for part, rows in sorted(tuple(line) for line in placed.groupBy("_part").count().collect()):
+            offsets += [F.lit(part), F.lit(before)]
+            before += rows
+        self.size[noun] = before
+        index = (F.col("_row") + F.element_at(F.create_map(*offsets), F.col("_part"))).cast("int")
+        return placed.withColumn(f"{noun}_index", index).drop("_part", "_row")
+
+    def write_interactions(self, kept: DataFrame, users: DataFrame, items: DataFrame, rows: int) -> DataFrame:
+        """Write `interactions`, each once: all of a user in one file, sorted by user and time."""
+        config = self.config.data.interactions
+        weights = chain.from_iterable((F.lit(k), F.lit(float(v))) for k, v in config.event_weights.items())
+        numbered = kept.join(users.select("user_id", "user_index"), "user_id").join(
+            items.select("item_id", "item_index"), "item_id"
+        )
+        # One exchange serves the duplicates, the split and the order of the file alike.
+        spread = numbered.drop("user_id", "item_id").repartition(_files(rows, INTERACTIONS_PER_FILE), "user_index")
+        found = split(_unique(spread), self.config.split, self.made_at).select(
+            "user_index",
+            "item_index",
+            "event",
+            F.element_at(F.create_map(*weights), F.col("event")).cast("float").alias("weight"),
+            "time",
+            "session_id",
+            "device",
+            F.col("event").isin(list(config.consumed_events)).alias("consumed"),
+            "split",
+        )
+        return self._write(found.sortWithinPartitions("user_index", *WITHIN_USER), "interactions")
+
+    def write_entities(self, items: DataFrame, users: DataFrame, interactions: DataFrame) -> dict[str, int]:
+        """Write `items` and `users`, with the number of their interactions in the train split."""
+        train = interactions.where(F.col("split") == tables.TRAIN)
+        empty, n_features = F.lit(""), len(self.config.data.users.columns)
+        optional = {
+            "item": {"title": empty, "category": empty, "brand": empty, "price": F.lit(None).cast("float")}
+            | {"released": F.lit(None).cast("long"), "in_stock": F.lit(True)},
+            "user": {"segment": empty, "features": F.array(*[empty] * n_features).cast("array<string>")},
+        }
+        rows = {}
+        for noun, frame, schema in (("item", items, tables.ITEMS), ("user", users, tables.USERS)):
+            index = f"{noun}_index"
+            counts = train.groupBy(index).agg(F.count("*").alias("interactions"))
+            filled = frame.join(counts, index, "left").withColumn(
+                "interactions", F.coalesce("interactions", F.lit(0).cast("long"))
+            )
+            for name, default in optional[noun].items():
+                value = F.coalesce(F.col(name), default) if name in frame.columns else default
+                filled = filled.withColumn(name, value)
+            n = rows[f"{noun}s"] = self.size[noun]
+            files = _files(n, ENTITIES_PER_FILE)
+            file = F.floor(F.col(index).cast("long") * files / n).cast("int")
+            ranges = filled.select(*schema.names).withColumn("_file", file).repartitionById(files, "_file")
+            self._write(ranges.drop("_file").sortWithinPartitions(index), f"{noun}s")
+        return rows
+
+    def check_split(self, interactions: DataFrame) -> tuple[int, dict[str, int]]:
+        """The number of interactions, and of each split. Stops the run when there is nothing to train on."""
+        found = {row["split"]: row["count"] for row in interactions.groupBy("split").count().collect()}
+        names = {"train": tables.TRAIN, "validation": tables.VALIDATION, "test": tables.TEST}
+        by_name = {name: found.get(value, 0) for name, value in names.items()}
+        if not by_name["train"]:
+            raise SourceError(
+                f"nothing is left to train on: {by_name['validation']:,} interactions choose the epoch, "
+                f"{by_name['test']:,} judge",
+                hint="lower split.test_days and split.validation_days, or set split.strategy=per_user",
+            )
+        return sum(found.values()), by_name
+
+    def write_rejected(self, staged: dict[str, DataFrame], counts: dict[str, dict[str, int]]) -> int:
+        """Write the malformed rows of all tables."""
+        total = sum(sum(_malformed(found).values()) for found in counts.values())
+        folder = self.folder / "rejected"
+        if not total:
+            folder.mkdir()
+            pq.write_table(tables.REJECTED.empty_table(), folder / "part-00000.parquet")
+            return 0
+        parts: list[DataFrame] = []
+        for name, table in staged.items():
+            malformed = table.where(F.col("raw").isNotNull())
+            parts.append(
+                malformed.select(
+                    F.lit(name).alias("source"), F.col("raw").alias("row"), F.col("status").alias("reason")
+                )
+            )
+        rejected = parts[0]
+        for part in parts[1:]:
+            rejected = rejected.union(part)
+        rejected.sort("source", "reason", "row").coalesce(1).write.parquet(write_address(folder))
+        return total
+
+    def _write(self, frame: DataFrame, part: str) -> DataFrame:
+        frame.write.parquet(write_address(self.folder / part))
+        return self.spark.read.schema(frame.schema).parquet(read_address(self.folder / part))
+
+
+def _unique(interactions: DataFrame) -> DataFrame:
+    """Without rows that agree with another in every column: they are neighbours in the order of the file."""
+    row = F.struct(*WITHIN_USER)
+    before = F.lag(row).over(Window.partitionBy("user_index").orderBy(*WITHIN_USER))
+    return interactions.withColumn("_before", before).where(~F.col("_before").eqNullSafe(row)).drop("_before")
+
+
+def _files(rows: int, rows_per_file: int) -> int:
+    return max(1, -(-rows // rows_per_file))
+
+
+def _malformed(counts: dict[str, int]) -> dict[str, int]:
+    return {status: n for status, n in counts.items() if status not in {"", intake.LATER, intake.OLDER}}
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _facts(counts: dict[str, dict[str, int]], written: int, work: _Preparation) -> dict[str, Any]:
+    mine = counts["interactions"]
+    dates = boundaries(work.config.split, work.made_at)
+    return {
+        "made_at": work.made_at,
+        "read": sum(mine.values()),
+        "later": mine.get(intake.LATER, 0),
+        "older": mine.get(intake.OLDER, 0),
+        "duplicates": mine[""] - work.left_out - written,
+        "left_out": work.left_out,
+        "repeated_ids": work.repeated_ids,
+        "rejected": {name: _malformed(found) for name, found in counts.items()},
+        "validation_from": dates[0] if dates else None,
+        "test_from": dates[1] if dates else None,
+    }

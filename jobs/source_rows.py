@@ -1,0 +1,165 @@
+"""A source as a Spark table of raw rows: nothing dropped, nothing interpreted.
+
+Text formats give text columns. An atomic file's `name:type` header becomes names, and a `token_seq` column a list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from jobs.errors import SourceError
+from jobs.sources import PARTITION, Source, header, parquet_columns, require_column
+
+_DAMAGED = "_damaged"
+_LISTS = ("token_seq", "float_seq")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table as it was read. Columns are found by their name in the file, whatever they are called inside."""
+
+    source: Source
+    frame: DataFrame
+    inside: dict[str, str]  # name in the file -> name in the frame
+    damaged: Column  # the raw line of a row with the wrong number of columns, else null
+
+    @property
+    def names(self) -> list[str]:
+        """The column names of the file."""
+        return list(self.inside)
+
+    def has(self, name: str) -> bool:
+        """True when the file has the column; "" never is one."""
+        return name in self.inside
+
+    def require(self, key: str, name: str, hint: str = "") -> None:
+        """Raise SourceError when the column that `key` names is not there."""
+        require_column(self.source, key, name, self.names, hint)
+
+    def column(self, name: str) -> Column:
+        """The raw column."""
+        return F.col(self.inside[name])
+
+    def kind(self, name: str) -> T.DataType:
+        """The type of the raw column."""
+        return self.frame.schema[self.inside[name]].dataType
+
+    @property
+    def raw(self) -> Column:
+        """The whole row as JSON, for a person to look at."""
+        row = F.struct(*[F.col(inside).alias(name) for name, inside in self.inside.items()])
+        line = F.to_json(F.struct(self.damaged.alias("line")))
+        return F.when(self.damaged.isNotNull(), line).otherwise(F.to_json(row, {"ignoreNullFields": "false"}))
+
+
+def read(spark: SparkSession, source: Source) -> Rows:
+    """The raw rows of a source.
+
+    Raises:
+        SourceError: a file cannot be read, or the files do not agree on their columns.
+    """
+    with readable(source):
+        return {"parquet": _read_parquet, "csv": _read_csv, "recbole": _read_recbole}[source.format](spark, source)
+
+
+@contextmanager
+def readable(source: Source) -> Iterator[None]:
+    """Translate what Spark says about a file that it cannot read; it says so when the rows are first needed."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        causes = [line for line in lines if line.startswith("Caused by:")] or lines[:1]
+        raise SourceError(f"the table of {source.name} cannot be read: {source.path}: {causes[-1][:300]}") from error
+
+
+def write_address(path: Path) -> str:
+    """A path as Spark writes to it: local, whatever the default file system."""
+    return f"file://{path.absolute()}"
+
+
+def read_address(path: Path) -> str:
+    """A path as Spark reads it: glob characters in its name are meant literally."""
+    return re.sub(r"([\\*?\[\]{}])", r"\\\1", write_address(path))
+
+
+def _read_parquet(spark: SparkSession, source: Source) -> Rows:
+    kinds, agree = parquet_columns(source)
+    reader = spark.read.option("mergeSchema", str(not agree).lower())
+    if source.is_partitioned:
+        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+    # Spark has no nanoseconds, which pandas writes: take them as numbers first.
+    spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
+    frame = reader.parquet(*map(read_address, source.files))
+    names = frame.columns
+    # Numbered names: a name with a dot or a backtick in it is a trap in every expression.
+    frame = frame.toDF(*_numbered(names))
+    inside = dict(zip(names, frame.columns, strict=True))
+    for name, kind in kinds.items():
+        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+            micros = F.floor(F.col(inside[name]) / 1000)
+            frame = frame.withColumn(inside[name], F.timestamp_micros(micros))
+    return Rows(source, frame, inside, F.lit(None).cast("string"))
+
+
+def _read_csv(spark: SparkSession, source: Source) -> Rows:
+    names = header(source)
+    schema = T.StructType([T.StructField(name, T.StringType()) for name in [*_numbered(names), _DAMAGED]])
+    reader = spark.read.schema(schema).options(
+        header="true",
+        multiLine="true",  # a quoted value may hold a line break; so one file is one task
+        quote='"',
+        escape='"',  # RFC 4180: a quote inside quotes is doubled
+        mode="PERMISSIVE",
+        columnNameOfCorruptRecord=_DAMAGED,
+        columnPruning="false",  # else a row is only checked as far as its last column in use
+    )
+    inside = dict(zip(names, _numbered(names), strict=True))
+    if source.is_partitioned:
+        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+        inside = {PARTITION: PARTITION} | inside
+    return Rows(source, reader.csv(list(map(read_address, source.files))), inside, F.col(_DAMAGED))
+
+
+def _read_recbole(spark: SparkSession, source: Source) -> Rows:
+    names, kinds = zip(*(column.rpartition(":")[::2] for column in header(source)), strict=True)
+    if not all(names):
+        raise SourceError(
+            f"{source.files[0]} is no atomic file: its header is {', '.join(header(source))}; wanted name:type, by tabs"
+        )
+    lines = spark.read.text(list(map(read_address, source.files)))
+    line = F.regexp_replace("value", "^\ufeff", "")
+    lines = lines.select(line.alias("value")).where(
+        (F.col("value") != "") & (F.col("value") != "\t".join(header(source)))
+    )
+    cells = lines.select("value", F.split("value", "\t", -1).alias("cells"))
+    columns = []
+    for place, (kind, inside) in enumerate(zip(kinds, _numbered(names), strict=True)):
+        cell = F.get("cells", F.lit(place))
+        columns.append((F.split(cell, " ") if kind in _LISTS else cell).alias(inside))
+    damaged = F.when(F.size("cells") != len(names), F.col("value"))
+    frame = cells.select(*columns, damaged.alias(_DAMAGED))
+    return Rows(source, frame, dict(zip(names, _numbered(names), strict=True)), F.col(_DAMAGED))
+
+
+def _numbered(names: list[str] | tuple[str, ...]) -> list[str]:
+    return [f"c{place}" for place in range(len(names))]
+
+
+def _partitioned_root(source: Source) -> Path:
+    """The folder that holds the date= folders."""
+    folder = source.files[0].parent
+    while not folder.name.startswith(f"{PARTITION}="):
+        folder = folder.parent
+    return folder.parent
