@@ -15,6 +15,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -88,6 +89,12 @@ class Draft:
         return self.complete is not None
 
 
+def end_of(day: str) -> int:
+    """The midnight UTC that ends a day, in epoch seconds: the run of that day knows everything before it."""
+    midnight = datetime.combine(date.fromisoformat(day), datetime.min.time(), tzinfo=UTC)
+    return int((midnight + timedelta(days=1)).timestamp())
+
+
 def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
     """The complete dataset `name` of a day.
 
@@ -137,7 +144,7 @@ def step(
     sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
     fingerprint = _fingerprint(day, name, sources, settings)
     final.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(final.parent / f".{name}.lock", f"{name} of {day}"):
+    with lock(final.parent / f".{name}.lock", f"{name} of {day}"):
         existing = _existing(final)
         if existing is not None and existing.fingerprint == fingerprint:
             yield Draft(final, existing)
@@ -170,7 +177,7 @@ def _fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Sequ
 
 
 @contextlib.contextmanager
-def _lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str) -> Iterator[None]:
     """Hold a lock that the kernel frees when this process dies. Two runs of one step would write one draft."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

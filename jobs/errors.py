@@ -7,8 +7,10 @@ ShortlistError
     ├── DatasetBusyError        another process is making the same dataset
     ├── SourceError             your own tables cannot be read as the configuration says
     │   └── TooManyRejectedError   more rows are malformed than `data.max_rejected_share` allows
+    ├── NothingToTrainError     the train split is empty
     ├── TrainingDivergedError   the loss is not a number, or exactly zero
     ├── BadVectorsError         an embedding is NaN or infinite
+    ├── NothingToJudgeError     there are test interactions, and nobody's list can be judged by them
     └── NoJavaError             Spark has no Java to run on
 """
 
@@ -41,12 +43,20 @@ class TooManyRejectedError(SourceError):
     """Raised when the share of malformed rows exceeds `data.max_rejected_share`."""
 
 
+class NothingToTrainError(JobError):
+    """Raised when there is no interaction in the train split."""
+
+
 class TrainingDivergedError(JobError):
     """Raised when the loss of a training step is NaN, infinite or exactly zero."""
 
 
 class BadVectorsError(JobError):
     """Raised when an embedding holds NaN or infinity."""
+
+
+class NothingToJudgeError(JobError):
+    """Raised when there are test interactions and no user's list can be judged by them."""
 
 
 class NoJavaError(JobError):

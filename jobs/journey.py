@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,46 +107,16 @@ class LazySession:
 
 
 def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[], float]) -> Report:
-    """One step. Modules are imported when their step runs: `gate` needs neither torch nor Spark."""
-    if step == "simulate":
-        from jobs import simulate
+    """One step. Its module is imported when it runs: `gate` needs neither torch nor Spark."""
+    if step in ("gate", "cutover", "retire"):
+        report: Report = getattr(import_module("jobs.release"), step)(config, day, now())
+        return report
+    job = import_module(f"jobs.{step}")
+    if step in ("simulate", "train", "evaluate"):
+        report = job.run(config, day)
+    else:
+        from jobs.spark import errors_for_people
 
-        return simulate.run(config, day)
-    if step == "prepare":
-        from jobs import prepare
-
-        return prepare.run(config, day, spark)
-    if step == "train":
-        from jobs import train
-
-        return train.run(config, day)
-    if step == "embed":
-        from jobs import embed
-
-        return embed.run(config, day, spark)
-    if step == "retrieve":
-        from jobs import retrieve
-
-        return retrieve.run(config, day, spark)
-    if step == "lists":
-        from jobs import lists
-
-        return lists.run(config, day, spark)
-    if step == "evaluate":
-        from jobs import evaluate
-
-        return evaluate.run(config, day)
-    if step == "build":
-        from jobs import build
-
-        return build.run(config, day, spark, now=now())
-    return _run_store_step(step, config, day, now())
-
-
-def _run_store_step(step: str, config: Config, day: str, now: float) -> Report:
-    """gate, cutover and retire of the version that `build` made for the day."""
-    from jobs.datasets import open_dataset
-
-    root = Path(config.paths.store)
-    name = str(open_dataset(config.paths.workspace, day, "version").extra("version"))
-    raise NotImplementedError((step, root, name, now, getpass, socket, datetime))
+        with errors_for_people(step):
+            report = job.run(config, day, spark, now=now()) if step == "build" else job.run(config, day, spark)
+    return report

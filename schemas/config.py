@@ -142,16 +142,25 @@ class Train(Section, frozen=True):
 
     seed: Count = 7
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
-    max_epochs: Positive = 8
+    max_epochs: Positive = 4
+    """The learning rate falls to 0 over as many epochs."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
+    examples_per_epoch: Count = 300_000
+    """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
     negatives: Positive = 1024
     """Items drawn per batch and shared by all of its examples."""
-    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.005
+    learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.003
     weight_decay: Weight = 0.0
     temperature: Annotated[float, Meta(gt=0.0)] = 0.1
     """Divides the cosine between user and item before the softmax."""
+    initialise: Literal["factors", "random"] = "factors"
+    """Where the id embeddings start: a matrix factorisation, far better on small data, or small random numbers."""
+    user_id_share: Share = 0.3
+    """Length of a user's id embedding at the start, against an item's, with `factors`. Lower on small data."""
+    id_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
+    """Share of ids hidden in training, so that content and history learn to carry new items and users."""
     history_length: Positive = 50
     """Most recent interactions of a user that the user tower pools."""
     title_buckets: Positive = 4096
@@ -162,7 +171,7 @@ class Train(Section, frozen=True):
     """Length of the candidate list whose recall chooses the epoch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = 0
-    """0: as many as there are cores."""
+    """0: as many as there are cores. The same number gives the same weights to the last bit."""
 
 
 class Retrieve(Section, frozen=True):
@@ -176,7 +185,9 @@ class Retrieve(Section, frozen=True):
     lists: Count = 0
     """Inverted lists of the index; also the clusters that give items their dense order. 0: 4·√items."""
     probes: Count = 0
-    """Inverted lists searched per user. 0: a quarter of them."""
+    """Inverted lists searched per user. 0: as few as reach `min_recall` on a sample of users."""
+    min_recall: Share = 0.95
+    """Share of the exact best items that an index must find, when `probes` is left to it."""
     batch_users: Positive = 2048
     """Users searched at a time in one task; bounds the memory of the task."""
 

@@ -1,0 +1,84 @@
+"""A training's state on disk after each epoch: one safetensors file, replaced in one step, never a pickle.
+
+The numbers are tensors; the rest (epoch, curve, settings of the optimiser's steps) is JSON in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+NAME = "checkpoint.safetensors"
+
+
+class Epoch(msgspec.Struct, frozen=True):
+    """One point of the curve. Epoch 0 is the state before the first step."""
+
+    epoch: int
+    loss: float | None
+    """Mean over the epoch; None for epoch 0."""
+    recall: float | None
+    """Candidate recall on the validation slice; None when there is no such slice."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Where a training stands, beside its tensors."""
+
+    curve: list[Epoch]
+    best_epoch: int
+    is_finished: bool
+
+
+def save(folder: Path, progress: Progress, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Replace the checkpoint in `folder`: after a kill there is the old one or the new one, whole."""
+    aside = folder / f".{NAME}"
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(on_cpu, aside, metadata={"progress": msgspec.json.encode(progress).decode()})
+    with aside.open("rb") as handle:
+        os.fsync(handle.fileno())
+    aside.replace(folder / NAME)
+
+
+def load(folder: Path) -> tuple[Progress, dict[str, torch.Tensor]] | None:
+    """The last checkpoint, or None when there is none that can be read: then training starts from the beginning."""
+    try:
+        with safe_open(folder / NAME, framework="pt") as file:
+            progress = msgspec.json.decode(file.metadata()["progress"], type=Progress)
+            return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError, msgspec.MsgspecError):
+        return None
+
+
+def remove(folder: Path) -> None:
+    """Remove the checkpoint and what a kill left of the one after it."""
+    (folder / NAME).unlink(missing_ok=True)
+    (folder / f".{NAME}").unlink(missing_ok=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state as named tensors: `<parameter number>.<name of the number>`."""
+    state = optimiser.state_dict()["state"]
+    return {
+        f"{index}.{name}": torch.as_tensor(value) for index, values in state.items() for name, value in values.items()
+    }
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `optimiser_tensors` took out."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors named `<prefix>/…`, without the prefix."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -1,0 +1,155 @@
+"""Turn every item and every user into a vector with the trained towers, in Spark over Arrow batches."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import torch
+
+from jobs import datasets, model, vectors
+from jobs.datasets import Dataset
+from jobs.features import item_features, user_features
+from jobs.progress import Report
+from jobs.towers import ItemTensors, TwoTowers, UserTensors
+from schemas.config import Config
+from schemas.tables import ITEM_EMBEDDINGS, TEST, USER_EMBEDDINGS
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+ITEM_SCHEMA = "item_index int, vector array<float>"
+USER_SCHEMA = "user_index int, vector array<float>"
+
+
+def run(config: Config, day: str, spark: SparkSession) -> Report:
+    """Write `embeddings`: items, users with all they did, and evaluation users as they were before the test split.
+
+    Raises:
+        BadVectorsError: a vector is NaN or infinite.
+    """
+    started = time.monotonic()
+    prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    trained = datasets.open_dataset(config.paths.workspace, day, "model")
+    with datasets.step(config.paths.workspace, day, "embeddings", inputs=[prepared, trained]) as draft:
+        if draft.complete is not None:
+            return Report(step="embed", day=day, skipped=True, rows=draft.complete.rows)
+        _, card = model.load(trained.path)
+        shape = card.architecture
+        # Paths stay the same from run to run and workers live on: the token keeps them from using an old model.
+        token = f"{trained.fingerprint}-{prepared.fingerprint}"
+        items = draft.path / "items"
+        _write_items(spark, prepared, trained, items, token)
+        draft.rows["items"] = len(vectors.gather(items, "item", shape.items))
+        embed = functools.partial(embed_users, model_folder=str(trained.path), items_folder=str(items), token=token)
+        for part, users in _user_parts(spark, prepared, shape.history_length):
+            users.mapInArrow(embed, USER_SCHEMA).write.parquet(str(draft.path / part))
+            draft.rows[part] = _checked_users(draft.path / part)
+        draft.extra |= {"space_id": card.space_id, "dimensions": shape.dimensions}
+    return Report(step="embed", day=day, rows=draft.rows, seconds=time.monotonic() - started)
+
+
+def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str) -> Iterator[pa.RecordBatch]:
+    """Rows of `prepared/items` to rows of `embeddings/items`."""
+    towers = load_towers(model_folder, token)
+    for batch in batches:
+        with torch.no_grad():
+            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding)))
+        yield _rows(batch.column("item_index"), found, ITEM_EMBEDDINGS)
+
+
+def embed_users(
+    batches: Iterator[pa.RecordBatch], model_folder: str, items_folder: str, token: str
+) -> Iterator[pa.RecordBatch]:
+    """Rows of `prepared/users` with a column `history` to rows of `embeddings/users`.
+
+    `history` is a list of (time, item_index, weight), oldest first, already cut to the model's history length; null
+    for none.
+    """
+    towers = load_towers(model_folder, token)
+    item_vectors = load_item_vectors(items_folder, towers.architecture.items, token)
+    for batch in batches:
+        users = UserTensors.of(user_features(batch, towers.architecture.encoding))
+        histories = batch.column("history")
+        events = histories.flatten()
+        lengths = pa.compute.fill_null(pa.compute.list_value_length(histories), 0).to_numpy(zero_copy_only=False)
+        with torch.no_grad():
+            pooled = towers.user.pool(
+                item_vectors,
+                torch.from_numpy(events.field("item_index").to_numpy(zero_copy_only=False).astype(np.int64)),
+                torch.from_numpy(events.field("weight").to_numpy(zero_copy_only=False).astype(np.float64)),
+                torch.from_numpy(lengths.astype(np.int64)),
+            )
+            found = towers.user(users, pooled)
+        yield _rows(batch.column("user_index"), found, USER_EMBEDDINGS)
+
+
+@functools.lru_cache(maxsize=1)
+def load_towers(folder: str, token: str) -> TwoTowers:  # noqa: ARG001
+    """The towers, once per Python worker and token.
+
+    In double precision: how a sum is ordered depends on the rows that share a batch, and the difference, some 1e-16,
+    is gone when the vector is rounded to float32. So a vector does not depend on the partitioning. Spark itself keeps
+    torch in a worker to `spark.task.cpus` threads.
+    """
+    towers, _ = model.load(Path(folder))
+    return towers.double()
+
+
+@functools.lru_cache(maxsize=1)
+def load_item_vectors(folder: str, items: int, token: str) -> torch.Tensor:  # noqa: ARG001
+    """float64[items, d], once per Python worker and token."""
+    return torch.from_numpy(vectors.gather(Path(folder), "item", items)).double()
+
+
+def _write_items(spark: SparkSession, prepared: Dataset, trained: Dataset, folder: Path, token: str) -> None:
+    embed = functools.partial(embed_items, model_folder=str(trained.path), token=token)
+    rows = spark.read.parquet(str(prepared.part("items")))
+    rows.mapInArrow(embed, ITEM_SCHEMA).write.parquet(str(folder))
+
+
+def _user_parts(spark: SparkSession, prepared: Dataset, length: int) -> Iterator[tuple[str, DataFrame]]:
+    """The users to embed with their histories, by the name of their part."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    users = spark.read.parquet(str(prepared.part("users"))).select("user_index", "features", "interactions")
+    interactions = spark.read.parquet(str(prepared.part("interactions"))).filter("weight > 0")
+    judged = interactions.filter(F.col("split") == TEST).select("user_index").distinct()
+    before = interactions.filter(F.col("split") < TEST)
+    yield "users", _with_history(users, interactions, length)
+    yield "evaluation_users", _with_history(users.join(judged, "user_index", "left_semi"), before, length)
+
+
+def _with_history(users: DataFrame, interactions: DataFrame, length: int) -> DataFrame:
+    """Each user with the last `length` interactions, oldest first. Ties in time are ordered as in training."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    newest_first = F.sort_array(F.collect_list(F.struct("time", "item_index", "weight")), asc=False)
+    history = F.reverse(F.slice(newest_first, 1, length)).alias("history")
+    histories = interactions.groupBy("user_index").agg(history)
+    # Sorted, so that the same data makes the same batches whatever order the shuffle delivers.
+    return users.join(histories, "user_index", "left").sortWithinPartitions("user_index")
+
+
+def _rows(index: pa.Array, found: torch.Tensor, schema: pa.Schema) -> pa.RecordBatch:
+    values = found.to(torch.float32).numpy()
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
+    return pa.RecordBatch.from_arrays([index.cast(pa.int32()), lists], schema=schema)
+
+
+def _checked_users(folder: Path) -> int:
+    """The number of rows. Raises BadVectorsError when a vector holds NaN or infinity."""
+    rows = 0
+    for batch in pa.dataset.dataset(folder, format="parquet").to_batches():
+        if batch.num_rows:
+            found = vectors.matrix(batch.column("vector"), len(batch.column("vector")[0]))
+            vectors.refuse_bad(found, batch.column("user_index").to_numpy(), "user")
+            rows += batch.num_rows
+    return rows

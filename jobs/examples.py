@@ -1,0 +1,166 @@
+"""Training examples: interactions in the order they happened, each with the history as it was before.
+
+A batch is cut into windows. A window is a run of interactions of one user, the targets, with the interactions before
+it, so that one look-up of a history serves all targets of the window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from jobs.features import SECONDS_PER_DAY
+
+TARGETS = 8
+"""Targets of one window at most."""
+
+Cut = Literal["day", "event"]
+"""Where the history of an example ends.
+
+`day`: at the midnight before it, as for lists made every night and judged by the days after (split by time).
+`event`: right before it, as for users judged by their very next interactions (split per user).
+"""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Interactions ordered by user, then time, then item. User u has the positions starts[u] to starts[u + 1]."""
+
+    items: np.ndarray
+    """int64[n]: item_index"""
+    weights: np.ndarray
+    """float32[n]: event weights"""
+    times: np.ndarray
+    """int64[n]"""
+    starts: np.ndarray
+    """int64[users + 1]"""
+
+    def last(self, users: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(items, weights, lengths) of the last `length` interactions of each user, end to end, oldest first."""
+        stops = self.starts[users + 1]
+        lengths = np.minimum(stops - self.starts[users], length)
+        offsets = np.cumsum(lengths) - lengths
+        positions = np.arange(lengths.sum()) + np.repeat(stops - lengths - offsets, lengths)
+        return self.items[positions], self.weights[positions], lengths
+
+
+def histories(interactions: pa.Table, users: int) -> Histories:
+    """The interactions of a table, as prepared, that are to be known; interactions of weight 0 say nothing."""
+    user, item, weight, when = (
+        interactions.column(name).to_numpy() for name in ("user_index", "item_index", "weight", "time")
+    )
+    order = np.lexsort((weight, item, when, user))
+    order = order[weight[order] > 0]
+    starts = np.searchsorted(user[order], np.arange(users + 1))
+    return Histories(item[order].astype(np.int64), weight[order], when[order], starts.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some windows as tensors. P = history length + TARGETS positions a window, E examples in all."""
+
+    items: torch.Tensor
+    """int64[windows, P]: item_index; 0 where there is none"""
+    weights: torch.Tensor
+    """float32[windows, P]: event weight; 0 where there is none"""
+    distances: torch.Tensor
+    """int64[TARGETS, P]: of each position from the end of each target's history, 1 the nearest; 0: not in it"""
+    is_known: torch.Tensor
+    """bool[windows, TARGETS, P]: the position is in the history of the target and is another item than it"""
+    is_example: torch.Tensor
+    """bool[windows, TARGETS]; E of them are True"""
+    users: torch.Tensor
+    """int64[E]: user_index"""
+    targets: torch.Tensor
+    """int64[E]: item_index"""
+
+
+class Windows:
+    """All windows of the train split. An example is the first meeting of a user with an item."""
+
+    def __init__(self, known: Histories, *, history_length: int, cut: Cut) -> None:
+        self._known, self._length = known, history_length
+        users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
+        self._is_first = _is_first_meeting(users, known.items)
+        begins = np.zeros(len(users), dtype=bool)
+        begins[known.starts[:-1][np.diff(known.starts) > 0]] = True
+        if cut == "day" and len(users):
+            begins[1:] |= np.diff(known.times // SECONDS_PER_DAY) != 0
+        self._distances = _distances(history_length, cut)
+        bounds = np.append(np.flatnonzero(begins), len(users))
+        runs = np.diff(bounds)
+        windows = -(-runs // TARGETS)  # per run, rounded up
+        first = np.repeat(bounds[:-1], windows)
+        part = np.arange(windows.sum()) - np.repeat(np.cumsum(windows) - windows, windows)
+        start = first + part * TARGETS
+        stop = np.minimum(start + TARGETS, np.repeat(bounds[1:], windows))
+        examples = np.concatenate([[0], np.cumsum(self._is_first)])
+        useful = examples[stop] > examples[start]
+        self._start, self._stop, self._users = start[useful], stop[useful], users[start[useful]]
+        self._base = first[useful] if cut == "day" else self._start
+        self._examples = (examples[stop] - examples[start])[useful]
+        self.examples = int(self._is_first.sum())
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def batches(self, rng: np.random.Generator, *, batch_size: int, limit: int) -> Iterator[Batch]:
+        """The windows in random order, in batches of about `batch_size` examples, until `limit` examples are over.
+
+        With `limit` 0, all of them.
+        """
+        order = rng.permutation(len(self))
+        total = np.cumsum(self._examples[order])
+        wanted = min(limit, self.examples) if limit else self.examples
+        order = order[: np.searchsorted(total, wanted) + 1]
+        for part in np.array_split(order, self.steps(batch_size=batch_size, limit=limit)):
+            if len(part):
+                yield self._batch(part)
+
+    def steps(self, *, batch_size: int, limit: int) -> int:
+        """Batches of one epoch at most; fewer only when there are fewer windows."""
+        return max(1, -(-(min(limit, self.examples) if limit else self.examples) // batch_size))
+
+    def _batch(self, windows: np.ndarray) -> Batch:
+        known, length = self._known, self._length
+        start, base = self._start[windows], self._base[windows]
+        before = base[:, None] + np.arange(-length, 0)
+        targets = start[:, None] + np.arange(TARGETS)
+        is_target = targets < self._stop[windows][:, None]
+        positions = np.concatenate([before, targets], axis=1)  # [windows, P]
+        is_there = np.concatenate([before >= known.starts[self._users[windows]][:, None], is_target], axis=1)
+        positions = np.where(is_there, positions, 0)
+        items = np.where(is_there, known.items[positions], 0)
+        # The target itself never speaks for itself, also where the user met it before.
+        is_known = (items[:, None, :] != items[:, length:, None]) & is_there[:, None, :] & (self._distances > 0)
+        is_example = is_target & self._is_first[positions[:, length:]]
+        rows, columns = np.nonzero(is_example)
+        return Batch(
+            items=torch.from_numpy(items),
+            weights=torch.from_numpy(np.where(is_there, known.weights[positions], np.float32(0.0))),
+            distances=torch.from_numpy(self._distances),
+            is_known=torch.from_numpy(is_known),
+            is_example=torch.from_numpy(is_example),
+            users=torch.from_numpy(self._users[windows][rows]),
+            targets=torch.from_numpy(items[rows, length + columns]),
+        )
+
+
+def _distances(length: int, cut: Cut) -> np.ndarray:
+    """int64[TARGETS, P]: the same for all windows, since each has its targets in the same place."""
+    ends = np.full(TARGETS, length) if cut == "day" else length + np.arange(TARGETS)
+    distances = ends[:, None] - np.arange(length + TARGETS)
+    return np.where((distances >= 1) & (distances <= length), distances, 0)
+
+
+def _is_first_meeting(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """bool[n]: no earlier position has the same user and item."""
+    first = np.zeros(len(users), dtype=bool)
+    if len(users):
+        first[np.unique(users.astype(np.int64) * (int(items.max()) + 1) + items, return_index=True)[1]] = True
+    return first

@@ -1,0 +1,177 @@
+"""The fallbacks: popular and trending items, overall and per segment, and the nearest items of every item."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+
+from jobs import datasets, index, vectors
+from jobs.datasets import Dataset, Draft
+from jobs.progress import Report
+from schemas.config import Config, Lists, Retrieve
+from schemas.tables import LISTS
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+DAY_SECONDS = 86_400
+UNITS = 1 << 30
+"""Weights are summed as whole numbers of 2^-30: sums of those do not depend on the order of the additions."""
+
+BATCH_ITEMS = 2048
+SAMPLE_ITEMS = 256
+
+
+def run(config: Config, day: str, spark: SparkSession) -> Report:
+    """Write `lists`: lists.parquet, neighbours.npy and neighbour_scores.npy, all in dense indexes.
+
+    Everything that happened up to the end of the day counts, held out or not: these lists are served, not judged.
+    """
+    started = time.monotonic()
+    prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    candidates = datasets.open_dataset(config.paths.workspace, day, "candidates")
+    with datasets.step(
+        config.paths.workspace,
+        day,
+        "lists",
+        inputs=[prepared, candidates],
+        settings=[config.lists, config.retrieve],
+    ) as draft:
+        if draft.complete is not None:
+            return Report(step="lists", day=day, skipped=True, rows=draft.complete.rows)
+        dense_of = index.inverse(np.load(candidates.part("order.npy")))
+        ranked = _ranked(spark, config.lists, prepared, datasets.end_of(day)).toArrow()
+        lists = _as_lists(ranked, dense_of)
+        pa.parquet.write_table(lists, draft.path / "lists.parquet")
+        draft.rows |= {"lists": len(lists), "neighbours": len(dense_of)}
+        _write_neighbours(spark, config.lists, config.retrieve, candidates, draft)
+    return Report(step="lists", day=day, rows=draft.rows, seconds=time.monotonic() - started)
+
+
+def _ranked(spark: SparkSession, config: Lists, prepared: Dataset, end: int) -> DataFrame:
+    """(kind, segment, place, item_index, units): the first `length` items of each list, ties by item_index."""
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    users = spark.read.parquet(str(prepared.part("users"))).select("user_index", "segment")
+    large = users.where("segment != ''").groupBy("segment").count().where(F.col("count") >= config.min_segment_users)
+    members = users.join(large.select("segment"), "segment")
+    half_lives = {"popular": config.popular_half_life_days, "trending": config.trending_half_life_days}
+    by_segment = (
+        spark.read.parquet(str(prepared.part("interactions")))
+        .join(members, "user_index", "left")
+        .groupBy("segment", "item_index")
+        .agg(*(F.sum(_decayed(half_life, end)).alias(kind) for kind, half_life in half_lives.items()))
+    )
+    # The users of no (large enough) segment are in the null segment here; everybody is the sum of all.
+    overall = by_segment.groupBy("item_index").agg(*(F.sum(kind).alias(kind) for kind in half_lives))
+    sums = by_segment.where("segment is not null").unionByName(overall.withColumn("segment", F.lit("")))
+    ordered = Window.partitionBy("kind", "segment").orderBy(F.desc("units"), "item_index")
+    return (
+        sums.unpivot(["segment", "item_index"], list(half_lives), "kind", "units")
+        .where("units > 0")
+        .withColumn("place", F.row_number().over(ordered))
+        .where(F.col("place") <= config.length)
+    )
+
+
+def _decayed(half_life_days: float, end: int) -> Column:
+    """The weight of an interaction at the end of the day, in units; it halves with every half life."""
+    from pyspark.sql import functions as F
+
+    age = F.greatest(F.lit(0), F.lit(end) - F.col("time")) / (half_life_days * DAY_SECONDS)
+    return F.round(F.col("weight").cast("double") * F.pow(F.lit(0.5), age) * UNITS).cast("bigint")
+
+
+def _as_lists(ranked: pa.Table, dense_of: np.ndarray) -> pa.Table:
+    """One row per list, sorted by kind and segment. The two lists of everybody are there even when nobody came yet."""
+    ranked = ranked.sort_by([("kind", "ascending"), ("segment", "ascending"), ("place", "ascending")])
+    items = dense_of[ranked["item_index"].to_numpy()]
+    scores = (ranked["units"].to_numpy() / UNITS).astype(np.float32)
+    starts = np.flatnonzero(ranked["place"].to_numpy() == 1)
+    names = [(ranked["kind"][int(i)].as_py(), ranked["segment"][int(i)].as_py()) for i in starts]
+    slices = dict(zip(names, np.split(np.arange(len(ranked)), starts[1:]), strict=True)) if names else {}
+    nothing = np.empty(0, dtype=np.int64)
+    rows = sorted(({("popular", ""): nothing, ("trending", ""): nothing} | slices).items())
+    return pa.Table.from_pylist(
+        [
+            {"kind": kind, "segment": segment, "items": items[places], "scores": scores[places]}
+            for (kind, segment), places in rows
+        ],
+        schema=LISTS,
+    )
+
+
+def _write_neighbours(
+    spark: SparkSession, config: Lists, retrieve: Retrieve, candidates: Dataset, draft: Draft
+) -> None:
+    """neighbours.npy and neighbour_scores.npy: the items of largest cosine to each item, itself left out."""
+    folder = draft.path / ".index"
+    folder.mkdir()
+    dense = np.load(candidates.part("vectors.npy"), mmap_mode="r")
+    items = len(dense)
+    exact = candidates.extra("kind") == "exact"
+    clusters = index.Clusters(np.load(candidates.part("list_of.npy")), np.load(candidates.part("centres.npy")))
+    index.build(folder, vectors.unit(dense), np.arange(items, dtype=np.int32), clusters, exact=exact)
+    token = index.token_of(folder)
+    probes = _probes(index.open_index(str(folder), token), config.neighbours, retrieve)
+    search = functools.partial(_search_batches, folder=str(folder), token=token, k=config.neighbours, probes=probes)
+    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    found = spark.range(0, items, 1, tasks).mapInArrow(search, "item int, items array<int>, scores array<float>")
+    found.write.parquet(str(folder / "neighbours"))
+    _save_padded(draft.path, folder / "neighbours", items, config.neighbours)
+    shutil.rmtree(folder)
+
+
+def _probes(item_index: index.ItemIndex, k: int, retrieve: Retrieve) -> int:
+    if item_index.ivf is None or retrieve.probes:
+        return retrieve.probes
+    sample = np.unique(np.linspace(0, len(item_index.vectors) - 1, SAMPLE_ITEMS).astype(np.int32))
+    return index.calibrate(item_index, item_index.vectors[sample], _itself(sample), k, retrieve.min_recall)
+
+
+def _search_batches(
+    batches: Iterable[pa.RecordBatch], *, folder: str, token: str, k: int, probes: int
+) -> Iterator[pa.RecordBatch]:
+    item_index = index.open_index(folder, token)
+    for batch in batches:
+        for start in range(0, batch.num_rows, BATCH_ITEMS):
+            items = batch.column("id").slice(start, BATCH_ITEMS).to_numpy().astype(np.int32)
+            found = index.search(item_index, item_index.vectors[items], _itself(items), k, probes=probes)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    pa.array(items),
+                    pa.ListArray.from_arrays(found.offsets, found.items),
+                    pa.ListArray.from_arrays(found.offsets, found.scores),
+                ],
+                names=["item", "items", "scores"],
+            )
+
+
+def _itself(items: np.ndarray) -> index.Ragged:
+    return index.Ragged(np.arange(len(items) + 1, dtype=np.int64), items)
+
+
+def _save_padded(folder: Path, found: Path, items: int, k: int) -> None:
+    """The two arrays, row = dense index; -1 and 0 fill the end of a row that has fewer than k."""
+    shape = (items, k)
+    neighbours = np.lib.format.open_memmap(folder / "neighbours.npy", mode="w+", dtype=np.int32, shape=shape)
+    scores = np.lib.format.open_memmap(folder / "neighbour_scores.npy", mode="w+", dtype=np.float32, shape=shape)
+    neighbours[:] = -1
+    for batch in pa.dataset.dataset(found, format="parquet").to_batches():
+        lengths = np.diff(batch.column("items").offsets.to_numpy())
+        row = np.repeat(batch.column("item").to_numpy(), lengths)
+        column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        neighbours[row, column] = batch.column("items").flatten().to_numpy()
+        scores[row, column] = batch.column("scores").flatten().to_numpy()
+    neighbours.flush()
+    scores.flush()

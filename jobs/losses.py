@@ -1,0 +1,57 @@
+"""The training loss: softmax over one positive and a set of negatives that all examples of a batch share.
+
+Negatives are drawn uniformly from the catalogue. With uniform draws the correction for how they were drawn (logQ) is
+one constant, and so the model learns the whole of an item's probability, popularity included, which is what the
+recall of a candidate list asks for.
+
+Source: Bengio, Senecal 2008, Adaptive importance sampling to accelerate training of a neural probabilistic language
+model; Wu et al. 2022, On the effectiveness of sampled softmax loss for item recommendation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def sampled_softmax(
+    users: torch.Tensor,
+    positives: torch.Tensor,
+    negatives: torch.Tensor,
+    same: tuple[torch.Tensor, torch.Tensor],
+    *,
+    temperature: float,
+    catalogue: int,
+) -> torch.Tensor:
+    """Mean cross-entropy of each user's positive item against the shared negatives; a scalar.
+
+    Args:
+        users: [batch, d]
+        positives: [batch, d], the item each user took.
+        negatives: [n, d], shared by the batch.
+        same: (rows, columns) of the pairs in [batch, n] where the negative is the row's own positive: they do not count.
+        temperature: divides the dot products.
+        catalogue: items that the negatives were drawn from; each negative stands for catalogue / n of them.
+    """
+    scaled = users / temperature
+    positive = (scaled * positives).sum(dim=1)  # [batch]
+    # [batch, n] is the largest array of a step: one product, one write in place, one reduction.
+    negative = (scaled @ negatives.T).index_put_(same, users.new_tensor(-math.inf))
+    others = torch.logsumexp(negative, dim=1) + math.log(max(catalogue - 1, 1) / len(negatives))
+    return torch.nn.functional.softplus(others - positive).mean()
+
+
+def same_items(positives: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(rows, columns), int64 each: the pairs of equal items, found without comparing all pairs.
+
+    Args:
+        positives: int64[batch]
+        negatives: int64[n]
+    """
+    ordered, column = negatives.sort(stable=True)
+    first = torch.searchsorted(ordered, positives)
+    counts = torch.searchsorted(ordered, positives, right=True) - first
+    rows = torch.repeat_interleave(torch.arange(len(positives), device=positives.device), counts)
+    offsets = torch.arange(len(rows), device=positives.device) - (counts.cumsum(0) - counts)[rows]
+    return rows, column[first[rows] + offsets]

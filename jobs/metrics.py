@@ -1,0 +1,57 @@
+"""Measures of ranked lists against what users went on to do. Plain functions of arrays; a perfect score is 1.0.
+
+`lists` is int[users, width]: item indexes, best first, -1 from the end of a list on, no item twice in a row.
+`relevant` is bool[users, width]: whether the item at that place is one the user went on to. `wanted` is int[users]: how
+many such items there are, in the list or not, each of them at least 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mark_relevant(lists: np.ndarray, user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
+    """bool[users, width]: whether each place of `lists` holds one of its row's wanted items.
+
+    Args:
+        user, item: int[pairs] each: row of `lists` and wanted item.
+        items: size of the catalogue.
+    """
+    rows = np.arange(len(lists), dtype=np.int64)[:, None]
+    wanted = user.astype(np.int64) * items + item
+    return np.isin(rows * items + lists, wanted) & (lists >= 0)
+
+
+def recall_at(k: int, relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """float64[users]: the share of the wanted items among the first k, of at most k that could be there.
+
+    Source: Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018, section 4.2.
+    """
+    return relevant[:, :k].sum(axis=1) / np.minimum(wanted, k)
+
+
+def ndcg_at(k: int, relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """float64[users]: discounted gain of the first k, as a share of what the best order of all items would gain.
+
+    A wanted item at place p (from 1) gains 1 / log2(p + 1).
+    Source: Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR techniques", 2002, with gains 0 and 1.
+    """
+    gains = 1.0 / np.log2(np.arange(2, k + 2))  # [k]
+    width = min(k, relevant.shape[1])
+    best = np.cumsum(gains)[np.minimum(wanted, k) - 1]  # [users]
+    return relevant[:, :width] @ gains[:width] / best
+
+
+def coverage(seen: np.ndarray) -> float:
+    """The share of the catalogue that is in at least one list; `seen` is bool[items], filled by `mark_seen`.
+
+    Source: Herlocker et al., "Evaluating collaborative filtering recommender systems", 2004, section 3.2 (catalogue
+    coverage).
+    """
+    return float(seen.mean()) if len(seen) else 0.0
+
+
+def mark_seen(seen: np.ndarray, lists: np.ndarray, k: int) -> None:
+    """Set `seen` for every item among the first k of a list."""
+    first = lists[:, :k]
+    seen[first[first >= 0]] = True

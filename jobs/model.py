@@ -1,0 +1,64 @@
+"""A trained model on disk: towers.safetensors holds the weights, model.json all else that rebuilds the towers."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from jobs.checkpoint import Epoch
+from jobs.errors import DatasetDamagedError
+from jobs.towers import Architecture, TwoTowers, load_weights
+
+WEIGHTS, CARD = "towers.safetensors", "model.json"
+FORMAT = 1
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """model.json"""
+
+    format: int
+    architecture: Architecture
+    temperature: float
+    best_epoch: int
+    curve: list[Epoch]
+    space_id: str
+    """First 16 hex digits of the SHA-256 of the weights: vectors of two spaces are never mixed."""
+
+
+def save(folder: Path, towers: TwoTowers, *, temperature: float, best_epoch: int, curve: list[Epoch]) -> Model:
+    """Write both files into `folder`."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in towers.state_dict().items()}, folder / WEIGHTS)
+    model = Model(
+        format=FORMAT,
+        architecture=towers.architecture,
+        temperature=temperature,
+        best_epoch=best_epoch,
+        curve=curve,
+        space_id=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16],
+    )
+    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
+    return model
+
+
+def load(folder: Path) -> tuple[TwoTowers, Model]:
+    """The towers in evaluation mode, and what model.json says.
+
+    Raises:
+        DatasetDamagedError: a file is missing, torn, or does not fit the other.
+    """
+    hint = f"remove {folder} and run again: shortlist train"
+    try:
+        model = msgspec.json.decode((folder / CARD).read_bytes(), type=Model)
+        weights = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, msgspec.MsgspecError) as error:
+        raise DatasetDamagedError(f"the model in {folder} cannot be read: {error}", hint=hint) from error
+    if model.format != FORMAT:
+        raise DatasetDamagedError(f"{folder} has format {model.format}, this release reads {FORMAT}", hint=hint)
+    try:
+        return load_weights(model.architecture, weights), model
+    except RuntimeError as error:
+        raise DatasetDamagedError(f"the weights in {folder} do not fit its {CARD}: {error}", hint=hint) from error

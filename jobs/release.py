@@ -1,0 +1,80 @@
+"""The last steps of a night: gate, cutover and retire, for the version that `build` made."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from pathlib import Path
+
+from jobs.datasets import open_dataset
+from jobs.progress import Report
+from prediction_store import gates, history, retention
+from schemas.config import Config
+
+
+def version_of(config: Config, day: str) -> str:
+    """The name of the version that `build` made of a day.
+
+    Raises:
+        MissingDatasetError: it has not.
+    """
+    return str(open_dataset(config.paths.workspace, day, "version").extra("version"))
+
+
+def gate(config: Config, day: str, now: float) -> Report:
+    """Judge the day's version against the current one.
+
+    Raises:
+        GateRefusedError: a gate says no. The version stays on disk and is not current.
+    """
+    started = time.monotonic()
+    name = version_of(config, day)
+    report = gates.run_gates(
+        Path(config.paths.store), name, config.gates, candidates=config.retrieve.candidates, now=now
+    )
+    gates.require_passed(report)
+    details = {"version": name, "gates": len(report.gates), "against": report.against or "none"}
+    return Report(step="gate", day=day, seconds=time.monotonic() - started, details=details)
+
+
+def cutover(config: Config, day: str, now: float) -> Report:
+    """Make the day's version current, if its gates have passed. Nothing happens when it is current already.
+
+    Raises:
+        GateRefusedError: its gates have not passed, or have not been run.
+    """
+    started = time.monotonic()
+    name = version_of(config, day)
+    before = history.current_or_none(Path(config.paths.store))
+    record = history.cutover(Path(config.paths.store), name, who=whoami(), why=f"nightly run of {day}", now=now)
+    return Report(
+        step="cutover",
+        day=day,
+        skipped=before is not None and before.number == record.number,
+        seconds=time.monotonic() - started,
+        details={"version": name, "history": record.number},
+    )
+
+
+def retire(config: Config, day: str, now: float) -> Report:
+    """Remove the versions that nothing needs any more."""
+    started = time.monotonic()
+    report = retention.retire(
+        Path(config.paths.store),
+        keep=config.store.keep_versions,
+        grace_seconds=config.store.grace_hours * 3600,
+        now=now,
+    )
+    details = {"removed": len(report.removed), "kept": len(report.kept)}
+    return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)
+
+
+def whoami() -> str:
+    """user@host, for the history; a container's user may have no name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,107 @@
+"""Vectors on their way between Arrow and numpy, and a form of them in which dot products are exact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+
+from jobs.errors import BadVectorsError, DatasetDamagedError
+
+LARGEST = 1e15
+"""Components beyond this are refused like infinity: with 1,024 of them a dot product would leave float32."""
+
+Allocate = Callable[[tuple[int, int]], np.ndarray]
+
+GRID_BITS = 21
+"""2 x 21 bits for a product and 10 for a sum of up to 1,024 of them: 52, which float64 adds without rounding."""
+
+
+def matrix(lists: pa.ListArray | pa.ChunkedArray, dimensions: int) -> np.ndarray:
+    """float32[len(lists), dimensions] of a column of equally long lists.
+
+    Raises:
+        BadVectorsError: a list is null or has another length.
+    """
+    if isinstance(lists, pa.ChunkedArray):
+        lists = lists.combine_chunks()
+    values = lists.flatten()
+    lengths = np.diff(lists.offsets.to_numpy())
+    if lists.null_count or values.null_count or (lengths != dimensions).any():
+        raise BadVectorsError(f"an embedding is missing or does not have {dimensions} numbers")
+    return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(lists), dimensions)
+
+
+def gather(folder: Path, what: str, rows: int, allocate: Allocate | None = None) -> np.ndarray:
+    """float32[rows, d]: the vectors of a part of `embeddings`, row = `<what>_index`; read batch by batch.
+
+    Args:
+        what: "item" or "user".
+        allocate: makes the float32 array of a shape; in memory unless given.
+
+    Raises:
+        DatasetDamagedError: not each row has exactly one vector.
+        BadVectorsError: a vector is NaN, infinite or of another length than the first.
+    """
+    vectors = None
+    seen = np.zeros(rows, dtype=np.int64)
+    for batch in pa.dataset.dataset(folder, format="parquet").to_batches(columns=[f"{what}_index", "vector"]):
+        if batch.num_rows == 0:
+            continue
+        if vectors is None:
+            vectors = (allocate or _in_memory)((rows, len(batch.column("vector")[0])))
+        indexes = batch.column(f"{what}_index").to_numpy()
+        found = matrix(batch.column("vector"), vectors.shape[1])
+        refuse_bad(found, indexes, what)
+        if not 0 <= indexes.min() <= indexes.max() < rows:
+            raise DatasetDamagedError(f"{folder}: {what}_index {indexes.min()} to {indexes.max()}; there are {rows}")
+        np.add.at(seen, indexes, 1)
+        vectors[indexes] = found
+    if vectors is None or (seen != 1).any():
+        wrong = np.flatnonzero(seen != 1)
+        raise DatasetDamagedError(
+            f"{folder}: {len(wrong)} of {rows} {what}s have no vector or several, the first {what}_index {wrong[:1]}",
+            hint="run again: shortlist embed",
+        )
+    return vectors
+
+
+def refuse_bad(vectors: np.ndarray, indexes: np.ndarray, what: str) -> None:
+    """Raise BadVectorsError when a vector holds NaN or infinity. FAISS would never return such an item."""
+    with np.errstate(invalid="ignore"):
+        bad = ~(np.abs(vectors) <= LARGEST).all(axis=1)
+    if bad.any():
+        raise bad_vectors(int(bad.sum()), what, int(indexes[np.argmax(bad)]))
+
+
+def bad_vectors(count: int, what: str, index: int) -> BadVectorsError:
+    """The error for `count` unusable vectors, the first of which is `index`."""
+    return BadVectorsError(
+        f"{count} {what} embeddings hold NaN or infinity, the first of {what}_index {index}",
+        hint="train again with a lower train.learning_rate, then embed",
+    )
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """The rows at length 1; a row of zeros stays as it is."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def on_grid(vectors: np.ndarray) -> np.ndarray:
+    """The rows rounded to 21 bits below the power of two over their largest component.
+
+    The dot product of two such rows, computed in float64, is exact: it does not depend on the order of the additions,
+    so neither on the batch a row is in, nor on threads, nor on the BLAS. A component moves by at most 2^-22 of that
+    power of two.
+    """
+    _, exponents = np.frexp(np.abs(vectors).max(axis=1, initial=0.0, keepdims=True))
+    shift = GRID_BITS - exponents
+    return np.ldexp(np.rint(np.ldexp(vectors, shift)), -shift)
+
+
+def _in_memory(shape: tuple[int, int]) -> np.ndarray:
+    return np.empty(shape, dtype=np.float32)

@@ -1,0 +1,273 @@
+"""A version is built, and read back through the store's reader: what is in the datasets is what is served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+import pytest
+
+from jobs import build, datasets, evaluate, lists, retrieve
+from prediction_store.errors import ShardConflictError
+from prediction_store.reader import Version
+from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
+from schemas import config as settings
+from schemas.config import Config, Lists, Paths, Retrieve
+from schemas.record import encode_record, record_seed
+
+NOW = 1_772_500_000.0
+
+
+def configure(folder: Path, store: str = "store") -> Config:
+    return Config(
+        paths=Paths(workspace=str(folder / "work"), store=str(folder / store)),
+        retrieve=Retrieve(candidates=20),
+        lists=Lists(length=10, neighbours=5, min_segment_users=13),
+        store=settings.Store(shards=3),
+    )
+
+
+@pytest.fixture(scope="module")
+def world(make_world: Callable[..., Any]) -> Any:
+    return make_world()
+
+
+@pytest.fixture(scope="module")
+def journey(spark: Any, world: Any, world_day: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that `build` reads, and a version that it built."""
+    folder = tmp_path_factory.mktemp("build")
+    config = configure(folder)
+    world.write(config.paths.workspace)
+    retrieve.run(config, world_day, spark)
+    lists.run(config, world_day, spark)
+    evaluate.run(config, world_day)
+    report = build.run(config, world_day, spark, NOW)
+    assert (report.skipped, report.rows) == (False, {"users": world.users})
+    return folder
+
+
+@pytest.fixture
+def version(journey: Path, world_day: str) -> Iterator[Version]:
+    config = configure(journey)
+    name = str(datasets.open_dataset(config.paths.workspace, world_day, "version").extra("version"))
+    opened = Version.open(Path(config.paths.store), name)
+    yield opened
+    opened.close()
+
+
+def dataset(journey: Path, day: str, name: str) -> datasets.Dataset:
+    return datasets.open_dataset(configure(journey).paths.workspace, day, name)
+
+
+def versions(store: Path) -> list[str]:
+    return sorted(path.name for path in (store / "versions").iterdir()) if store.exists() else []
+
+
+def test_every_user_reads_what_was_retrieved(version: Version, journey: Path, world: Any, world_day: str) -> None:
+    rows = pa.dataset.dataset(dataset(journey, world_day, "candidates").part("users"), format="parquet").to_table()
+    assert rows.num_rows == world.users
+    for row in rows.to_pylist():
+        read = version.read(world.user_id(row["user_index"]))
+        assert read is not None
+        assert read.items.tolist() == row["items"]
+        step = (max(row["scores"]) - min(row["scores"])) / 4095
+        np.testing.assert_allclose(read.scores, row["scores"], atol=step)
+        assert (read.user_row, read.made_at) == (row["user_index"], datasets.end_of(world_day))
+        np.testing.assert_array_equal(version.user_vector(read.user_row), world.user_vectors[row["user_index"]])
+    assert version.read("nobody") is None
+
+
+def test_the_catalogue_is_in_dense_order(version: Version, journey: Path, world: Any, world_day: str) -> None:
+    order = np.load(dataset(journey, world_day, "candidates").part("order.npy"))
+    np.testing.assert_array_equal(version.item_vectors, world.item_vectors[order])
+    everything = np.arange(world.items)
+    assert version.item_ids(everything) == [world.item_id(int(item)) for item in order]
+    assert [version.item_index(world.item_id(int(item))) for item in order] == everything.tolist()
+    assert version.column("title").texts(everything) == [f"Thing {item}" for item in order]
+    assert version.column("category").texts(everything) == [f"kind {item % 3}" for item in order]
+    brands = [f"brand {item % 2}" if item % 5 else "" for item in order]
+    assert version.column("brand").texts(everything) == brands
+    np.testing.assert_array_equal(version.column("price"), [np.nan if item % 7 == 0 else item for item in order])
+    end = datasets.end_of(world_day)
+    released = [np.nan if item % 4 == 0 else end - 86_400 * item for item in order]
+    np.testing.assert_array_equal(version.column("released"), released)
+    np.testing.assert_array_equal(version.column("in_stock"), [item % 10 != 0 for item in order])
+    counts = np.bincount([event[1] for event in world.events if event[5] == 0], minlength=world.items)
+    np.testing.assert_allclose(version.column("popularity"), counts[order] / counts.max(), rtol=1e-6)
+
+
+def test_the_fallbacks_and_the_ranker_are_in_the_version(version: Version, journey: Path, world_day: str) -> None:
+    made = dataset(journey, world_day, "lists")
+    for row in pyarrow.parquet.read_table(made.part("lists.parquet")).to_pylist():
+        ranked = getattr(version, row["kind"])(row["segment"])
+        assert ranked.items.tolist() == row["items"]
+        assert ranked.scores.tolist() == row["scores"]
+    assert version.popular("no such segment").items.tolist() == version.popular().items.tolist()
+    neighbours = np.load(made.part("neighbours.npy"))
+    assert version.neighbours(7).items.tolist() == neighbours[7].tolist()
+    assert version.ranker.space_id == version.manifest.space_id == "0123456789abcdef"
+
+
+def test_the_manifest_says_when_and_from_what(version: Version, journey: Path, world: Any, world_day: str) -> None:
+    manifest = version.manifest
+    assert manifest.made_at == datasets.end_of(world_day)
+    assert manifest.expires_at == manifest.made_at + 168 * 3600
+    assert manifest.inputs.keys() == set(build.INPUTS)
+    assert (manifest.counts.users, manifest.counts.items, manifest.shards) == (world.users, world.items, 3)
+    report = configure(journey).paths.store + f"/versions/{version.name}/evaluation/report.json"
+    assert Path(report).read_bytes() == dataset(journey, world_day, "evaluation").part("report.json").read_bytes()
+
+
+def test_the_same_inputs_are_not_built_again(journey: Path, world_day: str) -> None:
+    config = configure(journey)
+    before = versions(journey / "store")
+    report = build.run(config, world_day, None, NOW + 1000)  # type: ignore[arg-type]
+    assert (report.skipped, report.details) == (True, {"version": before[0]})
+    assert versions(journey / "store") == before
+
+
+def test_where_and_how_fast_does_not_change_the_config_digest(journey: Path) -> None:
+    config = configure(journey)
+    elsewhere = msgspec.structs.replace(config, paths=Paths(store="/x"), spark=settings.Spark(master="local[8]"))
+    other = msgspec.structs.replace(config, retrieve=Retrieve(candidates=21))
+    assert build.config_digest(config) == build.config_digest(elsewhere) != build.config_digest(other)
+
+
+def test_another_partitioning_gives_the_same_bytes(spark: Any, journey: Path, world_day: str) -> None:
+    """Built into another store, from candidate files that are cut and ordered otherwise."""
+    config = configure(journey, "other-store")
+    folder = dataset(journey, world_day, "candidates").part("users")
+    table = pa.dataset.dataset(folder, format="parquet").to_table()
+    originals = {path: path.read_bytes() for path in folder.glob("*.parquet")}
+    for path in originals:
+        path.unlink()
+    turned = table.take(np.random.default_rng(0).permutation(len(table)))
+    for number, start in enumerate(range(0, len(turned), 7)):
+        pyarrow.parquet.write_table(turned.slice(start, 7), folder / f"part-{number}.parquet")
+    try:
+        build.run(config, world_day, spark, NOW + 5)
+    finally:
+        for path in folder.glob("*.parquet"):
+            path.unlink()
+        for path, data in originals.items():
+            path.write_bytes(data)
+    (here,), (there,) = (versions(journey / store) for store in ("other-store", "store"))
+    for number in range(3):
+        shard = f"versions/{{}}/candidates/shard-{number:04d}.mdb"
+        first, second = journey / "store" / shard.format(there), journey / "other-store" / shard.format(here)
+        assert first.read_bytes() == second.read_bytes()
+    # The workspace names the version in the store that was built last; the first store still has its own.
+    report = build.run(configure(journey), world_day, None, NOW)  # type: ignore[arg-type]
+    assert report.details == {"version": there}
+
+
+def test_a_retired_version_is_built_again(spark: Any, journey: Path, world_day: str) -> None:
+    config = configure(journey, "third-store")
+    (first,) = [build.run(config, world_day, spark, NOW).details["version"]]
+    retired = journey / "third-store" / "versions" / first
+    for folder, _, _ in os.walk(retired):
+        Path(folder).chmod(0o755)
+    retired.rename(journey / "retired")
+    again = build.run(config, world_day, spark, NOW + 60)
+    assert not again.skipped
+    assert versions(journey / "third-store") == [again.details["version"]]
+
+
+def test_shards_into_which_no_user_falls_are_there_and_empty(spark: Any, journey: Path, world_day: str) -> None:
+    few = configure(journey, "many-shards")
+    config = msgspec.structs.replace(few, store=settings.Store(shards=64))
+    name = str(build.run(config, world_day, spark, NOW).details["version"])
+    assert len(list((journey / "many-shards" / "versions" / name / "candidates").iterdir())) == 64
+    opened = Version.open(journey / "many-shards", name)
+    assert opened.read("user-0007") is not None
+    opened.close()
+
+
+def test_a_build_that_dies_leaves_nothing_to_be_seen(
+    spark: Any, journey: Path, world_day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(journey, "fourth-store")
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VersionDraft, "seal", die)
+        with pytest.raises(KeyboardInterrupt):
+            build.run(config, world_day, spark, NOW)
+    assert versions(journey / "fourth-store") == []
+    assert not (Path(config.paths.workspace) / world_day / "version").exists()
+    report = build.run(config, world_day, spark, NOW)
+    assert versions(journey / "fourth-store") == [report.details["version"]]
+
+
+def test_a_version_whose_name_was_not_written_down_is_found(journey: Path, world_day: str) -> None:
+    """Killed between the sealing and the end of the step."""
+    config = configure(journey)
+    (sealed,) = versions(journey / "store")
+    named = Path(config.paths.workspace) / world_day / "version"
+    for path in named.iterdir():
+        path.unlink()
+    named.rmdir()
+    report = build.run(config, world_day, None, NOW)  # type: ignore[arg-type]
+    assert (report.skipped, report.details) == (True, {"version": sealed})
+    digest = build.inputs_digest(
+        config,
+        {name: dataset(journey, world_day, name) for name in build.INPUTS},
+        build.default_weights("0123456789abcdef"),
+    )
+    assert find_by_inputs(journey / "store", digest) == sealed
+
+
+def shard_rows(turn: int = 0) -> list[pa.RecordBatch]:
+    """Rows of one shard, sorted by key, in batches of 2 or of 5; `turn` changes the first user's scores."""
+    keys = sorted(key for key in (f"u{number}".encode() for number in range(60)) if shard_of(key, 3) == 1)
+    rows = [
+        {
+            "user_index": number,
+            "key": key,
+            "items": np.arange(number, number + 4, dtype=np.int32).tobytes(),
+            "scores": np.array([4, 3, 2 - (turn if number == 0 else 0), 0], dtype=np.float32).tobytes(),
+            "shard": 1,
+        }
+        for number, key in enumerate(keys)
+    ]
+    return pa.Table.from_pylist(rows).to_batches(max_chunksize=5 if turn else 2)
+
+
+def plan_of(folder: Path) -> build.ShardPlan:
+    paths = tuple(str(folder / f"shard-{number:04d}.mdb") for number in range(3))
+    return build.ShardPlan(paths, 1_772_496_000, record_seed("0" * 64), 20, 100_000)
+
+
+def test_two_attempts_at_a_shard_with_the_same_records_agree(tmp_path: Path) -> None:
+    batches = shard_rows()
+    first = build.write_attempt(batches, 1, plan_of(tmp_path))
+    second = build.write_attempt(pa.Table.from_batches(batches).to_batches(max_chunksize=7), 1, plan_of(tmp_path))
+    assert first.path != second.path
+    assert (first.users, first.sha256) == (second.users, second.sha256)
+    assert [path.name for path in tmp_path.iterdir()] == ["shard-0001.mdb"]
+
+
+def test_an_attempt_that_differs_from_the_first_is_refused(tmp_path: Path) -> None:
+    build.write_attempt(shard_rows(), 1, plan_of(tmp_path))
+    kept = (tmp_path / "shard-0001.mdb").read_bytes()
+    with pytest.raises(ShardConflictError, match="differ"):
+        build.write_attempt(shard_rows(turn=1), 1, plan_of(tmp_path))
+    assert (tmp_path / "shard-0001.mdb").read_bytes() == kept
+
+
+def test_a_record_of_a_thousand_candidates_is_planned_as_one_page() -> None:
+    record = encode_record(
+        b"u", np.arange(1000), np.arange(1000, 0, -1.0), made_at=1, user_row=0, seed=0, index_bits=20
+    )
+    assert len(record) <= 4080
+    assert build._record_bytes(1000, 5000) == 4096 + 128
+    assert build._record_bytes(1000, 1 << 25) == 2 * 4096 + 128

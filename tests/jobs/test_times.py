@@ -1,0 +1,83 @@
+"""Times of every kind, read by Spark and by the search for the last day, against the slow obvious version."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import slow_prepare
+from pyspark.sql import functions, types
+
+from jobs import prepare
+from jobs.columns import seconds
+from jobs.errors import SourceError
+from jobs.source_rows import read
+from jobs.sources import locate
+from schemas.config import Config, Data, Interactions
+
+TIMES = [
+    "0", "1", "1772900000", "1772900000.999", " 1772900000 ", "1.7729e9", "99999999999", "100000000000",
+    "1772900000123", "99999999999999", "100000000000000", "-1", "+5", ".5", "5.", "1e400", "nan", "inf",
+    "0x10", "1_000", "1,000",
+    "2026-03-29T01:59:59+01:00", "2026-03-29T03:00:00+02:00",  # Berlin, the second before and after the clocks change
+    "2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00",  # the same wall clock, an hour apart
+    "2026-03-08", "2026-03-08T10:00", "2026-03-08 10:00:00", "2026-03-08T10:00:00.5Z", "2026-03-08T10:00:00,25+00:00",
+    "2026-03-08T10:00:00+0530", "2026-03-08T10:00:00-08", "2026-03-08 10:00:00 UTC", "2024-02-29", "2023-02-29",
+    "2026-13-01", "2026-03-08T24:30:00", "2026-03-08T10:60", "1969-12-31", "1970-01-01", "2026", "2026-03",
+    "08.03.2026", "T10:00", "now", "today", "epoch", "", "-", "2026-03-08T10:00:00+99:00",
+    "٣", "2026-03-08T10:00:00 Europe/Berlin",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", ["auto", "seconds", "milliseconds", "iso"])
+def test_times_as_text_are_read_as_a_person_would(spark: Any, tmp_path: Path, unit: str) -> None:
+    frame = spark.createDataFrame([(n, text) for n, text in enumerate([*TIMES, None])], "n int, text string")
+    found = (
+        frame.select("n", seconds(functions.col("text"), types.StringType(), unit, "text").alias("s"))
+        .sort("n")
+        .collect()
+    )
+    wanted = [slow_prepare.seconds(text, unit) for text in [*TIMES, None]]
+    assert dict(zip([*TIMES, None], [row["s"] for row in found], strict=True)) == dict(
+        zip([*TIMES, None], wanted, strict=True)
+    )
+    # The search for the last day reads the same times, without Spark.
+    for text, when in zip(TIMES, wanted, strict=False):
+        quoted = text.replace('"', '""')
+        (tmp_path / "in.csv").write_text(f'timestamp\n"{quoted}"\n')
+        config = a_config(Interactions(path=str(tmp_path / "in.csv"), time_unit=unit))  # type: ignore[arg-type]
+        if when is None:
+            with pytest.raises(SourceError, match="has a time in the column 'timestamp'"):
+                prepare.last_day(config)
+        elif when < 2e11:
+            date = datetime.datetime.fromtimestamp(when, datetime.UTC).date()
+            assert prepare.last_day(config) == date.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.int32(), 1772900000),
+        (pa.int64(), 1772900000999),
+        (pa.uint64(), 1772900000),
+        (pa.float64(), 1772900000.7),
+        (pa.timestamp("ns"), datetime.datetime(2026, 3, 7, 16, 13, 20)),
+        (pa.timestamp("us", "America/New_York"), datetime.datetime(2026, 3, 7, 16, 13, 20, tzinfo=datetime.UTC)),
+        (pa.large_string(), "2026-03-07T16:13:20"),
+    ],
+)
+def test_times_of_every_type_become_seconds(spark: Any, tmp_path: Path, kind: pa.DataType, value: Any) -> None:
+    pq.write_table(pa.table({"timestamp": pa.array([value, None], kind)}), tmp_path / "in.parquet")
+    found = read(spark, locate("interactions", str(tmp_path / "in.parquet")))
+    column = seconds(found.column("timestamp"), found.kind("timestamp"), "auto", "timestamp")
+    assert [row[0] for row in found.frame.select(column).collect()] == [1772900000, None]
+    config = a_config(Interactions(path=str(tmp_path / "in.parquet")))
+    assert prepare.last_day(config) == "2026-03-07"
+
+
+def a_config(interactions: Interactions) -> Config:
+    return Config(data=Data(interactions=interactions))
