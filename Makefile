@@ -49,7 +49,7 @@ format:  ## let ruff put the code in shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
 bench: install  ## the benchmarks, with machine, commit and ratios
-	@$(BIN)/python -m benchmarks.journey
+	@$(BIN)/python -m benchmarks.lookup
 
 lock: .venv/.installed  ## compile the lock files anew from setup.cfg and requirements/airflow.in
 	@requirements/lock.sh
