@@ -165,6 +165,7 @@ def write_version(root: Path, users: int) -> str:
         first = np.arange(500, dtype=np.uint32)
         popular = {"": RankedItems(first, np.linspace(1, 0, 500, dtype=np.float32))}
         draft.write_lists(popular, popular)
+        draft.write_user_facts(None, [""] * users)
         near = np.argpartition(-(vectors @ vectors.T), 50, axis=1)[:, :50].astype(np.int32)
         draft.write_neighbours(near, np.ones(near.shape, np.float32))
         draft.write_ranker(default_weights("bench"))

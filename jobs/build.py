@@ -28,6 +28,7 @@ from jobs.errors import DatasetDamagedError
 from jobs.progress import Report
 from prediction_store.columns import NewColumn
 from prediction_store.ttl import expires_at
+from prediction_store.user_facts import Consumed
 from prediction_store.writer import (
     Categories,
     ShardReport,
@@ -87,7 +88,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             return Report(step="build", day=day, skipped=True, details={"version": found})
         with VersionDraft.begin(root, digest, now) as draft:
             _write_catalogue(draft, inputs, weights)
-            _write_users(draft, inputs, named.path)
+            _write_users(draft, config, inputs, spark, named.path)
             made_at = datasets.end_of(day)
             records = _write_shards(draft, config, inputs, spark, made_at)
             manifest = draft.seal(
@@ -155,8 +156,10 @@ def _columns(items: pa.Table) -> dict[str, NewColumn]:
     }
 
 
-def _write_users(draft: VersionDraft, inputs: Mapping[str, Dataset], scratch: Path) -> None:
-    """The user vectors, through a file: they may be more than memory holds."""
+def _write_users(
+    draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], spark: SparkSession, scratch: Path
+) -> None:
+    """The user vectors, through a file: they may be more than memory holds. Then segments and consumed items."""
     path = scratch / "user_vectors.npy"
     users = inputs["prepared"].rows["users"]
     mapped = vectors.gather(
@@ -167,6 +170,29 @@ def _write_users(draft: VersionDraft, inputs: Mapping[str, Dataset], scratch: Pa
     )
     draft.write_user_vectors(mapped)
     path.unlink()
+    segments = pa.dataset.dataset(inputs["prepared"].part("users"), format="parquet").to_table(
+        columns=["user_index", "segment"]
+    )
+    consumed = _consumed(inputs, spark, users) if config.retrieve.consumed == "drop" else None
+    draft.write_user_facts(consumed, segments.sort_by("user_index")["segment"].to_pylist())
+
+
+def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) -> Consumed:
+    """What each user has consumed, in dense indexes: eight bytes a pair, and only the distinct pairs, on the driver."""
+    order = np.load(inputs["candidates"].part("order.npy"))
+    numbers = pa.table({"item_index": pa.array(order, pa.int32()), "dense": np.arange(len(order), dtype=np.int32)})
+    pairs = (
+        spark.read.parquet(str(inputs["prepared"].part("interactions")))
+        .where("consumed")
+        .select("user_index", "item_index")
+        .distinct()
+        .join(spark.createDataFrame(numbers), "item_index")
+        .select("user_index", "dense")
+        .toArrow()
+        .sort_by([("user_index", "ascending"), ("dense", "ascending")])
+    )
+    counts = np.bincount(pairs["user_index"].to_numpy(), minlength=users)
+    return Consumed(np.concatenate([[0], np.cumsum(counts)]), pairs["dense"].to_numpy().astype(np.uint32))
 
 
 def _write_shards(

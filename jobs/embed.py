@@ -91,7 +91,7 @@ def embed_users(
 
 
 @functools.lru_cache(maxsize=1)
-def load_towers(folder: str, token: str) -> TwoTowers:  # noqa: ARG001
+def load_towers(folder: str, token: str) -> TwoTowers:
     """The towers, once per Python worker and token.
 
     In double precision: how a sum is ordered depends on the rows that share a batch, and the difference, some 1e-16,
@@ -103,7 +103,7 @@ def load_towers(folder: str, token: str) -> TwoTowers:  # noqa: ARG001
 
 
 @functools.lru_cache(maxsize=1)
-def load_item_vectors(folder: str, items: int, token: str) -> torch.Tensor:  # noqa: ARG001
+def load_item_vectors(folder: str, items: int, token: str) -> torch.Tensor:
     """float64[items, d], once per Python worker and token."""
     return torch.from_numpy(vectors.gather(Path(folder), "item", items)).double()
 
@@ -116,7 +116,7 @@ def _write_items(spark: SparkSession, prepared: Dataset, trained: Dataset, folde
 
 def _user_parts(spark: SparkSession, prepared: Dataset, length: int) -> Iterator[tuple[str, DataFrame]]:
     """The users to embed with their histories, by the name of their part."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     users = spark.read.parquet(str(prepared.part("users"))).select("user_index", "features", "interactions")
     interactions = spark.read.parquet(str(prepared.part("interactions"))).filter("weight > 0")
@@ -128,7 +128,7 @@ def _user_parts(spark: SparkSession, prepared: Dataset, length: int) -> Iterator
 
 def _with_history(users: DataFrame, interactions: DataFrame, length: int) -> DataFrame:
     """Each user with the last `length` interactions, oldest first. Ties in time are ordered as in training."""
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     newest_first = F.sort_array(F.collect_list(F.struct("time", "item_index", "weight")), asc=False)
     history = F.reverse(F.slice(newest_first, 1, length)).alias("history")

@@ -30,7 +30,7 @@ def sampled_softmax(
         users: [batch, d]
         positives: [batch, d], the item each user took.
         negatives: [n, d], shared by the batch.
-        same: (rows, columns) of the pairs in [batch, n] where the negative is the row's own positive: they do not count.
+        same: (rows, columns) in [batch, n] where the negative is the row's own positive: these do not count.
         temperature: divides the dot products.
         catalogue: items that the negatives were drawn from; each negative stands for catalogue / n of them.
     """

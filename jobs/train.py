@@ -196,7 +196,7 @@ def _train_epoch(
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * group["rate"] * left
         loss = batch_loss(task, towers, batch, config, generator)
-        value = float(loss)
+        value = loss.item()
         _refuse_divergence(value, epoch, step, config)
         optimiser.zero_grad()
         loss.backward()

@@ -19,10 +19,11 @@ from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
 from prediction_store.errors import BuildError, DiskError
 from prediction_store.leftovers import sweep_drafts
-from prediction_store.lists import encode_lists
+from prediction_store.lists import encode_lists, segment_names
 from prediction_store.manifest import this_environment
 from prediction_store.shards import INDEX_VALUE, open_shard, write_shard
 from prediction_store.survey import Survey
+from prediction_store.user_facts import Consumed, nothing_consumed, write_user_facts
 from schemas.manifest import RECORD_FORMAT, Counts, FileFacts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
 from schemas.record import MAX_KEY_BYTES, RankedItems, index_bits_for, is_key, record_seed
@@ -53,6 +54,7 @@ class VersionDraft:
         self._n_items: int | None = None
         self._dimensions: int | None = None
         self._n_users: int | None = None
+        self._segments: list[str] | None = None
         self._space_id = ""
 
     @classmethod
@@ -151,6 +153,21 @@ class VersionDraft:
     def write_lists(self, popular: Mapping[str, RankedItems], trending: Mapping[str, RankedItems]) -> None:
         """Write the lists of each segment, best first; "" is everybody's. Requires: `write_items` has run."""
         self._put(layout.LISTS, encode_lists(popular, trending, self._of_items()[0]))
+        self._segments = segment_names(popular)
+
+    def write_user_facts(self, consumed: Consumed | None, segments: Sequence[str]) -> None:
+        """Write what is known of each user beside the list.
+
+        Args:
+            consumed: by user row; None: nothing, or nothing that must stay hidden.
+            segments: one per user; a segment without lists of its own counts as everybody's.
+
+        Requires: `write_user_vectors` and `write_lists` have run.
+        """
+        if self._n_users is None or self._segments is None or len(segments) != self._n_users:
+            raise BuildError(f"segments of {len(segments)} users; the user vectors and lists have to be written first")
+        known = nothing_consumed(self._n_users) if consumed is None else consumed
+        write_user_facts(self.path, known, segments, self._segments, self._of_items()[0])
 
     def write_neighbours(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
         """Write the nearest items of each item, best first: int32[n_items, k] padded with -1, float32[n_items, k].
@@ -264,8 +281,9 @@ class VersionDraft:
     def _check_complete(self, space_id: str, shards: int) -> None:
         for path in (self.path / "candidates").glob(f"{layout.ATTEMPT}*"):
             durable.remove_file(path)  # of a task that was killed, or lost the race
-        wanted = {layout.ITEM_VECTORS, layout.ITEM_INDEX, layout.USER_VECTORS, layout.LISTS, layout.NEIGHBOURS,
-                  layout.NEIGHBOUR_SCORES, layout.RANKER, layout.REPORT}  # fmt: skip
+        wanted = {layout.ITEM_VECTORS, layout.ITEM_INDEX, layout.USER_VECTORS, layout.CONSUMED_OFFSETS,
+                  layout.CONSUMED_ITEMS, layout.SEGMENTS, layout.LISTS, layout.NEIGHBOURS, layout.NEIGHBOUR_SCORES,
+                  layout.RANKER, layout.REPORT}  # fmt: skip
         wanted |= {layout.shard_file(number) for number in range(shards)}
         there = {file for file in layout.files_of(self.path) if not file.startswith(f"{layout.COLUMNS}/")}
         if there != wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import msgpack
@@ -23,6 +23,11 @@ class SegmentLists:
     def __init__(self, lists: Mapping[str, Mapping[str, RankedItems]]) -> None:
         self._lists = lists
 
+    @property
+    def segments(self) -> list[str]:
+        """The segments that have a popular list, in the order that `users/segments.npy` numbers them."""
+        return segment_names(self._lists["popular"])
+
     def has_segment(self, segment: str) -> bool:
         """True when the segment has a popular list of its own; "" is everybody."""
         return segment in self._lists["popular"]
@@ -32,6 +37,11 @@ class SegmentLists:
         of_kind = self._lists[kind]
         found = of_kind.get(segment)
         return found if found is not None else of_kind.get(EVERYBODY, _EMPTY)
+
+
+def segment_names(popular: Iterable[str]) -> list[str]:
+    """Everybody's, "", and then the segments with a popular list in byte order."""
+    return [EVERYBODY, *sorted(set(popular) - {EVERYBODY}, key=lambda name: name.encode("utf-8", "surrogatepass"))]
 
 
 def encode_lists(popular: Mapping[str, RankedItems], trending: Mapping[str, RankedItems], n_items: int) -> bytes:

@@ -27,6 +27,7 @@ from prediction_store.errors import (
 from prediction_store.lists import decode_lists
 from prediction_store.manifest import Sealed, take_lease, verify
 from prediction_store.shards import INDEX_VALUE, open_shard, shard_of
+from prediction_store.user_facts import open_user_facts
 from schemas.ranker import decode_weights
 from schemas.record import Candidates, decode_record, is_key, record_seed
 
@@ -64,6 +65,7 @@ class OpenedVersion:
             self.user_vectors = map_array(path / layout.USER_VECTORS, "<f4", (counts.users, dimensions))
             self.columns = open_columns(path, self.manifest.columns, n_items)
             self.lists = decode_lists((path / layout.LISTS).read_bytes(), n_items)
+            self.user_facts = open_user_facts(path, self.lists.segments, counts.users, n_items)
             self.neighbours = map_array(path / layout.NEIGHBOURS, "<i4", (n_items, None))
             self.neighbour_scores = map_array(path / layout.NEIGHBOUR_SCORES, "<f4", self.neighbours.shape)
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())

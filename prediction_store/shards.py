@@ -56,6 +56,8 @@ def write_shard(path: Path, records: Iterable[tuple[bytes, bytes]], *, expected_
         BuildError: a key is empty, too long, twice there or out of order; or there is far more than expected.
         DiskError: the file exists, or the file system refuses; the file is gone then.
     """
+    if any(layout.is_version_name(parent.name) for parent in path.absolute().parents):
+        raise BuildError(f"writing {path}: that version is sealed")
     if path.exists():
         raise DiskError(f"writing {path}: it exists")
     map_bytes = MIN_MAP_BYTES

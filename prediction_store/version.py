@@ -106,6 +106,14 @@ class Version:
         vector: npt.NDArray[np.float32] = self._opened.user_vectors[row]
         return vector
 
+    def consumed(self, row: int) -> npt.NDArray[np.uint32]:
+        """uint32[n]: the items a user must not be shown again, ascending, by the record's `user_row`; mapped."""
+        return self._opened.user_facts.consumed(row)
+
+    def segment_of(self, row: int) -> str:
+        """The segment of a user, by the record's `user_row`; "" when it has no lists of its own."""
+        return self._opened.user_facts.segment(row)
+
     def item_index(self, item_id: str) -> int | None:
         """The dense index of an item; None: not in the catalogue."""
         opened = self._opened

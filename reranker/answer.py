@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from prediction_store.ttl import state_of
-from reranker import fallbacks, reasons, sources
+from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
 from reranker.eligibility import eligible, hidden_items
 from reranker.pool import Pool
@@ -32,6 +32,8 @@ class Stored:
     """What the store has for the user, and how old it is."""
 
     candidates: Candidates | None
+    user_row: int | None
+    """The user's row in the version; None: not known there."""
     reason: str | None
     """Why there are no candidates."""
     age_seconds: int
@@ -52,20 +54,18 @@ def answer(
     moment = now if request.context.time is None else request.context.time
     stored = look_up(version, request.user, store, now)
     session = read_session(request.session, version, serve, moment)
-    hidden = hidden_items(request, session, version, serve)
+    hidden = hidden_items(request, session, version, serve, stored.user_row)
     wanted = serve.default_k if request.k is None else request.k
     segment = request.context.segment
+    if segment is None and stored.user_row is not None:
+        segment = version.segment_of(stored.user_row)
 
     items: list[AnsweredItem] = []
     rungs: list[str] = []
     for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
         given = SignalInputs(version, pool, session, moment)
         scores = ranker.scores(given)
-        may_show = eligible(pool.items, hidden, version)
-        if stored.candidates is not None and rung != fallbacks.PERSONAL:
-            own = sources.own_scores(version, stored.candidates, pool.items)
-            may_show &= sources.may_join(stored.candidates, own)
-        best = top(scores, may_show, wanted - len(items))
+        best = top(scores, eligible(pool.items, hidden, version), wanted - len(items))
         if best.size == 0:
             continue
         rungs.append(rung)
@@ -100,11 +100,13 @@ def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
     if candidates is not None:
         fresh = state_of(candidates.made_at, manifest.expires_at, now, store)
         if not fresh.is_expired or store.expired == "serve_stale":
-            return Stored(candidates, None, fresh.age_seconds, fresh.is_expired)
+            return Stored(candidates, candidates.user_row, None, fresh.age_seconds, fresh.is_expired)
         reason = EXPIRED_RECORD
     # What is nobody's own has no limit but the version's.
     fresh = state_of(manifest.made_at, manifest.expires_at, now, store)
-    return Stored(None, reason, fresh.age_seconds, now >= manifest.expires_at)
+    return Stored(
+        None, candidates.user_row if candidates else None, reason, fresh.age_seconds, now >= manifest.expires_at
+    )
 
 
 def _shown(

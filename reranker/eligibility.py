@@ -15,12 +15,19 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 
-def hidden_items(request: RecommendRequest, session: Session, version: Version, serve: Serve) -> Indexes:
-    """uint32[m], sorted: what this answer must not show; excluded items that the version lacks do not matter."""
+def hidden_items(
+    request: RecommendRequest, session: Session, version: Version, serve: Serve, user_row: int | None
+) -> Indexes:
+    """uint32[m], sorted: what this answer must not show; excluded items that the version lacks do not matter.
+
+    What the user has consumed is hidden on every rung, not only missing from the stored list.
+    """
     excluded = (version.item_index(item) for item in request.exclude)
     hidden = np.array([index for index in excluded if index is not None], np.uint32)
     if serve.hide_session_items:
         hidden = np.concatenate([hidden, session.items])
+    if user_row is not None:
+        hidden = np.concatenate([hidden, version.consumed(user_row)])
     hidden.sort()
     return hidden
 

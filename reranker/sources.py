@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Mask, contains
+from reranker.arrays import Float32, Indexes, contains
 from reranker.pool import Pool
 from reranker.session import Session
 from schemas.record import Candidates
@@ -27,28 +27,9 @@ def personal(version: Version, candidates: Candidates, session: Session, limit: 
     added = items[~contains(np.sort(candidates.items), items)][:limit]
     if added.size == 0:
         return pool
-    scores = own_scores(version, candidates, added)
-    allowed = may_join(candidates, scores)
-    added, scores = added[allowed], scores[allowed]
+    scores: Float32 = version.item_vectors[added] @ version.user_vector(candidates.user_row)
     order = np.argsort(-scores, kind="stable")
     return pool.extend(added[order], scores[order])
-
-
-def own_scores(version: Version, candidates: Candidates, items: Indexes) -> Float32:
-    """float32[n]: the base score the user's list would give these items; a dot product, as in the list."""
-    scores: Float32 = version.item_vectors[items] @ version.user_vector(candidates.user_row)
-    return scores
-
-
-def may_join(candidates: Candidates, scores: Float32) -> Mask:
-    """bool[n]: whether items that are not on the user's list may be shown to that user all the same, by base score.
-
-    An item that scores above the last of the list and is not on it was left out on purpose: the user has consumed it.
-    """
-    if candidates.scores.size == 0:
-        return np.ones(scores.shape, np.bool_)
-    allowed: Mask = scores < candidates.scores[-1]
-    return allowed
 
 
 def session_neighbours(version: Version, session: Session) -> tuple[Indexes, Float32]:

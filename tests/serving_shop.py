@@ -17,6 +17,7 @@ from prediction_store.columns import Categories, Texts
 from prediction_store.history import current, cutover, rollback
 from prediction_store.layout import shard_file, version_path
 from prediction_store.ttl import expires_at
+from prediction_store.user_facts import Consumed
 from prediction_store.writer import VersionDraft, shard_of, write_shard
 from reranker.signals import default_weights
 from schemas.config import Config
@@ -33,6 +34,7 @@ MADE_AT = int(time.time()) - 3600
 """An hour ago: servers read the real clock."""
 TASTES = {"u0": (1.0, 0.6, 0.3, 0.1), "u1": (0.7, 0.2, 0.1, 0.9), "ü2": (0.1, 0.2, 1.0, 0.4)}
 CONSUMED = {"u0": (), "u1": (0, 1, 32, 33, 34), "ü2": (20,)}
+SEGMENTS = {"u1": "DE"}
 
 
 def item_vectors() -> npt.NDArray[np.float32]:
@@ -95,6 +97,9 @@ class Shop:
             self._write_items(draft, ids)
             self._write_records(draft)
             draft.write_lists({segment: _ranked(_popular(segment)) for segment in ("", "DE")}, {"": _ranked([0, 1])})
+            held = [np.array(sorted(CONSUMED[user]), np.uint32) for user in self.users]
+            consumed = Consumed(np.cumsum([0, *map(len, held)], dtype=np.int64), np.concatenate(held))
+            draft.write_user_facts(consumed, [SEGMENTS.get(user, "") for user in self.users])
             draft.write_neighbours(*self._neighbours())
             draft.write_ranker(default_weights("space"))
             draft.write_report(b"{}")

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prediction_store import history
+from prediction_store.user_facts import Consumed
 from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
 from schemas.ranker import RankerWeights
 from schemas.record import RankedItems, encode_record
@@ -59,6 +60,8 @@ def write_small_version(
     columns: Mapping[str, Any] | None = None,
     popular: Mapping[str, Sequence[int]] | None = None,
     trending: Mapping[str, Sequence[int]] | None = None,
+    consumed: Mapping[str, Sequence[int]] | None = None,
+    segments: Mapping[str, str] | None = None,
     neighbours: npt.NDArray[np.int32] | None = None,
     ranker: RankerWeights | None = None,
     space_id: str = SPACE,
@@ -79,6 +82,7 @@ def write_small_version(
         columns: added to the default columns, or put in the place of one.
         popular, trending: segment to dense items. By default everybody's are all items, in order and backwards, and
             segment "DE" has popular items 3, 2 and 1.
+        consumed, segments: by user id; by default nothing and everybody's.
         neighbours: int32[n, k]; by default the next three items, with scores 0.9, 0.8 and 0.7.
         cut_over: make it current at once, gates or not.
     """
@@ -104,6 +108,12 @@ def write_small_version(
                 for segment, items in (popular or {"": everything, "DE": [i for i in (3, 2, 1) if i < n_items]}).items()
             },
             {segment: _ranked(items) for segment, items in (trending or {"": everything[::-1]}).items()},
+        )
+        held = [np.unique(np.array((consumed or {}).get(user, ()), np.uint32)) for user in lists]
+        held += [np.empty(0, np.uint32)] * (len(user_vectors) - len(held))
+        draft.write_user_facts(
+            Consumed(np.cumsum([0, *map(len, held)], dtype=np.int64), np.concatenate(held).astype(np.uint32)),
+            [(segments or {}).get(user, "") for user in lists] + [""] * (len(user_vectors) - len(lists)),
         )
         draft.write_neighbours(neighbours, near_scores.astype(np.float32))
         draft.write_ranker(ranker or RankerWeights(["base_score"], [1.0], space_id))

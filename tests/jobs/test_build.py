@@ -84,6 +84,22 @@ def test_every_user_reads_what_was_retrieved(version: Version, journey: Path, wo
     assert version.read("nobody") is None
 
 
+def test_every_user_keeps_what_was_consumed_and_the_own_segment(
+    version: Version, journey: Path, world: Any, world_day: str
+) -> None:
+    order = np.load(dataset(journey, world_day, "candidates").part("order.npy"))
+    users = pa.dataset.dataset(dataset(journey, world_day, "prepared").part("users"), format="parquet").to_table()
+    segment_of = dict(zip(users["user_index"].to_pylist(), users["segment"].to_pylist(), strict=True))
+    some = 0
+    for user in range(world.users):
+        consumed = version.consumed(user)
+        assert set(order[consumed].tolist()) == world.consumed(user)
+        some += len(consumed)
+        known = version.has_segment(segment_of[user])
+        assert version.segment_of(user) == (segment_of[user] if known else "")
+    assert some
+
+
 def test_the_catalogue_is_in_dense_order(version: Version, journey: Path, world: Any, world_day: str) -> None:
     order = np.load(dataset(journey, world_day, "candidates").part("order.npy"))
     np.testing.assert_array_equal(version.item_vectors, world.item_vectors[order])

@@ -116,6 +116,7 @@ def filled(draft: VersionDraft, **left_out: Any) -> VersionDraft:
         "items": lambda: draft.write_items(np.ones((2, 3), np.float32), ["a", "b"]),
         "users": lambda: draft.write_user_vectors(np.ones((1, left_out.get("dimensions", 3)), np.float32)),
         "lists": lambda: draft.write_lists({"": ones}, {}),
+        "facts": lambda: draft.write_user_facts(None, [""]),
         "neighbours": lambda: draft.write_neighbours(np.zeros((2, 1), np.int32), np.zeros((2, 1), np.float32)),
         "ranker": lambda: draft.write_ranker(RankerWeights([], [], left_out.get("space", SPACE))),
         "report": lambda: draft.write_report(b"{}"),
@@ -135,7 +136,7 @@ def seal(draft: VersionDraft) -> None:
     draft.seal(space_id=SPACE, made_at=1, expires_at=2, shards=1)
 
 
-@pytest.mark.parametrize("part", ["users", "lists", "neighbours", "ranker", "report", "shard"])
+@pytest.mark.parametrize("part", ["facts", "neighbours", "ranker", "report", "shard"])
 def test_an_incomplete_draft_is_not_sealed(root: Path, part: str) -> None:
     with VersionDraft.begin(root, DIGEST, MADE_AT) as draft, pytest.raises(BuildError, match="missing"):
         seal(filled(draft, **{part: None}))

@@ -74,6 +74,13 @@ def test_an_existing_file_is_never_written_into(tmp_path: Path) -> None:
     assert (tmp_path / "a.mdb").read_bytes() == before
 
 
+def test_nothing_is_written_into_a_sealed_version(tmp_path: Path) -> None:
+    folder = tmp_path / "20260101T000000Z-00000000/candidates"
+    folder.mkdir(parents=True)
+    with pytest.raises(BuildError, match="that version is sealed"):
+        write_shard(folder / "shard-0009.mdb", [], expected_bytes=0)
+
+
 def test_a_full_disk_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
     """A limit on the size of files fails LMDB's write the way a full disk does."""
     child = os.fork()

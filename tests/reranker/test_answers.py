@@ -96,6 +96,20 @@ def test_consumed_items_do_not_come_back_with_the_session_or_a_top_up(ask: Ask, 
     assert not set(consumed) & set(ids(ask("u1", k=40)))
 
 
+def test_a_consumed_item_stays_hidden_on_every_rung_whatever_it_scores(ask: Ask, stocked_shop: Shop) -> None:
+    for user in stocked_shop.users:
+        for session in ([], views("a00", "a13", "a26", "a39")):
+            assert not set(stocked_shop.consumed_by(user)) & set(ids(ask(user, k=40, session=session)))
+
+
+def test_a_known_users_list_that_runs_dry_is_topped_up_from_the_own_segment(ask: Ask, stocked_shop: Shop) -> None:
+    answer = ask("u1", k=40)
+    added = [item.item for item in answer.items if item.rung == "segment"]
+    assert answer.topped_up_from == ["segment", "popular"]
+    known = {*stocked_shop.list_of("u1"), *stocked_shop.consumed_by("u1")}
+    assert added == [item for item in stocked_shop.popular("DE") if item not in known]
+
+
 def test_excluded_items_out_of_stock_and_session_items_are_not_shown(ask: Ask) -> None:
     answer = ids(ask("u0", k=40, exclude=["a09", "a19", "unheard of"], session=views("a08")))
     assert not {"a09", "a19", "a08", "a05"} & set(answer)
