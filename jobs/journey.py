@@ -70,11 +70,11 @@ def default_day(config: Config) -> str:
     Raises:
         SourceError: the table of interactions is missing or empty.
     """
-    from jobs import prepare
+    from jobs.last_day import last_day
 
     if is_simulated(config) and not Path(config.data.interactions.path).is_dir():
         return str(date.fromisoformat(config.simulate.start_day) + timedelta(days=config.simulate.days - 1))
-    return prepare.last_day(config)
+    return last_day(config)
 
 
 def checked_day(day: str) -> str:

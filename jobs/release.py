@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
-import socket
 import time
 from pathlib import Path
 
@@ -48,7 +45,9 @@ def cutover(config: Config, day: str, now: float) -> Report:
     started = time.monotonic()
     name = version_of(config, day)
     before = history.current_or_none(Path(config.paths.store))
-    record = history.cutover(Path(config.paths.store), name, who=whoami(), why=f"nightly run of {day}", now=now)
+    record = history.cutover(
+        Path(config.paths.store), name, who=history.user_at_host(), why=f"nightly run of {day}", now=now
+    )
     return Report(
         step="cutover",
         day=day,
@@ -69,12 +68,3 @@ def retire(config: Config, day: str, now: float) -> Report:
     )
     details = {"removed": len(report.removed), "kept": len(report.kept)}
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)
-
-
-def whoami() -> str:
-    """user@host, for the history; a container's user may have no name."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"

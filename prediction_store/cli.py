@@ -96,7 +96,7 @@ def cutover(
 
     root = _root(_load(config, overrides))
     now = time.time()
-    record = history.cutover(root, version, who or _user_at_host(), why, now, force=force)
+    record = history.cutover(root, version, who or history.user_at_host(), why, now, force=force)
     _print_record(record, as_json)
 
 
@@ -117,7 +117,7 @@ def rollback(
     from prediction_store import history
 
     root = _root(_load(config, overrides))
-    record = history.rollback(root, who or _user_at_host(), why, time.time(), to=to or None)
+    record = history.rollback(root, who or history.user_at_host(), why, time.time(), to=to or None)
     _print_record(record, as_json)
 
 
@@ -198,19 +198,6 @@ def _root(config: Config) -> Path:
     from pathlib import Path
 
     return Path(config.paths.store)
-
-
-def _user_at_host() -> str:
-    import getpass
-    import socket
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        import os
-
-        user = f"uid{os.getuid()}"
-    return f"{user}@{socket.gethostname()}"
 
 
 def _print_record(record: HistoryRecord, as_json: bool) -> None:

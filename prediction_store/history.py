@@ -7,7 +7,10 @@ overwritten, so the log of what happened cannot disagree with what is served.
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
 import secrets
+import socket
 from pathlib import Path
 from typing import Final
 
@@ -185,6 +188,15 @@ def rollback_target(root: Path) -> str | None:
     """The version that `rollback` would go to: the nearest one served before that is still on disk; None: none."""
     there = set(layout.version_names(root))
     return next((name for name in served_before(records(root)) if name in there), None)
+
+
+def user_at_host() -> str:
+    """Who runs this process, as the history writes it down."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _newest_for_append(root: Path, *, tolerate_damage: bool) -> tuple[int, HistoryRecord | None]:

@@ -116,7 +116,7 @@ class Data(Section, frozen=True):
     items: Items = field(default_factory=Items)
     users: Users = field(default_factory=Users)
     max_rejected_share: Share = 0.05
-    """`prepare` stops when more than this share of the interactions is malformed."""
+    """`prepare` stops when more than this share of a table's rows is malformed."""
     history_days: Count = 0
     """Interactions older than this many days before the run's day are not read. 0: all of them."""
     min_user_interactions: Count = 0

@@ -99,9 +99,11 @@ def test_a_killed_step_leaves_nothing_visible_and_holds_nothing_up(tmp_path: Pat
 
 
 def test_two_runs_of_one_step_do_not_share_a_draft(tmp_path: Path) -> None:
-    with datasets.step(tmp_path, DAY, "model"):
-        with pytest.raises(DatasetBusyError, match="another process is making model"):
-            make(tmp_path, "two")
+    with (
+        datasets.step(tmp_path, DAY, "model"),
+        pytest.raises(DatasetBusyError, match="another process is making model"),
+    ):
+        make(tmp_path, "two")
 
 
 def test_a_missing_dataset_names_the_step_that_makes_it(tmp_path: Path) -> None:
