@@ -85,12 +85,17 @@ class Source:
         return replace(self, files=tuple(file for file, _ in kept), days=tuple(day for _, day in kept))
 
     def fingerprint(self) -> str:
-        """Changes when a file comes, goes, or changes its size or its time of change."""
-        facts = []
+        """Changes when a file comes, goes, or changes a byte: the same tables elsewhere, or touched, are the same.
+
+        Reads every file once, at the speed of the disk.
+        """
+        facts = hashlib.sha256()
         for file in self.files:
-            stat = file.stat()
-            facts.append(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}")
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:32]
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256")
+            inside = file.relative_to(self.path) if file != self.path and file.is_relative_to(self.path) else file.name
+            facts.update(f"{inside}\0".encode() + digest.digest())
+        return facts.hexdigest()[:32]
 
 
 def locate(name: str, path: str, format_: str = "auto") -> Source:

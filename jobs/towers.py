@@ -126,7 +126,9 @@ class UserTower(nn.Module):
         of the history, 2 for the one before. Weight 0 stays 0.
         """
         bucket = distances.clamp(min=1).to(torch.float32).log2().floor().long().clamp(max=RECENCY_BUCKETS - 1)
-        return event_weights.to(self.recency.dtype).sqrt() * self.recency[bucket].exp()
+        # Only ratios count: the largest is 1, so that no learning rate makes an infinity of it.
+        recency = (self.recency - self.recency.max()).clamp(min=-20.0).exp()
+        return event_weights.to(recency.dtype).sqrt() * recency[bucket]
 
     def forward(self, users: UserTensors, pooled: torch.Tensor, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], rows of length 1, from `pooled` [n, d], the weighted mean of each history, zeros for none."""

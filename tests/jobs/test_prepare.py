@@ -19,6 +19,7 @@ import slow_prepare
 from jobs import datasets, prepare
 from jobs.errors import SourceError, TooManyRejectedError
 from jobs.progress import Report
+from jobs.sources import locate
 from schemas import tables
 from schemas.config import Config, Data, Interactions, Items, Paths, Split, Users
 from schemas.errors import ConfigError
@@ -458,3 +459,13 @@ def write_csv(
     text = bom + "".join(",".join(map(quoted, line)) + end for line in [names, *lines]) + extra
     data = text.encode(errors="surrogateescape")
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def test_a_table_is_known_by_its_bytes_and_not_by_its_place_or_age(tmp_path: Path) -> None:
+    for folder, text in (("here", "user_id\n1\n"), ("there", "user_id\n1\n"), ("changed", "user_id\n2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.csv").write_text(text)
+    here, there, changed = (
+        locate("users", str(tmp_path / folder)).fingerprint() for folder in ("here", "there", "changed")
+    )
+    assert here == there != changed

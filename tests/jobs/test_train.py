@@ -1,0 +1,287 @@
+"""Training: known structure is learned and noise is not, the same seed gives the same bytes, a kill costs nothing."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pyarrow.dataset
+import pytest
+import torch
+from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
+
+from jobs import checkpoint, datasets, model, train
+from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
+from jobs.features import item_features
+from jobs.towers import ItemTensors, TwoTowers
+from schemas.config import Config
+from schemas.tables import TEST
+
+
+def trained_model(config: Config) -> tuple[TwoTowers, model.Model]:
+    return model.load(datasets.open_dataset(config.paths.workspace, DAY, "model").path)
+
+
+def item_vectors(config: Config, towers: TwoTowers) -> torch.Tensor:
+    prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
+    items = train.read_sorted(prepared.part("items"), "item_index")
+    with torch.no_grad():
+        return towers.item(ItemTensors.of(item_features(items, towers.architecture.encoding)))
+
+
+def weights_bytes(config: Config) -> bytes:
+    return datasets.open_dataset(config.paths.workspace, DAY, "model").part(model.WEIGHTS).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A configuration whose prepared blocks have been trained on."""
+    config = small_config(tmp_path_factory.mktemp("blocks"))
+    write_prepared(config)
+    train.run(config, DAY)
+    return config
+
+
+def test_a_block_structure_is_learned(learned: Config) -> None:
+    _, card = trained_model(learned)
+    assert card.curve[card.best_epoch].recall == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_block_structure_is_learned_from_random_numbers_too(tmp_path: Path) -> None:
+    config = small_config(tmp_path, initialise="random", max_epochs=6)
+    write_prepared(config)
+    train.run(config, DAY)
+    _, card = trained_model(config)
+    assert card.curve[card.best_epoch].recall > 0.95
+
+
+def test_noise_is_not_learned(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config, noise=True)
+    train.run(config, DAY)
+    _, card = trained_model(config)
+    chance = 1 / BLOCKS
+    assert card.curve[card.best_epoch].recall < chance + 0.12  # the best of four epochs is a little lucky
+
+
+def test_a_cold_item_lands_among_the_items_with_its_content(learned: Config) -> None:
+    towers, _ = trained_model(learned)
+    vectors = item_vectors(learned, towers)
+    nearest = (vectors[ITEMS:] @ vectors[:ITEMS].T).topk(10).indices.numpy()
+    for block in range(COLD_ITEMS):
+        assert (block_of(nearest[block], ITEMS) == block).all(), f"cold item of block {block}"
+
+
+def test_the_same_seed_gives_the_same_bytes(learned: Config, tmp_path: Path) -> None:
+    again = small_config(tmp_path)
+    write_prepared(again)
+    train.run(again, DAY)
+    assert weights_bytes(again) == weights_bytes(learned)
+    assert trained_model(again)[1] == trained_model(learned)[1]
+
+
+def test_another_seed_gives_other_numbers(learned: Config, tmp_path: Path) -> None:
+    other = small_config(tmp_path, seed=8)
+    write_prepared(other)
+    train.run(other, DAY)
+    assert weights_bytes(other) != weights_bytes(learned)
+
+
+def test_a_second_run_finds_nothing_to_do(learned: Config) -> None:
+    before = weights_bytes(learned)
+    assert train.run(learned, DAY).skipped
+    assert weights_bytes(learned) == before
+
+
+def test_saved_and_loaded_towers_are_identical(learned: Config, tmp_path: Path) -> None:
+    towers, card = trained_model(learned)
+    saved = model.save(tmp_path, towers, temperature=card.temperature, best_epoch=card.best_epoch, curve=card.curve)
+    assert saved == card
+    again, _ = model.load(tmp_path)
+    assert torch.equal(item_vectors(learned, again), item_vectors(learned, towers))
+
+
+def test_no_pickle_and_no_checkpoint_stay_in_the_model(learned: Config) -> None:
+    folder = datasets.open_dataset(learned.paths.workspace, DAY, "model").path
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", model.CARD, model.WEIGHTS]
+
+
+def test_training_never_reads_the_test_split(learned: Config) -> None:
+    prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
+    reading = train.Reading("keep", "time")
+    task = train.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
+    table = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pandas()
+    assert len(task.known.items) == (table.split == 0).sum()
+    tested = set(table[table.split == TEST].user_index) - set(table[table.split == 1].user_index)
+    assert tested
+    assert not tested & set(task.validation.users.tolist())
+
+
+def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    """Run a training that dies right after the checkpoint of that epoch."""
+    save = checkpoint.save
+
+    def save_and_die(folder: Path, state: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
+        save(folder, state, tensors)
+        if len(state.curve) - 1 == epochs:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(config, DAY)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_training_interrupted_after_any_epoch_ends_with_the_same_bytes(
+    learned: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config)
+    killed_after(epochs, monkeypatch, config)
+    trained = []
+    original = train._train_epoch
+    monkeypatch.setattr(
+        train, "_train_epoch", lambda *a, last, **k: trained.append(last.epoch + 1) or original(*a, last=last, **k)
+    )
+    train.run(config, DAY)
+    assert trained == list(range(epochs + 1, 4)), "finished epochs are not trained again"
+    assert weights_bytes(config) == weights_bytes(learned)
+
+
+def test_a_training_killed_by_the_system_ends_with_the_same_bytes(learned: Config, tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config)
+    settings = tmp_path / "config.json"
+    settings.write_bytes(msgspec.json.encode(config))
+    code = f"""
+        import os, signal, pathlib, msgspec
+        from jobs import checkpoint, train
+        from schemas.config import Config
+        save = checkpoint.save
+        def save_and_die(folder, state, tensors):
+            if len(state.curve) == 3:  # in the middle of writing the second epoch's checkpoint
+                (folder / ".checkpoint.safetensors").write_bytes(b"torn")
+                os.kill(os.getpid(), signal.SIGKILL)
+            save(folder, state, tensors)
+        checkpoint.save = save_and_die
+        train.run(msgspec.json.decode(pathlib.Path({str(settings)!r}).read_bytes(), type=Config), {DAY!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert not (Path(config.paths.workspace) / DAY / "model").exists()
+    train.run(config, DAY)
+    assert weights_bytes(config) == weights_bytes(learned)
+
+
+def test_an_unreadable_checkpoint_means_training_from_the_beginning(learned: Config, tmp_path: Path) -> None:
+    (tmp_path / checkpoint.NAME).write_bytes(b"torn")
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_other_settings_do_not_take_up_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config)
+    killed_after(2, monkeypatch, config)
+    other = small_config(tmp_path, max_epochs=1)
+    train.run(other, DAY)
+    assert len(trained_model(other)[1].curve) == 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "advice"), [(float("nan"), "learning_rate"), (float("inf"), "learning_rate"), (0.0, "temperature")]
+)
+def test_a_loss_that_cannot_be_stops_the_training_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: float, advice: str
+) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config)
+    original = train.batch_loss
+    calls = []
+
+    def broken(*arguments: object) -> torch.Tensor:
+        calls.append(1)
+        return original(*arguments) * (loss if len(calls) == 2 else 1.0)
+
+    monkeypatch.setattr(train, "batch_loss", broken)
+    with pytest.raises(TrainingDivergedError, match=r"epoch 1, step 1") as stopped:
+        train.run(config, DAY)
+    assert advice in stopped.value.hint
+    assert not (Path(config.paths.workspace) / DAY / "model").exists()
+
+
+def test_even_the_highest_learning_rate_overflows_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path, learning_rate=1.0)
+    write_prepared(config)
+    train.run(config, DAY)
+    assert np.isfinite([point.loss for point in trained_model(config)[1].curve[1:]]).all()
+
+
+def test_patience_ends_a_training_that_gets_no_better(learned: Config, tmp_path: Path) -> None:
+    config = small_config(tmp_path, max_epochs=50, patience=2)
+    write_prepared(config)
+    train.run(config, DAY)
+    _, card = trained_model(config)
+    assert len(card.curve) - 1 == card.best_epoch + 2
+
+
+def test_an_empty_train_split_is_named(tmp_path: Path, make_world: type) -> None:
+    config = small_config(tmp_path)
+    world = make_world(events=[(0, 1, 1.0, 1_000, False, TEST)])
+    world.write(Path(config.paths.workspace))
+    with pytest.raises(NothingToTrainError, match="train split"):
+        train.run(config, "2026-03-02")
+
+
+def test_no_validation_split_keeps_the_last_epoch(tmp_path: Path, make_world: type) -> None:
+    config = small_config(tmp_path)
+    events = [(k % 10, (k * 7) % 13, 1.0, 86_400 * k, False, 0) for k in range(200)]
+    make_world(events=events).write(Path(config.paths.workspace))
+    train.run(config, "2026-03-02")
+    _, card = model.load(datasets.open_dataset(config.paths.workspace, "2026-03-02", "model").path)
+    assert card.best_epoch == 3
+    assert {point.recall for point in card.curve} == {None}
+
+
+@pytest.mark.parametrize("file", [model.CARD, model.WEIGHTS])
+def test_a_torn_model_is_refused_by_name(learned: Config, tmp_path: Path, file: str) -> None:
+    folder = datasets.open_dataset(learned.paths.workspace, DAY, "model").path
+    for name in (model.CARD, model.WEIGHTS):
+        data = (folder / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: len(data) // 2] if name == file else data)
+    with pytest.raises(DatasetDamagedError, match=str(tmp_path)):
+        model.load(tmp_path)
+
+
+def test_torch_is_left_as_it_was(learned: Config, tmp_path: Path) -> None:
+    torch.manual_seed(99)
+    expected = torch.rand(3)
+    torch.manual_seed(99)
+    threads = torch.get_num_threads()
+    config = small_config(tmp_path, max_epochs=1)
+    write_prepared(config)
+    train.run(config, DAY)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_users_of_a_block_are_nearest_to_its_items_with_and_without_their_id(learned: Config) -> None:
+    prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
+    reading = train.Reading("keep", "time")
+    task = train.read_task(prepared, learned.train, reading, made_at=datasets.end_of(DAY), device=torch.device("cpu"))
+    towers, _ = trained_model(learned)
+    vectors = item_vectors(learned, towers)
+    users = np.flatnonzero(np.diff(task.known.starts) > 2)
+    pooled = towers.user.pool(vectors, *map(torch.from_numpy, task.known.last(users, 8)))
+    for keep in (True, False):
+        with torch.no_grad():
+            found = towers.user(task.users.take(torch.from_numpy(users)), pooled, torch.full((len(users),), keep))
+        best = (found @ vectors[:ITEMS].T).topk(10).indices.numpy()
+        right = (block_of(best, ITEMS) == block_of(users, USERS)[:, None]).mean()
+        assert right > 0.97, f"keep id: {keep}"
