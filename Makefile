@@ -43,7 +43,7 @@ lint: install  ## ruff, mypy, Dockerfiles, compose file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy -p schemas -p prediction_store -p reranker
-	@$(BIN)/hadolint docker/Dockerfile.batch docker/Dockerfile.reranker
+	@sh docker/lint.sh
 
 format:  ## let ruff put the code in shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .

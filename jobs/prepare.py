@@ -24,7 +24,7 @@ from jobs.source_rows import read, read_address, readable, write_address
 from jobs.sources import Source, locate
 from jobs.splits import boundaries, core, split
 from schemas import tables
-from schemas.config import Config
+from schemas.config import Config, without_paths
 
 __all__ = ["last_day", "run"]
 
@@ -46,9 +46,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     started = time.monotonic()
     sources = _sources(config, day)
     outside = {source.name: source.fingerprint() for source in sources.values()}
-    with datasets.step(
-        config.paths.workspace, day, "prepared", settings=[config.data, config.split], outside=outside
-    ) as draft:
+    settings = [without_paths(config).data, config.split]  # `outside` says what the tables hold
+    with datasets.step(config.paths.workspace, day, "prepared", settings=settings, outside=outside) as draft:
         if draft.complete is not None:
             return Report(step="prepare", day=day, rows=draft.complete.rows, skipped=True)
         spark.conf.set("spark.sql.session.timeZone", "UTC")  # what a time without an offset means

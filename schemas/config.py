@@ -146,10 +146,14 @@ class Train(Section, frozen=True):
     """The learning rate falls to 0 over as many epochs."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
+    refit: bool = True
+    """Train anew on train and validation split together, for as many epochs as the validation split chose."""
     examples_per_epoch: Count = 300_000
     """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
+    example_half_life_days: Hours = 30.0
+    """An example this much older than the newest counts half, where the split is by time."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
-    negatives: Positive = 1024
+    negatives: Positive = 512
     """Items drawn per batch and shared by all of its examples."""
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.003
     weight_decay: Weight = 0.0
@@ -170,8 +174,9 @@ class Train(Section, frozen=True):
     recall_at: Positive = 100
     """Length of the candidate list whose recall chooses the epoch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count = 0
-    """0: as many as there are cores. The same number gives the same weights to the last bit."""
+    threads: Count = 1
+    """Of torch on a CPU; 0: as many as there are cores. The same number gives the same weights to the last bit. Small
+    steps gain little from a second thread, and lose much where other processes want the cores."""
 
 
 class Retrieve(Section, frozen=True):
@@ -296,6 +301,14 @@ class Config(Section, frozen=True):
     gates: Gates = field(default_factory=Gates)
     serve: Serve = field(default_factory=Serve)
     spark: Spark = field(default_factory=Spark)
+
+
+def without_paths(config: Config) -> Config:
+    """The settings that say what is computed, not where: the same wherever the tables, datasets and store lie."""
+    data, replace = config.data, msgspec.structs.replace
+    tables = {name: replace(getattr(data, name), path="-") for name in ("interactions", "items", "users")}
+    simulate = replace(config.simulate, output="-")
+    return replace(config, paths=Paths(), data=replace(data, **tables), simulate=simulate)
 
 
 def digest(section: msgspec.Struct) -> str:

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+import jobs.spark
+from jobs import datasets, journey
 from jobs.datasets import STEP_OF
-from jobs.journey import STEPS, default_day
+from jobs.journey import STEPS
 from prediction_store.check import check
+from prediction_store.errors import GateRefusedError
 from prediction_store.history import current
+from prediction_store.layout import version_names
 from prediction_store.manifest import read_manifest
+from schemas.config import Config
 from schemas.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -29,93 +37,118 @@ events_per_day = 400
 [train]
 max_epochs = 2
 dimensions = 16
-[spark]
-master = "local[2]"
-driver_memory = "1g"
 """
 
-KILLED_BEFORE_THE_NAME = """
-import os, signal, sys
-import shortlist
-from jobs import datasets
 
-victim, complete = sys.argv[1], datasets._complete
-
-def die(draft, final, manifest):
-    if manifest.name == victim:
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-    complete(draft, final, manifest)
-
-datasets._complete = die
-sys.exit(shortlist.run(sys.argv[2:]))
-"""
-"""`shortlist`, killed with all of its processes when the victim's dataset is written and has not got its name."""
-
-
-def shop(folder: Path) -> Path:
+def shop(folder: Path) -> Config:
     folder.mkdir()
     (folder / "shortlist.toml").write_text(CONFIG)
-    return folder
+    return load_config(folder / "shortlist.toml", environ={})
 
 
-def shortlist(folder: Path, *argv: str, killed_in: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", KILLED_BEFORE_THE_NAME, killed_in, *argv],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        start_new_session=True,
-        check=False,
-    )
+class Killed(BaseException):
+    """Raised where the process of a step dies."""
 
 
-def outcomes(log: str) -> dict[str, str]:
-    """Step to outcome, from the one line that each step logs."""
-    found = {}
-    for line in log.splitlines():
-        if "outcome='" in line:
-            found[line.split("event='")[1].split("'")[0]] = line.split("outcome='")[1].split("'")[0]
-    return found
+def killed_in(name: str, patch: pytest.MonkeyPatch) -> None:
+    """From now on the process dies when the dataset is written and has not got its name: nothing is tidied up.
+
+    What a real SIGKILL leaves behind is the same, and the kernel frees the lock: see `test_datasets`.
+    """
+    complete = datasets._complete
+
+    def die(draft: Path, final: Path, manifest: datasets.DatasetManifest) -> None:
+        if manifest.name == name:
+            patch.setattr(datasets.shutil, "rmtree", lambda *_, **__: None)
+            raise Killed(name)
+        complete(draft, final, manifest)
+
+    patch.setattr(datasets, "_complete", die)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(spark: Any) -> Iterator[Callable[..., dict[str, str]]]:
+    """Runs the journey of the day in the tests' own Spark session; step to outcome."""
+
+    @contextmanager
+    def session(*_: object) -> Iterator[Any]:
+        yield spark
+
+    def run(config: Config, only: Sequence[str] = STEPS) -> dict[str, str]:
+        reports = journey.run(config, DAY, only, now=time.time)
+        return {report.step: "skipped" if report.skipped else "done" for report in reports}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs.spark, "session", session)
+        yield run
+
+
+@pytest.fixture(scope="module")
+def whole(run: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Config:
     """A shop whose journey ran from end to end without any trouble."""
-    folder = shop(tmp_path_factory.mktemp("journey") / "whole")
-    done = shortlist(folder, "run", "--day", DAY)
-    assert done.returncode == 0, done.stderr
-    assert outcomes(done.stderr) == dict.fromkeys(STEPS, "done")
-    return folder
+    config = shop(tmp_path_factory.mktemp("journey") / "whole")
+    assert run(config) == dict.fromkeys(STEPS, "done")
+    return config
 
 
-def test_a_repeated_journey_skips_what_is_done_and_changes_nothing(whole: Path) -> None:
-    before = current(whole / "store")
-    done = shortlist(whole, "run", "--day", DAY)
-    assert done.returncode == 0, done.stderr
-    made = {step for step, outcome in outcomes(done.stderr).items() if outcome == "done"}
-    assert made == {"gate", "retire"}
-    assert current(whole / "store") == before
+def store_of(config: Config) -> Path:
+    return Path(config.paths.store)
 
 
-def test_a_journey_killed_in_every_step_ends_like_one_that_was_not(whole: Path, tmp_path: Path) -> None:
-    folder = shop(tmp_path / "killed")
+def test_a_repeated_journey_skips_what_is_done_and_changes_nothing(
+    whole: Config, run: Callable[..., dict[str, str]]
+) -> None:
+    before = current(store_of(whole))
+    again = run(whole)
+    assert {step for step, outcome in again.items() if outcome == "done"} == {"gate", "retire"}
+    assert current(store_of(whole)) == before
+
+
+def test_a_journey_killed_in_every_step_ends_like_one_that_was_not(
+    whole: Config, run: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
+    config = shop(tmp_path / "killed")
     for name in STEP_OF:
-        done = shortlist(folder, "run", "--day", DAY, killed_in=name)
-        assert done.returncode == -signal.SIGKILL, f"{name}: {done.stderr}"
-        assert not (folder / "work" / DAY / name).exists()
-    done = shortlist(folder, "run", "--day", DAY)
-    assert done.returncode == 0, done.stderr
-    assert outcomes(done.stderr)["evaluate"] == "skipped"
-    expected, found = (read_manifest(root / "store", current(root / "store").version) for root in (whole, folder))
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed, match=name):
+            killed_in(name, patch)
+            run(config)
+        assert not (Path(config.paths.workspace) / DAY / name).exists()
+        assert (Path(config.paths.workspace) / DAY / f".{name}.draft").exists()
+    assert run(config)["evaluate"] == "skipped"
+    expected, found = (read_manifest(root, current(root).version) for root in (store_of(whole), store_of(config)))
     assert found.files == expected.files
-    assert check(folder / "store").problems == []
-    left = [path.name for path in (folder / "work" / DAY).iterdir() if path.name.endswith((".draft", ".old"))]
-    assert left == []
+    assert check(store_of(config)).problems == []
+    assert not list((Path(config.paths.workspace) / DAY).glob(".*.draft"))
 
 
-def test_a_step_whose_input_is_missing_names_the_step_before(whole: Path) -> None:
-    done = shortlist(whole, "train", "--day", "2026-01-03")
+def test_a_refused_version_stays_on_disk_and_is_not_served(whole: Config, run: Callable[..., dict[str, str]]) -> None:
+    before = current(store_of(whole))
+    strict = msgspec.structs.replace(
+        whole,
+        store=msgspec.structs.replace(whole.store, shards=3),
+        gates=msgspec.structs.replace(whole.gates, min_users=1000),
+    )
+    with pytest.raises(GateRefusedError, match="gate users: found 1") as refused:
+        run(strict, ["build", "gate", "cutover"])
+    assert refused.value.exit_code == 3
+    assert len(version_names(store_of(whole))) == 2
+    assert current(store_of(whole)) == before
+
+
+def test_the_default_day_is_the_last_one_in_the_data(whole: Config, tmp_path: Path) -> None:
+    assert journey.default_day(whole) == DAY
+    assert journey.default_day(shop(tmp_path / "empty")) == DAY
+
+
+def shortlist(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "shortlist.py", *argv], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_step_whose_input_is_missing_names_the_step_before(tmp_path: Path) -> None:
+    shop(tmp_path / "empty")
+    done = shortlist("train", "--day", "2026-01-03", cwd=tmp_path / "empty")
     assert done.returncode == 1
     assert "shortlist prepare --day 2026-01-03" in done.stderr
     assert "Traceback" not in done.stderr
@@ -129,23 +162,9 @@ def test_a_step_whose_input_is_missing_names_the_step_before(whole: Path) -> Non
         (["simulate", "--day", "2025-12-31"], "the shop opens on 2026-01-01"),
     ],
 )
-def test_a_mistake_exits_2_with_a_message(whole: Path, argv: list[str], message: str) -> None:
-    done = shortlist(whole, *argv)
+def test_a_mistake_exits_2_with_a_message(tmp_path: Path, argv: list[str], message: str) -> None:
+    shop(tmp_path / "empty")
+    done = shortlist(*argv, cwd=tmp_path / "empty")
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_a_refused_version_is_not_served_and_the_command_exits_3(whole: Path) -> None:
-    before = current(whole / "store")
-    another = ["--set", "store.shards=3", "--set", "gates.min_users=1000"]
-    done = shortlist(whole, "run", "--day", DAY, *another)
-    assert done.returncode == 3
-    assert "gate users: found 1" in done.stderr
-    assert "cutover" not in outcomes(done.stderr)
-    assert current(whole / "store") == before
-
-
-def test_the_default_day_is_the_last_one_in_the_data(whole: Path, tmp_path: Path) -> None:
-    assert default_day(load_config(whole / "shortlist.toml", environ={})) == DAY
-    assert default_day(load_config(shop(tmp_path / "empty") / "shortlist.toml", environ={})) == DAY
