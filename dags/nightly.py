@@ -1,0 +1,158 @@
+"""### What it does
+
+Every night at 03:15 UTC: one task per step of the batch journey, for one day of data. The run that is due on the
+morning of day D+1 treats day D: it knows everything that happened before the end of D. It ends with a new current
+version.
+
+`prepare → train → candidates (embed, retrieve, lists) → evaluate → build → gate → cutover → retire`
+
+A run is safe to repeat in part or whole. Each step's dataset is complete or absent, a step whose inputs have not
+changed is skipped, and the same inputs give the same version.
+
+* **One day by hand:** trigger with `{"day": "2026-11-21"}`. Without a day, it is the day before the trigger.
+* **Past days:** `airflow backfill create --dag-id shortlist_nightly --max-active-runs 1 --from-date 2026-11-01
+  --to-date 2026-11-04` treats the days 1 to 3, in order: `--to-date` is that day's midnight, and a run belongs to the
+  day on which its interval begins. Without `--max-active-runs 1` Airflow runs several days at once, whatever this DAG
+  says. Add `--reprocess-behavior completed` for days that have been run before. Each day is cut over when it is
+  built, so the last one is current in the end: go on to the newest day, or `shortlist rollback --to` the one you want.
+
+### When a task is red
+
+The last lines of its log say what failed and which command to run next. Exit codes: 1 failed, 2 usage or configuration,
+3 refused on purpose, 4 the last sync failed and the outcome is unknown. 1 and 4 are retried; 2 and 3 stay red at once.
+A task that was killed in the middle can be cleared: it goes on, or starts anew, with the same result.
+
+* **gate, exit 3: the version is worse than the current one.** It stays on disk and is not served; yesterday's version
+  keeps serving. The log says which gate refused and by how much. Usually the day's data is short: mend it, clear
+  from `prepare`.
+* **cutover**, exit 3: somebody cut over or rolled back meanwhile. `shortlist versions`; clear it if this version is
+  still wanted.
+* **simulate** (only with the embedded shop): the disk is full, or `[simulate]` was changed for a shop that is there.
+* **prepare**: a table is not where the configuration says, or too many rows are malformed. The reasons are in the
+  `rejected` part of the day's `prepared` dataset. Mend the source or `[data]`.
+* **train**: a NaN, named in the log: lower `train.learning_rate`. Killed for memory: make room and clear it; training
+  goes on from its last checkpoint.
+* **candidates**: Java's or a worker's memory. Raise `spark.driver.memory` in Spark's own defaults, then clear:
+  finished steps are skipped.
+* **evaluate**: nothing is held out. Look at prepare's counts: the day may hold no data.
+* **build**: the store's disk is full. `shortlist retire`, then clear.
+* **retire**: a version could not be removed. It is only space: the next night tries again.
+
+A version that is live and wrong: trigger `shortlist_rollback`.
+
+### Settings
+
+From the environment of Airflow's processes, read when this file is parsed. Spark's master is the connection
+`spark_default`, and `spark-submit` must be on PATH.
+
+* `SHORTLIST_HOME`: the checkout; default: the folder above this file's
+* `SHORTLIST_PYTHON`: Python of Shortlist's own environment; default: `.venv/bin/python` of the checkout
+* `SHORTLIST_CONFIG`: default: `shortlist.toml` of the checkout
+* `SHORTLIST_START_DATE`: first day to treat; `SHORTLIST_CATCHUP=true`: the missed days since then too, in order
+* `SHORTLIST_RETRY_SECONDS`: default 300
+* `SHORTLIST_SIMULATE=true`: the embedded shop first makes the day's data
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.providers.standard.operators.bash import BashOperator
+from airflow.sdk import Asset, BaseOperator, CronDataIntervalTimetable, Param, RetryDecision, RetryPolicy, chain, dag
+
+HOME = Path(os.environ.get("SHORTLIST_HOME") or Path(__file__).resolve().parent.parent)
+PYTHON = os.environ.get("SHORTLIST_PYTHON") or str(HOME / ".venv/bin/python")
+CONFIG = os.environ.get("SHORTLIST_CONFIG") or str(HOME / "shortlist.toml")
+START_DATE = datetime.fromisoformat(os.environ.get("SHORTLIST_START_DATE", "2026-01-01")).replace(tzinfo=UTC)
+
+# Triggered runs have no logical date and no interval; every kind of run has `run_after`, and a scheduled or backfilled
+# run's is the end of its interval.
+DAY = "{{ params.day or (dag_run.run_after - macros.timedelta(days=1)).strftime('%Y-%m-%d') }}"
+CURRENT_VERSION = Asset("shortlist_current_version")
+
+
+class FinalExitCodes(RetryPolicy):
+    """Fails at once where repeating cannot help: exit code 2 (usage) and 3 (refused, as by a gate)."""
+
+    def evaluate(self, exception: BaseException, *_: object, **__: object) -> RetryDecision:
+        said = re.search(r"(?:exit code|Error code is:) (\d+)", str(exception))
+        if said and said.group(1) in ("2", "3"):
+            return RetryDecision.fail(reason=f"exit code {said.group(1)} is final")
+        return RetryDecision.default()
+
+
+def command(task_id: str, *argv: str, **task: Any) -> BashOperator:
+    """`shortlist …` for the run's day. Values of the run reach the shell through the environment only."""
+    line = shlex.join([str(Path(PYTHON).with_name("shortlist")), *argv, "--config", CONFIG])
+    return BashOperator(
+        task_id=task_id,
+        bash_command=f'exec {line} --day "$DAY"',
+        env={"DAY": DAY},
+        append_env=True,
+        skip_on_exit_code=None,
+        do_xcom_push=False,
+        **task,
+    )
+
+
+def spark_application(task_id: str, *argv: str, **task: Any) -> SparkSubmitOperator:
+    """The same command line under spark-submit."""
+    return SparkSubmitOperator(
+        task_id=task_id,
+        conn_id="spark_default",
+        name=f"shortlist-{task_id}",
+        application=str(HOME / "shortlist.py"),
+        application_args=[*argv, "--config", CONFIG, "--day", DAY],
+        # spark-submit finds Spark through this Python, and starts the driver and the workers with it.
+        env_vars={"PYSPARK_PYTHON": PYTHON, "PYSPARK_DRIVER_PYTHON": PYTHON},
+        **task,
+    )
+
+
+@dag(
+    dag_id="shortlist_nightly",
+    schedule=CronDataIntervalTimetable("15 3 * * *", timezone="UTC"),
+    start_date=START_DATE,
+    catchup=os.environ.get("SHORTLIST_CATCHUP", "").lower() == "true",
+    max_active_runs=1,
+    params={
+        "day": Param(
+            "",
+            type="string",
+            pattern=r"^(\d{4}-\d{2}-\d{2})?$",
+            maxLength=10,
+            description="YYYY-MM-DD; empty: the day before the run",
+        ),
+    },
+    default_args={
+        "retries": 2,
+        "retry_delay": timedelta(seconds=float(os.environ.get("SHORTLIST_RETRY_SECONDS", "300"))),
+        "retry_policy": FinalExitCodes(),
+    },
+    doc_md=__doc__,
+    tags=["shortlist"],
+)
+def nightly() -> None:
+    steps: list[BaseOperator] = [
+        spark_application("prepare", "prepare"),
+        command("train", "train"),
+        # One application for three steps: every spark-submit costs some twenty seconds.
+        spark_application("candidates", "run", "--only", "embed,retrieve,lists"),
+        command("evaluate", "evaluate"),
+        spark_application("build", "build"),
+        command("gate", "run", "--only", "gate"),
+        command("cutover", "run", "--only", "cutover", outlets=[CURRENT_VERSION]),
+        command("retire", "run", "--only", "retire"),
+    ]
+    if os.environ.get("SHORTLIST_SIMULATE", "").lower() == "true":
+        steps.insert(0, command("simulate", "simulate"))
+    chain(*steps)
+
+
+nightly()

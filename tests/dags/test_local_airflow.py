@@ -1,0 +1,36 @@
+"""The launcher's promise that nothing stays behind, without starting an Airflow."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from local_airflow import MARK, end_marked, marked_processes
+
+
+def test_what_a_killed_attempt_left_behind_is_found_and_ended_and_nothing_else_is(tmp_path: Path) -> None:
+    ours, other = str(tmp_path / "ours"), str(tmp_path / "ours-too")
+    started = [
+        subprocess.Popen(["sleep", "600"], env=os.environ | {MARK: mark}, start_new_session=True)
+        for mark in (ours, other)
+    ]
+    try:
+        assert marked_processes(ours) == [started[0].pid]
+        assert end_marked(ours) == 1
+        assert marked_processes(ours) == []
+        assert started[1].poll() is None
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def test_a_child_of_what_was_left_behind_is_ended_too(tmp_path: Path) -> None:
+    shell = ["sh", "-c", "sleep 600 & echo; wait"]
+    parent = subprocess.Popen(shell, env=os.environ | {MARK: str(tmp_path)}, stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    parent.stdout.readline()
+    with parent:
+        assert end_marked(str(tmp_path)) == 2
+    assert marked_processes(str(tmp_path)) == []
