@@ -8,6 +8,8 @@ from pathlib import Path
 from jobs.datasets import open_dataset
 from jobs.progress import Report
 from prediction_store import gates, history, retention
+from prediction_store.errors import DamagedVersionError, MissingVersionError
+from prediction_store.manifest import read_manifest
 from schemas.config import Config
 
 
@@ -39,15 +41,21 @@ def gate(config: Config, day: str, now: float) -> Report:
 def cutover(config: Config, day: str, now: float) -> Report:
     """Make the day's version current, if its gates have passed. Nothing happens when it is current already.
 
+    Nor when the current version knows a later day: a backfill of past days must not take readers back in time. To
+    go back on purpose there is `shortlist rollback --to`.
+
     Raises:
         GateRefusedError: its gates have not passed, or have not been run.
     """
     started = time.monotonic()
-    name = version_of(config, day)
-    before = history.current_or_none(Path(config.paths.store))
-    record = history.cutover(
-        Path(config.paths.store), name, who=history.user_at_host(), why=f"nightly run of {day}", now=now
-    )
+    root, name = Path(config.paths.store), version_of(config, day)
+    before = history.current_or_none(root)
+    if before is not None and before.version != name:
+        made_at = _made_at(root, before.version)
+        if made_at is not None and made_at > read_manifest(root, name).made_at:
+            details = {"version": name, "current_is_newer": before.version}
+            return Report(step="cutover", day=day, skipped=True, seconds=time.monotonic() - started, details=details)
+    record = history.cutover(root, name, history.user_at_host(), f"nightly run of {day}", now)
     return Report(
         step="cutover",
         day=day,
@@ -68,3 +76,11 @@ def retire(config: Config, day: str, now: float) -> Report:
     )
     details = {"removed": len(report.removed), "kept": len(report.kept)}
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)
+
+
+def _made_at(root: Path, name: str) -> int | None:
+    """The logical time of a version; None when it is gone or damaged, and so no reason to keep a good one back."""
+    try:
+        return read_manifest(root, name).made_at
+    except (MissingVersionError, DamagedVersionError):
+        return None

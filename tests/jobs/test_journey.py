@@ -12,17 +12,19 @@ from typing import Any
 
 import msgspec
 import pytest
+from shop_store import write_small_version
 
 import jobs.spark
-from jobs import datasets, journey
+from jobs import datasets, journey, release
 from jobs.datasets import STEP_OF
 from jobs.journey import STEPS
 from prediction_store.check import check
 from prediction_store.errors import GateRefusedError
+from prediction_store.gates import run_gates
 from prediction_store.history import current
 from prediction_store.layout import version_names
 from prediction_store.manifest import read_manifest
-from schemas.config import Config
+from schemas.config import Config, Paths
 from schemas.config_file import load_config
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +135,20 @@ def test_a_refused_version_stays_on_disk_and_is_not_served(whole: Config, run: C
     assert refused.value.exit_code == 3
     assert len(version_names(store_of(whole))) == 2
     assert current(store_of(whole)) == before
+
+
+def test_a_backfilled_day_does_not_take_readers_back_in_time(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    later = write_small_version(root, inputs="later", made_at=1_900_000_000)
+    earlier = write_small_version(root, inputs="earlier", made_at=1_800_000_000)
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)))
+    for day, name in (("2030-03-17", later), ("2027-01-15", earlier)):
+        with datasets.step(config.paths.workspace, day, "version") as draft:
+            draft.extra["version"] = name
+        run_gates(root, name, config.gates, candidates=1, now=2e9)
+    assert not release.cutover(config, "2030-03-17", 2e9).skipped
+    assert release.cutover(config, "2027-01-15", 2e9).details["current_is_newer"] == later
+    assert current(root).version == later
 
 
 def test_the_default_day_is_the_last_one_in_the_data(whole: Config, tmp_path: Path) -> None:
