@@ -6,6 +6,7 @@ The numbers are tensors; the rest (epoch, curve, settings of the optimiser's ste
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,9 +57,8 @@ def load(folder: Path) -> tuple[Progress, dict[str, torch.Tensor]] | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove the checkpoint and what a kill left of the one after it."""
-    (folder / NAME).unlink(missing_ok=True)
-    (folder / f".{NAME}").unlink(missing_ok=True)
+    """Remove the folder of checkpoints, with what a kill may have left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -6,6 +6,7 @@ it, so that one look-up of a history serves all targets of the window.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -78,12 +79,17 @@ class Batch:
     """int64[E]: user_index"""
     targets: torch.Tensor
     """int64[E]: item_index"""
+    importance: torch.Tensor
+    """float32[E]: how much an example counts; 1 for the newest"""
 
 
 class Windows:
     """All windows of the train split. An example is the first meeting of a user with an item."""
 
-    def __init__(self, known: Histories, *, history_length: int, cut: Cut) -> None:
+    def __init__(self, known: Histories, *, history_length: int, cut: Cut, half_life_days: float = math.inf) -> None:
+        """With a half-life, an example that is so much older than the newest counts half."""
+        age_days = (known.times.max(initial=0) - known.times) / SECONDS_PER_DAY
+        self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
         self._is_first = _is_first_meeting(users, known.items)
@@ -148,6 +154,7 @@ class Windows:
             is_example=torch.from_numpy(is_example),
             users=torch.from_numpy(self._users[windows][rows]),
             targets=torch.from_numpy(items[rows, length + columns]),
+            importance=torch.from_numpy(self._importance[positions[rows, length + columns]]),
         )
 
 

@@ -52,7 +52,7 @@ class ItemFeatures:
     """One row per item, in the order of the table it was made from."""
 
     ids: np.ndarray
-    """int64[n]: row of the id embedding, item_index + 1; 0 when the train split does not know the item."""
+    """int64[n]: row of the id embedding, item_index + 1"""
     categories: np.ndarray
     """int64[n]"""
     brands: np.ndarray
@@ -68,7 +68,7 @@ class UserFeatures:
     """One row per user, in the order of the table it was made from."""
 
     ids: np.ndarray
-    """int64[n]: row of the id embedding, user_index + 1; 0 when the train split does not know the user."""
+    """int64[n]: row of the id embedding, user_index + 1"""
     columns: np.ndarray
     """int64[n, user columns]"""
 
@@ -76,8 +76,8 @@ class UserFeatures:
 def learn_encoding(items: pa.Table, users: pa.Table, *, made_at: int, title_buckets: int) -> Encoding:
     """The encoding for these items and users, both tables as `prepare` writes them.
 
-    Only what the train split knows enters a vocabulary: a value that training never meets has no embedding worth
-    reading and is better unknown.
+    Only what has interactions, by the tables' own column, enters a vocabulary: a value that training never meets has
+    no embedding worth reading and is better unknown.
     """
     known = items.filter(_is_known(items))
     prices, ages = _log_prices(known), _log_ages(known, made_at)
@@ -131,8 +131,7 @@ def _is_known(table: pa.Table) -> np.ndarray:
 
 
 def _id_rows(table: pa.Table | pa.RecordBatch, index: str) -> np.ndarray:
-    rows = table.column(index).to_numpy(zero_copy_only=False).astype(np.int64) + 1
-    return np.where(table.column("interactions").to_numpy(zero_copy_only=False) > 0, rows, 0)
+    return table.column(index).to_numpy(zero_copy_only=False).astype(np.int64) + 1
 
 
 def _vocabulary(values: Iterable[str]) -> list[str]:

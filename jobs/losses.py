@@ -2,7 +2,9 @@
 
 Negatives are drawn uniformly from the catalogue. With uniform draws the correction for how they were drawn (logQ) is
 one constant, and so the model learns the whole of an item's probability, popularity included, which is what the
-recall of a candidate list asks for.
+recall of a candidate list asks for. Half or nine tenths of the negatives drawn by popularity, corrected for it (Yi et
+al. 2019, Sampling-bias-corrected neural modeling), were level at recall@100 on MovieLens 100K and Online Retail and
+lower on Deskdrop; recall@1000 fell on all three with nine tenths.
 
 Source: Bengio, Senecal 2008, Adaptive importance sampling to accelerate training of a neural probabilistic language
 model; Wu et al. 2022, On the effectiveness of sampled softmax loss for item recommendation.
@@ -20,17 +22,19 @@ def sampled_softmax(
     positives: torch.Tensor,
     negatives: torch.Tensor,
     same: tuple[torch.Tensor, torch.Tensor],
+    importance: torch.Tensor,
     *,
     temperature: float,
     catalogue: int,
 ) -> torch.Tensor:
-    """Mean cross-entropy of each user's positive item against the shared negatives; a scalar.
+    """Weighted mean cross-entropy of each user's positive item against the shared negatives; a scalar.
 
     Args:
         users: [batch, d]
         positives: [batch, d], the item each user took.
         negatives: [n, d], shared by the batch.
         same: (rows, columns) in [batch, n] where the negative is the row's own positive: these do not count.
+        importance: [batch], the weights of the mean.
         temperature: divides the dot products.
         catalogue: items that the negatives were drawn from; each negative stands for catalogue / n of them.
     """
@@ -39,7 +43,8 @@ def sampled_softmax(
     # [batch, n] is the largest array of a step: one product, one write in place, one reduction.
     negative = (scaled @ negatives.T).index_put_(same, users.new_tensor(-math.inf))
     others = torch.logsumexp(negative, dim=1) + math.log(max(catalogue - 1, 1) / len(negatives))
-    return torch.nn.functional.softplus(others - positive).mean()
+    losses = torch.nn.functional.softplus(others - positive)  # [batch]
+    return (losses * importance).sum() / importance.sum()
 
 
 def same_items(positives: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,58 +1,37 @@
-"""Train the two towers on the train split; the validation split chooses the epoch."""
+"""Train the two towers: on the train split first, where the validation split chooses the epoch; then anew, for as many
+epochs, on both. The newest days say most about the days to come, and are the ones a validation split holds back.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 import torch
 from torch.nn import functional
-from torch.utils import deterministic
 
 from jobs import checkpoint, datasets, model, progress
 from jobs.checkpoint import Epoch, Progress
-from jobs.datasets import Dataset
-from jobs.errors import NothingToTrainError, TrainingDivergedError
-from jobs.examples import TARGETS, Batch, Cut, Histories, Windows, histories
+from jobs.device import choose_device, reproducible
+from jobs.errors import TrainingDivergedError
+from jobs.examples import TARGETS, Batch
 from jobs.factors import factorise
-from jobs.features import item_features, learn_encoding, user_features
 from jobs.losses import same_items, sampled_softmax
 from jobs.progress import Bar, Report
-from jobs.towers import Architecture, ItemTensors, TwoTowers, UserTensors
-from jobs.validation import ValidationSlice
+from jobs.task import Reading, Task, read_task, unmet
+from jobs.towers import TwoTowers
 from schemas.config import Config, Train
-from schemas.tables import TRAIN, VALIDATION
 
 RECENCY_RATE = 30.0
 """Learning rate of the history's recency weights, as a multiple: a dozen numbers that must travel far."""
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """What of other sections changes the model: part of the dataset's fingerprint."""
-
-    consumed: str
-    strategy: str
-
-
-@dataclass(frozen=True)
-class Task:
-    """All that a training reads, in memory and on its device."""
-
-    architecture: Architecture
-    items: ItemTensors
-    users: UserTensors
-    known: Histories
-    windows: Windows
-    validation: ValidationSlice
+CHOOSE, REFIT = "choose", "refit"
+"""Folders of the checkpoints: of the training that chooses the epoch, and of the one on all but the test split."""
 
 
 def run(config: Config, day: str) -> Report:
@@ -71,63 +50,23 @@ def run(config: Config, day: str) -> Report:
         if draft.complete is not None:
             return Report(step="train", day=day, skipped=True, rows=draft.complete.rows)
         device = choose_device(config.train.device)
-        with _reproducible(config.train):
-            task = read_task(prepared, config.train, reading, made_at=datasets.end_of(day), device=device)
-            towers, curve, best = fit(task, config.train, draft.path)
+        made_at = datasets.end_of(day)
+        with reproducible(config.train.seed, threads=config.train.threads):
+            task = read_task(prepared, config.train, reading, made_at=made_at, device=device)
+            towers, curve, best = fit(task, config.train, draft.path / CHOOSE)
+        if config.train.refit and len(task.validation.users):
+            again = msgspec.structs.replace(config.train, max_epochs=max(best, 1))
+            with reproducible(config.train.seed, threads=config.train.threads):
+                task = read_task(prepared, again, reading, made_at=made_at, device=device, learn_validation=True)
+                towers, _, _ = fit(task, again, draft.path / REFIT)
         trained = model.save(draft.path, towers, temperature=config.train.temperature, best_epoch=best, curve=curve)
-        checkpoint.remove(draft.path)
+        for phase in (CHOOSE, REFIT):
+            checkpoint.remove(draft.path / phase)
         draft.rows["examples"] = task.windows.examples
         recall = curve[best].recall
         draft.extra |= {"space_id": trained.space_id, "best_epoch": best, "recall": recall}
     details = {"best_epoch": best, f"recall@{config.train.recall_at}": None if recall is None else round(recall, 4)}
     return Report(step="train", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
-
-
-def read_task(prepared: Dataset, config: Train, reading: Reading, *, made_at: int, device: torch.device) -> Task:
-    """Read `prepared` and turn it into what the loop needs.
-
-    Raises:
-        NothingToTrainError: the train split is empty.
-    """
-    columns = ["user_index", "item_index", "weight", "time", "consumed", "split"]
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    interactions = source.to_table(columns=columns, filter=pa.dataset.field("split") <= VALIDATION)
-    items = read_sorted(prepared.part("items"), "item_index")
-    users = read_sorted(prepared.part("users"), "user_index")
-    known = histories(interactions.filter(pa.compute.field("split") == TRAIN), len(users))
-    cut: Cut = "day" if reading.strategy == "time" else "event"
-    windows = Windows(known, history_length=config.history_length, cut=cut)
-    if not windows.examples:
-        raise NothingToTrainError(
-            f"no interaction of the train split to learn from ({len(interactions)} before the test split)",
-            hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
-        )
-    encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets)
-    return Task(
-        architecture=Architecture(
-            items=len(items),
-            users=len(users),
-            dimensions=config.dimensions,
-            history_length=config.history_length,
-            encoding=encoding,
-        ),
-        items=ItemTensors.of(item_features(items, encoding), device),
-        users=UserTensors.of(user_features(users, encoding), device),
-        known=known,
-        windows=windows,
-        validation=ValidationSlice(
-            interactions,
-            known,
-            items=len(items),
-            limit=config.validation_users,
-            drop_consumed=reading.consumed == "drop",
-        ),
-    )
-
-
-def read_sorted(folder: Path, index: str) -> pa.Table:
-    """The table in `folder`, row k being the one with index k."""
-    return pa.dataset.dataset(folder, format="parquet").to_table().sort_by(index)
 
 
 def fit(task: Task, config: Train, folder: Path) -> tuple[TwoTowers, list[Epoch], int]:
@@ -140,6 +79,7 @@ def fit(task: Task, config: Train, folder: Path) -> tuple[TwoTowers, list[Epoch]
     """
     towers = TwoTowers(task.architecture)
     optimiser = _optimiser(towers.to(task.items.ids.device), config)
+    folder.mkdir(exist_ok=True)
     state, best = _resume(folder, towers, optimiser)
     with progress.bar("train", config.max_epochs * _steps(task, config)) as bar:
         bar.advance((len(state.curve) - 1) * _steps(task, config) if state.curve else 0)
@@ -156,14 +96,8 @@ def fit(task: Task, config: Train, folder: Path) -> tuple[TwoTowers, list[Epoch]
                 best = _copy(towers)
             _save(folder, state, towers, optimiser, best)
     towers.load_state_dict(best)
+    towers.forget(*unmet(task))
     return towers.eval(), state.curve, state.best_epoch
-
-
-def choose_device(wanted: str) -> torch.device:
-    """The device to train on; `auto` takes CUDA where there is one."""
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
 
 
 def _start(task: Task, towers: TwoTowers, config: Train) -> None:
@@ -227,6 +161,7 @@ def batch_loss(task: Task, towers: TwoTowers, batch: Batch, config: Train, gener
         functional.embedding(target.to(device), vectors),
         functional.embedding(drawn.to(device), vectors),
         same_items(batch.targets.to(device), negatives.to(device)),
+        batch.importance.to(device),
         temperature=config.temperature,
         catalogue=catalogue,
     )
@@ -312,21 +247,3 @@ def _resume(
     towers.load_state_dict(checkpoint.under("towers", tensors))
     checkpoint.restore_optimiser(optimiser, checkpoint.under("optimiser", tensors))
     return state, checkpoint.under("best", tensors)
-
-
-@contextlib.contextmanager
-def _reproducible(config: Train) -> Iterator[None]:
-    """Inside the block the same seed gives the same numbers; afterwards torch is as it was."""
-    threads, was_strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    was_filled, deterministic.fill_uninitialized_memory = deterministic.fill_uninitialized_memory, False
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
-    # Where an operation has no deterministic form on a device, it says so and goes on.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            yield
-    finally:
-        torch.use_deterministic_algorithms(was_strict)
-        deterministic.fill_uninitialized_memory = was_filled
-        torch.set_num_threads(threads)

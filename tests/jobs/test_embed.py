@@ -17,6 +17,7 @@ from jobs import datasets, embed, model, train
 from jobs.errors import BadVectorsError, MissingDatasetError
 from jobs.examples import histories
 from jobs.features import item_features, user_features
+from jobs.task import read_sorted
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
 from schemas.tables import TEST
@@ -45,8 +46,8 @@ def plain_torch(config: Config, before_split: int) -> tuple[np.ndarray, np.ndarr
     """(item vectors, user vectors) with the histories of all splits below `before_split`, in float32 and at once."""
     prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
     towers, card = model.load(datasets.open_dataset(config.paths.workspace, DAY, "model").path)
-    items = train.read_sorted(prepared.part("items"), "item_index")
-    users = train.read_sorted(prepared.part("users"), "user_index")
+    items = read_sorted(prepared.part("items"), "item_index")
+    users = read_sorted(prepared.part("users"), "user_index")
     interactions = pa.dataset.dataset(prepared.part("interactions")).to_table()
     known = histories(interactions.filter(pa.compute.field("split") < before_split), len(users))
     with torch.no_grad():

@@ -53,14 +53,16 @@ def towers() -> TwoTowers:
     return TwoTowers(shape).eval()
 
 
-def test_what_training_never_saw_has_the_row_of_the_unknown(towers: TwoTowers) -> None:
+def test_what_training_never_saw_is_unknown(towers: TwoTowers) -> None:
     encoding = towers.architecture.encoding
     found = item_features(items_table(), encoding)
-    assert found.ids.tolist() == [1, 2, 3, 0]
+    assert found.ids.tolist() == [1, 2, 3, 4]
     assert found.categories.tolist() == [1, 1, 0, 0], "the category of an untrained item is unknown"
     users = user_features(users_table([["de"], ["fr"], ["xx"]], [3, 1, 0]), encoding)
-    assert users.ids.tolist() == [1, 2, 0]
     assert users.columns[:, 0].tolist() == [1, 2, 0]
+    towers.forget(np.array([False, False, True]), np.array([False, False, False, True]))
+    assert towers.item.id.weight.abs().sum(dim=1).gt(0).tolist() == [False, True, True, True, False]
+    assert towers.user.id.weight.abs().sum(dim=1).gt(0).tolist() == [False, True, True, False]
 
 
 def test_numbers_are_normalised_over_the_known_and_flagged_where_missing(towers: TwoTowers) -> None:
@@ -94,10 +96,10 @@ def test_vectors_have_length_one_and_no_nan_even_with_nothing_known(towers: TwoT
 
 def test_a_dropped_id_is_the_id_of_the_unknown(towers: TwoTowers) -> None:
     known = item_features(items_table(), towers.architecture.encoding)
-    unknown = item_features(items_table(interactions=[0] * 4), towers.architecture.encoding)
     with torch.no_grad():
         dropped = towers.item(ItemTensors.of(known), torch.zeros(4, dtype=torch.bool))
-        assert torch.equal(dropped, towers.item(ItemTensors.of(unknown)))
+        towers.forget(np.ones(3, dtype=bool), np.ones(4, dtype=bool))
+        assert torch.equal(dropped, towers.item(ItemTensors.of(known)))
 
 
 def test_the_pooled_history_equals_a_slow_loop(towers: TwoTowers) -> None:
@@ -187,9 +189,22 @@ def test_a_limit_cuts_an_epoch_short() -> None:
     assert sum(len(batch.users) for batch in windows.batches(rng, batch_size=64, limit=10**9)) == windows.examples
 
 
+def test_an_older_example_counts_less_by_its_half_life() -> None:
+    rng = np.random.default_rng(12)
+    known = random_histories(rng, users=5, items=10**9, events=60)  # nobody meets an item twice
+    windows = Windows(known, history_length=4, cut="day", half_life_days=1.5)
+    when = {(u, known.items[p]): known.times[p] for u in range(5) for p in range(known.starts[u], known.starts[u + 1])}
+    for batch in windows.batches(rng, batch_size=8, limit=0):
+        for user, item, found in zip(
+            *map(torch.Tensor.tolist, (batch.users, batch.targets, batch.importance)), strict=True
+        ):
+            age_days = (known.times.max() - when[user, item]) / DAY
+            assert found == pytest.approx(0.5 ** (age_days / 1.5), rel=1e-5)
+
+
 def test_the_sampled_softmax_equals_a_slow_obvious_one() -> None:
     rng = np.random.default_rng(3)
-    users, catalogue = rng.standard_normal((5, 4)), rng.standard_normal((7, 4))
+    users, catalogue, importance = rng.standard_normal((5, 4)), rng.standard_normal((7, 4)), rng.random(5)
     positives, negatives = np.array([0, 1, 2, 3, 3]), np.array([3, 5, 0, 3, 6, 1])
     expected = []
     for user, positive in zip(users, positives, strict=True):
@@ -201,10 +216,11 @@ def test_the_sampled_softmax_equals_a_slow_obvious_one() -> None:
         torch.from_numpy(catalogue[positives]),
         torch.from_numpy(catalogue[negatives]),
         same_items(torch.from_numpy(positives), torch.from_numpy(negatives)),
+        torch.from_numpy(importance),
         temperature=0.5,
         catalogue=7,
     )
-    assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
+    assert found.item() == pytest.approx(np.average(expected, weights=importance), rel=1e-6)
 
 
 def test_the_pairs_of_equal_items_are_found() -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import checkpoint, datasets, model, train
+from jobs import checkpoint, datasets, model, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
 from jobs.towers import ItemTensors, TwoTowers
@@ -29,7 +29,7 @@ def trained_model(config: Config) -> tuple[TwoTowers, model.Model]:
 
 def item_vectors(config: Config, towers: TwoTowers) -> torch.Tensor:
     prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
-    items = train.read_sorted(prepared.part("items"), "item_index")
+    items = task.read_sorted(prepared.part("items"), "item_index")
     with torch.no_grad():
         return towers.item(ItemTensors.of(item_features(items, towers.architecture.encoding)))
 
@@ -113,22 +113,44 @@ def test_no_pickle_and_no_checkpoint_stay_in_the_model(learned: Config) -> None:
 
 def test_training_never_reads_the_test_split(learned: Config) -> None:
     prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
-    reading = train.Reading("keep", "time")
-    task = train.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
+    reading = task.Reading("keep", "time")
+    read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
     table = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pandas()
-    assert len(task.known.items) == (table.split == 0).sum()
+    assert len(read.known.items) == (table.split == 0).sum()
     tested = set(table[table.split == TEST].user_index) - set(table[table.split == 1].user_index)
     assert tested
-    assert not tested & set(task.validation.users.tolist())
+    assert not tested & set(read.validation.users.tolist())
 
 
-def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
-    """Run a training that dies right after the checkpoint of that epoch."""
-    save = checkpoint.save
+def test_the_test_split_changes_no_bit_of_the_model(learned: Config, tmp_path: Path) -> None:
+    other = small_config(tmp_path)
+    write_prepared(other, test_seed=77)
+    train.run(other, DAY)
+    assert weights_bytes(other) == weights_bytes(learned)
+
+
+def test_the_last_training_learns_the_validation_split_unless_told_not_to(learned: Config, tmp_path: Path) -> None:
+    config = small_config(tmp_path, refit=False)
+    write_prepared(config)
+    train.run(config, DAY)
+    assert trained_model(config)[1].curve == trained_model(learned)[1].curve, "the epoch is chosen in the same way"
+    assert weights_bytes(config) != weights_bytes(learned)
+    prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
+    reading, cpu = task.Reading("keep", "time"), torch.device("cpu")
+    read = task.read_task(prepared, config.train, reading, made_at=0, device=cpu, learn_validation=True)
+    split = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().column("split").to_numpy()
+    assert len(read.known.items) == (split < TEST).sum()
+    assert not len(read.validation.users)
+
+
+def killed_after(checkpoints: int, monkeypatch: pytest.MonkeyPatch, config: Config) -> None:
+    """Run a training that dies right after so many checkpoints."""
+    save, saved = checkpoint.save, []
 
     def save_and_die(folder: Path, state: checkpoint.Progress, tensors: dict[str, torch.Tensor]) -> None:
         save(folder, state, tensors)
-        if len(state.curve) - 1 == epochs:
+        saved.append(state)
+        if len(saved) == checkpoints:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -137,20 +159,22 @@ def killed_after(epochs: int, monkeypatch: pytest.MonkeyPatch, config: Config) -
             train.run(config, DAY)
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 3])
+@pytest.mark.parametrize("checkpoints", [1, 2, 3, 4])
 def test_a_training_interrupted_after_any_epoch_ends_with_the_same_bytes(
-    learned: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+    learned: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: int
 ) -> None:
+    """Three epochs choose, and the training on both splits follows: the fourth checkpoint is its first."""
     config = small_config(tmp_path)
     write_prepared(config)
-    killed_after(epochs, monkeypatch, config)
+    killed_after(checkpoints, monkeypatch, config)
     trained = []
     original = train._train_epoch
     monkeypatch.setattr(
         train, "_train_epoch", lambda *a, last, **k: trained.append(last.epoch + 1) or original(*a, last=last, **k)
     )
     train.run(config, DAY)
-    assert trained == list(range(epochs + 1, 4)), "finished epochs are not trained again"
+    every = [1, 2, 3, *range(1, trained_model(learned)[1].best_epoch + 1)]
+    assert trained == every[checkpoints:], "finished epochs are not trained again"
     assert weights_bytes(config) == weights_bytes(learned)
 
 
@@ -273,15 +297,15 @@ def test_torch_is_left_as_it_was(learned: Config, tmp_path: Path) -> None:
 
 def test_users_of_a_block_are_nearest_to_its_items_with_and_without_their_id(learned: Config) -> None:
     prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
-    reading = train.Reading("keep", "time")
-    task = train.read_task(prepared, learned.train, reading, made_at=datasets.end_of(DAY), device=torch.device("cpu"))
+    reading = task.Reading("keep", "time")
+    read = task.read_task(prepared, learned.train, reading, made_at=datasets.end_of(DAY), device=torch.device("cpu"))
     towers, _ = trained_model(learned)
     vectors = item_vectors(learned, towers)
-    users = np.flatnonzero(np.diff(task.known.starts) > 2)
-    pooled = towers.user.pool(vectors, *map(torch.from_numpy, task.known.last(users, 8)))
+    users = np.flatnonzero(np.diff(read.known.starts) > 2)
+    pooled = towers.user.pool(vectors, *map(torch.from_numpy, read.known.last(users, 8)))
     for keep in (True, False):
         with torch.no_grad():
-            found = towers.user(task.users.take(torch.from_numpy(users)), pooled, torch.full((len(users),), keep))
+            found = towers.user(read.users.take(torch.from_numpy(users)), pooled, torch.full((len(users),), keep))
         best = (found @ vectors[:ITEMS].T).topk(10).indices.numpy()
         right = (block_of(best, ITEMS) == block_of(users, USERS)[:, None]).mean()
         assert right > 0.97, f"keep id: {keep}"

@@ -1,0 +1,113 @@
+"""A small prepared dataset with a structure that can be known: users of a block take items of that block."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from jobs import datasets
+from schemas import tables
+from schemas.config import Config, Paths, Retrieve, Spark, Split, Train
+
+DAY = "2026-03-10"
+END = datasets.end_of(DAY)
+BLOCKS = 4
+USERS, ITEMS = 120, 80
+COLD_ITEMS, COLD_USERS = BLOCKS, BLOCKS
+"""The last items and users have no train interactions; the k-th of them belongs to block k."""
+
+
+def small_config(root: Path, **train: object) -> Config:
+    """Two threads of nothing: one thread, small towers, a few epochs."""
+    settings = {
+        "dimensions": 16,
+        "max_epochs": 3,
+        "patience": 9,
+        "batch_size": 64,
+        "negatives": 40,
+        "learning_rate": 0.01,
+        "history_length": 8,
+        "title_buckets": 64,
+        "recall_at": ITEMS // BLOCKS + 1,  # a block and its cold item
+        "threads": 1,
+        "device": "cpu",
+    } | train
+    return Config(
+        paths=Paths(workspace=str(root / "work"), store=str(root / "store")),
+        train=Train(**settings),
+        retrieve=Retrieve(consumed="keep"),
+        split=Split(strategy="time"),
+        spark=Spark(shuffle_partitions=2),
+    )
+
+
+def block_of(index: np.ndarray | int, regular: int) -> np.ndarray | int:
+    """Block of an item or user: round robin for the regular ones, one each for the cold ones."""
+    return np.where(np.asarray(index) < regular, np.asarray(index) % BLOCKS, np.asarray(index) - regular)
+
+
+def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_seed: int | None = None) -> None:
+    """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
+
+    With `test_seed`, other items in the test split.
+    """
+    rng = np.random.default_rng(seed)
+    users, items = [], []
+    for user in range(USERS):
+        for _ in range(14):
+            block = rng.integers(BLOCKS) if noise else user % BLOCKS
+            users.append(user)
+            items.append(int(rng.integers(ITEMS // BLOCKS)) * BLOCKS + int(block))
+    ages = rng.integers(1, 10 * 86_400, len(users))
+    splits = np.where(ages < 86_400, tables.TEST, np.where(ages < 2 * 86_400, tables.VALIDATION, tables.TRAIN))
+    # Cold users have done something on the last day, cold items nothing at all.
+    for block in range(COLD_USERS):
+        for k in range(6):
+            users.append(USERS + block)
+            items.append(BLOCKS * k + block)
+            ages = np.append(ages, 1_000 - k)
+            splits = np.append(splits, tables.TEST)
+    if test_seed is not None:
+        tested = np.flatnonzero(splits == tables.TEST)
+        for row, item in zip(tested, np.random.default_rng(test_seed).integers(0, ITEMS, len(tested)), strict=True):
+            items[row] = int(item)
+    n = len(users)
+    blank = [""] * n
+    with datasets.step(
+        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed}"}
+    ) as draft:
+        weights = rng.choice([1.0, 5.0], n)
+        columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]
+        _write(draft.path / "interactions", columns, tables.INTERACTIONS)
+        trained = splits == tables.TRAIN
+        total = ITEMS + COLD_ITEMS
+        blocks = block_of(np.arange(total), ITEMS)
+        columns = [
+            range(total),
+            [f"item-{k:03d}" for k in range(total)],
+            [f"Word{b} thing {k % 7}" for k, b in enumerate(blocks)],
+            [f"kind {b}" for b in blocks],
+            [""] * total,
+            [float(b + 1) for b in blocks],
+            [None] * total,
+            [True] * total,
+            np.bincount(np.array(items)[trained], minlength=total),
+        ]
+        _write(draft.path / "items", columns, tables.ITEMS)
+        total = USERS + COLD_USERS
+        features = [[["de", "fr"][k % 2]] for k in range(total)]
+        counts = np.bincount(np.array(users)[trained], minlength=total)
+        columns = [range(total), [f"user-{k:03d}" for k in range(total)], [""] * total, features, counts]
+        _write(draft.path / "users", columns, tables.USERS)
+
+
+def _write(folder: Path, columns: list, schema: pa.Schema) -> None:
+    folder.mkdir()
+    arrays = [pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    middle = len(table) // 3
+    pa.parquet.write_table(table.slice(middle), folder / "part-0.parquet")
+    pa.parquet.write_table(table.slice(0, middle), folder / "part-1.parquet")
