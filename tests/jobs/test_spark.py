@@ -1,0 +1,85 @@
+"""The session and its Java: found where they are, quiet, and with errors that name their cause."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import java
+from jobs.errors import JobError
+from jobs.spark import errors_for_people, settings
+from schemas.config import Spark
+
+
+def fake_java(home: Path, major: int) -> Path:
+    """A JAVA_HOME whose java only knows its version."""
+    script = home / "bin" / "java"
+    script.parent.mkdir(parents=True)
+    script.write_text(f"#!/bin/sh\necho 'openjdk version \"{major}.0.1\"' >&2\n")
+    script.chmod(0o755)
+    return home
+
+
+def test_a_fit_java_of_the_machine_is_used(tmp_path: Path) -> None:
+    home = fake_java(tmp_path / "jdk", 21)
+    assert java.java_home({"JAVA_HOME": str(home), "PATH": ""}) == str(home)
+    assert java.java_home({"PATH": str(home / "bin")}) == str(home)
+
+
+def test_an_unfit_java_gives_way_to_the_one_that_pip_brought(tmp_path: Path) -> None:
+    home = java.java_home({"JAVA_HOME": str(fake_java(tmp_path / "jdk", 11)), "PATH": ""})
+    answer = subprocess.run([f"{home}/bin/java", "-version"], capture_output=True, text=True, check=True)
+    assert 'version "25' in answer.stderr
+
+
+def test_the_java_that_pip_brought_drops_the_module_it_lacks_and_nothing_else() -> None:
+    home = java.java_home({"PATH": ""})
+    argv = ["--add-modules=jdk.incubator.vector", "-Dwith space=a b", "-XshowSettings:properties", "-version"]
+    answer = subprocess.run([f"{home}/bin/java", *argv], capture_output=True, text=True, check=True)
+    assert "with space = a b" in answer.stderr
+
+
+def test_the_configurations_own_settings_have_the_last_word() -> None:
+    found = settings(Spark(master="local[3]", conf={"spark.driver.memory": "5g"}))
+    assert found["spark.driver.memory"] == "5g"
+    assert found["spark.sql.shuffle.partitions"] == "6"
+    assert settings(Spark(master="spark://host:7077"))["spark.sql.shuffle.partitions"] == "200"
+
+
+def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
+    def fail(batches: Iterator[Any]) -> Iterator[Any]:
+        for _ in batches:
+            raise OSError(28, "No space left on device")
+        yield
+
+    with pytest.raises(JobError) as caught, errors_for_people("build"):
+        spark.range(3).mapInArrow(fail, "id long").collect()
+    assert caught.value.message == "build: Spark stopped: OSError: [Errno 28] No space left on device"
+    assert "\n" not in caught.value.message
+
+
+def test_an_error_of_spark_itself_is_told_too(spark: Any, tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"embed: Spark stopped: .*PATH_NOT_FOUND"), errors_for_people("embed"):
+        spark.read.parquet(str(tmp_path / "none")).count()
+
+
+def test_workers_run_the_python_that_runs_the_tests(spark: Any) -> None:
+    import sys
+
+    assert os.environ["PYSPARK_PYTHON"] == sys.executable
+    seen = spark.range(1).mapInArrow(_interpreter, "python string").first()
+    assert seen["python"] == sys.prefix
+
+
+def _interpreter(batches: Iterator[Any]) -> Iterator[Any]:
+    import sys
+
+    import pyarrow as pa
+
+    for _ in batches:
+        yield pa.RecordBatch.from_pydict({"python": [sys.prefix]})
