@@ -61,9 +61,11 @@ def show_answers(config: Path, port: int, version: str, user: str) -> None:
     for heading in ("", "before", "after three clicks", "was"):
         table.add_column(heading)
     for left, right in zip(before["items"][:10], after["items"], strict=True):
-        table.add_row(str(right["rank"]), left["title"], right["title"], str(was.get(right["item"], "-")))
-    titles = titles_of(config, version, clicked)
-    announce(f"{user} clicks on: {'; '.join(titles)}")
+        # Two items may have one title: the id tells them apart.
+        shown = (f"{item['title']} {item['item']}" for item in (left, right))
+        table.add_row(str(right["rank"]), *shown, str(was.get(right["item"], "-")))
+    titles = zip(titles_of(config, version, clicked), clicked, strict=True)
+    announce(f"{user} clicks on: {'; '.join(f'{title} {item}' for title, item in titles)}")
     console.print(table)
     console.print(f"   the first one is there {after['items'][0]['why']}")
 
