@@ -21,7 +21,9 @@ install: .venv/.installed .venv-airflow/.installed  ## both environments, from t
 
 .venv/.installed: requirements/shortlist.lock setup.cfg
 	@echo "== installing Shortlist into .venv (about 2 GB, a minute or three)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) with its venv module is needed (Debian, Ubuntu: apt install python3.11 python3.11-venv)"; exit 1; }
+	@test -x $(BIN)/pip || { rm -rf .venv && $(PYTHON) -m venv .venv; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(UV) --python $(BIN)/python -r requirements/shortlist.lock
 	@$(UV) --python $(BIN)/python -e .

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from prediction_store.ttl import state_of
-from reranker.worker import METRICS_FOLDER_VARIABLE
+from reranker.assignment import METRICS_FOLDER_VARIABLE
 from schemas.config import Store as StoreSettings
 from schemas.messages import RecommendAnswer
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import msgspec
 
+from reranker.assignment import METRICS_FOLDER_VARIABLE, STARTUP_FAILURE, Assignment
 from reranker.errors import ServeError
 from reranker.log import logger
-from reranker.worker import METRICS_FOLDER_VARIABLE, STARTUP_FAILURE, Assignment
 from schemas.config import Config
 
 DRAIN_SECONDS = 10
