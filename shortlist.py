@@ -11,8 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-VERSION = "0.1.0"
-
 VERBS: dict[str, tuple[str, dict[str, str]]] = {
     "The nightly journey": (
         "jobs.cli",
@@ -66,7 +64,9 @@ def run(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to
         print(overview())
         return 0
     if argv[0] in ("-V", "--version"):
-        print(f"shortlist {VERSION}")
+        from schemas import __version__
+
+        print(f"shortlist {__version__}")
         return 0
     module = module_of(argv[0])
     if module is None:

@@ -101,11 +101,6 @@ class LocalAirflow:
         """Let the scheduler start the runs that are due."""
         self._request("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": False})
 
-    def trigger(self, dag_id: str, params: Mapping[str, Any]) -> str:
-        """Start a run by hand; returns its run id."""
-        answer = self._request("POST", f"/api/v2/dags/{dag_id}/dagRuns", {"logical_date": None, "conf": dict(params)})
-        return str(answer["dag_run_id"])
-
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """The DAG's runs, oldest first."""
         return list(self._request("GET", f"/api/v2/dags/{dag_id}/dagRuns?order_by=run_after&limit=100")["dag_runs"])

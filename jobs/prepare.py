@@ -18,15 +18,12 @@ from pyspark.sql import functions as F
 
 from jobs import datasets, intake
 from jobs.errors import SourceError, TooManyRejectedError
-from jobs.last_day import last_day
 from jobs.progress import Report
 from jobs.source_rows import read, read_address, readable, write_address
 from jobs.sources import Source, locate
 from jobs.splits import boundaries, core, split
 from schemas import tables
 from schemas.config import Config, without_paths
-
-__all__ = ["last_day", "run"]
 
 DAY_SECONDS = 86_400
 INTERACTIONS_PER_FILE = 500_000

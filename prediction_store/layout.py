@@ -40,7 +40,6 @@ ATTEMPT: Final = ".attempt-"
 _VERSION = re.compile(VERSION_NAME)
 _HISTORY = re.compile(r"([0-9]{8})\.json\Z")
 _COLUMN = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-_SHARD = re.compile(r"candidates/shard-([0-9]{4})\.mdb\Z")
 
 
 def version_name(now: float, inputs_digest: str) -> str:
@@ -127,12 +126,6 @@ def gate_path(root: Path, name: str) -> Path:
 def shard_file(number: int) -> str:
     """Path of a shard inside its version."""
     return f"candidates/shard-{number:04d}.mdb"
-
-
-def shard_number(file: str) -> int | None:
-    """The number of the shard at a path inside a version; None: that is no shard."""
-    match = _SHARD.match(file)
-    return int(match[1]) if match else None
 
 
 def attempt_path(final: Path, token: str) -> Path:

@@ -27,11 +27,11 @@ from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
 from reranker.requests import decode_request
+from schemas import __version__
 from schemas.config import Config
 from schemas.messages import ErrorAnswer, Health, Readiness, VersionAnswer
 
 JSON = "application/json"
-PROGRAM_VERSION = "0.1.0"
 RETRY_AFTER_SECONDS = "1"
 log = logger(__name__)
 
@@ -66,7 +66,7 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
                     metrics=Metrics(store, config.store, now),
                     now=now,
                     log_key=secrets.token_bytes(16) if log_key is None else log_key,
-                    openapi=msgspec.json.encode(openapi.document(config.serve, PROGRAM_VERSION)),
+                    openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
                 )
             }
         finally:

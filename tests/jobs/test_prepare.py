@@ -18,6 +18,7 @@ import slow_prepare
 
 from jobs import datasets, prepare
 from jobs.errors import SourceError, TooManyRejectedError
+from jobs.last_day import last_day
 from jobs.progress import Report
 from jobs.sources import locate
 from schemas import tables
@@ -151,7 +152,7 @@ def test_csv_with_everything_that_is_nasty_in_csv(spark: Any, tmp_path: Path) ->
     longest = next(row for _, row, reason in rows(part(report, config, "rejected")) if "longer" in reason)
     assert json.loads(longest)["user"] in {"x" * 512, "é" * 256}
     assert prepare.run(config, DAY, spark).skipped
-    assert prepare.last_day(config) == "2026-03-11"
+    assert last_day(config) == "2026-03-11"
 
 
 def test_parquet_partitions_with_64_bit_ids_timestamps_and_dates(spark: Any, tmp_path: Path) -> None:
@@ -219,7 +220,7 @@ def test_parquet_partitions_with_64_bit_ids_timestamps_and_dates(spark: Any, tmp
     assert people[str(HUGE - 1)]["features"] == ["", ""]
     assert extra(report, config, "repeated_ids") == {"items": 1, "users": 1}
     assert extra(report, config, "rejected")["users"] == {"the user id is missing": 1}
-    assert prepare.last_day(config) == "2026-03-12"
+    assert last_day(config) == "2026-03-12"
 
 
 def test_atomic_files_split_per_user_after_a_k_core_filter(spark: Any, tmp_path: Path) -> None:
@@ -262,7 +263,7 @@ def test_atomic_files_split_per_user_after_a_k_core_filter(spark: Any, tmp_path:
     assert report.rows["users"] < 20 <= report.rows["items"]
     assert extra(report, config, "left_out") > 0
     assert {row[0] for row in rows(part(report, config, "interactions"), "split")} == {0, 1, 2}
-    assert prepare.last_day(config) == "2023-11-14"
+    assert last_day(config) == "2023-11-14"
 
 
 def test_the_same_rows_in_other_files_and_order_give_the_same_dataset(spark: Any, tmp_path: Path) -> None:
@@ -428,7 +429,7 @@ EXAMPLES = {
 def test_an_example_reads_its_public_data(spark: Any, tmp_path: Path, real_data: Any, example: str) -> None:
     config = real_data(example, tmp_path)
     day, counts, boundaries = EXAMPLES[example]
-    assert prepare.last_day(config) == day
+    assert last_day(config) == day
     report = prepare.run(config, day, spark)
     assert (report.rows["users"], report.rows["items"], extra(report, config, "read")) == counts
     assert report.rows["rejected"] == 0

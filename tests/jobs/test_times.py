@@ -12,9 +12,9 @@ import pytest
 import slow_prepare
 from pyspark.sql import functions, types
 
-from jobs import prepare
 from jobs.columns import seconds
 from jobs.errors import SourceError
+from jobs.last_day import last_day
 from jobs.source_rows import read
 from jobs.sources import locate
 from schemas.config import Config, Data, Interactions
@@ -52,10 +52,10 @@ def test_times_as_text_are_read_as_a_person_would(spark: Any, tmp_path: Path, un
         config = a_config(Interactions(path=str(tmp_path / "in.csv"), time_unit=unit))  # type: ignore[arg-type]
         if when is None:
             with pytest.raises(SourceError, match="has a time in the column 'timestamp'"):
-                prepare.last_day(config)
+                last_day(config)
         elif when < 2e11:
             date = datetime.datetime.fromtimestamp(when, datetime.UTC).date()
-            assert prepare.last_day(config) == date.isoformat()
+            assert last_day(config) == date.isoformat()
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_times_of_every_type_become_seconds(spark: Any, tmp_path: Path, kind: pa
     column = seconds(found.column("timestamp"), found.kind("timestamp"), "auto", "timestamp")
     assert [row[0] for row in found.frame.select(column).collect()] == [1772900000, None]
     config = a_config(Interactions(path=str(tmp_path / "in.parquet")))
-    assert prepare.last_day(config) == "2026-03-07"
+    assert last_day(config) == "2026-03-07"
 
 
 def a_config(interactions: Interactions) -> Config:
