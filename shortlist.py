@@ -29,10 +29,15 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
     "The life of a version": (
         "prediction_store.cli",
         {
-            "versions": "The versions on disk and which one is current.",
+            "versions": "The versions on disk, their states, and which one is current.",
+            "history": "Every decision about what is served: when, what, who, why.",
             "gate": "Check a version against the one that is current.",
             "cutover": "Make a version current.",
             "rollback": "Go back to the version that was served before.",
+            "pin": "Hold what is served: no cutover until unpin.",
+            "unpin": "Allow cutovers again.",
+            "quarantine": "Forbid serving a version.",
+            "release": "Lift a quarantine.",
             "check": "Verify every byte of a version, or of the store.",
             "retire": "Remove versions that nothing needs any more.",
         },
@@ -100,7 +105,7 @@ def overview() -> str:
         "",
     ]
     for group, (_, verbs) in VERBS.items():
-        lines += [f"{group}:", *(f"  {verb:<10} {words}" for verb, words in verbs.items()), ""]
+        lines += [f"{group}:", *(f"  {verb:<11} {words}" for verb, words in verbs.items()), ""]
     return "\n".join([*lines, "shortlist VERB --help tells the options of a verb."])
 
 

@@ -73,6 +73,8 @@ def retire(config: Config, day: str, now: float) -> Report:
         keep=config.store.keep_versions,
         grace_seconds=config.store.grace_hours * 3600,
         now=now,
+        who=history.user_at_host(),
+        why=f"nightly run of {day}",
     )
     details = {"removed": len(report.removed), "kept": len(report.kept)}
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)

@@ -11,46 +11,52 @@ from schemas.errors import UsageError
 from schemas.options import ConfigOption, JsonOption, SetOption
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from schemas.config import Config
-    from schemas.manifest import HistoryRecord
+    from schemas.history import HistoryRecord
 
 app = typer.Typer(add_completion=False, help="The life of a version.")
 
 VersionArgument = Annotated[str, typer.Argument(help="A version's name, as `shortlist versions` lists it.")]
 WhoOption = Annotated[str, typer.Option("--who", help="Who does it, for the history. Default: user@host.")]
 WhyOption = Annotated[str, typer.Option("--why", "--reason", help="The reason, kept in the history.")]
+ExpectOption = Annotated[
+    int | None,
+    typer.Option("--expect", metavar="NUMBER", help="Refuse unless this is still the newest history record."),
+]
+PlanOption = Annotated[bool, typer.Option("--plan", help="Check everything, say what would happen, change nothing.")]
+MARK = {"pass": "passed ", "warn": "WARNING"}
 
 
 @app.command()
 def versions(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
-    """The versions on disk, newest first, and which one is current.
+    """The versions on disk, newest first: state, age, users, size, gates, and who made which current.
 
     Example: shortlist versions --json
     """
+    from prediction_store import history, terminal
     from prediction_store.listing import list_versions
 
     root = _root(_load(config, overrides))
-    rows = list_versions(root)
+    rows = list_versions(root, time.time())
     if as_json:
-        return _print_json(rows)
-    if not rows:
-        print(f"no versions in {root}")
-        return None
-    print(f"  {'version':<25} {'state':<9} {'gates':<10} {'data up to':<16} {'users':>10} {'items':>10} {'size':>9}")
-    for row in rows:
-        state = "current" if row.is_current else "previous" if row.is_rollback_target else ""
-        head = f"{'*' if row.is_current else ' '} {row.version:<25} {state:<9}"
-        if row.problem or row.made_at is None or row.bytes is None:
-            print(f"{head} {row.problem}")
-            continue
-        print(
-            f"{head} {row.gates:<10} {_minute(row.made_at):<16} {row.users:>10} {row.items:>10} {_size(row.bytes):>9}"
-        )
-    if not any(row.is_current for row in rows):
-        print("no version is current: shortlist cutover VERSION")
-    return None
+        return terminal.print_json(rows)
+    return terminal.print_versions(rows, history.current_or_none(root), str(root))
+
+
+@app.command("history")
+def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+    """Every decision about what is served, newest first: when, what, who and why.
+
+    Example: shortlist history
+    """
+    from prediction_store import terminal
+    from prediction_store.listing import list_history
+
+    rows = list_history(_root(_load(config, overrides)))
+    return terminal.print_json(rows) if as_json else terminal.print_history(rows)
 
 
 @app.command()
@@ -64,16 +70,17 @@ def gate(
 
     Example: shortlist gate 20261122T031500Z-3f9c0a1b
     """
+    from prediction_store import terminal
     from prediction_store.gates import describe, require_passed, run_gates
 
     loaded = _load(config, overrides)
     report = run_gates(_root(loaded), version, loaded.gates, candidates=loaded.retrieve.candidates, now=time.time())
     if as_json:
-        _print_json(report)
+        terminal.print_json(report)
     else:
         print(f"{version} against {report.against or 'nothing: no other version is current'}")
         for found in report.gates:
-            print(f"  {'passed ' if found.passed else 'REFUSED'} {describe(found)}")
+            print(f"  {MARK.get(found.outcome, 'REFUSED')} {describe(found)}")
     require_passed(report)
 
 
@@ -83,21 +90,23 @@ def cutover(
     *,
     why: WhyOption = "",
     force: Annotated[bool, typer.Option("--force", help="Although the gates have not passed; needs --why.")] = False,
+    plan: PlanOption = False,
+    expect: ExpectOption = None,
     who: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
 ) -> None:
-    """Make a version current. Its bytes are verified first, its gates must have passed. Servers follow by themselves.
+    """Make a version current. Its gates must have passed and every byte is verified. Servers follow by themselves.
 
     Example: shortlist cutover 20261122T031500Z-3f9c0a1b --why "tonight's run"
     """
     from prediction_store import history
 
-    root = _root(_load(config, overrides))
-    now = time.time()
-    record = history.cutover(root, version, who or history.user_at_host(), why, now, force=force)
-    _print_record(record, as_json)
+    def decide(root: Path, who: str, now: float) -> HistoryRecord:
+        return history.cutover(root, version, who, why, now, force=force, expect=expect, apply=not plan)
+
+    _decide(decide, who, config, overrides, as_json, applied=not plan)
 
 
 @app.command()
@@ -105,6 +114,8 @@ def rollback(
     *,
     why: WhyOption = "",
     to: Annotated[str, typer.Option("--to", metavar="VERSION", help="Default: the version served before.")] = "",
+    plan: PlanOption = False,
+    expect: ExpectOption = None,
     who: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = [],  # noqa: B006
@@ -112,13 +123,90 @@ def rollback(
 ) -> None:
     """Go back to the version that was served before; repeated, to the one before that. Nothing is moved or deleted.
 
+    The version that is left is quarantined: no later run makes it current again before `shortlist release`.
+
     Example: shortlist rollback --why "prices are wrong"
     """
     from prediction_store import history
 
-    root = _root(_load(config, overrides))
-    record = history.rollback(root, who or history.user_at_host(), why, time.time(), to=to or None)
-    _print_record(record, as_json)
+    def decide(root: Path, who: str, now: float) -> HistoryRecord:
+        return history.rollback(root, who, why, now, to=to or None, expect=expect, apply=not plan)
+
+    _decide(decide, who, config, overrides, as_json, applied=not plan)
+
+
+@app.command()
+def pin(
+    *,
+    why: WhyOption = "",
+    who: WhoOption = "",
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Hold what is served: every cutover is refused (exit 3) until `shortlist unpin`. A rollback still works.
+
+    Example: shortlist pin --why "the sale must not change under us"
+    """
+    from prediction_store import holds
+
+    _decide(lambda root, who, now: holds.pin(root, who, why, now), who, config, overrides, as_json)
+
+
+@app.command()
+def unpin(
+    *,
+    why: WhyOption = "",
+    who: WhoOption = "",
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Allow cutovers again.
+
+    Example: shortlist unpin --why "the sale is over"
+    """
+    from prediction_store import holds
+
+    _decide(lambda root, who, now: holds.unpin(root, who, why, now), who, config, overrides, as_json)
+
+
+@app.command()
+def quarantine(
+    version: VersionArgument,
+    *,
+    why: WhyOption = "",
+    who: WhoOption = "",
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Forbid serving a version, and any other of the same inputs. The one that is current wants a rollback instead.
+
+    Example: shortlist quarantine 20261122T031500Z-3f9c0a1b --why "half the shop is missing"
+    """
+    from prediction_store import holds
+
+    _decide(lambda root, who, now: holds.quarantine(root, version, who, why, now), who, config, overrides, as_json)
+
+
+@app.command()
+def release(
+    version: VersionArgument,
+    *,
+    why: WhyOption = "",
+    who: WhoOption = "",
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Lift a quarantine. The version does not become current by it: that is `shortlist cutover`.
+
+    Example: shortlist release 20261122T031500Z-3f9c0a1b --why "it was the price feed, not the lists"
+    """
+    from prediction_store import holds
+
+    _decide(lambda root, who, now: holds.release(root, version, who, why, now), who, config, overrides, as_json)
 
 
 @app.command()
@@ -133,16 +221,17 @@ def check(
     Example: shortlist check
     """
     from prediction_store import check as checker
+    from prediction_store import terminal
     from prediction_store.errors import CheckFailedError
 
     root = _root(_load(config, overrides))
     report = checker.check(root, version or None)
     if as_json:
-        _print_json(report)
+        terminal.print_json(report)
     else:
         print(
             f"{len(report.versions)} versions, {report.history_records} history records, {report.files} files,"
-            f" {_size(report.bytes)}, {report.records} users' records: {len(report.problems)} problems"
+            f" {terminal.size(report.bytes)}, {report.records} users' records: {len(report.problems)} problems"
         )
         for problem in report.problems:
             print(f"  {problem.where}: {problem.what}")
@@ -155,7 +244,10 @@ def check(
 
 @app.command()
 def retire(
+    *,
     keep: Annotated[int, typer.Option("--keep", help="Versions to leave. Default: store.keep_versions.")] = 0,
+    why: WhyOption = "",
+    who: WhoOption = "",
     config: ConfigOption = None,
     overrides: SetOption = [],  # noqa: B006
     as_json: JsonOption = False,
@@ -166,6 +258,7 @@ def retire(
 
     Example: shortlist retire --keep 2
     """
+    from prediction_store import history, terminal
     from prediction_store.retention import retire as retire_versions
 
     loaded = _load(config, overrides)
@@ -176,15 +269,19 @@ def retire(
         keep=keep or loaded.store.keep_versions,
         grace_seconds=loaded.store.grace_hours * 3600,
         now=time.time(),
+        who=who or history.user_at_host(),
+        why=why,
     )
     if as_json:
-        return _print_json(report)
+        return terminal.print_json(report)
     for name in report.removed:
         print(f"removed {name}")
     for name in report.swept:
         print(f"swept   {name}")
     for name, reason in report.kept.items():
         print(f"kept    {name}: {reason}")
+    if report.problem:
+        print(report.problem)
     return None
 
 
@@ -200,27 +297,16 @@ def _root(config: Config) -> Path:
     return Path(config.paths.store)
 
 
-def _print_record(record: HistoryRecord, as_json: bool) -> None:
+def _decide(
+    decide: Callable[[Path, str, float], HistoryRecord], who: str, config: Path | None, overrides: list[str],
+    as_json: bool, *, applied: bool = True,
+) -> None:  # fmt: skip
+    """Take a decision, with the clock and the caller's name, and print what came of it."""
+    from prediction_store import history, layout, terminal
+
+    root = _root(_load(config, overrides))
+    newest = max(layout.history_numbers(root), default=0)
+    record = decide(root, who or history.user_at_host(), time.time())
     if as_json:
-        return _print_json(record)
-    print(f"{record.version} is current: history record {record.number}, {record.action} by {record.who}"
-          f" at {_minute(record.at)}{f', instead of {record.previous}' if record.previous else ''}")  # fmt: skip
-    return None
-
-
-def _print_json(value: object) -> None:
-    import msgspec
-
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def _minute(seconds: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+        return terminal.print_json(record)
+    return terminal.print_decision(record, applied=applied, is_new=record.number > newest)

@@ -12,7 +12,7 @@ from prediction_store import history
 from prediction_store.errors import MissingVersionError, NoCurrentVersionError
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
-from schemas.manifest import HistoryRecord
+from schemas.history import HistoryRecord
 
 
 class _Served:

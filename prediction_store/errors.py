@@ -6,7 +6,9 @@ ShortlistError
 │   ├── MissingVersionError        exit 2   a version that is named is not there
 │   ├── DamagedVersionError                 bytes of a version are not the ones that were sealed
 │   ├── DamagedHistoryError                 a history record cannot be read
+│   ├── DivergedHistoryError                this host's history is not the one that the hosts share
 │   ├── ForeignVersionError                 built for another kind of machine or another embedding space
+│   ├── NetworkFileSystemError              the store lies on NFS or the like
 │   ├── ClosedVersionError                  used after close, or in a process that was forked after opening
 │   ├── BuildError                          what is being built cannot be stored: order, duplicates, sizes
 │   │   └── ShardConflictError              two attempts at the same shard made different bytes
@@ -19,6 +21,9 @@ ShortlistError
 │   ├── GateRefusedError                    a gate did not pass
 │   │   └── MissingGateReportError          the gates have not been run on exactly these bytes
 │   ├── ConcurrentPublishError              someone else appended to the history first
+│   ├── PinnedError                         what is served is pinned: no cutover
+│   ├── QuarantinedError                    the version, or one of the same inputs, must not be served
+│   ├── ServedVersionError                  what is served cannot be quarantined
 │   └── NothingToRollBackToError            no earlier version was served, or none is left on disk
 └── UnknownOutcomeError            exit 4   (schemas.errors) the last sync failed
 """
@@ -43,14 +48,19 @@ __all__ = [
     "DamagedRecordError",
     "DamagedVersionError",
     "DiskError",
+    "DivergedHistoryError",
     "ForeignVersionError",
     "FormatError",
     "GateRefusedError",
     "MissingGateReportError",
     "MissingVersionError",
+    "NetworkFileSystemError",
     "NewerFormatError",
     "NoCurrentVersionError",
     "NothingToRollBackToError",
+    "PinnedError",
+    "QuarantinedError",
+    "ServedVersionError",
     "ShardConflictError",
     "StoreError",
     "UnknownOutcomeError",
@@ -77,6 +87,16 @@ class DamagedVersionError(StoreError):
 
 class DamagedHistoryError(StoreError):
     """Raised when a history record that is needed cannot be read."""
+
+
+class DivergedHistoryError(StoreError):
+    """Raised when this host has another history record of the same number than the hosts share."""
+
+
+class NetworkFileSystemError(StoreError):
+    """Raised when the store lies on a network file system: neither LMDB nor the locks hold there."""
+
+    exit_code = 2  # whoever chose the place, chose the wrong one
 
 
 class ForeignVersionError(StoreError):
@@ -113,6 +133,18 @@ class MissingGateReportError(GateRefusedError):
 
 class ConcurrentPublishError(RefusedError):
     """Raised when someone else has appended to the history since it was read."""
+
+
+class PinnedError(RefusedError):
+    """Raised when a cutover is asked for while what is served is pinned."""
+
+
+class QuarantinedError(RefusedError):
+    """Raised when a version shall be served that is quarantined, or has the same inputs as one that is."""
+
+
+class ServedVersionError(RefusedError):
+    """Raised when the version that is served shall be quarantined: only a rollback can do that."""
 
 
 class NothingToRollBackToError(RefusedError):

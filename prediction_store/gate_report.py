@@ -7,7 +7,8 @@ from pathlib import Path
 
 from prediction_store import durable, layout
 from prediction_store.errors import DamagedVersionError, FormatError, GateRefusedError, MissingGateReportError
-from schemas.manifest import Gate, GateReport, decode_gate_report, encode_gate_report
+from prediction_store.manifest import read_identity
+from schemas.gate_report import PASS, WARN, Gate, GateReport, decode_gate_report, encode_gate_report
 
 
 def write_report(root: Path, report: GateReport) -> None:
@@ -31,6 +32,16 @@ def read_report(root: Path, name: str) -> GateReport | None:
     if report.version != name:
         raise DamagedVersionError(f"{path}: it is about version {report.version}", hint=f"shortlist gate {name}")
     return report
+
+
+def has_passed(root: Path, name: str) -> bool:
+    """True when the gates have been run on exactly the bytes that are there, and have passed.
+
+    Raises:
+        DamagedVersionError, MissingVersionError, NewerFormatError: the manifest or the report cannot be read.
+    """
+    report = read_report(root, name)
+    return report is not None and report.passed and report.manifest_sha256 == read_identity(root, name)[1]
 
 
 def require_passed(report: GateReport) -> None:
@@ -64,11 +75,15 @@ def require_passed_report(root: Path, name: str, manifest_sha256: str) -> None:
 
 def describe(gate: Gate) -> str:
     """One gate in one line: name, found, wanted, and by how much it misses."""
+    passed = gate.outcome == PASS
+    threshold = gate.warn if gate.outcome == WARN else gate.fail
+    wanted = f"wanted at {'most' if gate.is_upper else 'least'} {threshold:g}" if threshold is not None else ""
     if gate.found is None:
-        return f"{gate.name}: {gate.note}" if gate.passed else f"gate {gate.name}: {gate.note}, wanted {gate.wanted:g}"
+        return f"{gate.name}: {gate.note}" if passed else f"gate {gate.name}: {gate.note}, {wanted}"
     note = f" ({gate.note})" if gate.note else ""
-    if gate.passed:
-        return f"{gate.name}: {gate.found:g}, wanted at least {gate.wanted:g}{note}"
-    short = gate.wanted - gate.found
-    share = f", {short / gate.wanted:.1%} short" if gate.wanted > 0 else ""
-    return f"gate {gate.name}: found {gate.found:g}, wanted at least {gate.wanted:g}, {short:g} too little{share}{note}"
+    if passed or threshold is None:
+        return ", ".join(filter(None, [f"{gate.name}: {gate.found:g}", wanted])) + note
+    miss = abs(threshold - gate.found)
+    side = "too much" if gate.is_upper else "too little"
+    share = f", {miss / threshold:.1%} {'over' if gate.is_upper else 'short'}" if threshold > 0 else ""
+    return f"gate {gate.name}: found {gate.found:g}, {wanted}, {miss:g} {side}{share}{note}"

@@ -13,7 +13,8 @@ from prediction_store.gate_report import describe, read_report, require_passed, 
 from prediction_store.manifest import Sealed, leased, verify
 from schemas.config import Gates
 from schemas.errors import FormatError
-from schemas.manifest import Gate, GateReport, Manifest
+from schemas.gate_report import FAIL, PASS, Gate, GateReport
+from schemas.manifest import Manifest
 
 __all__ = [
     "describe",
@@ -68,7 +69,7 @@ def run_gates(root: Path, name: str, gates: Gates, *, candidates: int, now: floa
             manifest_sha256=sealed.sha256,
             against=current.manifest.name if current else "",
             at=int(now),
-            passed=all(gate.passed for gate in found),
+            outcome=FAIL if any(gate.outcome == FAIL for gate in found) else PASS,
             gates=found,
         )
         write_report(root, report)
@@ -116,13 +117,13 @@ def _quality(version: Judged, current: Judged | None, gates: Gates, note: str) -
 
 
 def _at_least(name: str, found: float, wanted: float, note: str = "") -> Gate:
-    return Gate(name=name, passed=found >= wanted, found=found, wanted=wanted, note=note)
+    return Gate(name=name, outcome=PASS if found >= wanted else FAIL, found=found, fail=wanted, note=note)
 
 
 def _measured(name: str, found: float | None, wanted: float) -> Gate:
     """A number that the evaluation must have: what was not measured has not passed."""
     if found is None:
-        return Gate(name=name, passed=False, found=None, wanted=wanted, note="not in the evaluation report")
+        return Gate(name=name, outcome=FAIL, found=None, fail=wanted, note="not in the evaluation report")
     return _at_least(name, found, wanted)
 
 
@@ -134,7 +135,7 @@ def _relative(name: str, found: float, before: float | None, wanted: float, note
             if before is None and note
             else f"nothing to compare {found:g} with: the other number is zero or missing"
         )
-        return Gate(name=name, passed=True, found=None, wanted=wanted, note=why)
+        return Gate(name=name, outcome=PASS, found=None, fail=wanted, note=why)
     return _at_least(name, found / before, wanted, f"{found:g} against {before:g}")
 
 

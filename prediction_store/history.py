@@ -1,50 +1,67 @@
-"""The history is the pointer: the record with the highest number names the current version.
-
-A cutover and a rollback append a record, whose number exactly one of all who try can have. Nothing is ever moved or
-overwritten, so the log of what happened cannot disagree with what is served.
-"""
+"""Cutover and rollback: which version is served, decided by one more record in the history, the pointer."""
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
-import secrets
 import socket
 from pathlib import Path
-from typing import Final
 
-from prediction_store import durable, layout
+from prediction_store import layout
+from prediction_store.decision import carry_out, look
 from prediction_store.errors import (
-    ConcurrentPublishError,
     DamagedHistoryError,
-    DiskError,
-    FormatError,
     NewerFormatError,
     NoCurrentVersionError,
     NothingToRollBackToError,
-    UnknownOutcomeError,
 )
 from prediction_store.gate_report import require_passed_report
-from prediction_store.manifest import leased, verify
+from prediction_store.holds import inputs_digest_of, require_free, require_unpinned
+from prediction_store.manifest import Sealed, leased
+from prediction_store.records import (
+    Ground,
+    SharedHistory,
+    current,
+    current_or_none,
+    read_record,
+    records,
+    sync_again,
+)
+from prediction_store.succession import opening, way_back
 from schemas.errors import UsageError
-from schemas.manifest import HistoryRecord, decode_history_record, encode_history_record
+from schemas.history import CUTOVER, ROLLBACK, HistoryRecord
 
-CUTOVER: Final = "cutover"
-ROLLBACK: Final = "rollback"
+__all__ = [
+    "current",
+    "current_or_none",
+    "cutover",
+    "nearest_way_back",
+    "read_record",
+    "records",
+    "rollback",
+    "rollback_target",
+    "user_at_host",
+]
 
 
-def cutover(root: Path, name: str, who: str, why: str, now: float, *, force: bool = False) -> HistoryRecord:
-    """Make a version current: verify every byte, require its gates, append a record. Returns the newest record.
+def cutover(
+    root: Path, name: str, who: str, why: str, now: float, *, force: bool = False, expect: int | None = None,
+    apply: bool = True, shared: SharedHistory | None = None,
+) -> HistoryRecord:  # fmt: skip
+    """Make a version current: require its gates, verify every byte, append a record. Returns the newest record.
 
     Cutting over to what is current already changes nothing and succeeds, so that repeating the command is safe.
 
     Args:
         who: user@host, for the audit. why: the reason; `force` needs one.
         force: go live although the gates have not passed, or although the newest history record is damaged.
+        expect: the number of the history record that the decision was made on.
+        apply: False: check everything, change nothing, and return the record that would be appended.
+        shared: the history that several hosts share, if they do.
 
     Raises:
         GateRefusedError: the gates have not passed, or (MissingGateReportError) not been run on these bytes.
+        PinnedError, QuarantinedError: a person has said no, and `force` does not overrule that.
         ConcurrentPublishError: someone else has appended first; nothing was changed.
         MissingVersionError, DamagedVersionError, ForeignVersionError: the version cannot be served.
         UnknownOutcomeError: the last sync failed.
@@ -52,142 +69,83 @@ def cutover(root: Path, name: str, who: str, why: str, now: float, *, force: boo
     root = Path(root)
     if force and not why.strip():
         raise UsageError("forcing a cutover needs a reason", hint='--why "…"')
-    number, newest = _newest_for_append(root, tolerate_damage=force)
+    found = look(root, shared, tolerate_damage=force)
     with leased(root, name) as sealed:
-        if newest is not None and (newest.version, newest.manifest_sha256) == (name, sealed.sha256):
-            _sync_again(root)
-            return newest
-        verify(sealed)
-        if not force:
-            require_passed_report(root, name, sealed.sha256)
-        return _append(
-            root,
-            HistoryRecord(
-                number=number + 1,
-                action=CUTOVER,
-                version=name,
-                manifest_sha256=sealed.sha256,
-                previous=newest.version if newest else "",
-                who=who,
-                why=why,
-                at=int(now),
-                forced=force,
-            ),
-        )
+
+        def decide(at: Ground) -> HistoryRecord | None:
+            if _is_served(at, sealed):
+                return None
+            require_unpinned(at.newest)
+            require_free(at.newest, sealed)
+            if not force:
+                require_passed_report(root, name, sealed.sha256)
+            return opening(
+                at.newest, at.number + 1, CUTOVER, name, sealed.sha256, who=who, why=why, now=now, forced=force
+            )
+
+        return carry_out(root, found, decide, sealed=sealed, expect=expect, apply=apply, shared=shared)
 
 
-def rollback(root: Path, who: str, why: str, now: float, *, to: str | None = None) -> HistoryRecord:
-    """Go back to the version that was served before, or to a named one; verified before the record is appended.
+def rollback(
+    root: Path, who: str, why: str, now: float, *, to: str | None = None, expect: int | None = None,
+    apply: bool = True, shared: SharedHistory | None = None,
+) -> HistoryRecord:  # fmt: skip
+    """Go back to the version that was served before, or to a named one; the one that is left is quarantined.
 
-    What has been rolled back from does not come back: a second rollback goes one version further, see `served_before`.
+    So no later run makes it current again before it is released. A second rollback goes one version further; with `to`
+    or `expect`, repeating the command changes nothing. A pin does not keep a rollback back, and outlives it.
 
     Args:
         to: a version that was current at some time, or has passed its gates.
+        expect, apply, shared: as in `cutover`.
 
     Raises:
         NothingToRollBackToError: no earlier version was served, or none of them is left.
         NoCurrentVersionError: nothing was ever current.
+        QuarantinedError: `to` is quarantined.
         GateRefusedError: `to` was never current and has not passed its gates.
         ConcurrentPublishError, UnknownOutcomeError, and what a version that cannot be served raises: as `cutover`.
     """
     root = Path(root)
-    number, newest = _newest_for_append(root, tolerate_damage=to is not None)
-    if newest is None and to is None:
+    found = look(root, shared, tolerate_damage=to is not None)
+    if _is_done(found, to, expect):
+        sync_again(root)
+        return current(root)
+    target = nearest_way_back(root, found) if to is None else layout.checked_name(to)
+    with leased(root, target) as sealed:
+
+        def decide(at: Ground) -> HistoryRecord | None:
+            if _is_served(at, sealed):
+                return None
+            require_free(at.newest, sealed)
+            if to is not None and not _was_served(root, target, sealed.sha256):
+                require_passed_report(root, target, sealed.sha256)
+            number, left = at.number + 1, _left(root, at, sealed)
+            return opening(
+                at.newest, number, ROLLBACK, target, sealed.sha256, who=who, why=why, now=now, abandoned=left
+            )
+
+        return carry_out(root, found, decide, sealed=sealed, expect=expect, apply=apply, shared=shared)
+
+
+def nearest_way_back(root: Path, found: Ground) -> str:
+    """The version that `rollback` goes to. Raises NoCurrentVersionError or NothingToRollBackToError."""
+    if found.newest is None:
         raise NoCurrentVersionError("no version is current, so there is nothing to go back from")
-    target = rollback_target(root) if to is None else layout.checked_name(to)
-    if target is None:
+    ways = way_back(found.newest, layout.version_names(root))
+    if not ways:
         raise NothingToRollBackToError(
-            f"no version was served before {newest.version if newest else 'this one'}, or none of those is left",
+            f"no version was served before {found.newest.version}, or none of those is left and not quarantined",
             hint="shortlist versions; shortlist rollback --to VERSION",
         )
-    with leased(root, target) as sealed:
-        if newest is not None and (newest.version, newest.manifest_sha256) == (target, sealed.sha256):
-            _sync_again(root)
-            return newest
-        verify(sealed)
-        if to is not None and not _was_served(root, target, sealed.sha256):
-            require_passed_report(root, target, sealed.sha256)
-        return _append(
-            root,
-            HistoryRecord(
-                number=number + 1,
-                action=ROLLBACK,
-                version=target,
-                manifest_sha256=sealed.sha256,
-                previous=newest.version if newest else "",
-                who=who,
-                why=why,
-                at=int(now),
-            ),
-        )
-
-
-def current(root: Path) -> HistoryRecord:
-    """The newest record: it names the current version.
-
-    Raises:
-        NoCurrentVersionError: there is no record. It never means "the newest version".
-        DamagedHistoryError: the newest record cannot be read. An older one is not taken in its place: it may name
-            the version that was just rolled back from.
-        NewerFormatError: a later Shortlist has written it.
-    """
-    numbers = layout.history_numbers(Path(root))
-    if not numbers:
-        raise NoCurrentVersionError(f"no version is current in {root}", hint="shortlist cutover VERSION")
-    return read_record(Path(root), numbers[-1])
-
-
-def current_or_none(root: Path) -> HistoryRecord | None:
-    """The newest record; None when there is none. Raises like `current` when it cannot be read."""
-    try:
-        return current(root)
-    except NoCurrentVersionError:
-        return None
-
-
-def read_record(root: Path, number: int) -> HistoryRecord:
-    """One record. Raises DamagedHistoryError or NewerFormatError."""
-    path = layout.history_path(root, number)
-    try:
-        record = decode_history_record(durable.read_document(path))
-    except NewerFormatError:
-        raise
-    except (FormatError, DiskError, FileNotFoundError) as error:
-        raise DamagedHistoryError(
-            f"{path}: {error}", hint='shortlist rollback --to VERSION, or shortlist cutover VERSION --force --why "…"'
-        ) from error
-    if record.number != number:
-        raise DamagedHistoryError(f"{path}: it says it is record {record.number}")
-    return record
-
-
-def records(root: Path) -> list[HistoryRecord]:
-    """Every record, oldest first. Raises DamagedHistoryError or NewerFormatError."""
-    return [read_record(Path(root), number) for number in layout.history_numbers(Path(root))]
-
-
-def served_before(history: list[HistoryRecord]) -> list[str]:
-    """The versions to go back to, nearest first: a stack that a cutover grows and a rollback cuts.
-
-    So two rollbacks in a row go back two versions, and after a rollback the version that was left is not "before".
-    """
-    stack: list[str] = []
-    for record in history:
-        if record.action == ROLLBACK:
-            if record.version in stack:
-                while stack[-1] != record.version:
-                    stack.pop()
-                continue
-            del stack[-1:]  # rolled back to a version from elsewhere: it takes the place of the one that was left
-        if not stack or stack[-1] != record.version:
-            stack.append(record.version)
-    return list(dict.fromkeys(name for name in reversed(stack[:-1]) if name != stack[-1]))
+    return ways[0]
 
 
 def rollback_target(root: Path) -> str | None:
     """The version that `rollback` would go to: the nearest one served before that is still on disk; None: none."""
-    there = set(layout.version_names(root))
-    return next((name for name in served_before(records(root)) if name in there), None)
+    newest = current_or_none(root)
+    ways = way_back(newest, layout.version_names(root)) if newest else []
+    return ways[0] if ways else None
 
 
 def user_at_host() -> str:
@@ -199,17 +157,26 @@ def user_at_host() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def _newest_for_append(root: Path, *, tolerate_damage: bool) -> tuple[int, HistoryRecord | None]:
-    """The highest number, and its record: None when there is none, or it is damaged and that is tolerated."""
-    numbers = layout.history_numbers(root)
-    if not numbers:
-        return 0, None
-    try:
-        return numbers[-1], read_record(root, numbers[-1])
-    except DamagedHistoryError:
-        if not tolerate_damage:
-            raise
-        return numbers[-1], None
+def _is_served(at: Ground, sealed: Sealed) -> bool:
+    return at.served is not None and (at.served.version, at.served.manifest_sha256) == (
+        sealed.manifest.name, sealed.sha256,
+    )  # fmt: skip
+
+
+def _left(root: Path, at: Ground, target: Sealed) -> dict[str, str]:
+    """The version that is rolled back from, with its inputs' digest; without, if the target has the same inputs."""
+    if at.served is None:
+        return {}
+    inputs = inputs_digest_of(root, at.served.version)
+    return {at.served.version: "" if inputs == target.manifest.inputs_digest else inputs}
+
+
+def _is_done(found: Ground, to: str | None, expect: int | None) -> bool:
+    """True when this very rollback is what stands in the newest record: the command is being repeated."""
+    newest = found.served
+    if newest is None or expect is None or newest.number != expect + 1:
+        return False
+    return newest.action == ROLLBACK and to in (None, newest.version)
 
 
 def _was_served(root: Path, name: str, manifest_sha256: str) -> bool:
@@ -222,39 +189,3 @@ def _was_served(root: Path, name: str, manifest_sha256: str) -> bool:
         if (record.version, record.manifest_sha256) == (name, manifest_sha256):
             return True
     return False
-
-
-def _append(root: Path, record: HistoryRecord) -> HistoryRecord:
-    """Publish a record durably, if its number is still free. Requires: its version is leased and verified."""
-    folder = layout.history_folder(root)
-    durable.make_folder(folder)
-    # The build has synced this; if that very sync failed, the history must still never name what a crash may take.
-    durable.sync_folder(layout.versions_folder(root))
-    target = layout.history_path(root, record.number)
-    temporary = folder / f"{layout.TEMPORARY}{record.number:08d}-{secrets.token_hex(4)}"
-    with durable.create(temporary) as file:
-        file.write(encode_history_record(record))
-    try:
-        if not durable.link_new(temporary, target):
-            raise ConcurrentPublishError(
-                f"history record {record.number} was made by someone else in the meantime; nothing was changed",
-                hint="shortlist versions, then decide again",
-            )
-        try:
-            durable.sync_folder(folder)
-        except DiskError as error:
-            raise UnknownOutcomeError(
-                f"{record.action} to {record.version}: the record is written, but a power cut may still take it"
-                f" ({error.message})",
-                hint="run the same command again: it is safe",
-            ) from error
-    finally:
-        with contextlib.suppress(DiskError):  # `retire` sweeps it; the outcome is not in doubt for this
-            durable.remove_file(temporary)
-    return record
-
-
-def _sync_again(root: Path) -> None:
-    """Make sure of what is there: an earlier attempt may have failed at its very last sync."""
-    durable.sync_folder(layout.versions_folder(root))
-    durable.sync_folder(layout.history_folder(root))

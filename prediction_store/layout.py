@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from prediction_store.errors import BuildError, MissingVersionError
+from schemas.documents import VERSION_NAME
 from schemas.errors import UsageError
-from schemas.manifest import VERSION_NAME
 
 MANIFEST: Final = "manifest.json"
 ITEM_VECTORS: Final = "items/vectors.npy"
@@ -36,6 +36,8 @@ BUILDING: Final = ".building-"
 TRASH: Final = ".trash-"
 TEMPORARY: Final = ".tmp-"
 ATTEMPT: Final = ".attempt-"
+NAME_LENGTH: Final = 25
+"""Characters in the name of a version."""
 
 _VERSION = re.compile(VERSION_NAME)
 _HISTORY = re.compile(r"([0-9]{8})\.json\Z")

@@ -1,4 +1,4 @@
-"""The versions on disk, one row each, for people and programs; a version that cannot be read is a row, too."""
+"""What is in the store, one row per version, for people and programs; what cannot be read is a row, too."""
 
 from __future__ import annotations
 
@@ -6,72 +6,140 @@ from pathlib import Path
 
 import msgspec
 
-from prediction_store import history, layout
+from prediction_store import durable, history, layout
 from prediction_store.errors import StoreError
-from prediction_store.gate_report import read_report
-from prediction_store.manifest import read_manifest
+from prediction_store.states import BUILDING, Standing, standing_of
+from prediction_store.succession import way_back
 from schemas.errors import FormatError
+from schemas.history import HistoryRecord
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     """What can be said of a version without reading its bytes."""
 
     version: str
+    state: str
+    """One of `states`."""
     is_current: bool
     is_rollback_target: bool
     """`rollback` would go there."""
     gates: str
-    """passed, refused, not run, or unreadable."""
+    """pass, warn, fail, not run, or unreadable."""
     built_at: int
     made_at: int | None = None
+    """The time of its data."""
+    age_seconds: int | None = None
+    """Since the time of its data; never negative."""
     expires_at: int | None = None
     users: int | None = None
     """Users with a list."""
     items: int | None = None
     bytes: int | None = None
+    made_current_by: str = ""
+    """Who made it current the last time; "": it never was."""
+    made_current_at: int | None = None
+    made_current_why: str = ""
     problem: str = ""
     """Why the rest is not known."""
 
 
-def list_versions(root: Path) -> list[VersionRow]:
-    """Every sealed version, newest first.
+class HistoryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the history, or why it cannot be read."""
+
+    number: int
+    record: HistoryRecord | None
+    problem: str = ""
+
+
+def list_versions(root: Path, now: float) -> list[VersionRow]:
+    """Every version, drafts included, newest first.
 
     Raises:
         DamagedHistoryError: the newest history record cannot be read, so that the current version is not known.
     """
     root = Path(root)
-    record = history.current_or_none(root)
-    current = record.version if record else None
-    try:
-        target = history.rollback_target(root)
-    except (StoreError, FormatError):
-        target = None  # an old record is damaged: `check` says so
-    return [_row(root, name, current, target) for name in layout.version_names(root)]
+    newest = history.current_or_none(root)
+    names = layout.version_names(root)
+    ways = way_back(newest, names) if newest else []
+    opened = _openings(root)
+    rows = [
+        _row(
+            name, standing_of(root, name, newest, now), newest, opened.get(name), now=now, is_target=ways[:1] == [name]
+        )
+        for name in names
+    ]
+    return sorted([*rows, *_drafts(root)], key=lambda row: row.version, reverse=True)
 
 
-def _row(root: Path, name: str, current: str | None, target: str | None) -> VersionRow:
+def list_history(root: Path) -> list[HistoryRow]:
+    """Every record, newest first."""
+    rows = []
+    for number in reversed(layout.history_numbers(Path(root))):
+        try:
+            rows.append(HistoryRow(number=number, record=history.read_record(Path(root), number)))
+        except (StoreError, FormatError) as error:
+            rows.append(HistoryRow(number=number, record=None, problem=error.message))
+    return rows
+
+
+def _row(
+    name: str, standing: Standing, newest: HistoryRecord | None, opened: HistoryRecord | None, *, now: float,
+    is_target: bool,
+) -> VersionRow:  # fmt: skip
     row = VersionRow(
         version=name,
-        is_current=name == current,
-        is_rollback_target=name == target,
-        gates="not run",
+        state=standing.state,
+        is_current=newest is not None and newest.version == name,
+        is_rollback_target=is_target,
+        gates=standing.gates,
         built_at=layout.built_at(name),
+        made_current_by=opened.who if opened else "",
+        made_current_at=opened.at if opened else None,
+        made_current_why=opened.why if opened else "",
+        problem=standing.problem,
     )
-    try:
-        manifest = read_manifest(root, name)
-    except (StoreError, FormatError) as error:
-        return msgspec.structs.replace(row, problem=error.message)
-    try:
-        report = read_report(root, name)
-        gates = "not run" if report is None else ("passed" if report.passed else "refused")
-    except StoreError:
-        gates = "unreadable"
+    manifest = standing.manifest
+    if manifest is None:
+        return row
     return msgspec.structs.replace(
         row,
-        gates=gates,
         made_at=manifest.made_at,
+        age_seconds=max(0, int(now - manifest.made_at)),
         expires_at=manifest.expires_at,
         users=manifest.counts.lists,
         items=manifest.counts.items,
         bytes=sum(facts.bytes for facts in manifest.files.values()),
     )
+
+
+def _openings(root: Path) -> dict[str, HistoryRecord]:
+    """For each version the last record that made it current, as far as the history can be read."""
+    opened: dict[str, HistoryRecord] = {}
+    for row in list_history(root):
+        if row.record is not None and row.record.version != row.record.previous:
+            opened.setdefault(row.record.version, row.record)
+    return opened
+
+
+def _drafts(root: Path) -> list[VersionRow]:
+    """Versions in the making, and those whose maker is dead."""
+    rows = []
+    for path in layout.leftovers(root, layout.BUILDING):
+        name = path.name.removeprefix(layout.BUILDING)[: layout.NAME_LENGTH]
+        if not layout.is_version_name(name):
+            continue
+        lock = durable.lock(path, exclusive=True)
+        if lock is not None:
+            durable.unlock(lock)
+        rows.append(
+            VersionRow(
+                version=name,
+                state=BUILDING,
+                is_current=False,
+                is_rollback_target=False,
+                gates="not run",
+                built_at=layout.built_at(name),
+                problem="" if lock is None else "whoever built it is dead: shortlist retire sweeps it",
+            )
+        )
+    return rows

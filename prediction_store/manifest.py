@@ -88,11 +88,19 @@ def leased(root: Path, name: str) -> Iterator[Sealed]:
 
 def read_manifest(root: Path, name: str) -> Manifest:
     """The manifest of a version, without a lease. Raises like `take_lease`."""
+    return read_identity(root, name)[0]
+
+
+def read_identity(root: Path, name: str) -> tuple[Manifest, str]:
+    """The manifest of a version and the SHA-256 of its bytes, without a lease. Raises like `take_lease`."""
+    path = layout.version_path(root, name)
     try:
-        data = durable.read_document(layout.version_path(root, name) / layout.MANIFEST)
+        data = durable.read_document(path / layout.MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_dir():
+            raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}") from error
         raise MissingVersionError(f"version {name} is not there", hint="shortlist versions") from error
-    return _decoded(name, data)
+    return _decoded(name, data), hashlib.sha256(data).hexdigest()
 
 
 def verify(sealed: Sealed, *, hashes: bool = True) -> None:

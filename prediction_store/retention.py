@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from prediction_store import durable, history, layout
+from prediction_store.decision import carry_out, look
+from prediction_store.errors import ConcurrentPublishError, StoreError
+from prediction_store.gate_report import has_passed
 from prediction_store.leftovers import sweep_drafts, sweep_temporary, sweep_trash
+from prediction_store.manifest import read_manifest
+from prediction_store.records import Ground, SharedHistory
+from prediction_store.succession import remark, way_back
+from schemas.errors import FormatError, NewerFormatError, ShortlistError
+from schemas.history import RETIRE, HistoryRecord
+
+TRIES: Final = 5
+"""To write down what was removed, while others decide."""
 
 
 class RetireReport(msgspec.Struct, frozen=True):
@@ -19,16 +31,26 @@ class RetireReport(msgspec.Struct, frozen=True):
     """Each version that is left, and why."""
     swept: list[str]
     """Drafts, interrupted removals and temporary files of processes that are no more."""
+    problem: str = ""
+    """Why the removal does not stand in the history, where it does not."""
 
 
-def retire(root: Path, *, keep: int, grace_seconds: float, now: float) -> RetireReport:
+def retire(
+    root: Path, *, keep: int, grace_seconds: float, now: float, who: str = "", why: str = "",
+    shared: SharedHistory | None = None,
+) -> RetireReport:  # fmt: skip
     """Remove the versions nothing needs any more, and what killed processes have left behind.
 
-    Kept are the current version, the one `rollback` would go to, and as many of the newest as make `keep` in all;
-    beyond those, what was built less than `grace_seconds` ago, and what any process has open.
+    Kept are the current version, the one `rollback` would go to, and as many of the newest as make `keep` in all, the
+    validated ones before the others; beyond those, what was built less than `grace_seconds` ago, what any process has
+    open, and what a later Shortlist has written.
+
+    Args:
+        who: user@host, for the history; "": this host's own housekeeping, which is not written down.
 
     Raises:
-        DamagedHistoryError: a history record cannot be read, so that what is needed is not known; nothing was removed.
+        DamagedHistoryError: the newest history record cannot be read, so that what is needed is not known; nothing was
+            removed.
     """
     root = Path(root)
     kept = _needed(root, keep, grace_seconds, now)
@@ -42,22 +64,23 @@ def retire(root: Path, *, keep: int, grace_seconds: float, now: float) -> Retire
         else:
             kept[name] = reason
     swept = [*sweep_drafts(root), *sweep_trash(root), *sweep_temporary(root)]
-    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept)
+    problem = _write_down(root, removed, who=who, why=why, now=now, shared=shared) if removed and who else ""
+    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem)
 
 
 def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str, str]:
     """The versions to keep whoever has them open, and why."""
     there = layout.version_names(root)
-    needed = {}
-    for name, reason in _protected(root).items():
-        if name in there:
-            needed[name] = reason
-    for name in there:
+    needed = {name: reason for name, reason in _protected(root).items() if name in there}
+    validated = [name for name in there if _is_validated(root, name)]
+    for name in [*validated, *there]:
         if len(needed) < keep:
             needed.setdefault(name, "among the newest")
     for name in there:
         if now - layout.built_at(name) < grace_seconds:
             needed.setdefault(name, "built a moment ago")
+        elif _is_of_the_future(root, name):
+            needed.setdefault(name, "written by a later Shortlist")
     return needed
 
 
@@ -67,10 +90,27 @@ def _protected(root: Path) -> dict[str, str]:
     if record is None:
         return {}
     protected = {record.version: "current"}
-    target = history.rollback_target(root)
-    if target is not None:
-        protected.setdefault(target, "rollback goes there")
+    for name in way_back(record, layout.version_names(root))[:1]:
+        protected.setdefault(name, "rollback goes there")
     return protected
+
+
+def _is_validated(root: Path, name: str) -> bool:
+    """True when the version's gates have passed. What cannot be read has not."""
+    try:
+        return has_passed(root, name)
+    except (StoreError, FormatError):
+        return False
+
+
+def _is_of_the_future(root: Path, name: str) -> bool:
+    try:
+        read_manifest(root, name)
+    except NewerFormatError:
+        return True
+    except (StoreError, FormatError):
+        pass
+    return False
 
 
 def _remove(root: Path, name: str) -> str | None:
@@ -96,3 +136,27 @@ def _remove(root: Path, name: str) -> str | None:
             durable.unlock(lock)
     durable.remove_folder(trash)
     return None
+
+
+def _write_down(root: Path, removed: list[str], *, who: str, why: str, now: float, shared: SharedHistory | None) -> str:
+    """Say in the history what was removed; why that failed, if it did: on a full disk the removal is the way out."""
+
+    def decide(at: Ground) -> HistoryRecord | None:
+        if at.newest is None:
+            return None
+        subjects = dict.fromkeys(removed, "")
+        return remark(at.newest, at.number + 1, RETIRE, who=who, why=why, now=now, subjects=subjects)
+
+    problem = ""
+    for _ in range(TRIES):
+        try:
+            found = look(root, shared, tolerate_damage=False)
+            if found.newest is not None:
+                carry_out(root, found, decide, shared=shared)
+            return ""
+        except ConcurrentPublishError as error:  # a cutover, say: what was removed is removed all the same
+            problem = error.message
+        except ShortlistError as error:
+            problem = error.message
+            break
+    return f"removed, and not written into the history: {problem}"

@@ -131,7 +131,7 @@ def test_a_reason_reaches_the_command_as_it_was_typed(parsed: dict[str, Any], re
 
 
 def test_the_rollback_dag_and_the_store_agree_on_what_a_version_is_called() -> None:
-    from schemas.manifest import VERSION_NAME
+    from schemas.documents import VERSION_NAME
 
     (pattern,) = re.findall(r'pattern=r"([^"]+)"', (ROOT / "dags/rollback.py").read_text())
     names = [VERSION, VERSION.upper(), VERSION + "0", VERSION.replace("T", " "), f"x{VERSION}", "", "..", VERSION[1:]]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from shop_store import MADE_AT, write_small_version
 
-from prediction_store import durable, history, layout
+from prediction_store import durable, history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import DiskError, UnknownOutcomeError
 from prediction_store.gates import run_gates
@@ -160,6 +160,7 @@ def test_a_rollback_killed_at_any_step_leaves_old_or_new(root: Path) -> None:
         history.rollback(root, "test@localhost", "", 6, to=a)
         history.rollback(root, "test@localhost", "", 7, to=a)
         assert_sound(root, {a})
+        holds.release(root, b, "test@localhost", "", 8)
         publish(root, "b", MADE_AT + HOUR)
         number += 1
     assert number > 4

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from shop_store import MakeVersion
 
-from prediction_store import history, layout, manifest
+from prediction_store import history, holds, layout, manifest
 from prediction_store.errors import (
     ClosedVersionError,
     DamagedHistoryError,
@@ -120,7 +120,8 @@ def test_a_damaged_version_is_not_taken_and_not_tried_again(
     edit_sealed(path, lambda _: whole)
     history.rollback(root, "ann@host", "damaged", 5)
     assert (store.refresh(), store.last_error, served_by(store)) == (False, None, a)
-    history.rollback(root, "ann@host", "restored", 6, to=b)
+    holds.release(root, b, "ann@host", "restored", 6)
+    history.cutover(root, b, "ann@host", "restored", 7, force=True)
     assert (store.refresh(), served_by(store)) == (True, b), "a new record is a new chance"
     store.close()
 
@@ -177,12 +178,12 @@ def test_requests_never_see_two_versions_while_it_changes(root: Path, make_versi
         thread.start()
     changes = 0
     order = list(names)
-    for turn in range(40):
-        history.rollback(root, "ann@host", "", turn, to=order[turn % 2])
+    for turn in range(20):
+        history.cutover(root, order[turn % 2], "ann@host", "a test", turn, force=True)
         changes += store.refresh()
     stopping.set()
     for thread in threads:
         thread.join()
     store.close()
-    assert (wrong, changes) == ([], 40)
+    assert (wrong, changes) == ([], 20)
     assert answered > 0

@@ -12,7 +12,7 @@ from prediction_store import layout
 from prediction_store.errors import DamagedVersionError, GateRefusedError
 from prediction_store.gates import describe, read_report, require_passed, run_gates
 from schemas.config import Gates
-from schemas.manifest import Gate, GateReport
+from schemas.gate_report import Gate, GateReport
 
 
 def judged(root: Path, name: str, **settings: Any) -> GateReport:
@@ -79,7 +79,7 @@ def test_a_worse_version_is_refused_and_the_message_says_by_how_much(
     report = judged(root, name, **gates)
     refused = gate(report, which)
     assert (report.passed, refused.passed, report.against) == (False, False, current)
-    assert (refused.found, refused.wanted) == (pytest.approx(found), wanted)
+    assert (refused.found, refused.fail) == (pytest.approx(found), wanted)
     with pytest.raises(GateRefusedError, match=f"version {name} is refused") as error:
         require_passed(report)
     assert f"gate {which}: " in error.value.message

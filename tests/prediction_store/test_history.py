@@ -6,12 +6,9 @@ import errno
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from shop_store import MakeVersion
+from shop_store import MADE_AT, MakeVersion
 
 from prediction_store import history, layout
 from prediction_store.errors import (
@@ -24,13 +21,14 @@ from prediction_store.errors import (
     MissingVersionError,
     NoCurrentVersionError,
     NothingToRollBackToError,
+    QuarantinedError,
     UnknownOutcomeError,
 )
 from prediction_store.gates import run_gates
-from prediction_store.history import served_before
+from prediction_store.retention import retire
 from schemas.config import Gates
 from schemas.errors import RefusedError, UsageError
-from schemas.manifest import HistoryRecord
+from schemas.history import HistoryRecord
 
 WHO = "ann@host"
 Observe = Callable[[Callable[[str, Path], None]], None]
@@ -126,6 +124,44 @@ def test_two_rollbacks_in_a_row_keep_going_back(root: Path, make_version: MakeVe
         roll_back(root)
 
 
+def test_a_rollback_quarantines_what_is_left(root: Path, make_version: MakeVersion) -> None:
+    a, b = make_version("a"), make_version("b")
+    go_live(root, a)
+    go_live(root, b)
+    roll_back(root)
+    record = history.current(root)
+    assert (record.subjects, list(record.quarantined), record.quarantined[b].number) == ([b], [b], 3)
+    with pytest.raises(QuarantinedError, match="quarantined by history record 3"):
+        go_live(root, b)
+    with pytest.raises(QuarantinedError):
+        history.cutover(root, b, WHO, "I insist", 7, force=True)
+    with pytest.raises(QuarantinedError):
+        roll_back(root, to=b)
+    assert layout.history_numbers(root) == [1, 2, 3]
+
+
+def test_a_later_run_over_the_same_inputs_does_not_bring_back_what_was_left(
+    root: Path, make_version: MakeVersion
+) -> None:
+    a, bad = make_version("a"), make_version("bad")
+    go_live(root, a)
+    go_live(root, bad)
+    roll_back(root)
+    again = make_version("bad")
+    assert again != bad
+    with pytest.raises(QuarantinedError, match=f"has the same inputs as {bad}"):
+        go_live(root, again)
+    assert go_live(root, make_version("mended")).number == 4
+
+
+def test_a_rollback_to_the_same_inputs_forbids_only_what_is_left(root: Path, make_version: MakeVersion) -> None:
+    first, second = make_version("a"), make_version("a")
+    go_live(root, first)
+    go_live(root, second)
+    assert roll_back(root) == first
+    assert go_live(root, make_version("a")).number == 4
+
+
 def test_a_rollback_after_a_rollback_does_not_return_to_the_bad_version(root: Path, make_version: MakeVersion) -> None:
     a, bad, c = (make_version(inputs) for inputs in "abc")
     go_live(root, a)
@@ -140,8 +176,8 @@ def test_a_rollback_may_name_its_version(root: Path, make_version: MakeVersion) 
     for name in (a, b, c):
         go_live(root, name)
     assert roll_back(root, to=a) == a
-    assert roll_back(root, to=c) == c, "it was served, so it needs no new gate"
-    assert roll_back(root, to=c) == c
+    assert roll_back(root, to=b) == b, "it was served, so it needs no new gate"
+    assert roll_back(root, to=b) == b, "and repeating it changes nothing"
     assert layout.history_numbers(root) == [1, 2, 3, 4, 5]
 
 
@@ -181,6 +217,65 @@ def test_a_damaged_version_does_not_go_live_even_by_force(
     edit_sealed(layout.version_path(root, name) / layout.USER_VECTORS, lambda data: data[:-1] + b"\1")
     with pytest.raises(DamagedVersionError):
         history.cutover(root, name, WHO, "I insist", 5, force=True)
+
+
+def test_who_expects_another_record_is_refused(root: Path, make_version: MakeVersion) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    go_live(root, a)
+    go_live(root, b)
+    run_gates(root, c, Gates(), candidates=1000, now=1)
+    for decide in (
+        lambda: history.cutover(root, c, WHO, "", 7, expect=1),
+        lambda: history.rollback(root, WHO, "", 7, expect=1),
+        lambda: history.rollback(root, WHO, "", 7, to=a, expect=3),
+    ):
+        with pytest.raises(ConcurrentPublishError, match=r"the newest history record is 2; \d was expected"):
+            decide()
+    assert history.cutover(root, c, WHO, "", 7, expect=2).number == 3
+
+
+def test_repeating_a_rollback_that_expects_its_record_changes_nothing(root: Path, make_version: MakeVersion) -> None:
+    """A plain rollback, repeated, would go back once more: that is what two tired people would do."""
+    for inputs in "abc":
+        go_live(root, make_version(inputs))
+    first = history.rollback(root, WHO, "bad", 7, expect=3)
+    assert history.rollback(root, "bob@host", "bad", 8, expect=3) == first
+    assert layout.history_numbers(root) == [1, 2, 3, 4]
+
+
+def test_a_plan_checks_everything_and_changes_nothing(root: Path, make_version: MakeVersion) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    go_live(root, a)
+    go_live(root, b)
+    planned = history.rollback(root, WHO, "bad", 7, apply=False)
+    assert (planned.number, planned.version, planned.subjects) == (3, a, [b])
+    with pytest.raises(MissingGateReportError):
+        history.cutover(root, c, WHO, "", 7, apply=False)
+    run_gates(root, c, Gates(), candidates=1000, now=1)
+    assert history.cutover(root, c, WHO, "", 7, apply=False).version == c
+    assert layout.history_numbers(root) == [1, 2]
+    assert history.rollback(root, WHO, "bad", 7, expect=planned.number - 1) == planned
+
+
+def test_an_unrelated_record_in_between_does_not_refuse_a_cutover(
+    root: Path, make_version: MakeVersion, observe_steps: Observe
+) -> None:
+    a, b, c = (make_version(inputs) for inputs in "abc")
+    go_live(root, a)
+    run_gates(root, b, Gates(), candidates=1000, now=1)
+    overtaken = False
+
+    def overtake(step: str, path: Path) -> None:
+        nonlocal overtaken
+        if step == "link" and not overtaken:
+            overtaken = True
+            assert retire(root, keep=2, grace_seconds=0, now=MADE_AT + 10**9, who="bob@host").removed == [c]
+
+    history.cutover(root, b, WHO, "", 7, apply=False)
+    observe_steps(overtake)
+    record = history.cutover(root, b, WHO, "", 7)
+    assert (record.number, record.version) == (3, b)
+    assert history.read_record(root, 2).action == "retire"
 
 
 def test_of_two_publishers_one_wins_and_the_other_is_refused(
@@ -304,48 +399,3 @@ def test_a_record_under_another_number_is_damaged(root: Path, make_version: Make
     layout.history_path(root, 1).rename(layout.history_path(root, 7))
     with pytest.raises(DamagedHistoryError, match="it says it is record 1"):
         history.current(root)
-
-
-def record(number: int, action: str, version: str) -> HistoryRecord:
-    name = f"20260101T00000{version}Z-00000000"
-    return HistoryRecord(number=number, action=action, version=name, manifest_sha256="0" * 64, who=WHO, at=number)
-
-
-def steps(text: str) -> list[HistoryRecord]:
-    """From "c1 c2 r1": cutover to 1, cutover to 2, rollback to 1."""
-    actions = {"c": "cutover", "r": "rollback", "p": "a later word"}
-    return [record(i + 1, actions[word[0]], word[1]) for i, word in enumerate(text.split())]
-
-
-@pytest.mark.parametrize(
-    ("text", "before"),
-    [
-        ("", ""),
-        ("c1", ""),
-        ("c1 c2", "1"),
-        ("c1 c2 c3", "21"),
-        ("c1 c2 c3 r2", "1"),
-        ("c1 c2 c3 r2 r1", ""),
-        ("c1 c2 r1 c3", "1"),
-        ("c1 c2 r1 c2", "1"),
-        ("c1 c2 c1", "2"),
-        ("c1 c2 c3 r1", ""),
-        ("c1 c2 r9", "1"),
-        ("c1 c2 p2 c3", "21"),
-        ("r9", ""),
-    ],
-)
-def test_what_was_served_before(text: str, before: str) -> None:
-    assert [name[14] for name in served_before(steps(text))] == list(before)
-
-
-@given(st.lists(st.tuples(st.sampled_from(["cutover", "rollback"]), st.sampled_from("12345")), max_size=30))
-def test_rolling_back_ends_and_never_stays_where_it_is(made: list[tuple[str, str]]) -> None:
-    past: list[Any] = [record(i + 1, action, version) for i, (action, version) in enumerate(made)]
-    for _ in range(len(past) + 1):
-        before = served_before(past)
-        if not before:
-            return
-        assert before[0] != past[-1].version
-        past.append(record(len(past) + 1, "rollback", before[0][14]))
-    raise AssertionError("rolling back went on for ever")

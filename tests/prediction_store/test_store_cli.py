@@ -57,7 +57,7 @@ def test_who_did_it_is_known_without_being_told(root: Path, make_version: MakeVe
 
 
 def test_versions_shows_which_one_is_current(root: Path, make_version: MakeVersion, verb: Verb) -> None:
-    a, b, c = (make_version(inputs) for inputs in "abc")
+    a, b, c = (make_version(inputs, expires_at=4_000_000_000) for inputs in "abc")
     assert "no version is current" in verb("versions")[1]
     for name in (a, b):
         history.cutover(root, name, "ann@host", "a test", 1, force=True)
@@ -65,8 +65,8 @@ def test_versions_shows_which_one_is_current(root: Path, make_version: MakeVersi
     lines = out.splitlines()
     assert code == 0
     assert [line[2:27] for line in lines[1:4]] == [c, b, a]
-    assert [line[0] for line in lines[1:4]] == [" ", "*", " "]
-    assert ("current" in lines[2], "previous" in lines[3]) == (True, True)
+    assert [line[0] for line in lines[1:4]] == [" ", "*", "<"]
+    assert [line[28:].split()[0] for line in lines[1:4]] == ["built", "current", "backup"]
 
 
 def test_versions_of_no_store_is_not_an_error(verb: Verb) -> None:
@@ -79,12 +79,12 @@ def test_every_verb_speaks_json(root: Path, make_version: MakeVersion, verb: Ver
     a, b = make_version("a"), make_version("b")
     verb("cutover", a, "--force", "--why", "a test")
     report = json.loads(verb("gate", b, "--json")[1])
-    assert (report["version"], report["passed"], report["against"]) == (b, True, a)
+    assert (report["version"], report["outcome"], report["against"]) == (b, "pass", a)
     record = json.loads(verb("cutover", b, "--json")[1])
     assert (record["number"], record["version"], record["previous"]) == (2, b, a)
     rows = json.loads(verb("versions", "--json")[1])
     assert [(row["version"], row["is_current"], row["gates"]) for row in rows] == [
-        (b, True, "passed"),
+        (b, True, "pass"),
         (a, False, "not run"),
     ]
     assert json.loads(verb("rollback", "--json")[1])["version"] == a

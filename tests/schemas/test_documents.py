@@ -8,21 +8,9 @@ import msgspec
 import pytest
 
 from schemas.errors import FormatError, NewerFormatError
-from schemas.manifest import (
-    Counts,
-    Environment,
-    FileFacts,
-    Gate,
-    GateReport,
-    HistoryRecord,
-    Manifest,
-    decode_gate_report,
-    decode_history_record,
-    decode_manifest,
-    encode_gate_report,
-    encode_history_record,
-    encode_manifest,
-)
+from schemas.gate_report import Gate, GateReport, decode_gate_report, encode_gate_report
+from schemas.history import HistoryRecord, decode_history_record, encode_history_record
+from schemas.manifest import Counts, Environment, FileFacts, Manifest, decode_manifest, encode_manifest
 from schemas.ranker import RankerWeights, decode_weights, encode_weights
 
 NAME = "20261122T031500Z-3f9c0a1b"
@@ -48,8 +36,8 @@ REPORT = GateReport(
     version=NAME,
     manifest_sha256=DIGEST,
     at=4,
-    passed=True,
-    gates=[Gate(name="users", passed=True, found=2.0, wanted=1.0)],
+    outcome="pass",
+    gates=[Gate(name="users", outcome="pass", found=2.0, fail=1.0)],
 )
 
 
@@ -85,12 +73,12 @@ def test_records_of_a_later_format_are_refused_by_the_manifest() -> None:
 
 def test_a_gate_report_of_a_later_format_is_refused() -> None:
     with pytest.raises(NewerFormatError):
-        decode_gate_report(changed(REPORT, format=2))
+        decode_gate_report(changed(REPORT, format=3))
 
 
 def test_a_history_record_of_a_later_format_is_refused() -> None:
     with pytest.raises(NewerFormatError):
-        decode_history_record(encode_history_record(msgspec.structs.replace(RECORD, format=2)))
+        decode_history_record(encode_history_record(msgspec.structs.replace(RECORD, format=3)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""What the verbs of a version's life print: a table, a line, or JSON for programs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from schemas.history import CUTOVER, QUARANTINE, RELEASE, RETIRE, ROLLBACK, HistoryRecord
+
+if TYPE_CHECKING:
+    from prediction_store.listing import HistoryRow, VersionRow
+
+
+def print_json(value: object) -> None:
+    """A report as indented JSON."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def print_versions(rows: Sequence[VersionRow], newest: HistoryRecord | None, place: str) -> None:
+    """The table of versions, and under it what forbids a cutover."""
+    if not rows:
+        print(f"no versions in {place}")
+        return
+    print(f"  {'version':<25} {'state':<11} {'age':>7} {'users':>10} {'size':>9} {'gates':<8} made current by")
+    for row in rows:
+        mark = "*" if row.is_current else "<" if row.is_rollback_target else " "
+        head = f"{mark} {row.version:<25} {row.state:<11}"
+        if row.age_seconds is None or row.bytes is None:
+            print(f"{head} {row.problem}")
+            continue
+        by = f"{row.made_current_by}, {minute(row.made_current_at)}" if row.made_current_at is not None else ""
+        facts = f"{age(row.age_seconds):>7} {row.users:>10} {size(row.bytes):>9} {row.gates:<8}"
+        print(f"{head} {facts} {by}".rstrip())
+    if newest is None:
+        print("no version is current: shortlist cutover VERSION")
+        return
+    print(f"* current by history record {newest.number}; < rollback goes there")
+    if newest.pinned:
+        print(f"pinned by history record {newest.pinned}: cutovers are refused until shortlist unpin")
+    for name, held in sorted(newest.quarantined.items()):
+        print(f"quarantined by history record {held.number}: {name}")
+
+
+def print_history(rows: Sequence[HistoryRow]) -> None:
+    """One line per decision, newest first."""
+    for row in rows:
+        record = row.record
+        if record is None:
+            print(f"{row.number:>6}  {row.problem}")
+            continue
+        why = f": {record.why}" if record.why else ""
+        forced = " by force" if record.forced else ""
+        print(f"{record.number:>6}  {minute(record.at)}  {said(record)}{forced}  {record.who}{why}")
+
+
+def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> None:
+    """What a verb has decided, or would decide."""
+    if not is_new:
+        print(f"nothing to do: {record.version} is current, history record {record.number}")
+        return
+    left = f", instead of {record.previous}" if record.previous not in ("", record.version) else ""
+    if applied:
+        print(f"{record.version} is current{left}: history record {record.number}, {said(record)} by {record.who}")
+    else:
+        print(f"would append history record {record.number}: {said(record)}{left}; every check has passed")
+        to = f" --to {record.version}" if record.action == ROLLBACK else f" {record.version}"
+        print(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}")
+
+
+def said(record: HistoryRecord) -> str:
+    """A record's action in a few words."""
+    about = ", ".join(record.subjects)
+    if record.action == ROLLBACK:
+        return f"rollback to {record.version}" + (f", {about} quarantined" if about else "")
+    if record.action == CUTOVER:
+        return f"cutover to {record.version}"
+    if record.action in (QUARANTINE, RELEASE, RETIRE):
+        return f"{record.action} of {about}"
+    return f"{record.action}, with {record.version} current"
+
+
+def minute(seconds: int) -> str:
+    """A time in UTC, to the minute."""
+    return time.strftime("%Y-%m-%d %H:%M", time.gmtime(seconds))
+
+
+def age(seconds: int) -> str:
+    """A length of time in its two largest units."""
+    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86_400
+    if days:
+        return f"{days}d {hours % 24}h"
+    return f"{hours}h {minutes % 60:02}m" if hours else f"{minutes}m"
+
+
+def size(count: float) -> str:
+    """A number of bytes in the unit that suits it."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
