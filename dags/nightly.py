@@ -25,8 +25,9 @@ A task that was killed in the middle can be cleared: it goes on, or starts anew,
 * **gate, exit 3: the version is worse than the current one.** It stays on disk and is not served; yesterday's version
   keeps serving. The log says which gate refused and by how much. Usually the day's data is short: mend it, clear
   from `prepare`.
-* **cutover**, exit 3: somebody cut over or rolled back meanwhile. `shortlist versions`; clear it if this version is
-  still wanted.
+* **cutover**, exit 3: a person has said no. The store is pinned, or this version, or one of the same inputs, was rolled
+  back from: `shortlist history` says who and why. `shortlist unpin` or `shortlist release`, then clear it, if the
+  version is wanted. Or somebody else cut over meanwhile: `shortlist versions`.
 * **simulate** (only with the embedded shop): the disk is full, or `[simulate]` was changed for a shop that is there.
 * **prepare**: a table is not where the configuration says, or too many rows are malformed. The reasons are in the
   `rejected` part of the day's `prepared` dataset. Mend the source or `[data]`.

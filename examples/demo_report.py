@@ -152,7 +152,9 @@ def what_next(user: str, other_version: str) -> None:
     for line in (
         ["versions"],
         ["lookup", user],
-        ["cutover", other_version, "--why", "it was not that bad"],
+        ["history"],
+        ["release", other_version, "--why", "it was not that bad"],
+        ["cutover", other_version],
         ["serve"],
     ):
         console.print(f"   .venv/bin/shortlist {shlex.join(line)} --config .demo/shortlist.toml", soft_wrap=True)

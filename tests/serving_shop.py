@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from prediction_store.columns import Categories, Texts
 from prediction_store.history import current, cutover, rollback
+from prediction_store.holds import release
 from prediction_store.layout import shard_file, version_path
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
@@ -114,6 +115,9 @@ class Shop:
 
     def roll_back(self) -> None:
         rollback(self.root, "test", "a test", time.time())
+
+    def release(self, name: str) -> None:
+        release(self.root, name, "test", "a test", time.time())
 
     def current(self) -> str:
         return current(self.root).version

@@ -134,6 +134,7 @@ def test_a_running_server_follows_cutover_and_rollback_without_an_error_or_a_mix
     with Load(server.url) as load:
         eventually(lambda: load.has_seen_only(first))
         for _ in range(3):
+            shop.release(second)
             shop.cut_over(second)
             eventually(lambda: load.has_seen_only(second))
             shop.roll_back()
