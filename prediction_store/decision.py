@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prediction_store.errors import ConcurrentPublishError
+from prediction_store.file_system import refuse_network
 from prediction_store.manifest import Sealed, verify
 from prediction_store.records import Ground, SharedHistory, append, current, ground, sync_again
 from prediction_store.succession import is_same_ground
@@ -20,7 +21,12 @@ Decision = Callable[[Ground], HistoryRecord | None]
 
 
 def look(root: Path, shared: SharedHistory | None, *, tolerate_damage: bool) -> Ground:
-    """What there is to decide on, with what other hosts have decided. Raises like `records.ground`."""
+    """What there is to decide on, with what other hosts have decided. Raises like `records.ground`.
+
+    Raises:
+        NetworkFileSystemError: the store lies where no decision would hold.
+    """
+    refuse_network(root)
     if shared is not None:
         shared.catch_up(root)
     return ground(root, tolerate_damage=tolerate_damage)

@@ -18,6 +18,7 @@ from prediction_store import durable, layout
 from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
 from prediction_store.errors import BuildError, DiskError
+from prediction_store.file_system import refuse_network
 from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
 from prediction_store.manifest import this_environment
@@ -68,6 +69,7 @@ class VersionDraft:
         if not _DIGEST.match(inputs_digest):
             raise BuildError(f"inputs digest {inputs_digest!r}: wanted 64 hexadecimal digits")
         root = Path(root)
+        refuse_network(root)
         for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
             durable.make_folder(folder)
         sweep_drafts(root)

@@ -24,6 +24,7 @@ from prediction_store.errors import (
     FormatError,
     NewerFormatError,
 )
+from prediction_store.file_system import refuse_network
 from prediction_store.lists import decode_lists
 from prediction_store.manifest import Sealed, take_lease, verify
 from prediction_store.shards import INDEX_VALUE, open_shard, shard_of
@@ -139,6 +140,7 @@ def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256:
 
     The read order: lease, manifest and its digest, machine, sizes, hashes, embedding space, canaries.
     """
+    refuse_network(root)
     sealed = take_lease(root, name, manifest_sha256=manifest_sha256)
     keep_lease = False
     try:
