@@ -10,9 +10,11 @@ import numpy as np
 from prediction_store import history, layout
 from prediction_store.errors import FormatError, MissingVersionError, StoreError
 from prediction_store.gate_report import read_report
-from prediction_store.manifest import leased, verify_environment, verify_hashes, verify_sizes
+from prediction_store.manifest import leased, verify_environment, wrong_hashes, wrong_sizes
 from prediction_store.opened import OpenedVersion, open_version, release
+from prediction_store.succession import follows
 from prediction_store.survey import Survey
+from schemas.history import HistoryRecord
 from schemas.manifest import Manifest
 
 
@@ -70,18 +72,19 @@ def _check_history(root: Path, versions: set[str], found: _Findings) -> None:
     numbers = layout.history_numbers(root)
     if numbers != list(range(1, len(numbers) + 1)):
         found.note("history", f"the records are not numbered 1 to {len(numbers)} without a gap")
-    previous = ""
+    previous: HistoryRecord | None = None
     for number in numbers:
         found.history_records += 1
         try:
             record = history.read_record(root, number)
         except (StoreError, FormatError) as error:
             found.note(f"history/{number:08d}", error.message)
-            previous = ""
+            previous = None
             continue
-        if previous and record.previous and record.previous != previous:
-            found.note(f"history/{number:08d}", f"it follows on {record.previous}; the record before names {previous}")
-        previous = record.version
+        is_next = previous is not None and previous.number == number - 1 and record.format > 1
+        if previous is not None and is_next and not follows(record, previous):
+            found.note(f"history/{number:08d}", "it does not carry on what the record before it carried")
+        previous = record
         if number == numbers[-1] and record.version not in versions:
             found.note(f"history/{number:08d}", f"the current version {record.version} is not there")
 
@@ -96,8 +99,11 @@ def _check_version(root: Path, name: str, found: _Findings) -> None:
             for file in sorted(extra):
                 found.note(name, f"{file} is there and not in the manifest")
             verify_environment(sealed.manifest)
-            verify_sizes(sealed.path, sealed.manifest)
-            verify_hashes(sealed.path, sealed.manifest)
+            damaged = [*wrong_sizes(sealed.path, sealed.manifest), *wrong_hashes(sealed.path, sealed.manifest)]
+            for problem in damaged:
+                found.note(name, problem)
+            if damaged:
+                return
             opened = open_version(root, name, verify_hashes=False)
             try:
                 _check_contents(opened, found)

@@ -24,6 +24,7 @@ from prediction_store.errors import (
 )
 from schemas.manifest import Environment, Manifest, decode_manifest
 
+WAY_OUT: Final = "shortlist rollback, or restore the version from a copy"
 LEASE_TRIES: Final = 5
 LEASE_WAIT_SECONDS: Final = 0.02
 
@@ -143,27 +144,40 @@ def verify_environment(manifest: Manifest) -> None:
 
 def verify_sizes(path: Path, manifest: Manifest) -> None:
     """Compare the size of each file: before LMDB maps anything, for it never looks. Raises DamagedVersionError."""
-    for file, facts in manifest.files.items():
-        if not _is_inside(file):
-            raise DamagedVersionError(f"version {manifest.name}: its manifest names {file!r}")
-        size = durable.size_of(path / file)
-        if size != facts.bytes:
-            found = "is not there" if size is None else f"has {size} bytes"
-            raise DamagedVersionError(
-                f"version {manifest.name}: {file} {found}; wanted {facts.bytes} bytes",
-                hint="shortlist rollback, or restore the version from a copy",
-            )
+    for problem in wrong_sizes(path, manifest):
+        raise DamagedVersionError(f"version {manifest.name}: {problem}", hint=WAY_OUT)
 
 
 def verify_hashes(path: Path, manifest: Manifest) -> None:
     """Read every file and compare its digest. Raises DamagedVersionError."""
+    for problem in wrong_hashes(path, manifest):
+        raise DamagedVersionError(f"version {manifest.name}: {problem}", hint=WAY_OUT)
+
+
+def wrong_sizes(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Each file that is not there, is no regular file, or has another size than the manifest says."""
     for file, facts in manifest.files.items():
-        digest = durable.sha256_of(path / file)
+        if not _is_inside(file):
+            yield f"its manifest names {file!r}"
+            continue
+        size = durable.size_of(path / file)
+        if size != facts.bytes:
+            found = "is not there" if size is None else f"has {size} bytes"
+            yield f"{file} {found}; wanted {facts.bytes} bytes"
+
+
+def wrong_hashes(path: Path, manifest: Manifest) -> Iterator[str]:
+    """Each file of the right size whose bytes are not the ones that were sealed, or cannot be read."""
+    for file, facts in manifest.files.items():
+        if not _is_inside(file) or durable.size_of(path / file) != facts.bytes:
+            continue
+        try:
+            digest = durable.sha256_of(path / file)
+        except DamagedVersionError as error:
+            yield error.message
+            continue
         if digest != facts.sha256:
-            raise DamagedVersionError(
-                f"version {manifest.name}: {file} has digest {digest[:12]}…; wanted {facts.sha256[:12]}…",
-                hint="shortlist rollback, or restore the version from a copy",
-            )
+            yield f"{file} has digest {digest[:12]}…; wanted {facts.sha256[:12]}…"
 
 
 def _decoded(name: str, data: bytes) -> Manifest:

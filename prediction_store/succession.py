@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from schemas.history import QUARANTINE, RELEASE, ROLLBACK, HistoryRecord, Quarantine
+from schemas.history import (
+    CUTOVER,
+    PIN,
+    QUARANTINE,
+    RELEASE,
+    RETIRE,
+    ROLLBACK,
+    UNPIN,
+    HistoryRecord,
+    Quarantine,
+)
 
 REMEMBERED: Final = 32
 """Versions served before that a record names; `rollback --to` reaches older ones while they are on disk."""
@@ -80,6 +90,23 @@ def remark(
     )
 
 
+def follows(record: HistoryRecord, before: HistoryRecord) -> bool:
+    """True when a record carries on what the one before it carried. A later Shortlist's action may do as it likes."""
+    number, who, why, now = record.number, record.who, record.why, record.at
+    subjects = dict.fromkeys(record.subjects, "")
+    if record.action in (CUTOVER, ROLLBACK):
+        wanted = opening(
+            before, number, record.action, record.version, record.manifest_sha256, who=who, why=why, now=now,
+            abandoned=subjects,
+        )  # fmt: skip
+    elif record.action in (PIN, UNPIN, QUARANTINE, RELEASE, RETIRE):
+        pinned = {PIN: number, UNPIN: 0}.get(record.action)
+        wanted = remark(before, number, record.action, who=who, why=why, now=now, subjects=subjects, pinned=pinned)
+    else:
+        return True
+    return _carried(record) == _carried(wanted)
+
+
 def held_by(newest: HistoryRecord | None, name: str, inputs_digest: str) -> str | None:
     """The quarantined version that forbids serving this one: itself, or one of the same inputs; None: it is free."""
     if newest is None:
@@ -94,6 +121,11 @@ def way_back(newest: HistoryRecord, there: Iterable[str]) -> list[str]:
     """The versions that `rollback` may go to, nearest first: served before, on disk, not quarantined by name."""
     on_disk = set(there)
     return [name for name in newest.before if name in on_disk and name not in newest.quarantined]
+
+
+def _carried(record: HistoryRecord) -> tuple[object, ...]:
+    held = {name: why.number for name, why in record.quarantined.items()}
+    return record.version, record.previous, record.since, record.before, record.pinned, held
 
 
 def is_same_ground(one: HistoryRecord | None, other: HistoryRecord | None) -> bool:

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from shop_store import MakeVersion
 
-from prediction_store import layout
+from prediction_store import history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import MissingVersionError
 from prediction_store.gates import run_gates
 from prediction_store.reader import Version
 from schemas.config import Gates
+from schemas.history import encode_history_record
 from schemas.manifest import FileFacts, decode_manifest, encode_manifest
 
 pytestmark = pytest.mark.leaves_damage
@@ -154,3 +155,38 @@ def test_a_version_without_a_manifest_is_found(root: Path, make_version: MakeVer
     layout.version_path(root, name).chmod(0o755)
     (layout.version_path(root, name) / layout.MANIFEST).unlink()
     assert problems(root) == f"{name}: version {name} has no manifest"
+
+
+def test_a_record_that_forgets_a_quarantine_is_found(root: Path, make_version: MakeVersion) -> None:
+    for inputs in "ab":
+        make_version(inputs, cut_over=True)
+    history.rollback(root, "ann@host", "bad", 7)
+    holds.pin(root, "ann@host", "", 8)
+    assert problems(root) == ""
+    path = layout.history_path(root, 4)
+    forgetful = msgspec.structs.replace(history.current(root), quarantined={})
+    path.write_bytes(encode_history_record(forgetful))
+    assert problems(root) == "history/00000004: it does not carry on what the record before it carried"
+
+
+def test_every_problem_is_listed_and_not_only_the_first(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit
+) -> None:
+    one, two = make_version("a", cut_over=True), make_version("b")
+    folder = layout.version_path(root, one)
+    edit_sealed(folder / layout.USER_VECTORS, lambda data: data + b"!")
+    edit_sealed(folder / layout.LISTS, lambda data: data[:-1] + b"!")
+    (folder / layout.RANKER).parent.chmod(0o755)
+    (folder / layout.RANKER).unlink()
+    edit_sealed(layout.version_path(root, two) / layout.MANIFEST, lambda _: b"")
+    layout.history_path(root, 1).write_bytes(b"")
+    found = problems(root)
+    for part in (
+        "history/00000001",
+        "users/vectors.npy has",
+        "lists.msgpack has digest",
+        "weights.json is not there",
+        two,
+    ):
+        assert part in found
+    assert len(found.splitlines()) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from shop_store import MADE_AT, MakeVersion
 
 from prediction_store import durable, history, layout
 from prediction_store.errors import DamagedHistoryError, MissingVersionError
+from prediction_store.gates import run_gates
 from prediction_store.manifest import leased
 from prediction_store.reader import Version
 from prediction_store.retention import RetireReport, retire
+from schemas.config import Gates
 
 LONG_AFTER = MADE_AT + 365 * 86_400
 
@@ -145,6 +148,57 @@ def test_old_temporary_files_go_and_fresh_ones_stay(root: Path, make_version: Ma
     os.utime(old, (0, 0))
     assert retired(root).swept == [old.name]
     assert fresh.exists()
+
+
+def test_validated_versions_stay_before_others_that_are_newer(root: Path, make_version: MakeVersion) -> None:
+    a, b, c, d, e = (make_version(inputs) for inputs in "abcde")
+    for name in (a, b, c):
+        run_gates(root, name, Gates(), candidates=1000, now=1)
+    for name in (a, b):
+        history.cutover(root, name, "ann@host", "", 5)
+    report = retired(root, keep=3)
+    assert report.removed == [d, e]
+    assert report.kept == {b: "current", a: "rollback goes there", c: "among the newest"}
+
+
+@pytest.mark.leaves_damage
+def test_what_a_later_shortlist_has_written_stays(
+    root: Path, make_version: MakeVersion, edit_sealed: Callable[[Path, Callable[[bytes], bytes]], None]
+) -> None:
+    later, _, _, _ = (make_version(inputs, cut_over=inputs != "a") for inputs in "abcd")
+    manifest = layout.version_path(root, later) / layout.MANIFEST
+    edit_sealed(manifest, lambda data: data.replace(b'"format": 1', b'"format": 9'))
+    report = retired(root)
+    assert report.kept[later] == "written by a later Shortlist"
+    assert len(report.removed) == 1
+
+
+def test_who_removed_what_stands_in_the_history(root: Path, make_version: MakeVersion) -> None:
+    a, b, c, d = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    report = retire(root, keep=2, grace_seconds=0, now=LONG_AFTER, who="ann@host", why="room")
+    record = history.current(root)
+    assert (report.removed, report.problem) == ([a, b], "")
+    assert (record.number, record.action, record.version, record.subjects) == (5, "retire", d, [a, b])
+    assert (record.who, record.why, record.at) == ("ann@host", "room", LONG_AFTER)
+    assert history.rollback_target(root) == c
+    retire(root, keep=2, grace_seconds=0, now=LONG_AFTER, who="ann@host")
+    assert layout.history_numbers(root)[-1] == 5, "nothing removed, nothing to say"
+
+
+def test_on_a_full_disk_versions_go_although_the_history_cannot_say_so(
+    root: Path, make_version: MakeVersion, observe_steps: Callable[..., None]
+) -> None:
+    """Removing is the way out of a full disk."""
+    a, _, _ = (make_version(inputs, cut_over=True) for inputs in "abc")
+
+    def is_full(step: str, path: Path) -> None:
+        if step == "create":
+            raise OSError(errno.ENOSPC, "broken on purpose")
+
+    observe_steps(is_full)
+    report = retire(root, keep=2, grace_seconds=0, now=LONG_AFTER, who="ann@host")
+    assert report.removed == [a]
+    assert "not written into the history" in report.problem
 
 
 def test_a_store_that_is_not_there_has_nothing_to_retire(root: Path) -> None:

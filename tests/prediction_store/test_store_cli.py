@@ -69,6 +69,42 @@ def test_versions_shows_which_one_is_current(root: Path, make_version: MakeVersi
     assert [line[28:].split()[0] for line in lines[1:4]] == ["built", "current", "backup"]
 
 
+def test_a_night_at_three(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    """Look, plan, roll back, hold, look again, let go."""
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    c = make_version("c")
+    assert verb("gate", c)[0] == 0
+    code, out, _ = verb("rollback", "--plan")
+    assert (code, out.splitlines()[0].startswith("would append history record 3: rollback to " + a)) == (0, True)
+    command = out.splitlines()[1].removeprefix("to do it: shortlist ").split()
+    assert command == ["rollback", "--to", a, "--expect", "2"]
+    assert history.current(root).number == 2
+    assert verb(*command, "--why", "prices are wrong")[1].startswith(f"{a} is current, instead of {b}")
+    assert verb(*command)[1].startswith("nothing to do"), "typed twice"
+    assert verb("pin", "--why", "until somebody has looked")[0] == 0
+    code, _, err = verb("cutover", c)
+    assert (code, f"version {a} is pinned by history record 4" in err, "shortlist unpin" in err) == (3, True, True)
+    _, out, _ = verb("versions")
+    assert "pinned by history record 4" in out
+    assert f"quarantined by history record 3: {b}" in out
+    assert verb("unpin")[0] == 0
+    code, _, err = verb("cutover", b, "--force", "--why", "I insist")
+    assert (code, f"shortlist release {b}" in err) == (3, True)
+    assert verb("release", b, "--why", "it was the feed")[0] == 0
+    assert verb("quarantine", b)[0] == 0
+    assert verb("quarantine", a)[0] == 3
+    assert verb("cutover", c, "--expect", "1")[0] == 3
+    assert verb("cutover", c, "--expect", "7")[0] == 0
+    _, out, _ = verb("history")
+    said = [" ".join(line.split()[3:5]) for line in out.splitlines()]
+    assert said == [
+        "cutover to", "quarantine of", "release of", "unpin, with", "pin, with", "rollback to", "cutover to",
+        "cutover to",
+    ]  # fmt: skip
+    assert "until somebody has looked" in out
+    assert f"rollback to {a}, {b} quarantined" in out
+
+
 def test_versions_of_no_store_is_not_an_error(verb: Verb) -> None:
     code, out, _ = verb("versions")
     assert (code, "no versions" in out) == (0, True)
@@ -91,6 +127,11 @@ def test_every_verb_speaks_json(root: Path, make_version: MakeVersion, verb: Ver
     assert json.loads(verb("check", "--json")[1])["problems"] == []
     assert json.loads(verb("check", a, "--json")[1])["versions"] == [a]
     assert json.loads(verb("retire", "--json")[1])["removed"] == []
+    assert json.loads(verb("release", b, "--json")[1])["subjects"] == [b]
+    assert json.loads(verb("pin", "--json")[1])["pinned"] == 5
+    assert json.loads(verb("unpin", "--json")[1])["pinned"] == 0
+    assert list(json.loads(verb("quarantine", b, "--json")[1])["quarantined"]) == [b]
+    assert [row["number"] for row in json.loads(verb("history", "--json")[1])] == [7, 6, 5, 4, 3, 2, 1]
 
 
 def test_a_refused_version_exits_3_and_says_which_gate_and_by_how_much(
