@@ -95,7 +95,7 @@ def decode_history_record(data: bytes) -> HistoryRecord:
     if crc32(body) != sealed.crc32:
         raise FormatError("history record: it does not match its checksum")
     record = documents.decode(body, HistoryRecord, "history record", HISTORY_FORMAT)
-    if record.format == 1 and record.previous not in ("", record.version):
-        # Carried nothing yet: the version it replaced is the one to go back to.
+    if record.format == 1 and record.action != ROLLBACK and record.previous not in ("", record.version):
+        # It carries nothing yet: the version it replaced is the one to go back to.
         return msgspec.structs.replace(record, before=[record.previous])
     return record

@@ -207,7 +207,7 @@ def test_rolling_back_loads_nothing_that_takes_long(root: Path, make_version: Ma
     code = (
         "import sys, shortlist\n"
         f"code = shortlist.run(['rollback', '--set', 'paths.store={root}'])\n"
-        "slow = {'pydantic', 'numpy', 'lmdb', 'msgpack', 'torch', 'pyspark', 'pandas', 'pyarrow', 'faiss', 'starlette'}\n"
+        "slow = {'pydantic', 'numpy', 'lmdb', 'msgpack', 'obstore', 'torch', 'pyspark', 'pyarrow', 'starlette'}\n"
         "print(sorted(slow & set(sys.modules)))\n"
         "sys.exit(code)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import pytest
 
 from schemas.errors import FormatError, NewerFormatError
 from schemas.gate_report import Gate, GateReport, decode_gate_report, encode_gate_report
-from schemas.history import HistoryRecord, decode_history_record, encode_history_record
+from schemas.history import HistoryRecord, Quarantine, decode_history_record, encode_history_record
 from schemas.manifest import Counts, Environment, FileFacts, Manifest, decode_manifest, encode_manifest
 from schemas.ranker import RankerWeights, decode_weights, encode_weights
 
@@ -103,6 +104,24 @@ def test_other_bytes_are_no_document(data: bytes) -> None:
     for decode in (decode_manifest, decode_history_record, decode_gate_report):
         with pytest.raises(FormatError):
             decode(data)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_a_history_record_of_format_1_is_read_as_far_as_it_goes() -> None:
+    record = decode_history_record((GOLDEN / "history-format-1.json").read_bytes())
+    assert (record.number, record.action, record.version) == (2, "cutover", NAME)
+    assert record.before == ["20261121T031500Z-0badcafe"], "what it replaced is what rollback goes to"
+    assert (record.pinned, record.quarantined) == (0, {})
+
+
+def test_a_history_record_of_format_2_is_what_it_was() -> None:
+    data = (GOLDEN / "history-format-2.json").read_bytes()
+    record = decode_history_record(data)
+    assert (record.since, record.before, record.pinned) == (3, ["20261120T031500Z-00c0ffee"], 2)
+    assert record.quarantined == {NAME: Quarantine(3, "3f9c0a1b" * 8)}
+    assert encode_history_record(record) == data
 
 
 def test_no_flipped_bit_of_a_history_record_changes_what_it_says() -> None:

@@ -1,0 +1,57 @@
+"""Publisher and server are two users, and the server's mount may be read-only: it reads, and can decide nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shop_store import MakeVersion
+
+import shortlist
+from prediction_store import history, layout
+
+HOME = Path(shortlist.__file__).parent
+READ = """
+import sys
+from prediction_store.reader import Store
+store = Store(sys.argv[1])
+assert store.refresh(), store.last_error
+with store.acquire() as version:
+    print(version.name, version.read("ann").items.size)
+store.close()
+"""
+
+
+def can_mount() -> bool:
+    probe = ["unshare", "--map-root-user", "--mount", "true"]
+    try:
+        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+def read_only(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with the store mounted read-only, in a namespace of its own."""
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    return subprocess.run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(root), sys.executable, *argv],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
+def test_a_server_on_a_read_only_mount_reads_and_decides_nothing(root: Path, make_version: MakeVersion) -> None:
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    found = read_only(root, "-c", READ, str(root))
+    assert found.stdout.split() == [b, "12"], found.stderr
+    refused = read_only(root, "shortlist.py", "rollback", "--set", f"paths.store={root}")
+    assert refused.returncode == 1
+    assert "Read-only file system" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert layout.history_numbers(root) == [1, 2]
+    assert history.rollback(root, "ann@host", "", 5).version == a
