@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Union, get_args, get_origin
 
 import msgspec
 from msgspec.structs import FieldInfo, fields
@@ -63,7 +63,8 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
     for key, text, source in (*_from_environment(environ), *_from_command_line(overrides)):
         values[key], sources[key] = _parse(text), source
     schema = dict(_schema(Config))
-    tree: dict[str, Any] = {}
+    # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.
+    tree: dict[str, Any] = msgspec.to_builtins(Config())
     for key, value in values.items():
         field = schema.get(key) or _free_entry(key, schema)
         if field is None:
@@ -76,7 +77,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
             table = next(known for known in schema if key.startswith(f"{known}."))
             sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
     base = (file.parent if file else Path.cwd()).resolve()
-    config = msgspec.convert(tree, Config)
+    config = _converted(tree, sources)
     for key in schema:
         sources.setdefault(key, "default")
     return Loaded(_absolute(config, base), sources, str(file) if file else "")
@@ -172,8 +173,22 @@ def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
     return found[""] if entry else found
 
 
+def _converted(tree: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
+    """The configuration of a tree whose values are right one by one; a section may refuse them together."""
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        reason, _, place = str(error).partition(" - at ")
+        section = place.strip("`").removeprefix("$.")
+        found = [f"{key} from {source}" for key, source in sources.items() if key.startswith(f"{section}.")]
+        raise ConfigError(f"[{section}] ({', '.join(found)}): {reason}") from error
+
+
 def _wanted(reason: str, kind: Any) -> str:
     """msgspec's own words, said as a wish."""
+    if get_origin(kind) is Union and ">=" not in reason:
+        (word,) = (word for choice in get_args(kind) for word in get_args(choice) if isinstance(word, str))
+        return f"wanted a number or {word!r}"
     if reason.startswith("Invalid enum value"):
         return "wanted one of " + ", ".join(map(repr, get_args(kind)))
     return reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
@@ -188,24 +203,15 @@ def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
-    schema = [known for known, field in _schema(Config) if _is_table(field) and key.startswith(f"{known}.")]
-    if schema:  # one entry of a free table: keep the entries beside it
-        table = _get_or_default(tree, schema[0])
-        table[key.removeprefix(f"{schema[0]}.")] = value
-        key, value = schema[0], table
+    """Set one leaf. Requires: the tree has every section."""
+    table = next((known for known, field in _schema(Config) if _is_table(field) and key.startswith(f"{known}.")), None)
+    name = ""
+    if table is not None:  # one entry of a free table: keep the entries beside it
+        key, name = table, key.removeprefix(f"{table}.")
     *folders, last = key.split(".")
     for folder in folders:
-        tree = tree.setdefault(folder, {})
-    tree[last] = value
-
-
-def _get_or_default(tree: Mapping[str, Any], key: str) -> dict[str, Any]:
-    node: Any = tree
-    for name in key.split("."):
-        if not isinstance(node, Mapping) or name not in node:
-            return dict(_get(Config(), key))
-        node = node[name]
-    return dict(node)
+        tree = tree[folder]
+    tree[last] = {**tree[last], name: value} if table is not None else value
 
 
 def _get(config: Any, key: str) -> Any:
