@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -95,6 +96,11 @@ class Version:
         opened = self._opened
         key = _key(user_id)
         return None if key is None else opened.read(key)
+
+    def keys(self, shard: int) -> Iterator[bytes]:
+        """The ids of the users in one shard, as bytes and in their order; the lists are not read."""
+        with self._opened.shards[shard].begin() as transaction:
+            yield from transaction.cursor().iternext(keys=True, values=False)
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:
