@@ -25,6 +25,8 @@ from schemas.tables import TEST
 RECALL_AT = (20, 100, 1000)
 NDCG_AT = 20
 COVERAGE_AT = 100
+DAY_SECONDS = 86_400
+ACTIVE_DAYS = 30
 BATCH_USERS = 512
 
 
@@ -37,6 +39,8 @@ class Pairs(NamedTuple):
 
 def run(config: Config, day: str) -> Report:
     """Write `evaluation`: report.json, the candidates' recall, NDCG and coverage beside those of the popularity order.
+
+    And `active`: how many users did something in the last days of the data, and how many of them get a list.
 
     A user is judged on the items of the test interactions, without those that the policy left out of the list because
     the user had consumed them before: nobody could have been offered these. With no test interactions at all, as on
@@ -54,6 +58,7 @@ def run(config: Config, day: str) -> Report:
         if draft.complete is not None:
             return Report(step="evaluate", day=day, skipped=True, rows=draft.complete.rows)
         report = _judge(prepared, candidates, drop_consumed=config.retrieve.consumed == "drop")
+        report["active"] = _active(prepared, candidates, datasets.end_of(day))
         (draft.path / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         draft.rows["users"] = report["users"]
     recall = {"recall@100": report["recall"]["100"], "popularity@100": report["popularity"]["recall"]["100"]}
@@ -91,6 +96,20 @@ def _judge(prepared: Dataset, candidates: Dataset, *, drop_consumed: bool) -> di
         **ours.measures(),
         "popularity": theirs.measures(),
     }
+
+
+def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
+    """Users with an interaction in the last `ACTIVE_DAYS` days before `end`, and those of them with a list."""
+    is_active, has_list = (np.zeros(prepared.rows["users"], dtype=bool) for _ in range(2))
+    since = pa.dataset.field("time") >= end - ACTIVE_DAYS * DAY_SECONDS
+    interactions = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
+    for batch in interactions.to_batches(columns=["user_index"], filter=since):
+        is_active[batch.column("user_index").to_numpy()] = True
+    served = pa.dataset.dataset(candidates.part("users"), format="parquet")
+    for batch in served.to_batches(columns=["user_index", "items"], batch_size=BATCH_USERS):
+        is_filled = np.diff(batch.column("items").offsets.to_numpy()) > 0
+        has_list[batch.column("user_index").to_numpy()[is_filled]] = True
+    return {"days": ACTIVE_DAYS, "users": int(is_active.sum()), "covered": int((is_active & has_list).sum())}
 
 
 class Judged:

@@ -24,17 +24,20 @@ def configure(folder: Path, **settings: Any) -> Config:
     return Config(paths=Paths(workspace=str(folder), store=str(folder / "store")), retrieve=Retrieve(**settings))
 
 
-def write_candidates(config: Config, world: Any, day: str, lists: dict[int, list[int]]) -> None:
-    """Candidates as if retrieved: the dense order is that of the items turned around."""
+def write_candidates(
+    config: Config, world: Any, day: str, lists: dict[int, list[int]], served: dict[int, list[int]] | None = None
+) -> None:
+    """Candidates as if retrieved: the dense order is that of the items turned around. `served` is what is published."""
     with datasets.step(config.paths.workspace, day, "candidates", outside={"lists": repr(lists)}) as draft:
         np.save(draft.path / "order.npy", np.arange(world.items, dtype=np.int32)[::-1])
-        rows = [
-            {"user_index": user, "items": [world.items - 1 - item for item in items], "scores": [0.0] * len(items)}
-            for user, items in lists.items()
-        ]
-        (draft.path / "evaluation").mkdir()
-        table = pa.Table.from_pylist(rows, schema=tables.CANDIDATES)
-        pa.parquet.write_table(table, draft.path / "evaluation" / "part.parquet", row_group_size=3)
+        for part, found in (("evaluation", lists), ("users", served or {})):
+            rows = [
+                {"user_index": user, "items": [world.items - 1 - item for item in items], "scores": [0.0] * len(items)}
+                for user, items in found.items()
+            ]
+            (draft.path / part).mkdir()
+            table = pa.Table.from_pylist(rows, schema=tables.CANDIDATES)
+            pa.parquet.write_table(table, draft.path / part / "part.parquet", row_group_size=3)
 
 
 def read_report(config: Config, day: str) -> dict:
@@ -120,6 +123,22 @@ def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, 
     assert report["coverage"] == pytest.approx(2 / 5)
 
 
+def test_active_users_are_those_of_the_last_days_and_covered_are_those_with_a_list(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BATCH_USERS", 2)
+    since = datasets.end_of(world_day) - 30 * 86_400
+    times = [since, since + 5, since - 1, since + 9, since + 10, 1.0]
+    events = [(user, 0, 1.0, int(time), False, tables.TRAIN) for user, time in enumerate(times)]
+    world = make_world(users=7, items=3, events=[*events, (3, 1, 1.0, 4, False, tables.TRAIN)])
+    config = configure(tmp_path)
+    world.write(config.paths.workspace)
+    # 0, 1, 3 and 4 are active; 1 has an empty list and 4 has none at all.
+    write_candidates(config, world, world_day, {}, served={5: [1], 3: [1, 2], 2: [0], 1: [], 0: [2]})
+    evaluate.run(config, world_day)
+    assert read_report(config, world_day)["active"] == {"days": 30, "users": 4, "covered": 2}
+
+
 def test_no_test_interactions_judge_nothing(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:
     world = make_world(users=2, items=3, events=[(0, 0, 1.0, 1_700_000_000, True, tables.TRAIN)])
     config = configure(tmp_path)
@@ -155,4 +174,6 @@ def test_retrieved_lists_can_be_judged(
     # Every item that may be offered is in a list of 60.
     assert report["recall"]["1000"] == report["popularity"]["recall"]["1000"] == 1.0
     assert 0 < report["recall"]["20"] < 1
+    everybody = {event[0] for event in world.events}
+    assert report["active"] == {"days": 30, "users": len(everybody), "covered": len(everybody)}
     assert evaluate.run(config, world_day).skipped
