@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "lists": "Popular, trending and neighbouring items: the fallbacks.",
             "evaluate": "Judge the lists on held-out interactions, against popularity.",
             "build": "Write a sealed version into the store.",
+            "gate": "Check a version against the one that is current.",
         },
     ),
     "The life of a version": (
@@ -31,7 +32,6 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "versions": "The versions on disk, their states, and which one is current.",
             "history": "Every decision about what is served: when, what, who, why.",
-            "gate": "Check a version against the one that is current.",
             "cutover": "Make a version current.",
             "rollback": "Go back to the version that was served before.",
             "pin": "Hold what is served: no cutover until unpin.",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from schemas.options import ConfigOption, DayOption, SetOption
+from schemas.options import ConfigOption, DayOption, JsonOption, SetOption
 
 app = typer.Typer(add_completion=False, help="The batch journey.")
 
@@ -100,6 +100,30 @@ def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
     Example: shortlist build --day 2026-11-21
     """
     _run(config, overrides, day, ["build"])
+
+
+@app.command()
+def gate(
+    version: Annotated[str, typer.Argument(help="A version's name, as `shortlist versions` lists it.")],
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Check a version against the one that is current. Exit 3: refused; it stays on disk and is not served.
+
+    Example: shortlist gate 20261122T031500Z-3f9c0a1b
+    """
+    from jobs.release import judge
+    from prediction_store import terminal
+    from prediction_store.gates import require_passed
+    from schemas.config_file import load_config
+
+    report = judge(load_config(config, overrides), version, time.time())
+    if as_json:
+        terminal.print_json(report)
+    else:
+        terminal.print_gates(report)
+    require_passed(report)
 
 
 def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> None:

@@ -10,7 +10,9 @@ from jobs.progress import Report
 from prediction_store import gates, history, retention
 from prediction_store.errors import DamagedVersionError, MissingVersionError
 from prediction_store.manifest import read_manifest
+from reranker.signals import BY_NAME
 from schemas.config import Config
+from schemas.gate_report import WARN, GateReport
 
 
 def version_of(config: Config, day: str) -> str:
@@ -22,19 +24,30 @@ def version_of(config: Config, day: str) -> str:
     return str(open_dataset(config.paths.workspace, day, "version").extra("version"))
 
 
+def judge(config: Config, version: str, now: float) -> GateReport:
+    """What the gates find about a version, with the signals that this program's re-ranker has."""
+    return gates.run_gates(
+        Path(config.paths.store),
+        version,
+        config.gates,
+        candidates=config.retrieve.candidates,
+        known_signals=BY_NAME,
+        now=now,
+    )
+
+
 def gate(config: Config, day: str, now: float) -> Report:
-    """Judge the day's version against the current one.
+    """Judge the day's version against the current one. What warns is told, and stops nothing.
 
     Raises:
         GateRefusedError: a gate says no. The version stays on disk and is not current.
     """
     started = time.monotonic()
     name = version_of(config, day)
-    report = gates.run_gates(
-        Path(config.paths.store), name, config.gates, candidates=config.retrieve.candidates, now=now
-    )
+    report = judge(config, name, now)
     gates.require_passed(report)
     details = {"version": name, "gates": len(report.gates), "against": report.against or "none"}
+    details |= {f"warning_{found.name}": gates.describe(found) for found in report.gates if found.outcome == WARN}
     return Report(step="gate", day=day, seconds=time.monotonic() - started, details=details)
 
 

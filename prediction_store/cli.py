@@ -27,7 +27,6 @@ ExpectOption = Annotated[
     typer.Option("--expect", metavar="NUMBER", help="Refuse unless this is still the newest history record."),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Check everything, say what would happen, change nothing.")]
-MARK = {"pass": "passed ", "warn": "WARNING"}
 
 
 @app.command()
@@ -57,31 +56,6 @@ def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json
 
     rows = list_history(_root(_load(config, overrides)))
     return terminal.print_json(rows) if as_json else terminal.print_history(rows)
-
-
-@app.command()
-def gate(
-    version: VersionArgument,
-    config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    as_json: JsonOption = False,
-) -> None:
-    """Check a version against the one that is current. Exit 3: refused; it stays on disk and is not served.
-
-    Example: shortlist gate 20261122T031500Z-3f9c0a1b
-    """
-    from prediction_store import terminal
-    from prediction_store.gates import describe, require_passed, run_gates
-
-    loaded = _load(config, overrides)
-    report = run_gates(_root(loaded), version, loaded.gates, candidates=loaded.retrieve.candidates, now=time.time())
-    if as_json:
-        terminal.print_json(report)
-    else:
-        print(f"{version} against {report.against or 'nothing: no other version is current'}")
-        for found in report.gates:
-            print(f"  {MARK.get(found.outcome, 'REFUSED')} {describe(found)}")
-    require_passed(report)
 
 
 @app.command()

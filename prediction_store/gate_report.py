@@ -75,15 +75,35 @@ def require_passed_report(root: Path, name: str, manifest_sha256: str) -> None:
 
 def describe(gate: Gate) -> str:
     """One gate in one line: name, found, wanted, and by how much it misses."""
-    passed = gate.outcome == PASS
-    threshold = gate.warn if gate.outcome == WARN else gate.fail
-    wanted = f"wanted at {'most' if gate.is_upper else 'least'} {threshold:g}" if threshold is not None else ""
-    if gate.found is None:
-        return f"{gate.name}: {gate.note}" if passed else f"gate {gate.name}: {gate.note}, {wanted}"
     note = f" ({gate.note})" if gate.note else ""
-    if passed or threshold is None:
-        return ", ".join(filter(None, [f"{gate.name}: {gate.found:g}", wanted])) + note
+    if gate.found is None:
+        return f"gate {gate.name}: {gate.note}" + (f", {wanted(gate)}" if gate.outcome != PASS else "")
+    line = ", ".join(filter(None, [f"gate {gate.name}: found {figure(gate.found)}", wanted(gate), shortfall(gate)]))
+    return line + note
+
+
+def wanted(gate: Gate) -> str:
+    """The threshold that the gate is beyond, or else the first one that it could be beyond; "": it has none."""
+    threshold = _threshold(gate)
+    return "" if threshold is None else f"wanted at {'most' if gate.is_upper else 'least'} {figure(threshold)}"
+
+
+def shortfall(gate: Gate) -> str:
+    """By how much a gate has missed; "": it has not, or nobody knows."""
+    threshold = _threshold(gate)
+    if gate.outcome == PASS or threshold is None or gate.found is None:
+        return ""
     miss = abs(threshold - gate.found)
-    side = "too much" if gate.is_upper else "too little"
     share = f", {miss / threshold:.1%} {'over' if gate.is_upper else 'short'}" if threshold > 0 else ""
-    return f"gate {gate.name}: found {gate.found:g}, {wanted}, {miss:g} {side}{share}{note}"
+    return f"{figure(miss)} too {'much' if gate.is_upper else 'little'}{share}"
+
+
+def figure(number: float) -> str:
+    """A number for people: all digits of a count, four of a share."""
+    return f"{number:,.0f}" if float(number).is_integer() or abs(number) >= 1000 else f"{number:.4g}"
+
+
+def _threshold(gate: Gate) -> float | None:
+    if gate.outcome == PASS:
+        return gate.fail if gate.warn is None else gate.warn
+    return gate.warn if gate.outcome == WARN else gate.fail

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from prediction_store.gate_report import figure, shortfall, wanted
+from schemas.gate_report import FAIL, PASS, WARN, GateReport
 from schemas.history import CUTOVER, QUARANTINE, RELEASE, RETIRE, ROLLBACK, HistoryRecord
 
 if TYPE_CHECKING:
@@ -68,6 +71,22 @@ def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> Non
         print(f"would append history record {record.number}: {said(record)}{left}; every check has passed")
         to = f" --to {record.version}" if record.action == ROLLBACK else f" {record.version}"
         print(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}")
+
+
+MARK: Final = {PASS: "passed", WARN: "WARNING", FAIL: "REFUSED"}
+
+
+def print_gates(report: GateReport) -> None:
+    """One line per gate: outcome, name, found, wanted, and what there is to say."""
+    print(f"{report.version} against {report.against or 'nothing: no other version is current'}")
+    for gate in report.gates:
+        found = "-" if gate.found is None else figure(gate.found)
+        about = ", ".join(filter(None, [shortfall(gate), gate.note]))
+        mark = MARK.get(gate.outcome, gate.outcome)
+        print(f"  {mark:<8} {gate.name:<20} {found:>9}  {wanted(gate):<22} {about}".rstrip())
+    counts = Counter(gate.outcome for gate in report.gates)
+    said_of = {PASS: "passed", WARN: "with a warning", FAIL: "refused"}
+    print(", ".join(f"{counts[outcome]} {words}" for outcome, words in said_of.items() if counts[outcome]))
 
 
 def said(record: HistoryRecord) -> str:

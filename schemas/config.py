@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
+from schemas.gate_config import Gates
+from schemas.section import Section
+
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
@@ -18,10 +21,6 @@ Weight = Annotated[float, Meta(ge=0.0)]
 Hours = Annotated[float, Meta(gt=0.0)]
 Name = Annotated[str, Meta(min_length=1)]
 Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
-
-
-class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A frozen group of settings; an unknown field is an error."""
 
 
 class Paths(Section, frozen=True):
@@ -223,27 +222,6 @@ class Store(Section, frozen=True):
     """Sealed versions that `retire` leaves, the current one and the rollback target included."""
     grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
     """`retire` never removes a version younger than this."""
-
-
-class Gates(Section, frozen=True):
-    """What a version must show before it may become current."""
-
-    min_users: Count = 1
-    min_items: Count = 1
-    min_users_ratio: Share = 0.9
-    """Users with a list, against the current version."""
-    min_items_ratio: Share = 0.9
-    min_mean_list_share: Share = 0.5
-    """Mean length of a list, as a share of the lesser of `retrieve.candidates` and the catalogue."""
-    min_coverage: Share = 0.05
-    """Share of the catalogue that is in at least one user's first 100."""
-    min_coverage_ratio: Share = 0.7
-    """Coverage against the current version."""
-    recall_at: Literal[20, 100, 1000] = 100
-    min_recall_ratio: Share = 0.8
-    """Recall on held-out interactions against the current version."""
-    min_recall_vs_popularity: Weight = 0.0
-    """Recall against the popularity order, as a ratio. 0: not asked for."""
 
 
 class Serve(Section, frozen=True):

@@ -12,8 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from prediction_store import history
+from prediction_store.gates import run_gates
 from prediction_store.user_facts import Consumed
 from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
+from schemas.gate_config import Gates
+from schemas.gate_report import GateReport
 from schemas.ranker import RankerWeights
 from schemas.record import RankedItems, encode_record
 
@@ -26,6 +29,7 @@ REPORT: dict[str, Any] = {
     "recall": {"20": 0.4, "100": 0.5, "1000": 0.9},
     "ndcg": {"20": 0.3},
     "coverage": 0.8,
+    "active": {"days": 30, "users": 3, "covered": 3},
     "popularity": {"recall": {"20": 0.2, "100": 0.25, "1000": 0.5}, "ndcg": {"20": 0.1}, "coverage": 0.1},
 }
 
@@ -54,6 +58,7 @@ def write_small_version(
     made_at: int = MADE_AT,
     expires_at: int | None = None,
     n_items: int = 12,
+    item_ids: Sequence[str] | None = None,
     lists: Mapping[str, Sequence[int]] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
     user_vectors: npt.NDArray[np.float32] | None = None,
@@ -65,7 +70,7 @@ def write_small_version(
     neighbours: npt.NDArray[np.int32] | None = None,
     ranker: RankerWeights | None = None,
     space_id: str = SPACE,
-    report: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | bytes | None = None,
     shards: int = 2,
     cut_over: bool = False,
 ) -> str:
@@ -78,8 +83,9 @@ def write_small_version(
 
     Args:
         inputs: any text; its digest is the version's inputs digest.
+        item_ids: in dense order.
         lists: user id to dense items, best first; by default `default_lists`.
-        columns: added to the default columns, or put in the place of one.
+        columns: added to the default columns, or put in the place of one; None: without that one.
         popular, trending: segment to dense items. By default everybody's are all items, in order and backwards, and
             segment "DE" has popular items 3, 2 and 1.
         consumed, segments: by user id; by default nothing and everybody's.
@@ -98,7 +104,9 @@ def write_small_version(
         neighbours = ((numbers[:, None] + np.arange(1, width + 1)) % n_items).astype(np.int32)  # [n, width]
     near_scores = np.tile(0.9 - 0.1 * np.arange(neighbours.shape[1], dtype=np.float32), (n_items, 1))
     with VersionDraft.begin(root, sha256(inputs.encode()).hexdigest(), now) as draft:
-        draft.write_items(vectors, [f"item-{i}" for i in numbers], {**_columns(n_items, made_at), **(columns or {})})
+        kept = {**_columns(n_items, made_at), **(columns or {})}
+        ids = item_ids or [f"item-{i}" for i in numbers]
+        draft.write_items(vectors, ids, {name: column for name, column in kept.items() if column is not None})
         draft.write_user_vectors(user_vectors)
         _write_records(draft, lists, made_at, shards)
         everything = list(range(n_items))
@@ -117,7 +125,9 @@ def write_small_version(
         )
         draft.write_neighbours(neighbours, near_scores.astype(np.float32))
         draft.write_ranker(ranker or RankerWeights(["base_score"], [1.0], space_id))
-        draft.write_report(msgspec.json.encode(REPORT if report is None else report))
+        draft.write_report(
+            report if isinstance(report, bytes) else msgspec.json.encode(REPORT if report is None else report)
+        )
         name = draft.seal(
             space_id=space_id,
             made_at=made_at,
@@ -128,6 +138,11 @@ def write_small_version(
     if cut_over:
         history.cutover(root, name, "test@localhost", "made by a test", now, force=True)
     return name
+
+
+def judge(root: Path, name: str, *, candidates: int = 1000, now: float = 1, **settings: Any) -> GateReport:
+    """Run the gates on a small version; `settings` are those of the gates. With the defaults it passes and warns."""
+    return run_gates(root, name, Gates(**settings), candidates=candidates, known_signals={"base_score"}, now=now)
 
 
 def _columns(n_items: int, made_at: int) -> dict[str, Any]:

@@ -40,8 +40,9 @@ threads = 1
 candidates = 50
 [store]
 shards = 2
-[gates]
-min_coverage = 0.0
+[gates.coverage]
+warn = "off"
+fail = "off"
 [spark]
 driver_memory = "512m"
 shuffle_partitions = 2

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from shop_store import write_small_version
+from shop_store import judge, write_small_version
 
 import jobs.spark
 from jobs import datasets, journey, release
@@ -20,12 +20,12 @@ from jobs.datasets import STEP_OF
 from jobs.journey import STEPS
 from prediction_store.check import check
 from prediction_store.errors import GateRefusedError
-from prediction_store.gates import run_gates
 from prediction_store.history import current
 from prediction_store.layout import version_names
 from prediction_store.manifest import read_manifest
 from schemas.config import Config, Paths
 from schemas.config_file import load_config
+from schemas.gate_config import AtLeast
 
 ROOT = Path(__file__).parents[2]
 DAY = "2026-01-05"
@@ -128,13 +128,24 @@ def test_a_refused_version_stays_on_disk_and_is_not_served(whole: Config, run: C
     strict = msgspec.structs.replace(
         whole,
         store=msgspec.structs.replace(whole.store, shards=3),
-        gates=msgspec.structs.replace(whole.gates, min_users=1000),
+        gates=msgspec.structs.replace(whole.gates, users=AtLeast(fail=1000)),
     )
     with pytest.raises(GateRefusedError, match="gate users: found 1") as refused:
         run(strict, ["build", "gate", "cutover"])
     assert refused.value.exit_code == 3
     assert len(version_names(store_of(whole))) == 2
     assert current(store_of(whole)) == before
+
+
+def test_what_a_gate_warns_of_is_in_the_line_of_the_step(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    name = write_small_version(root)
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)))
+    with datasets.step(config.paths.workspace, DAY, "version") as draft:
+        draft.extra["version"] = name
+    details = release.gate(config, DAY, 2e9).details
+    assert (details["version"], details["against"]) == (name, "none")
+    assert details["warning_short_lists"].startswith("gate short_lists: found 0.3333, wanted at most 0.05")
 
 
 def test_a_backfilled_day_does_not_take_readers_back_in_time(tmp_path: Path) -> None:
@@ -145,7 +156,7 @@ def test_a_backfilled_day_does_not_take_readers_back_in_time(tmp_path: Path) -> 
     for day, name in (("2030-03-17", later), ("2027-01-15", earlier)):
         with datasets.step(config.paths.workspace, day, "version") as draft:
             draft.extra["version"] = name
-        run_gates(root, name, config.gates, candidates=1, now=2e9)
+        judge(root, name, candidates=1, now=2e9)
     assert not release.cutover(config, "2030-03-17", 2e9).skipped
     assert release.cutover(config, "2027-01-15", 2e9).details["current_is_newer"] == later
     assert current(root).version == later

@@ -10,14 +10,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from shop_store import MakeVersion
+from shop_store import MakeVersion, judge
 
 from prediction_store import history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import MissingVersionError
-from prediction_store.gates import run_gates
 from prediction_store.reader import Version
-from schemas.config import Gates
 from schemas.history import encode_history_record
 from schemas.manifest import FileFacts, decode_manifest, encode_manifest
 
@@ -43,7 +41,7 @@ def reseal(root: Path, name: str, edit_sealed: Edit, **changes: Any) -> None:
 
 def test_a_sound_store_has_no_problems(root: Path, make_version: MakeVersion) -> None:
     a, b = make_version("a", cut_over=True), make_version("b")
-    run_gates(root, b, Gates(), candidates=1000, now=1)
+    judge(root, b)
     report = check(root)
     assert (report.versions, report.problems) == ([b, a], [])
     assert (report.history_records, report.records) == (1, 6)

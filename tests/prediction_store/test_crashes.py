@@ -13,16 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from shop_store import MADE_AT, write_small_version
+from shop_store import MADE_AT, judge, write_small_version
 
 from prediction_store import durable, history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import DiskError, UnknownOutcomeError
-from prediction_store.gates import run_gates
 from prediction_store.reader import Version
 from prediction_store.retention import retire
 from prediction_store.writer import find_by_inputs
-from schemas.config import Gates
 
 HOUR = 3600
 
@@ -32,7 +30,7 @@ def publish(root: Path, inputs: str, now: float) -> str:
     name = find_by_inputs(root, sha256(inputs.encode()).hexdigest())
     if name is None:
         name = write_small_version(root, inputs=inputs, now=now, shards=1, columns={}, n_items=3)
-    run_gates(root, name, Gates(), candidates=3, now=now)
+    judge(root, name, candidates=3, now=now)
     history.cutover(root, name, "test@localhost", "", now)
     return name
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from shop_store import MADE_AT, MakeVersion
+from shop_store import MADE_AT, MakeVersion, judge
 
 from prediction_store import history, layout
 from prediction_store.errors import (
@@ -24,10 +24,9 @@ from prediction_store.errors import (
     QuarantinedError,
     UnknownOutcomeError,
 )
-from prediction_store.gates import run_gates
 from prediction_store.retention import retire
-from schemas.config import Gates
 from schemas.errors import RefusedError, UsageError
+from schemas.gate_config import AtLeast
 from schemas.history import HistoryRecord
 
 WHO = "ann@host"
@@ -35,7 +34,7 @@ Observe = Callable[[Callable[[str, Path], None]], None]
 
 
 def go_live(root: Path, name: str) -> HistoryRecord:
-    run_gates(root, name, Gates(), candidates=1000, now=1)
+    judge(root, name)
     return history.cutover(root, name, WHO, "tonight's run", 5)
 
 
@@ -79,7 +78,7 @@ def test_a_version_whose_gates_were_not_run_does_not_go_live(root: Path, make_ve
 
 def test_a_version_that_was_refused_does_not_go_live(root: Path, make_version: MakeVersion) -> None:
     name = make_version("a")
-    run_gates(root, name, Gates(min_items=13), candidates=1000, now=1)
+    judge(root, name, items=AtLeast(fail=13))
     with pytest.raises(GateRefusedError, match="gate items: found 12, wanted at least 13, 1 too little") as refused:
         history.cutover(root, name, WHO, "", 5)
     assert refused.value.exit_code == 3
@@ -89,7 +88,7 @@ def test_a_version_that_was_refused_does_not_go_live(root: Path, make_version: M
 @pytest.mark.leaves_damage
 def test_a_report_about_other_bytes_does_not_count(root: Path, make_version: MakeVersion) -> None:
     a = make_version("a")
-    run_gates(root, a, Gates(), candidates=1000, now=1)
+    judge(root, a)
     path = layout.gate_path(root, a)
     text = path.read_text()
     digest = text.split('"manifest_sha256": "')[1][:64]
@@ -223,7 +222,7 @@ def test_who_expects_another_record_is_refused(root: Path, make_version: MakeVer
     a, b, c = (make_version(inputs) for inputs in "abc")
     go_live(root, a)
     go_live(root, b)
-    run_gates(root, c, Gates(), candidates=1000, now=1)
+    judge(root, c)
     for decide in (
         lambda: history.cutover(root, c, WHO, "", 7, expect=1),
         lambda: history.rollback(root, WHO, "", 7, expect=1),
@@ -251,7 +250,7 @@ def test_a_plan_checks_everything_and_changes_nothing(root: Path, make_version: 
     assert (planned.number, planned.version, planned.subjects) == (3, a, [b])
     with pytest.raises(MissingGateReportError):
         history.cutover(root, c, WHO, "", 7, apply=False)
-    run_gates(root, c, Gates(), candidates=1000, now=1)
+    judge(root, c)
     assert history.cutover(root, c, WHO, "", 7, apply=False).version == c
     assert layout.history_numbers(root) == [1, 2]
     assert history.rollback(root, WHO, "bad", 7, expect=planned.number - 1) == planned
@@ -262,7 +261,7 @@ def test_an_unrelated_record_in_between_does_not_refuse_a_cutover(
 ) -> None:
     a, b, c = (make_version(inputs) for inputs in "abc")
     go_live(root, a)
-    run_gates(root, b, Gates(), candidates=1000, now=1)
+    judge(root, b)
     overtaken = False
 
     def overtake(step: str, path: Path) -> None:
@@ -284,7 +283,7 @@ def test_of_two_publishers_one_wins_and_the_other_is_refused(
     a, b, c = (make_version(inputs) for inputs in "abc")
     go_live(root, a)
     for name in (b, c):
-        run_gates(root, name, Gates(), candidates=1000, now=1)
+        judge(root, name)
     overtaken = False
 
     def overtake(step: str, path: Path) -> None:
@@ -316,7 +315,7 @@ def test_a_failing_last_sync_is_an_unknown_outcome_and_repeating_is_safe(
 ) -> None:
     a, b = make_version("a"), make_version("b")
     go_live(root, a)
-    run_gates(root, b, Gates(), candidates=1000, now=1)
+    judge(root, b)
     observe_steps(fail_at("sync folder", "history", error))
     with pytest.raises(UnknownOutcomeError) as unknown:
         history.cutover(root, b, WHO, "", 7)
@@ -336,7 +335,7 @@ def test_any_other_failing_step_changes_nothing(
 ) -> None:
     a, b = make_version("a"), make_version("b")
     go_live(root, a)
-    run_gates(root, b, Gates(), candidates=1000, now=1)
+    judge(root, b)
     observe_steps(fail_at(step, name, errno.ENOSPC))
     with pytest.raises(DiskError, match="broken on purpose"):
         history.cutover(root, b, WHO, "", 7)

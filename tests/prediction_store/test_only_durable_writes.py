@@ -10,7 +10,7 @@ import pytest
 
 import prediction_store
 
-ROOMS = sorted(Path(prediction_store.__path__[0]).glob("*.py"))
+ROOMS = sorted(Path(prediction_store.__path__[0]).rglob("*.py"))
 CHANGING = {
     "fsync", "fdatasync", "rename", "renames", "replace_file", "link", "symlink", "unlink", "remove", "rmdir", "rmtree",
     "mkdir", "makedirs", "chmod", "truncate", "write_text", "write_bytes", "hardlink_to", "symlink_to", "touch",

@@ -9,15 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shop_store import MADE_AT, MakeVersion
+from shop_store import MADE_AT, MakeVersion, judge
 
 from prediction_store import durable, history, layout
 from prediction_store.errors import DamagedHistoryError, MissingVersionError
-from prediction_store.gates import run_gates
 from prediction_store.manifest import leased
 from prediction_store.reader import Version
 from prediction_store.retention import RetireReport, retire
-from schemas.config import Gates
 
 LONG_AFTER = MADE_AT + 365 * 86_400
 
@@ -153,7 +151,7 @@ def test_old_temporary_files_go_and_fresh_ones_stay(root: Path, make_version: Ma
 def test_validated_versions_stay_before_others_that_are_newer(root: Path, make_version: MakeVersion) -> None:
     a, b, c, d, e = (make_version(inputs) for inputs in "abcde")
     for name in (a, b, c):
-        run_gates(root, name, Gates(), candidates=1000, now=1)
+        judge(root, name)
     for name in (a, b):
         history.cutover(root, name, "ann@host", "", 5)
     report = retired(root, keep=3)

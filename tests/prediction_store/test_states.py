@@ -6,14 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from shop_store import DAY, MADE_AT, MakeVersion
+from shop_store import DAY, MADE_AT, MakeVersion, judge
 
 from prediction_store import history, holds, layout
-from prediction_store.gates import run_gates
 from prediction_store.listing import VersionRow, list_history, list_versions
 from prediction_store.retention import retire
 from prediction_store.writer import VersionDraft
-from schemas.config import Gates
 
 WHO = "ann@host"
 NOW = MADE_AT + 6 * 3600
@@ -25,7 +23,7 @@ def states(root: Path, now: float = NOW) -> dict[str, str]:
 
 
 def validate(root: Path, name: str, **gates: dict[str, object]) -> None:
-    run_gates(root, name, Gates(**gates), candidates=1000, now=1)
+    judge(root, name, **gates)
 
 
 def test_a_version_goes_through_its_states(root: Path, make_version: MakeVersion) -> None:

@@ -115,12 +115,12 @@ def test_every_verb_speaks_json(root: Path, make_version: MakeVersion, verb: Ver
     a, b = make_version("a"), make_version("b")
     verb("cutover", a, "--force", "--why", "a test")
     report = json.loads(verb("gate", b, "--json")[1])
-    assert (report["version"], report["outcome"], report["against"]) == (b, "pass", a)
+    assert (report["version"], report["outcome"], report["against"]) == (b, "warn", a)
     record = json.loads(verb("cutover", b, "--json")[1])
     assert (record["number"], record["version"], record["previous"]) == (2, b, a)
     rows = json.loads(verb("versions", "--json")[1])
     assert [(row["version"], row["is_current"], row["gates"]) for row in rows] == [
-        (b, True, "pass"),
+        (b, True, "warn"),
         (a, False, "not run"),
     ]
     assert json.loads(verb("rollback", "--json")[1])["version"] == a
@@ -138,13 +138,39 @@ def test_a_refused_version_exits_3_and_says_which_gate_and_by_how_much(
     root: Path, make_version: MakeVersion, verb: Verb
 ) -> None:
     name = make_version("a")
-    code, out, err = verb("gate", name, "--set", "gates.min_coverage=0.9")
+    code, out, err = verb("gate", name, "--set", "gates.coverage.warn=0.9", "--set", "gates.coverage.fail=0.9")
     assert code == 3
-    assert "REFUSED gate coverage" in out
+    assert "  REFUSED  coverage                   0.8  wanted at least 0.9    0.1 too little, 11.1% short" in out
     assert "gate coverage: found 0.8, wanted at least 0.9, 0.1 too little, 11.1% short" in err
     assert verb("cutover", name)[0] == 3
     assert history.current_or_none(root) is None
     assert layout.version_names(root) == [name], "it stays on disk"
+
+
+def test_a_warning_is_printed_and_stops_nothing(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    make_version("a", cut_over=True)
+    name = make_version("b")
+    code, out, err = verb("gate", name, "--set", "gates.out_of_stock.warn=0.01")
+    assert (code, err) == (0, "")
+    assert "  WARNING  out_of_stock              0.08  wanted at most 0.01    0.07 too much, 700.0% over" in out
+    assert out.splitlines()[-1] == "22 passed, 3 with a warning"
+    assert verb("cutover", name)[0] == 0
+    assert "warn" in verb("versions")[1].splitlines()[1].split()
+
+
+def test_gates_are_run_without_loading_what_takes_long(root: Path, make_version: MakeVersion) -> None:
+    make_version("a", cut_over=True)
+    name = make_version("b")
+    code = (
+        "import sys, shortlist\n"
+        f"code = shortlist.run(['gate', {name!r}, '--set', 'paths.store={root}'])\n"
+        "slow = {'torch', 'pyspark', 'pandas', 'pyarrow', 'faiss', 'numba', 'starlette', 'airflow', 'scipy'}\n"
+        "print(sorted(slow & set(sys.modules)))\n"
+        "sys.exit(code)"
+    )
+    place = Path(shortlist.__file__).parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from schemas.config import Config, Train, digest
 from schemas.config_file import flatten, load
 from schemas.errors import ConfigError
+from schemas.gate_config import AtLeast, AtMost, Gates
 
 
 def write(folder: Path, text: str) -> Path:
@@ -44,10 +45,23 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ("[trian]\nseed = 3", "unknown key 'trian.seed' (from shortlist.toml); nearest known key: 'train.seed'"),
         ("[train]\nseed = 'a'", 'train.seed = "a" (from shortlist.toml): wanted `int`, found `str`'),
         ("[train]\nbatch_size = 1", "train.batch_size = 1 (from shortlist.toml): wanted `int` >= 8"),
-        ("[gates]\nmin_coverage = 1.5", "gates.min_coverage = 1.5 (from shortlist.toml): wanted `float` <= 1.0"),
+        ("[retrieve]\nmin_recall = 1.5", "retrieve.min_recall = 1.5 (from shortlist.toml): wanted `float` <= 1.0"),
         ("[split]\nstrategy = 'x'", "split.strategy = \"x\" (from shortlist.toml): wanted one of 'time', 'per_user'"),
         ("[spark]\nconf = {a = 1}", 'spark.conf = {"a": 1} (from shortlist.toml): wanted `str`, found `int`'),
         ("train = 3", "unknown key 'train'"),
+        ("[gates]\nmin_users_ratio = 0.9", "unknown key 'gates.min_users_ratio' (from shortlist.toml); nearest known"),
+        ("[gates.gini]\nfail = 'of'", "gates.gini.fail = \"of\" (from shortlist.toml): wanted a number or 'off'"),
+        ("[gates.gini]\nfail = true", "gates.gini.fail = true (from shortlist.toml): wanted a number or 'off'"),
+        ("[gates.gini]\nfail = -0.1", "gates.gini.fail = -0.1 (from shortlist.toml): wanted `float` >= 0.0"),
+        ("[gates.gini]\nfail = nan", "gates.gini.fail = NaN (from shortlist.toml): wanted `float` >= 0.0"),
+        (
+            "[gates.coverage]\nfail = 0.2",
+            "[gates.coverage] (gates.coverage.fail from shortlist.toml): warn 0.1 is below",
+        ),
+        (
+            "[gates.consumed]\nwarn = 0.2",
+            "[gates.consumed] (gates.consumed.warn from shortlist.toml): warn 0.2 is above",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_value_and_what_was_wanted(tmp_path: Path, text: str, message: str) -> None:
@@ -76,6 +90,16 @@ def test_one_entry_of_a_free_table_keeps_the_others(tmp_path: Path, monkeypatch:
     loaded = load(overrides=["data.interactions.event_weights.like=2"], environ={})
     assert loaded.config.data.interactions.event_weights == {"view": 1.0, "cart": 3.0, "purchase": 5.0, "like": 2.0}
     assert loaded.sources["data.interactions.event_weights"] == "--set"
+
+
+def test_of_a_gate_one_threshold_is_set_and_the_other_stays(tmp_path: Path) -> None:
+    file = write(tmp_path, "[gates.users_ratio]\nwarn = 'off'\n[gates.gini]\nfail = 1\n")
+    gates = load(file, ["gates.items_ratio.fail=0.5"], {"SHORTLIST_GATES__RECALL__FAIL": "off"}).config.gates
+    assert gates.users_ratio == AtLeast(warn="off", fail=Gates().users_ratio.fail)
+    assert gates.gini == AtMost(warn=Gates().gini.warn, fail=1.0)
+    assert gates.items_ratio == AtLeast(warn=0.95, fail=0.5)
+    assert gates.recall == AtLeast(warn=0.01, fail="off")
+    assert gates.coverage == Gates().coverage
 
 
 def test_a_table_in_the_file_replaces_the_default_table(tmp_path: Path) -> None:
