@@ -150,3 +150,12 @@ def test_a_weight_without_a_signal_is_refused() -> None:
 def test_weights_of_a_later_format_are_refused() -> None:
     with pytest.raises(NewerFormatError):
         decode_weights(b'{"signals": [], "weights": [], "space_id": "s", "format": 2}')
+
+
+def test_a_gate_report_of_format_2_is_what_it_was() -> None:
+    data = (GOLDEN / "gate-report-format-2.json").read_bytes()
+    report = decode_gate_report(data)
+    overlap, drift = report.gates
+    assert (report.outcome, report.passed, overlap.warn, overlap.numbers["segment DE"]) == ("warn", True, 0.3, 0.25)
+    assert (drift.found, drift.fail, drift.is_upper) == (None, None, True)
+    assert encode_gate_report(report) == data
