@@ -32,6 +32,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "versions": "The versions on disk, their states, and which one is current.",
             "history": "Every decision about what is served: when, what, who, why.",
+            "diff": "What changed between two versions.",
             "cutover": "Make a version current.",
             "rollback": "Go back to the version that was served before.",
             "pin": "Hold what is served: no cutover until unpin.",

@@ -23,8 +23,8 @@ The last lines of its log say what failed and which command to run next. Exit co
 A task that was killed in the middle can be cleared: it goes on, or starts anew, with the same result.
 
 * **gate, exit 3: the version is worse than the current one.** It stays on disk and is not served; yesterday's version
-  keeps serving. The log says which gate refused and by how much; `shortlist gate` with the version's name shows
-  the rest. Usually the day's data is short: mend it, clear from `prepare`. A gate that only
+  keeps serving. The log says which gate refused and by how much; `shortlist gate` and `shortlist diff` with the names
+  of the two versions show the rest. Usually the day's data is short: mend it, clear from `prepare`. A gate that only
   warns leaves the task green and a `warning_…` in its log.
 * **cutover**, exit 3: a person has said no. The store is pinned, or this version, or one of the same inputs, was rolled
   back from: `shortlist history` says who and why. `shortlist unpin` or `shortlist release`, then clear it, if the

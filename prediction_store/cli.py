@@ -59,6 +59,39 @@ def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json
 
 
 @app.command()
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="The earlier version, as `shortlist versions` lists it.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The later version.")],
+    *,
+    users: Annotated[int, typer.Option("--users", min=1, max=100_000, help="Users whose lists are compared.")] = 1000,
+    html: Annotated[str, typer.Option("--html", metavar="PATH", help="Also write a page with plots there.")] = "",
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """What changed between two versions: how much the lists overlap, which items came and went, by segment.
+
+    Example: shortlist diff 20261121T031500Z-0b5c77d2 20261122T031500Z-3f9c0a1b --html diff.html
+    """
+    import secrets
+    from pathlib import Path
+
+    from prediction_store import diff_page, diff_text, durable, terminal
+    from prediction_store.diff import diff as compare
+
+    loaded = _load(config, overrides)
+    report = compare(_root(loaded), a, b, users=users, depth=loaded.gates.depth)
+    if html:
+        durable.replace_document(Path(html).absolute(), diff_page.page_of(report).encode(), secrets.token_hex(4))
+    if as_json:
+        return terminal.print_json(report)
+    for line in diff_text.lines(report):
+        print(line)
+    print(f"\nwritten: {html}" if html else f"\nas a page with plots: shortlist diff {a} {b} --html diff.html")
+    return None
+
+
+@app.command()
 def cutover(
     version: VersionArgument,
     *,

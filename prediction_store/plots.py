@@ -1,0 +1,151 @@
+"""Small plots as inline SVG: histogram, lines, horizontal bars. Colours and letters come from `page.STYLE`.
+
+A plot is text that goes into a page as it is; what it is given is escaped. Every mark says its number when pointed at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from prediction_store.page import escape
+
+WIDTH: Final = 560
+HEIGHT: Final = 250
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
+BAR_HEIGHT: Final = 20
+LETTER_WIDTH: Final = 6.8
+"""About: what a label of letters takes."""
+MAX_LABEL: Final = 40
+
+
+def histogram(
+    counts: Sequence[int], *, low: float = 0.0, high: float = 1.0, title: str, x: str, y: str, mark: float | None = None
+) -> str:
+    """How many there are in equal steps from `low` to `high`; `mark` is where to draw a line, at a mean say."""
+    ticks = _ticks(0, max(1, *counts))
+    scale = _Scale((low, high), (0, ticks[-1]))
+    step = (high - low) / len(counts)
+    parts = [scale.frame(_ticks(low, high), ticks, x, y)]
+    for place, count in enumerate(counts):
+        left, right = scale.x(low + place * step), scale.x(low + (place + 1) * step)
+        top = scale.y(count)
+        tip = f"{low + place * step:.4g} to {low + (place + 1) * step:.4g}: {count:,}"
+        parts.append(
+            f'<rect class="bar" x="{left + 0.5:.1f}" y="{top:.1f}" width="{max(0.5, right - left - 1):.1f}"'
+            f' height="{scale.y(0) - top:.1f}"><title>{escape(tip)}</title></rect>'
+        )
+    if mark is not None:
+        at = scale.x(mark)
+        parts.append(f'<line class="mark" x1="{at:.1f}" y1="{TOP}" x2="{at:.1f}" y2="{scale.y(0):.1f}"/>')
+        side = "end" if at > WIDTH / 2 else "start"
+        shift = -6 if side == "end" else 6
+        parts.append(
+            f'<text class="label" x="{at + shift:.1f}" y="{TOP + 12}" text-anchor="{side}">mean {mark:.3f}</text>'
+        )
+    return _svg(title, HEIGHT, parts)
+
+
+def lines(xs: Sequence[float], series: Mapping[str, Sequence[float]], *, title: str, x: str, y: str) -> str:
+    """Up to four lines over the same `xs`, with a legend. Requires: at least two points, all finite."""
+    values = [value for points in series.values() for value in points]
+    across, up = _ticks(min(xs), max(xs)), _ticks(min(values), max(values))
+    scale = _Scale((min(xs), max(xs)), (up[0], up[-1]))
+    parts = [scale.frame(across, up, x, y)]
+    for place, (name, points) in enumerate(series.items()):
+        way = " ".join(f"{scale.x(at):.1f},{scale.y(value):.1f}" for at, value in zip(xs, points, strict=True))
+        parts.append(f'<polyline class="line{place % 4}" points="{way}"><title>{escape(name)}</title></polyline>')
+        top = TOP + 8 + 17 * place
+        parts.append(
+            f'<polyline class="line{place % 4}" points="{LEFT + 12},{top} {LEFT + 40},{top}"/>'
+            f'<text class="label" x="{LEFT + 46}" y="{top + 4}">{escape(_short(name))}</text>'
+        )
+    return _svg(title, HEIGHT, parts)
+
+
+def bars(rows: Sequence[tuple[str, float]], *, title: str, show: Callable[[float], str] = "{:,.4g}".format) -> str:
+    """One horizontal bar per row, from 0; negative ones to the left, in another colour."""
+    low, high = min(0.0, *(value for _, value in rows), 0.0), max(0.0, *(value for _, value in rows), 0.0)
+    names = [_short(name) for name, _ in rows]
+    start = 12 + LETTER_WIDTH * max(map(len, names), default=0)
+    unit = (WIDTH - start - 60) / ((high - low) or 1.0)
+    zero = start - low * unit
+    parts = []
+    for place, (name, value) in enumerate(rows):
+        top = 4 + place * BAR_HEIGHT
+        left, width = zero + min(0.0, value) * unit, abs(value) * unit
+        parts.append(
+            f'<text class="label" x="{start - 8:.1f}" y="{top + 14}" text-anchor="end">{escape(names[place])}</text>'
+            f'<rect class="bar{" less" if value < 0 else ""}" x="{left:.1f}" y="{top + 3}"'
+            f' width="{max(0.5, width):.1f}" height="{BAR_HEIGHT - 6}">'
+            f"<title>{escape(f'{name}: {show(value)}')}</title></rect>"
+            f'<text x="{left + width + 6:.1f}" y="{top + 14}">{escape(show(value))}</text>'
+        )
+    bottom = 8 + len(rows) * BAR_HEIGHT
+    parts.append(f'<line class="axis" x1="{zero:.1f}" y1="2" x2="{zero:.1f}" y2="{bottom - 4}"/>')
+    return _svg(title, bottom, parts)
+
+
+class _Scale:
+    """From numbers to places on the drawing."""
+
+    def __init__(self, across: tuple[float, float], up: tuple[float, float]) -> None:
+        self._across, self._up = across, up
+
+    def x(self, value: float) -> float:
+        low, high = self._across
+        return LEFT + (value - low) / ((high - low) or 1.0) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self._up
+        return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
+
+    def frame(self, across: Sequence[float], up: Sequence[float], x: str, y: str) -> str:
+        """Rules, axis, the numbers along them, and what they are."""
+        floor = HEIGHT - BOTTOM
+        parts = []
+        for value in up:
+            at = self.y(value)
+            parts.append(
+                f'<line class="rule" x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}"/>'
+                f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{_figure(value)}</text>'
+            )
+        for value in across:
+            if self._across[0] <= value <= self._across[1]:
+                parts.append(
+                    f'<text x="{self.x(value):.1f}" y="{floor + 16}" text-anchor="middle">{_figure(value)}</text>'
+                )
+        parts.append(f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>')
+        parts.append(
+            f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x)}</text>'
+            f'<text transform="translate(12 {(TOP + floor) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+            f"{escape(y)}</text>"
+        )
+        return "".join(parts)
+
+
+def _svg(title: str, height: int, parts: Sequence[str]) -> str:
+    return (
+        f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">\n'
+        + "\n".join(parts)
+        + f"\n</svg><figcaption>{escape(title)}</figcaption></figure>\n"
+    )
+
+
+def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about as many as wanted."""
+    span = (high - low) or abs(high) or 1.0
+    raw = span / wanted
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * place, 12) for place in range(first, max(last, first + 1) + 1)]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
