@@ -13,6 +13,9 @@ ShortlistError
 │   ├── BuildError                          what is being built cannot be stored: order, duplicates, sizes
 │   │   └── ShardConflictError              two attempts at the same shard made different bytes
 │   ├── DiskError                           writing or reading failed: no space, no permission, a bad disk
+│   ├── ShardNotHeldError                   a user whose shard another host holds
+│   ├── RemoteError                         object storage refuses, or cannot be reached
+│   ├── TransferStoppedError                asked to end in the middle of a transfer
 │   └── CheckFailedError                    the checker found something
 ├── FormatError                    exit 1   (schemas.errors)
 │   ├── DamagedRecordError                  (schemas.errors) one user's record
@@ -21,6 +24,8 @@ ShortlistError
 │   ├── GateRefusedError                    a gate did not pass
 │   │   └── MissingGateReportError          the gates have not been run on exactly these bytes
 │   ├── ConcurrentPublishError              someone else appended to the history first
+│   ├── ConcurrentPullError                 another process on this host is pulling the same version
+│   ├── PartialVersionError                 a version that is here in part cannot do what was asked
 │   ├── PinnedError                         what is served is pinned: no cutover
 │   ├── QuarantinedError                    the version, or one of the same inputs, must not be served
 │   ├── ServedVersionError                  what is served cannot be quarantined
@@ -44,6 +49,7 @@ __all__ = [
     "CheckFailedError",
     "ClosedVersionError",
     "ConcurrentPublishError",
+    "ConcurrentPullError",
     "DamagedHistoryError",
     "DamagedRecordError",
     "DamagedVersionError",
@@ -58,11 +64,15 @@ __all__ = [
     "NewerFormatError",
     "NoCurrentVersionError",
     "NothingToRollBackToError",
+    "PartialVersionError",
     "PinnedError",
     "QuarantinedError",
+    "RemoteError",
     "ServedVersionError",
     "ShardConflictError",
+    "ShardNotHeldError",
     "StoreError",
+    "TransferStoppedError",
     "UnknownOutcomeError",
 ]
 
@@ -119,6 +129,18 @@ class DiskError(StoreError):
     """Raised when the file system refuses; the attempt is over, and what was visible before still is."""
 
 
+class ShardNotHeldError(StoreError):
+    """Raised when a user is asked for whose shard is on other hosts only."""
+
+
+class RemoteError(StoreError):
+    """Raised when object storage refuses what was asked of it, or cannot be reached."""
+
+
+class TransferStoppedError(StoreError):
+    """Raised when a transfer ends because it was asked to; the next one goes on from where it was."""
+
+
 class CheckFailedError(StoreError):
     """Raised when the checker has found something wrong."""
 
@@ -133,6 +155,14 @@ class MissingGateReportError(GateRefusedError):
 
 class ConcurrentPublishError(RefusedError):
     """Raised when someone else has appended to the history since it was read."""
+
+
+class ConcurrentPullError(RefusedError):
+    """Raised when another process on this host is pulling the same version."""
+
+
+class PartialVersionError(RefusedError):
+    """Raised when a version would have to be here whole, or in other shards than it is."""
 
 
 class PinnedError(RefusedError):

@@ -2,6 +2,8 @@
 
 store/
   history/00000042.json      versions/<name>/…      gates/<name>.json
+
+Object storage that several hosts share is laid out likewise; the names of its objects are made here, too.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from schemas.documents import VERSION_NAME
 from schemas.errors import UsageError
 
 MANIFEST: Final = "manifest.json"
+HELD: Final = "held.json"
+"""Beside the manifest of a version that is here in part only."""
 ITEM_VECTORS: Final = "items/vectors.npy"
 ITEM_INDEX: Final = "items/index.mdb"
 USER_VECTORS: Final = "users/vectors.npy"
@@ -33,9 +37,15 @@ FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "e
 """Every folder inside a version, parents first."""
 
 BUILDING: Final = ".building-"
+PULLING: Final = ".pulling-"
 TRASH: Final = ".trash-"
 TEMPORARY: Final = ".tmp-"
 ATTEMPT: Final = ".attempt-"
+PART: Final = ".part-"
+REMOTE_VERSIONS: Final = "versions/"
+REMOTE_HISTORY: Final = "history/"
+REMOTE_HOSTS: Final = "hosts/"
+"""Prefixes in object storage."""
 NAME_LENGTH: Final = 25
 """Characters in the name of a version."""
 
@@ -94,12 +104,17 @@ def building_path(root: Path, name: str, token: str) -> Path:
     return versions_folder(root) / f"{BUILDING}{name}-{token}"
 
 
+def pulling_path(root: Path, name: str) -> Path:
+    """Where a version arrives from object storage: one place, so that an interrupted pull is gone on with."""
+    return versions_folder(root) / f"{PULLING}{checked_name(name)}"
+
+
 def trash_path(root: Path, name: str, token: str) -> Path:
     return versions_folder(root) / f"{TRASH}{name.lstrip('.')}-{token}"
 
 
 def leftovers(root: Path, prefix: str) -> list[Path]:
-    """What lies in versions/ under a prefix: drafts (`BUILDING`) or what is being removed (`TRASH`)."""
+    """What lies in versions/ under a prefix: drafts (`BUILDING`), arrivals (`PULLING`), what is going (`TRASH`)."""
     folder = versions_folder(root)
     return [folder / entry for entry in sorted(entries(folder)) if entry.startswith(prefix)]
 
@@ -135,11 +150,39 @@ def attempt_path(final: Path, token: str) -> Path:
     return final.with_name(f"{ATTEMPT}{final.stem}-{token}{final.suffix}")
 
 
+def part_path(final: Path) -> Path:
+    """Where a file arrives from object storage until all of it is here and verified."""
+    return final.with_name(f"{PART}{final.name}")
+
+
 def column_file(name: str, part: str) -> str:
     """Path of one file of a column inside its version: part is `npy`, `utf8`, `offsets.npy`, …"""
     if not _COLUMN.match(name):
         raise BuildError(f"{name!r} cannot name a column; wanted lower-case letters, digits and _")
     return f"{COLUMNS}/{name}.{part}"
+
+
+def remote_file(name: str, file: str) -> str:
+    """A file of a version in object storage; the manifest comes last, so that its presence says "complete"."""
+    return f"{REMOTE_VERSIONS}{checked_name(name)}/{file}"
+
+
+def remote_gate(name: str) -> str:
+    return f"gates/{checked_name(name)}.json"
+
+
+def remote_history(number: int) -> str:
+    return f"{REMOTE_HISTORY}{number:08d}.json"
+
+
+def remote_history_number(key: str) -> int | None:
+    """The number of the history record under a key of object storage; None: it is none."""
+    match = _HISTORY.match(key.removeprefix(REMOTE_HISTORY))
+    return int(match[1]) if match else None
+
+
+def remote_host(host: str) -> str:
+    return f"{REMOTE_HOSTS}{host}.json"
 
 
 def entries(folder: Path) -> list[str]:
@@ -151,7 +194,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def files_of(version: Path) -> dict[str, Path]:
-    """Every file below a version's folder but its manifest, by path inside the version, sorted.
+    """Every file below a version's folder that its manifest should name, by path inside the version, sorted.
 
     Raises:
         MissingVersionError: the folder is not there.
@@ -159,4 +202,4 @@ def files_of(version: Path) -> dict[str, Path]:
     if not version.is_dir():
         raise MissingVersionError(f"there is no version {version.name}", hint="shortlist versions")
     found = {str(path.relative_to(version)): path for path in version.rglob("*") if not path.is_dir()}
-    return {name: found[name] for name in sorted(found) if name != MANIFEST}
+    return {name: found[name] for name in sorted(found) if name not in (MANIFEST, HELD)}

@@ -13,6 +13,12 @@ from prediction_store.succession import way_back
 from schemas.errors import FormatError
 from schemas.history import HistoryRecord
 
+ABANDONED = {
+    False: "whoever built it is dead: shortlist retire sweeps it",
+    True: "whoever pulled it is dead: shortlist pull goes on with it, shortlist retire sweeps it",
+}
+"""What is said of a draft without a maker, by whether it was being pulled."""
+
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     """What can be said of a version without reading its bytes."""
@@ -108,7 +114,7 @@ def _row(
         expires_at=manifest.expires_at,
         users=manifest.counts.lists,
         items=manifest.counts.items,
-        bytes=sum(facts.bytes for facts in manifest.files.values()),
+        bytes=standing.bytes,
     )
 
 
@@ -122,10 +128,11 @@ def _openings(root: Path) -> dict[str, HistoryRecord]:
 
 
 def _drafts(root: Path) -> list[VersionRow]:
-    """Versions in the making, and those whose maker is dead."""
+    """Versions that are being built or pulled, and those whose maker is dead."""
     rows = []
-    for path in layout.leftovers(root, layout.BUILDING):
-        name = path.name.removeprefix(layout.BUILDING)[: layout.NAME_LENGTH]
+    for path in [*layout.leftovers(root, layout.BUILDING), *layout.leftovers(root, layout.PULLING)]:
+        is_pulled = path.name.startswith(layout.PULLING)
+        name = path.name.removeprefix(layout.PULLING if is_pulled else layout.BUILDING)[: layout.NAME_LENGTH]
         if not layout.is_version_name(name):
             continue
         lock = durable.lock(path, exclusive=True)
@@ -139,7 +146,7 @@ def _drafts(root: Path) -> list[VersionRow]:
                 is_rollback_target=False,
                 gates="not run",
                 built_at=layout.built_at(name),
-                problem="" if lock is None else "whoever built it is dead: shortlist retire sweeps it",
+                problem="" if lock is None else ABANDONED[is_pulled],
             )
         )
     return rows

@@ -22,7 +22,8 @@ from prediction_store.errors import (
     MissingVersionError,
     NewerFormatError,
 )
-from schemas.manifest import Environment, Manifest, decode_manifest
+from prediction_store.held import files_with, held_shards
+from schemas.manifest import Environment, FileFacts, Manifest, decode_manifest
 
 WAY_OUT: Final = "shortlist rollback, or restore the version from a copy"
 LEASE_TRIES: Final = 5
@@ -70,7 +71,7 @@ def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> 
             raise DamagedVersionError(
                 f"version {name}: its manifest has digest {sha256[:12]}…; the history says {manifest_sha256[:12]}…"
             )
-        manifest = _decoded(name, data)
+        manifest = decoded(name, data)
     except BaseException:
         durable.unlock(descriptor)
         raise
@@ -101,7 +102,7 @@ def read_identity(root: Path, name: str) -> tuple[Manifest, str]:
         if path.is_dir():
             raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}") from error
         raise MissingVersionError(f"version {name} is not there", hint="shortlist versions") from error
-    return _decoded(name, data), hashlib.sha256(data).hexdigest()
+    return decoded(name, data), hashlib.sha256(data).hexdigest()
 
 
 def verify(sealed: Sealed, *, hashes: bool = True) -> None:
@@ -149,27 +150,34 @@ def verify_sizes(path: Path, manifest: Manifest) -> None:
 
 
 def verify_hashes(path: Path, manifest: Manifest) -> None:
-    """Read every file and compare its digest. Raises DamagedVersionError."""
+    """Read every file that is to be here and compare its digest. Raises DamagedVersionError."""
     for problem in wrong_hashes(path, manifest):
         raise DamagedVersionError(f"version {manifest.name}: {problem}", hint=WAY_OUT)
 
 
 def wrong_sizes(path: Path, manifest: Manifest) -> Iterator[str]:
-    """Each file that is not there, is no regular file, or has another size than the manifest says."""
+    """Each file that is not there, is no regular file, or has another size than the manifest says.
+
+    Of a version that is here in part the other shards must not be there.
+    """
+    here = files_here(path, manifest)
     for file, facts in manifest.files.items():
-        if not _is_inside(file):
+        if not is_file_name(file):
             yield f"its manifest names {file!r}"
             continue
         size = durable.size_of(path / file)
-        if size != facts.bytes:
+        if file not in here:
+            if size is not None:
+                yield f"{file} is there, and {layout.HELD} says it is not"
+        elif size != facts.bytes:
             found = "is not there" if size is None else f"has {size} bytes"
             yield f"{file} {found}; wanted {facts.bytes} bytes"
 
 
 def wrong_hashes(path: Path, manifest: Manifest) -> Iterator[str]:
     """Each file of the right size whose bytes are not the ones that were sealed, or cannot be read."""
-    for file, facts in manifest.files.items():
-        if not _is_inside(file) or durable.size_of(path / file) != facts.bytes:
+    for file, facts in files_here(path, manifest).items():
+        if not is_file_name(file) or durable.size_of(path / file) != facts.bytes:
             continue
         try:
             digest = durable.sha256_of(path / file)
@@ -180,7 +188,13 @@ def wrong_hashes(path: Path, manifest: Manifest) -> Iterator[str]:
             yield f"{file} has digest {digest[:12]}…; wanted {facts.sha256[:12]}…"
 
 
-def _decoded(name: str, data: bytes) -> Manifest:
+def files_here(path: Path, manifest: Manifest) -> dict[str, FileFacts]:
+    """The files of a version that this host has to have: all, or all but the shards that others hold."""
+    return files_with(manifest, held_shards(path, manifest))
+
+
+def decoded(name: str, data: bytes) -> Manifest:
+    """The manifest in some bytes, if it is that of the version named. Raises DamagedVersionError, NewerFormatError."""
     try:
         manifest = decode_manifest(data)
     except NewerFormatError:
@@ -192,7 +206,8 @@ def _decoded(name: str, data: bytes) -> Manifest:
     return manifest
 
 
-def _is_inside(file: str) -> bool:
-    """True for a path that stays inside the version."""
+def is_file_name(file: str) -> bool:
+    """True for what a manifest may name: a path that stays inside the version, and not the manifest itself."""
     parts = file.split("/")
-    return all(part not in ("", ".", "..") for part in parts) and "\0" not in file
+    is_inside = all(part not in ("", ".", "..") for part in parts) and "\0" not in file
+    return is_inside and file not in (layout.MANIFEST, layout.HELD)

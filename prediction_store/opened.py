@@ -23,8 +23,10 @@ from prediction_store.errors import (
     ForeignVersionError,
     FormatError,
     NewerFormatError,
+    ShardNotHeldError,
 )
 from prediction_store.file_system import refuse_network
+from prediction_store.held import held_shards
 from prediction_store.lists import decode_lists
 from prediction_store.manifest import Sealed, take_lease, verify
 from prediction_store.shards import INDEX_VALUE, open_shard, shard_of
@@ -49,7 +51,8 @@ class OpenedVersion:
         """How many `Version` objects share this. Guarded by the registry's lock."""
         self.pid = os.getpid()
         self.seed = record_seed(self.manifest.inputs_digest)
-        self.shards: list[lmdb.Environment] = []
+        self.shards: list[lmdb.Environment | None] = []
+        """By number; None: on other hosts only."""
         self.index: lmdb.Environment | None = None
         try:
             self._open_files()
@@ -84,8 +87,10 @@ class OpenedVersion:
             raise DamagedVersionError(f"version {self.manifest.name} has no column of item ids")
         self.item_ids = ids
         self.index = open_shard(path / layout.ITEM_INDEX)
+        self.held = held_shards(path, self.manifest)
         for number in range(self.manifest.shards):
-            self.shards.append(open_shard(path / layout.shard_file(number)))
+            is_here = number in self.held.numbers
+            self.shards.append(open_shard(path / layout.shard_file(number)) if is_here else None)
 
     def _check_canaries(self) -> None:
         """Look up what must be there: hashes prove the bytes, this proves that they are read rightly."""
@@ -93,6 +98,8 @@ class OpenedVersion:
         for user in self.manifest.canaries:
             try:
                 found = self.read(user.encode("utf-8"))
+            except ShardNotHeldError:
+                continue
             except DamagedRecordError as error:
                 raise DamagedVersionError(f"version {name}: {error.message}") from error
             if found is None:
@@ -102,11 +109,18 @@ class OpenedVersion:
             if self.item_index(item.encode("utf-8")) != index:
                 raise DamagedVersionError(f"version {name}: item {item[:64]!r} does not lead back to its index {index}")
 
+    def shard(self, number: int) -> lmdb.Environment:
+        """A shard by its number. Raises ShardNotHeldError when it is on other hosts only."""
+        shard = self.shards[number]
+        if shard is None:
+            raise ShardNotHeldError(f"version {self.manifest.name}: shard {number} is on other hosts")
+        return shard
+
     def read(self, key: bytes) -> Candidates | None:
         """The record under a key; see `Version.read`. Copies out of LMDB before the transaction ends."""
         if not is_key(key):
             return None
-        shard = self.shards[shard_of(key, len(self.shards))]
+        shard = self.shard(shard_of(key, len(self.shards)))
         try:
             with shard.begin(buffers=True) as transaction:
                 value = transaction.get(key)
@@ -130,8 +144,9 @@ class OpenedVersion:
 
     def close_files(self) -> None:
         """Close LMDB's files. Arrays stay valid: each keeps its own mapping alive. Requires: nobody is reading."""
-        for shard in [*self.shards, *([self.index] if self.index is not None else [])]:
-            shard.close()
+        for shard in [*self.shards, self.index]:
+            if shard is not None:
+                shard.close()
         self.shards, self.index = [], None
 
 

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from prediction_store import layout
 from prediction_store.errors import FormatError, NewerFormatError, StoreError
 from prediction_store.gate_report import read_report
-from prediction_store.manifest import read_identity, verify_sizes
+from prediction_store.manifest import files_here, read_identity, verify_sizes
 from prediction_store.succession import held_by, way_back
 from schemas.gate_report import PASS, WARN
 from schemas.history import HistoryRecord
@@ -47,19 +47,23 @@ class Standing(NamedTuple):
     """pass, warn or fail, as the report on exactly these bytes says; or not run, or unreadable."""
     problem: str
     """Why it is damaged or unknown."""
+    bytes: int = 0
+    """Of the files that are here."""
 
 
 def standing_of(root: Path, name: str, newest: HistoryRecord | None, now: float) -> Standing:
     """The state of a sealed version, with `newest` as the history's newest record."""
     try:
         manifest, sha256 = read_identity(root, name)
-        verify_sizes(layout.version_path(root, name), manifest)
+        path = layout.version_path(root, name)
+        verify_sizes(path, manifest)
+        n_bytes = sum(facts.bytes for facts in files_here(path, manifest).values())
     except NewerFormatError as error:
         return Standing(UNKNOWN, None, "unknown", error.message)
     except (StoreError, FormatError) as error:
         return Standing(DAMAGED, None, "unknown", error.message)
     gates = _gates(root, name, sha256)
-    return Standing(_state(root, manifest, newest, now, gates), manifest, gates, "")
+    return Standing(_state(root, manifest, newest, now, gates), manifest, gates, "", n_bytes)
 
 
 def _state(root: Path, manifest: Manifest, newest: HistoryRecord | None, now: float, gates: str) -> str:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from prediction_store.columns import Column
 from prediction_store.errors import ClosedVersionError, StoreError
 from prediction_store.opened import OpenedVersion, open_version, release
+from schemas.held import ShardRange
 from schemas.manifest import Manifest
 from schemas.ranker import RankerWeights
 from schemas.record import Candidates, RankedItems
@@ -75,6 +76,11 @@ class Version:
         return opened
 
     @property
+    def held(self) -> ShardRange:
+        """The shards of users that this host has: all, or some of them."""
+        return self._opened.held
+
+    @property
     def n_items(self) -> int:
         return self.manifest.counts.items
 
@@ -92,14 +98,19 @@ class Version:
 
         Raises:
             DamagedRecordError: the record is not as it was written. A wrong list is never returned.
+            ShardNotHeldError: the user's shard is on other hosts only.
         """
         opened = self._opened
         key = _key(user_id)
         return None if key is None else opened.read(key)
 
     def keys(self, shard: int) -> Iterator[bytes]:
-        """The ids of the users in one shard, as bytes and in their order; the lists are not read."""
-        with self._opened.shards[shard].begin() as transaction:
+        """The ids of the users in one shard, as bytes and in their order; the lists are not read.
+
+        Raises:
+            ShardNotHeldError: the shard is on other hosts only.
+        """
+        with self._opened.shard(shard).begin() as transaction:
             yield from transaction.cursor().iternext(keys=True, values=False)
 
     @property

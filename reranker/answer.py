@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
+OTHER_HOST = "other_host"
+"""The user's shard is on other hosts only: whoever sent the request here sent it to the wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +94,13 @@ def answer(
 
 
 def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
-    """The user's stored candidates, or why there are none to use; a damaged record is as good as none."""
+    """The user's stored candidates, or why there are none to use; a damaged or absent record is as good as none."""
     try:
         candidates, reason = version.read(user), UNKNOWN_USER
     except DamagedRecordError:
         candidates, reason = None, DAMAGED_RECORD
+    except ShardNotHeldError:
+        candidates, reason = None, OTHER_HOST
     manifest = version.manifest
     if candidates is not None:
         fresh = state_of(candidates.made_at, manifest.expires_at, now, store)

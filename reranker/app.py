@@ -120,6 +120,7 @@ async def version(request: Request, service: Service) -> Response:
                 users=current.n_users,
                 dimensions=current.dimensions,
                 space_id=manifest.space_id,
+                shards=str(current.held),
             )
         )
 

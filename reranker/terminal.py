@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from reranker import fallbacks
-from reranker.answer import DAMAGED_RECORD, EXPIRED_RECORD, UNKNOWN_USER
+from reranker.answer import DAMAGED_RECORD, EXPIRED_RECORD, OTHER_HOST, UNKNOWN_USER
 from schemas.messages import RecommendAnswer
 
 REASONS = {
@@ -15,6 +15,7 @@ REASONS = {
     UNKNOWN_USER: "{user} is not in this version",
     EXPIRED_RECORD: "the list of {user} has expired",
     DAMAGED_RECORD: "the list of {user} is damaged",
+    OTHER_HOST: "the list of {user} is on another host",
 }
 RUNGS = {
     fallbacks.PERSONAL: "answered from the stored list",

@@ -99,7 +99,8 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     topped_up_from: list[str]
     """Further rungs that filled the answer up when the first one ran dry."""
     reason: str | None
-    """Why the user's own list was not used: unknown_user, expired_record, damaged_record; null when it was."""
+    """Why the user's own list was not used: unknown_user, expired_record, damaged_record; other_host where hosts share
+    the users and another one has this one's list; null when it was used."""
     stale: bool
     """The data has outlived its time to live and was served all the same."""
     ignored_events: int
@@ -120,6 +121,8 @@ class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     dimensions: int
     space_id: str
     """The embedding space of its vectors."""
+    shards: str
+    """The shards of users on this host, FIRST-LAST/ALL. A user's shard is the CRC-32 of the id modulo ALL."""
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
