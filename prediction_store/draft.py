@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import shutil
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from prediction_store import durable, layout
 from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
-from prediction_store.errors import BuildError, DiskError
+from prediction_store.errors import BuildError
 from prediction_store.file_system import refuse_network
 from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
@@ -110,12 +109,7 @@ class VersionDraft:
         Raises:
             DiskError: there is too little room.
         """
-        free = shutil.disk_usage(self.path).free
-        if free < expected_bytes * 1.2:
-            raise DiskError(
-                f"{free} bytes are free under {self.root}; the version needs about {round(expected_bytes * 1.2)}",
-                hint="shortlist retire, or free some space",
-            )
+        durable.require_room(self.path, round(expected_bytes * 1.2))
 
     def write_items(
         self, vectors: AnyArray, ids: Sequence[str], columns: Mapping[str, NewColumn] | None = None
@@ -249,12 +243,7 @@ class VersionDraft:
             },
         )
         self._put(layout.MANIFEST, encode_manifest(manifest))
-        durable.seal_modes(self.path)
-        for folder in reversed(layout.FOLDERS):
-            durable.sync_folder(self.path / folder)
-        durable.sync_folder(self.path)
-        durable.rename(self.path, layout.version_path(self.root, self.name))
-        durable.sync_folder(layout.versions_folder(self.root))
+        durable.seal(self.path, layout.FOLDERS[::-1], layout.version_path(self.root, self.name))
         self._release()
         return manifest
 

@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +59,23 @@ def create(path: Path) -> Iterator[BinaryIO]:
             with contextlib.suppress(OSError):
                 path.unlink()
             raise
+
+
+@contextlib.contextmanager
+def extend(path: Path) -> Iterator[BinaryIO]:
+    """A file, new or begun earlier, open for writing at its end; synced on a clean exit.
+
+    On an error it stays as far as it came: whoever goes on with it reads it first.
+    """
+    with translated("writing", path):
+        before("extend", path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o644)
+        with os.fdopen(descriptor, "ab", buffering=READ_BYTES) as file:
+            yield file
+            file.flush()
+            before("sync file", path)
+            os.fsync(descriptor)
 
 
 def sync_file(path: Path) -> None:
@@ -145,6 +162,36 @@ def seal_modes(path: Path) -> None:
             Path(folder).chmod(0o555)
 
 
+def open_modes(path: Path) -> None:
+    """Folders 0755 again, in a draft that was about to be sealed when its maker was killed."""
+    with translated("opening", path):
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o755)
+
+
+def seal(draft: Path, folders: Sequence[str], target: Path) -> None:
+    """Make a draft what everybody may see, and durable: the last steps of a version, wherever it comes from.
+
+    Requires: every file of the draft is synced; `folders` are all folders in it, children before their parents.
+    """
+    seal_modes(draft)
+    for folder in folders:
+        sync_folder(draft / folder)
+    sync_folder(draft)
+    rename(draft, target)
+    sync_folder(target.parent)
+
+
+def require_room(folder: Path, needed_bytes: int) -> None:
+    """Refuse at once what would fill the disk in an hour. Raises DiskError."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise DiskError(
+            f"{free} bytes are free under {folder}; wanted {needed_bytes}",
+            hint="shortlist retire, or free some space",
+        )
+
+
 def replace_document(path: Path, data: bytes, token: str) -> None:
     """Write a small file in the place of an older one, durably and in one step."""
     make_folder(path.parent)
@@ -202,6 +249,11 @@ def sha256_of(path: Path) -> str:
     Raises:
         DamagedVersionError: it is not there, or the disk cannot read it.
     """
+    return digest_of(path).hexdigest()
+
+
+def digest_of(path: Path) -> hashlib._Hash:
+    """Like `sha256_of`, as a digest that can be gone on with."""
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(READ_BYTES))
     try:
@@ -210,7 +262,7 @@ def sha256_of(path: Path) -> str:
                 digest.update(buffer[:count])
     except OSError as error:
         raise DamagedVersionError(f"reading {path}: {error.strerror or error}") from error
-    return digest.hexdigest()
+    return digest
 
 
 def lock(path: Path, *, exclusive: bool) -> int | None:

@@ -17,6 +17,11 @@ def sweep_drafts(root: Path) -> list[str]:
     return [path.name for path in layout.leftovers(root, layout.BUILDING) if _removed(path)]
 
 
+def sweep_pulls(root: Path) -> list[str]:
+    """Remove what interrupted pulls have brought so far; the names of the folders."""
+    return [path.name for path in layout.leftovers(root, layout.PULLING) if _removed(path)]
+
+
 def sweep_trash(root: Path) -> list[str]:
     """Go on with removals that were interrupted; the names of what they were removing."""
     return [path.name for path in layout.leftovers(root, layout.TRASH) if _removed(path)]

@@ -12,7 +12,7 @@ from prediction_store import durable, history, layout
 from prediction_store.decision import carry_out, look
 from prediction_store.errors import ConcurrentPublishError, StoreError
 from prediction_store.gate_report import has_passed
-from prediction_store.leftovers import sweep_drafts, sweep_temporary, sweep_trash
+from prediction_store.leftovers import sweep_drafts, sweep_pulls, sweep_temporary, sweep_trash
 from prediction_store.manifest import read_manifest
 from prediction_store.records import Ground, SharedHistory
 from prediction_store.succession import remark, way_back
@@ -30,7 +30,9 @@ class RetireReport(msgspec.Struct, frozen=True):
     kept: dict[str, str]
     """Each version that is left, and why."""
     swept: list[str]
-    """Drafts, interrupted removals and temporary files of processes that are no more."""
+    """Drafts, interrupted pulls and removals, and temporary files of processes that are no more."""
+    pruned: list[str] = []
+    """Removed from object storage."""
     problem: str = ""
     """Why the removal does not stand in the history, where it does not."""
 
@@ -63,9 +65,9 @@ def retire(
             removed.append(name)
         else:
             kept[name] = reason
-    swept = [*sweep_drafts(root), *sweep_trash(root), *sweep_temporary(root)]
+    swept = [*sweep_drafts(root), *sweep_pulls(root), *sweep_trash(root), *sweep_temporary(root)]
     problem = _write_down(root, removed, who=who, why=why, now=now, shared=shared) if removed and who else ""
-    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem)
+    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem=problem)
 
 
 def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str, str]:
@@ -113,7 +115,15 @@ def _is_of_the_future(root: Path, name: str) -> bool:
     return False
 
 
-def _remove(root: Path, name: str) -> str | None:
+def discard(root: Path, name: str) -> str | None:
+    """Remove a damaged version so that another copy can take its place; None: it is gone, else why it is not.
+
+    Also what is current: it cannot be opened, and whoever has it open keeps it from going.
+    """
+    return _remove(root, name, protects=False)
+
+
+def _remove(root: Path, name: str, *, protects: bool = True) -> str | None:
     """Remove one version; None: it is gone, else why it is not.
 
     The rename comes first: a version is listed whole or not at all, wherever a removal is interrupted.
@@ -125,7 +135,7 @@ def _remove(root: Path, name: str) -> str | None:
         return "open in some process"
     try:
         # Rollback holds a lease from before it verifies until its record is there: now its word is final.
-        reason = _protected(root).get(name)
+        reason = _protected(root).get(name) if protects else None
         if reason is not None:
             return reason
         trash = layout.trash_path(root, name, secrets.token_hex(4))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from object_storage import BUCKET, S3Server, s3_server
 
 from schemas.config import Spark
 
@@ -17,3 +19,18 @@ def spark() -> Iterator[Any]:
 
     with session(Spark(master="local[2]", driver_memory="1g", shuffle_partitions=2), "tests") as spark:
         yield spark
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """moto's S3 server, one for the whole test run."""
+    with s3_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty prefix of the bucket, and the environment that leads there."""
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

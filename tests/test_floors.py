@@ -14,7 +14,7 @@ FLOORS = ["schemas", "prediction_store", "reranker", "jobs", "dags"]
 FORBIDDEN_IN_RERANKER = ["torch", "pyspark", "airflow", "pandas", "pyarrow", "faiss", "jobs"]
 MAY_IMPORT = {
     "schemas": {"msgspec", "msgpack", "numpy", "pyarrow", "typer"},
-    "prediction_store": {"msgspec", "msgpack", "numpy", "lmdb", "typer", "rich"},
+    "prediction_store": {"msgspec", "msgpack", "numpy", "lmdb", "obstore", "typer", "rich"},
     "dags": {"airflow"},
 }
 """Third-party packages of the floors that keep a short list. pyarrow only in the tables module: see below."""
