@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -110,9 +111,7 @@ def cutover(
     """
     from prediction_store import history
 
-    def decide(root: Path, who: str, now: float) -> HistoryRecord:
-        return history.cutover(root, version, who, why, now, force=force, expect=expect, apply=not plan)
-
+    decide = partial(history.cutover, name=version, why=why, force=force, expect=expect, apply=not plan)
     _decide(decide, who, config, overrides, as_json, applied=not plan)
 
 
@@ -136,9 +135,7 @@ def rollback(
     """
     from prediction_store import history
 
-    def decide(root: Path, who: str, now: float) -> HistoryRecord:
-        return history.rollback(root, who, why, now, to=to or None, expect=expect, apply=not plan)
-
+    decide = partial(history.rollback, why=why, to=to or None, expect=expect, apply=not plan)
     _decide(decide, who, config, overrides, as_json, applied=not plan)
 
 
@@ -157,7 +154,7 @@ def pin(
     """
     from prediction_store import holds
 
-    _decide(lambda root, who, now: holds.pin(root, who, why, now), who, config, overrides, as_json)
+    _decide(partial(holds.pin, why=why), who, config, overrides, as_json)
 
 
 @app.command()
@@ -175,7 +172,7 @@ def unpin(
     """
     from prediction_store import holds
 
-    _decide(lambda root, who, now: holds.unpin(root, who, why, now), who, config, overrides, as_json)
+    _decide(partial(holds.unpin, why=why), who, config, overrides, as_json)
 
 
 @app.command()
@@ -194,7 +191,7 @@ def quarantine(
     """
     from prediction_store import holds
 
-    _decide(lambda root, who, now: holds.quarantine(root, version, who, why, now), who, config, overrides, as_json)
+    _decide(partial(holds.quarantine, name=version, why=why), who, config, overrides, as_json)
 
 
 @app.command()
@@ -213,7 +210,7 @@ def release(
     """
     from prediction_store import holds
 
-    _decide(lambda root, who, now: holds.release(root, version, who, why, now), who, config, overrides, as_json)
+    _decide(partial(holds.release, name=version, why=why), who, config, overrides, as_json)
 
 
 @app.command()
@@ -267,6 +264,7 @@ def retire(
     """
     from prediction_store import history, terminal
     from prediction_store.retention import retire as retire_versions
+    from prediction_store.transfer.configured import prune_remote, shared_history
 
     loaded = _load(config, overrides)
     if keep < 0 or keep == 1:
@@ -278,11 +276,15 @@ def retire(
         now=time.time(),
         who=who or history.user_at_host(),
         why=why,
+        shared=shared_history(loaded),
     )
+    report = prune_remote(loaded, report, keep=keep or loaded.store.keep_versions, now=time.time())
     if as_json:
         return terminal.print_json(report)
     for name in report.removed:
         print(f"removed {name}")
+    for name in report.pruned:
+        print(f"removed {name} from {loaded.store.remote}")
     for name in report.swept:
         print(f"swept   {name}")
     for name, reason in report.kept.items():
@@ -305,15 +307,20 @@ def _root(config: Config) -> Path:
 
 
 def _decide(
-    decide: Callable[[Path, str, float], HistoryRecord], who: str, config: Path | None, overrides: list[str],
-    as_json: bool, *, applied: bool = True,
+    decide: Callable[..., HistoryRecord], who: str, config: Path | None, overrides: list[str], as_json: bool, *,
+    applied: bool = True,
 ) -> None:  # fmt: skip
     """Take a decision, with the clock and the caller's name, and print what came of it."""
     from prediction_store import history, layout, terminal
+    from prediction_store.transfer.configured import shared_history
 
-    root = _root(_load(config, overrides))
-    newest = max(layout.history_numbers(root), default=0)
-    record = decide(root, who or history.user_at_host(), time.time())
+    loaded = _load(config, overrides)
+    root, shared = _root(loaded), shared_history(loaded)
+    newest = shared.newest_number() if shared else max(layout.history_numbers(root), default=0)
+    record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:
         return terminal.print_json(record)
-    return terminal.print_decision(record, applied=applied, is_new=record.number > newest)
+    terminal.print_decision(record, applied=applied, is_new=record.number > newest)
+    if applied and record.number not in layout.history_numbers(root):
+        print("the hosts share it now; this one takes it with shortlist follow")
+    return None

@@ -28,7 +28,7 @@ def look(root: Path, shared: SharedHistory | None, *, tolerate_damage: bool) -> 
     """
     refuse_network(root)
     if shared is not None:
-        shared.catch_up(root)
+        return shared.ground(root, tolerate_damage=tolerate_damage)
     return ground(root, tolerate_damage=tolerate_damage)
 
 
@@ -52,7 +52,7 @@ def carry_out(
         record = decide(found)
         if record is None:
             sync_again(root)
-            return current(root)
+            return found.newest or current(root)
         if expect is not None and found.number != expect:
             raise ConcurrentPublishError(
                 f"the newest history record is {found.number}; {expect} was expected, and nothing was changed",

@@ -110,7 +110,7 @@ def rollback(
     found = look(root, shared, tolerate_damage=to is not None)
     if _is_done(found, to, expect):
         sync_again(root)
-        return current(root)
+        return found.newest or current(root)
     target = nearest_way_back(root, found) if to is None else layout.checked_name(to)
     with leased(root, target) as sealed:
 

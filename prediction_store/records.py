@@ -41,14 +41,20 @@ class Ground(NamedTuple):
 class SharedHistory(Protocol):
     """The history that several hosts share, where a number has to be won before it is taken here."""
 
-    def catch_up(self, root: Path) -> None:
-        """Bring the records that other hosts have made into the store at `root`."""
+    def ground(self, root: Path, *, tolerate_damage: bool) -> Ground:
+        """What a decision has to stand on: the hosts' newest record, which this host need not have. Like `ground`.
+
+        What this host may take of the records that others have made, it takes on the way.
+        """
 
     def announce(self, record: HistoryRecord, data: bytes) -> bool:
         """Make the record there, if its number is still free; False: it is not.
 
         Raises MissingVersionError when the version to serve is not complete there.
         """
+
+    def take(self, root: Path, record: HistoryRecord, data: bytes) -> None:
+        """Make an announced record this host's own, or leave that to `follow`, which flips with the other hosts."""
 
 
 def current(root: Path) -> HistoryRecord:
@@ -130,7 +136,7 @@ def append(root: Path, record: HistoryRecord, shared: SharedHistory | None = Non
         return place(root, record.number, data)
     if not shared.announce(record, data):
         return False
-    adopt(root, record.number, data)
+    shared.take(root, record, data)
     return True
 
 
@@ -147,7 +153,7 @@ def adopt(root: Path, number: int, data: bytes) -> None:
     if durable.read_document(path) != data:
         raise DivergedHistoryError(
             f"{path} is not the record that the hosts share: a decision was made on this host alone",
-            hint="docs/operations.md, under 'A host with a history of its own'",
+            hint="docs/several-hosts.md, under 'A host with a history of its own'",
         )
     sync_again(root)
 
@@ -168,7 +174,7 @@ def place(root: Path, number: int, data: bytes) -> bool:
             raise UnknownOutcomeError(
                 f"history record {number}, {record.action} of {record.version}, is written, but a power cut may still"
                 f" take it ({error.message})",
-                hint=_repeat(record),
+                hint=how_to_repeat(record),
             ) from error
     finally:
         with contextlib.suppress(DiskError):  # `retire` sweeps it; the outcome is not in doubt for this
@@ -182,7 +188,7 @@ def sync_again(root: Path) -> None:
     durable.sync_folder(layout.history_folder(root))
 
 
-def _repeat(record: HistoryRecord) -> str:
+def how_to_repeat(record: HistoryRecord) -> str:
     """How to make sure: rolling back once more without a name would go back once more."""
     if record.action == "rollback":
         return f"shortlist rollback --to {record.version}: it finds this record, and syncs once more"

@@ -12,6 +12,8 @@ import msgspec
 from msgspec import Meta, field
 
 from schemas.gate_config import Gates
+from schemas.held import SHARDS_PATTERN
+from schemas.hosts import HOST_PATTERN, HostName
 from schemas.section import Section
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -222,6 +224,33 @@ class Store(Section, frozen=True):
     """Sealed versions that `retire` leaves, the current one and the rollback target included."""
     grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
     """`retire` never removes a version younger than this."""
+    remote: str = ""
+    """Object storage that several hosts share: file:///…, s3://bucket/prefix, gs://… or az://…; empty: there is none.
+    Credentials, region and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …"""
+
+
+class Transfer(Section, frozen=True):
+    """Between the store and object storage."""
+
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Files that travel at the same time."""
+    max_mb_per_second: Weight = 0.0
+    """Megabytes a second that all of them together may take. 0: as fast as it goes."""
+
+
+class Follow(Section, frozen=True):
+    """A serving host among several: `shortlist follow`."""
+
+    host: Annotated[str, Meta(pattern=rf"^$|{HOST_PATTERN}")] = ""
+    """Name of this host, unlike any other's. Empty: what the operating system calls it."""
+    hosts: list[HostName] = field(default_factory=list)
+    """The hosts that flip together: none takes a new version before all have it. Empty: each flips by itself."""
+    limit_seconds: Annotated[float, Meta(ge=0.0)] = 300.0
+    """A host that is ready waits for the others no longer than this."""
+    poll_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = 1.0
+    """How often the shared history is looked at."""
+    shards: Annotated[str, Meta(pattern=SHARDS_PATTERN)] = ""
+    """The shards of users that this host holds, FIRST-LAST/ALL, like 0-15/64. Empty: all of them."""
 
 
 class Serve(Section, frozen=True):
@@ -276,6 +305,8 @@ class Config(Section, frozen=True):
     retrieve: Retrieve = field(default_factory=Retrieve)
     lists: Lists = field(default_factory=Lists)
     store: Store = field(default_factory=Store)
+    transfer: Transfer = field(default_factory=Transfer)
+    follow: Follow = field(default_factory=Follow)
     gates: Gates = field(default_factory=Gates)
     serve: Serve = field(default_factory=Serve)
     spark: Spark = field(default_factory=Spark)
@@ -285,8 +316,15 @@ def without_paths(config: Config) -> Config:
     """The settings that say what is computed, not where: the same wherever the tables, datasets and store lie."""
     data, replace = config.data, msgspec.structs.replace
     tables = {name: replace(getattr(data, name), path="-") for name in ("interactions", "items", "users")}
-    simulate = replace(config.simulate, output="-")
-    return replace(config, paths=Paths(), data=replace(data, **tables), simulate=simulate)
+    return replace(
+        config,
+        paths=Paths(),
+        data=replace(data, **tables),
+        simulate=replace(config.simulate, output="-"),
+        store=replace(config.store, remote=""),
+        transfer=Transfer(),
+        follow=Follow(),
+    )
 
 
 def digest(section: msgspec.Struct) -> str:
