@@ -43,6 +43,15 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "retire": "Remove versions that nothing needs any more.",
         },
     ),
+    "Several hosts": (
+        "prediction_store.transfer.cli",
+        {
+            "push": "Copy versions to object storage.",
+            "pull": "Copy versions from object storage.",
+            "follow": "Keep this host at what the hosts have decided, together with the others.",
+            "hosts": "What each host serves, and what keeps it.",
+        },
+    ),
     "Serving": (
         "reranker.cli",
         {
