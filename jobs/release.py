@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jobs.datasets import open_dataset
 from jobs.progress import Report
 from prediction_store import gates, history, retention
 from prediction_store.errors import DamagedVersionError, MissingVersionError
+from prediction_store.gate_report import has_passed
 from prediction_store.manifest import read_manifest
+from prediction_store.transfer.configured import flow_of, prune_remote, remote_of, shared_history
 from reranker.signals import BY_NAME
 from schemas.config import Config
 from schemas.gate_report import WARN, GateReport
+
+if TYPE_CHECKING:
+    from prediction_store.transfer.shared import RemoteHistory
 
 
 def version_of(config: Config, day: str) -> str:
@@ -57,24 +63,28 @@ def cutover(config: Config, day: str, now: float) -> Report:
     Nor when the current version knows a later day: a backfill of past days must not take readers back in time. To
     go back on purpose there is `shortlist rollback --to`.
 
+    Where several hosts share object storage, the version is pushed there first: the decision is made there.
+
     Raises:
         GateRefusedError: its gates have not passed, or have not been run.
     """
     started = time.monotonic()
     root, name = Path(config.paths.store), version_of(config, day)
-    before = history.current_or_none(root)
+    shared = shared_history(config, make=True)
+    before = (shared.newest() if shared else None) or history.current_or_none(root)
     if before is not None and before.version != name:
-        made_at = _made_at(root, before.version)
+        made_at = _made_at(root, before.version, shared)
         if made_at is not None and made_at > read_manifest(root, name).made_at:
             details = {"version": name, "current_is_newer": before.version}
             return Report(step="cutover", day=day, skipped=True, seconds=time.monotonic() - started, details=details)
-    record = history.cutover(root, name, history.user_at_host(), f"nightly run of {day}", now)
+    sent = _push(config, root, name) if has_passed(root, name) else {}
+    record = history.cutover(root, name, history.user_at_host(), f"nightly run of {day}", now, shared=shared)
     return Report(
         step="cutover",
         day=day,
         skipped=before is not None and before.number == record.number,
         seconds=time.monotonic() - started,
-        details={"version": name, "history": record.number},
+        details={"version": name, "history": record.number, **sent},
     )
 
 
@@ -88,14 +98,34 @@ def retire(config: Config, day: str, now: float) -> Report:
         now=now,
         who=history.user_at_host(),
         why=f"nightly run of {day}",
+        shared=shared_history(config),
     )
+    report = prune_remote(config, report, keep=config.store.keep_versions, now=now)
     details = {"removed": len(report.removed), "kept": len(report.kept)}
+    if config.store.remote:
+        details["pruned"] = len(report.pruned)
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)
 
 
-def _made_at(root: Path, name: str) -> int | None:
-    """The logical time of a version; None when it is gone or damaged, and so no reason to keep a good one back."""
+def _push(config: Config, root: Path, name: str) -> dict[str, int]:
+    """Have the version in object storage, if there is any; what travelled."""
+    if not config.store.remote:
+        return {}
+    from prediction_store.transfer.outgoing import send
+
+    flow = flow_of(config.transfer)
+    reports = list(send(root, remote_of(config), [name], flow=flow, parallel=config.transfer.parallel))
+    return {"sent_files": sum(report.files for report in reports), "sent_bytes": sum(r.bytes for r in reports)}
+
+
+def _made_at(root: Path, name: str, shared: RemoteHistory | None) -> int | None:
+    """The logical time of a version, which may be on other hosts only.
+
+    None when it is gone or damaged, and so no reason to keep a good one back.
+    """
     try:
         return read_manifest(root, name).made_at
-    except (MissingVersionError, DamagedVersionError):
+    except DamagedVersionError:
         return None
+    except MissingVersionError:
+        return shared.made_at(name) if shared else None
