@@ -1,0 +1,45 @@
+"""The documents name only what there is, and all that an operator meets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import shortlist
+from prediction_store import errors
+from schemas.errors import ShortlistError
+
+ROOT = Path(shortlist.__file__).parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "prediction_store/FORMAT.md"]
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+VERBS = {verb for _, verbs in shortlist.VERBS.values() for verb in verbs}
+ROW = re.compile(r"^\| ((?:\w+Error(?:, )?)+) \| (\d|–) \|", re.MULTILINE)
+
+
+def code_of(page: Path) -> str:
+    """What stands in code blocks and between backticks."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return "\n".join([*blocks, *re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_verb_that_a_page_names_is_there(page: Path) -> None:
+    assert set(re.findall(r"(?<!-u )\bshortlist ([a-z]+)", code_of(page))) <= VERBS
+
+
+def test_every_verb_is_on_some_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert {verb for verb in VERBS if f"shortlist {verb}" not in text and f"`{verb}`" not in text} == set()
+
+
+def test_every_error_of_the_store_is_explained_with_its_exit_code() -> None:
+    explained = {name: code for names, code in ROW.findall(OPERATIONS) for name in names.split(", ")}
+    abstract = {"StoreError", "FormatError"}
+    kinds = {name: getattr(errors, name) for name in errors.__all__ if name not in abstract}
+    assert explained.keys() == kinds.keys()
+    for name, code in explained.items():
+        assert issubclass(kinds[name], ShortlistError)
+        assert code in ("–", str(kinds[name].exit_code)), name
