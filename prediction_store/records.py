@@ -60,10 +60,10 @@ def current(root: Path) -> HistoryRecord:
             the version that was just rolled back from.
         NewerFormatError: a later Shortlist has written it.
     """
-    numbers = layout.history_numbers(Path(root))
-    if not numbers:
+    newest = layout.newest_history_number(Path(root))
+    if not newest:
         raise NoCurrentVersionError(f"no version is current in {root}", hint="shortlist cutover VERSION")
-    return read_record(Path(root), numbers[-1])
+    return read_record(Path(root), newest)
 
 
 def current_or_none(root: Path) -> HistoryRecord | None:
