@@ -177,8 +177,10 @@ def place(root: Path, number: int, data: bytes) -> bool:
 
 
 def sync_again(root: Path) -> None:
-    """Make sure of what is there: an earlier attempt may have failed at its very last sync."""
-    durable.sync_folder(layout.versions_folder(root))
+    """Make sure of the newest record: an earlier attempt may have failed at its very last sync.
+
+    The version that it names is safe already: `append` makes sure of that before it gives a record its name.
+    """
     durable.sync_folder(layout.history_folder(root))
 
 
