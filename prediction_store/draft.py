@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from prediction_store import durable, layout
 from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
-from prediction_store.errors import BuildError
+from prediction_store.errors import BuildError, DiskError
 from prediction_store.file_system import refuse_network
 from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
@@ -82,9 +83,14 @@ class VersionDraft:
             lock = durable.lock(path, exclusive=True)
             if lock is not None:  # None: swept between the two steps
                 break
-        for folder_name in layout.FOLDERS:
-            durable.make_new_folder(path / folder_name)
-        return cls(root, name, path, inputs_digest=inputs_digest, built_at=built_at, lock=lock)
+        draft = cls(root, name, path, inputs_digest=inputs_digest, built_at=built_at, lock=lock)
+        try:
+            for folder_name in layout.FOLDERS:
+                durable.make_new_folder(path / folder_name)
+        except BaseException:
+            draft.abandon()
+            raise
+        return draft
 
     def __enter__(self) -> Self:
         return self
@@ -251,7 +257,8 @@ class VersionDraft:
         """Remove the draft, unless it has been sealed."""
         if self._lock is not None:
             if self.path.exists():
-                durable.remove_folder(self.path)
+                with contextlib.suppress(DiskError):  # the next build sweeps it; why this one failed matters more
+                    durable.remove_folder(self.path)
             self._release()
 
     def _release(self) -> None:

@@ -145,12 +145,14 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and all that is in it, sealed or not."""
+    """Remove a folder and all that is in it, sealed or not. Somebody else may be removing it, too."""
     with translated("removing", path):
         before("remove", path)
-        for folder, _, _ in os.walk(path):
-            Path(folder).chmod(0o755)
-        shutil.rmtree(path)
+        while path.exists():
+            with contextlib.suppress(FileNotFoundError):
+                for folder, _, _ in os.walk(path):
+                    Path(folder).chmod(0o755)
+                shutil.rmtree(path)
 
 
 def seal_modes(path: Path) -> None:

@@ -9,6 +9,7 @@ Object storage that several hosts share is laid out likewise; the names of its o
 from __future__ import annotations
 
 import calendar
+import os
 import re
 import time
 from pathlib import Path
@@ -132,6 +133,14 @@ def history_numbers(root: Path) -> list[int]:
     return sorted(int(match[1]) for entry in entries(history_folder(root)) if (match := _HISTORY.match(entry)))
 
 
+def newest_history_number(root: Path) -> int:
+    """The highest number of a history record; 0: there is none. Asked for at every poll."""
+    for entry in sorted(entries(history_folder(root)), reverse=True):
+        if match := _HISTORY.match(entry):
+            return int(match[1])
+    return 0
+
+
 def gates_folder(root: Path) -> Path:
     return root / "gates"
 
@@ -188,7 +197,7 @@ def remote_host(host: str) -> str:
 def entries(folder: Path) -> list[str]:
     """Names in a folder, in no order; [] when it does not exist."""
     try:
-        return [entry.name for entry in folder.iterdir()]
+        return os.listdir(folder)  # noqa: PTH208 a third of the time, and every worker looks five times a second
     except FileNotFoundError:
         return []
 

@@ -66,10 +66,10 @@ def current(root: Path) -> HistoryRecord:
             the version that was just rolled back from.
         NewerFormatError: a later Shortlist has written it.
     """
-    numbers = layout.history_numbers(Path(root))
-    if not numbers:
+    newest = layout.newest_history_number(Path(root))
+    if not newest:
         raise NoCurrentVersionError(f"no version is current in {root}", hint="shortlist cutover VERSION")
-    return read_record(Path(root), numbers[-1])
+    return read_record(Path(root), newest)
 
 
 def current_or_none(root: Path) -> HistoryRecord | None:
@@ -183,8 +183,10 @@ def place(root: Path, number: int, data: bytes) -> bool:
 
 
 def sync_again(root: Path) -> None:
-    """Make sure of what is there: an earlier attempt may have failed at its very last sync."""
-    durable.sync_folder(layout.versions_folder(root))
+    """Make sure of the newest record: an earlier attempt may have failed at its very last sync.
+
+    The version that it names is safe already: `append` makes sure of that before it gives a record its name.
+    """
     durable.sync_folder(layout.history_folder(root))
 
 

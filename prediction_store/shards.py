@@ -63,7 +63,8 @@ def write_shard(path: Path, records: Iterable[tuple[bytes, bytes]], *, expected_
     map_bytes = MIN_MAP_BYTES
     while map_bytes < 4 * expected_bytes:
         map_bytes *= 2
-    durable.before("write shard", path)
+    with durable.translated("writing", path):
+        durable.before("write shard", path)
     try:
         count = _write(path, records, map_bytes)
         durable.sync_file(path)
@@ -89,7 +90,6 @@ def commit_shard(attempt: Path, final: Path) -> None:
                 f"two attempts at {final.name} differ: {theirs[:12]} was first, {mine[:12]} came now",
                 hint="the step that made them gives other results when it is repeated",
             )
-    durable.sync_folder(final.parent)
     durable.remove_file(attempt)
 
 

@@ -25,10 +25,15 @@ def state_of(made_at: int, expires_at: int, now: float, store: Store) -> Freshne
 
     A limit counts from its very second: a record that may live an hour is expired when it is 3,600 seconds old.
     """
-    is_expired = now - made_at >= store.record_ttl_hours * SECONDS_PER_HOUR or now >= expires_at
+    is_expired = now - made_at >= _seconds(store.record_ttl_hours) or now >= expires_at
     return Freshness(max(0, int(now - made_at)), is_expired, made_at > now)
 
 
 def expires_at(made_at: int, store: Store) -> int:
     """When a version made at `made_at` expires as a whole: what `build` writes into the manifest."""
-    return made_at + round(store.version_ttl_hours * SECONDS_PER_HOUR)
+    return made_at + round(_seconds(store.version_ttl_hours))
+
+
+def _seconds(hours: float) -> float:
+    """The seconds that are meant: 18.1 * 3600 is a hair more than 65160, and would be reached a moment too late."""
+    return round(hours * SECONDS_PER_HOUR, 6)

@@ -23,6 +23,7 @@ from prediction_store.writer import VersionDraft, shard_of, write_shard
 from reranker.signals import default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
+from schemas.history import HistoryRecord
 from schemas.record import RankedItems, encode_record
 
 CLUSTERS, MEMBERS = 4, 10
@@ -119,8 +120,11 @@ class Shop:
     def release(self, name: str) -> None:
         release(self.root, name, "test", "a test", time.time())
 
+    def newest(self) -> HistoryRecord:
+        return current(self.root)
+
     def current(self) -> str:
-        return current(self.root).version
+        return self.newest().version
 
     def damage(self, user: str) -> None:
         """Flip a bit in the user's record, in the file that readers have mapped."""

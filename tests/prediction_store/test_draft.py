@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -72,6 +73,25 @@ def test_a_build_sweeps_what_a_killed_one_left(root: Path) -> None:
         os._exit(0)  # as a kill: nothing is tidied up
     os.waitpid(child, 0)
     assert len(drafts(root)) == 1
+    with VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
+        assert drafts(root) == [draft.path.name]
+
+
+@pytest.mark.parametrize("step", ["make folder", "create"])
+def test_a_build_that_the_disk_lets_down_keeps_no_lock(
+    root: Path, observe_steps: Callable[[Callable[[str, Path], None]], None], step: str
+) -> None:
+    """Not even when its draft cannot be removed: or nobody could, for as long as this process lives."""
+
+    def break_the_disk(at: str, path: Path) -> None:
+        if (at == step and layout.BUILDING in path.parent.as_posix()) or at == "remove":
+            raise OSError(errno.EIO, f"broken on purpose at {at}")
+
+    VersionDraft.begin(root, DIGEST, MADE_AT).abandon()
+    observe_steps(break_the_disk)
+    with pytest.raises(DiskError, match=f"at {step}"), VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
+        filled(draft)
+    observe_steps(lambda step, path: None)
     with VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
         assert drafts(root) == [draft.path.name]
 

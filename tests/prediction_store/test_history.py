@@ -52,6 +52,17 @@ def test_a_store_without_a_record_has_no_current_version_however_many_there_are(
         roll_back(root)
 
 
+def test_the_newest_record_is_the_highest_number_whatever_else_lies_there(
+    root: Path, make_version: MakeVersion
+) -> None:
+    assert layout.newest_history_number(root) == 0
+    go_live(root, make_version("a"))
+    go_live(root, make_version("b"))
+    for name in (".tmp-99999999-x", "99999999.json.bak", "9.json", "notes.txt", "00000001.json~"):
+        (layout.history_folder(root) / name).touch()
+    assert layout.newest_history_number(root) == layout.history_numbers(root)[-1] == 2
+
+
 def test_a_cutover_is_a_record_of_who_why_and_what(root: Path, make_version: MakeVersion) -> None:
     a, b = make_version("a"), make_version("b")
     go_live(root, a)

@@ -138,6 +138,23 @@ def test_an_interrupted_removal_is_finished_by_the_next(
     assert not layout.leftovers(root, layout.TRASH)
 
 
+def test_two_that_retire_at_once_do_not_stumble_over_one_another(
+    root: Path, make_version: MakeVersion, observe_steps: Callable[..., None]
+) -> None:
+    """What one has renamed, the other takes for what a dead one has left."""
+    a, _, _ = (make_version(inputs, cut_over=True) for inputs in "abc")
+    swept: list[str] = []
+
+    def overtake(step: str, path: Path) -> None:
+        if step == "remove" and path.name.startswith(layout.TRASH):
+            observe_steps(lambda step, path: None)
+            swept.extend(retired(root).swept)
+
+    observe_steps(overtake)
+    assert retired(root).removed == [a]
+    assert len(swept) == 1
+
+
 def test_old_temporary_files_go_and_fresh_ones_stay(root: Path, make_version: MakeVersion) -> None:
     make_version("a", cut_over=True)
     old, fresh = (layout.history_folder(root) / f"{layout.TEMPORARY}{name}" for name in ("old", "fresh"))

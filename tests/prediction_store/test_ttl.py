@@ -30,5 +30,13 @@ def test_the_version_can_expire_before_the_record() -> None:
     assert state_of(MADE_AT, MADE_AT + 10, MADE_AT + 10, STORE).is_expired is True
 
 
+@pytest.mark.parametrize(("hours", "seconds"), [(18.1, 65160), (0.55, 1980), (17.44, 62784), (0.1, 360)])
+def test_hours_that_a_float_cannot_hold_exactly_end_on_their_very_second(hours: float, seconds: int) -> None:
+    """18.1 * 3600 is 65160.00000000001."""
+    store = Store(record_ttl_hours=hours, version_ttl_hours=1e6)
+    far = MADE_AT + 10**9
+    assert [state_of(MADE_AT, far, MADE_AT + seconds + off, store).is_expired for off in (-1e-4, 0)] == [False, True]
+
+
 def test_a_version_lives_as_long_as_the_settings_say() -> None:
     assert expires_at(MADE_AT, STORE) == MADE_AT + 7200

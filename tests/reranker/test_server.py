@@ -4,55 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from serving_shop import Shop
-
-SERVE = [sys.executable, str(Path(__file__).parents[2] / "shortlist.py"), "serve"]
-PATIENCE_SECONDS = 60.0
-"""How long a condition may take on a crowded machine before the test gives up on it."""
-
-
-class Server:
-    """`shortlist serve` on a port of the kernel's choice."""
-
-    def __init__(self, store: Path, folder: Path, workers: int = 2) -> None:
-        self.log = folder / "server.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [*SERVE, "--port", "0", "--workers", str(workers), "--set", f"paths.store={store}"],
-                cwd=folder,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
-        assert match, f"{line!r}\n{self.log.read_text()}"
-        self.url = match[0]
-
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def workers(self) -> set[int]:
-        """Process ids of the workers, as the kernel knows them."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return {int(pid) for pid in children.split()}
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_SECONDS)
+from shop_server import PATIENCE_SECONDS, SERVE, Server, eventually
 
 
 @pytest.fixture
@@ -73,19 +35,7 @@ def _running(shop: Shop, folder: Path) -> Iterator[Server]:
     try:
         yield started
     finally:
-        if started.process.poll() is None:
-            started.process.kill()
-            started.process.wait()
-        assert started.process.stdout is not None
-        started.process.stdout.close()
-
-
-def eventually(claim: Callable[[], bool]) -> None:
-    """Return as soon as the claim holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
+        started.end()
 
 
 def ask(client: httpx.Client, **fields: object) -> httpx.Response:
@@ -190,7 +140,7 @@ def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
     head = (
         f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     )
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(PATIENCE_SECONDS)
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # the handler waits for the body
@@ -202,7 +152,7 @@ def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
 
 def test_a_body_that_never_comes_is_given_up_on_a_real_connection(server: Server) -> None:
     head = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
         connection.settimeout(PATIENCE_SECONDS)
         connection.sendall(head)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))  # until the server closes
@@ -249,7 +199,7 @@ def test_the_log_is_json_lines_without_user_ids(server: Server) -> None:
 
 
 def test_a_second_server_on_the_same_port_says_so_and_exits_1(server: Server, shop: Shop, tmp_path: Path) -> None:
-    port = server.url.rpartition(":")[2]
+    port = str(server.port)
     done = subprocess.run(
         [*SERVE, "--port", port, "--set", f"paths.store={shop.root}"],
         cwd=tmp_path,

@@ -1,0 +1,112 @@
+"""Small `prepared` and `embeddings` datasets, written straight to disk, for the steps that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from jobs import datasets
+from schemas import tables
+
+DAY = "2026-03-02"
+END = datasets.end_of(DAY)
+
+
+@dataclass
+class World:
+    """A few users and items with vectors; `write` makes the two datasets of `DAY` from it.
+
+    `events` are (user, item, weight, time, consumed, split). Vectors are small whole numbers, so that dot products are
+    exact in any arithmetic and ties are common. Every fifth user consumes nothing.
+    """
+
+    users: int = 40
+    items: int = 60
+    dimensions: int = 8
+    seed: int = 3
+    segments: Sequence[str] = ("de", "fr", "")
+    events: list[tuple[int, int, float, int, bool, int]] = field(default_factory=list)
+    item_vectors: np.ndarray = field(init=False)
+    user_vectors: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(self.seed)
+        self.item_vectors = rng.integers(-3, 4, (self.items, self.dimensions)).astype(np.float32)
+        self.user_vectors = rng.integers(-3, 4, (self.users, self.dimensions)).astype(np.float32)
+        if not self.events:
+            for _ in range(12 * self.users if self.items else 0):
+                user, item = rng.integers(self.users), rng.integers(self.items)
+                age = int(rng.integers(1, 20 * 86_400))
+                split = tables.TEST if age < 86_400 else tables.VALIDATION if age < 2 * 86_400 else tables.TRAIN
+                weight = float(rng.choice([1.0, 3.0, 5.0]))
+                self.events.append((int(user), int(item), weight, END - age, weight == 5.0 and user % 5 > 0, split))
+
+    def user_id(self, user: int) -> str:
+        return f"user-{user:04d}"
+
+    def item_id(self, item: int) -> str:
+        return f"item-{item:04d}"
+
+    def judged(self) -> list[int]:
+        """Users with test interactions."""
+        return sorted({event[0] for event in self.events if event[5] == tables.TEST})
+
+    def consumed(self, user: int, *, before_test: bool = False) -> set[int]:
+        return {
+            item for who, item, _, _, consumed, split in self.events
+            if who == user and consumed and not (before_test and split == tables.TEST)
+        }  # fmt: skip
+
+    def write(self, workspace: Path) -> None:
+        with datasets.step(workspace, DAY, "prepared", outside={"world": repr(self.events)}) as draft:
+            user, item, weight, when, consumed, split = zip(*self.events, strict=True) if self.events else [()] * 6
+            texts = pa.array(["view"] * len(user)), pa.nulls(len(user), pa.string())
+            columns = [user, item, texts[0], weight, when, texts[1], texts[1], consumed, split]
+            _write(draft.path / "interactions", columns, tables.INTERACTIONS)
+            counts = np.bincount([e[1] for e in self.events if e[5] == tables.TRAIN], minlength=self.items)
+            n = range(self.items)
+            columns = [
+                n,
+                [self.item_id(i) for i in n],
+                [f"Thing {i}" for i in n],
+                [f"kind {i % 3}" for i in n],
+                [f"brand {i % 2}" if i % 5 else "" for i in n],
+                [None if i % 7 == 0 else float(i) for i in n],
+                [None if i % 4 == 0 else END - 86_400 * i for i in n],
+                [i % 10 != 0 for i in n],
+                counts,
+            ]
+            _write(draft.path / "items", columns, tables.ITEMS)
+            n = range(self.users)
+            segments = [self.segments[i % len(self.segments)] for i in n]
+            counts = np.bincount([e[0] for e in self.events if e[5] == tables.TRAIN], minlength=self.users)
+            columns = [n, [self.user_id(i) for i in n], segments, [[s] for s in segments], counts]
+            _write(draft.path / "users", columns, tables.USERS)
+            draft.rows |= {"interactions": len(self.events), "items": self.items, "users": self.users}
+        vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex()
+        with datasets.step(workspace, DAY, "embeddings", outside={"vectors": vectors}) as draft:
+            _write(draft.path / "items", [range(self.items), list(self.item_vectors)], tables.ITEM_EMBEDDINGS)
+            _write(draft.path / "users", [range(self.users), list(self.user_vectors)], tables.USER_EMBEDDINGS)
+            judged = self.judged()
+            # Their history ends sooner, so their vectors differ from the served ones.
+            columns = [judged, list(self.evaluation_vectors()[judged])]
+            _write(draft.path / "evaluation_users", columns, tables.USER_EMBEDDINGS)
+            draft.rows |= {"items": self.items, "users": self.users, "evaluation_users": len(judged)}
+            draft.extra["space_id"] = "0123456789abcdef"
+
+    def evaluation_vectors(self) -> np.ndarray:
+        return np.roll(self.user_vectors, 1, axis=1)
+
+
+def _write(folder: Path, columns: Sequence[Any], schema: pa.Schema) -> None:
+    folder.mkdir()
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    pa.parquet.write_table(table.slice(0, len(table) // 2), folder / "part-0.parquet")
+    pa.parquet.write_table(table.slice(len(table) // 2), folder / "part-1.parquet")
