@@ -148,10 +148,14 @@ def decode_record(data: bytes | memoryview, key: bytes, *, seed: int, index_bits
         raise DamagedRecordError(f"the record of {_shown(key)} does not match its checksum")
     if (array, number, crc_is, time_is, row_is, offset_is, scale_is, bin_is) != _MARKERS:
         raise DamagedRecordError(f"the record of {_shown(key)} has a wrong layout or format number {number}")
-    if bits != index_bits or length != size - HEADER_BYTES or length % (8 if bits == WIDE else 4):
+    if (bits, score_bits) != (index_bits, score_bits_for(index_bits)):
         raise DamagedRecordError(
-            f"the record of {_shown(key)} has {bits} index bits and {length} payload bytes;"
-            f" wanted {index_bits} and {size - HEADER_BYTES}"
+            f"the record of {_shown(key)} has {bits} index bits and {score_bits} score bits;"
+            f" wanted {index_bits} and {score_bits_for(index_bits)}"
+        )
+    if length != size - HEADER_BYTES or length % (8 if bits == WIDE else 4):
+        raise DamagedRecordError(
+            f"the record of {_shown(key)} has {length} payload bytes; wanted {size - HEADER_BYTES}, in whole candidates"
         )
     if bits == WIDE:
         count = length // 8
