@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -69,7 +68,7 @@ class Version:
         opened = self._shared
         if opened is None:
             raise ClosedVersionError(f"version {self.name} was used after it was closed")
-        if opened.pid != os.getpid():
+        if opened.is_inherited:
             raise ClosedVersionError(f"version {self.name} was opened before a fork and used after it")
         return opened
 
@@ -93,8 +92,10 @@ class Version:
             DamagedRecordError: the record is not as it was written. A wrong list is never returned.
         """
         opened = self._opened
-        key = _key(user_id)
-        return None if key is None else opened.read(key)
+        try:
+            return opened.lookups.read(user_id.encode("utf-8"))
+        except UnicodeEncodeError:
+            return None
 
     @property
     def item_vectors(self) -> npt.NDArray[np.float32]:

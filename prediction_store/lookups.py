@@ -1,0 +1,60 @@
+"""Looking up records in the shards of an open version.
+
+To begin and end a transaction costs LMDB more than to find the record. The files never change, so one transaction is as
+good as the next, and all are kept. LMDB lets a reading transaction move between threads but serve one at a time: who
+reads borrows a reader, and there come to be as many readers as threads have read at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from zlib import crc32
+
+import lmdb
+
+from prediction_store.errors import DamagedRecordError
+from schemas.record import Candidates
+from schemas.record_decoder import record_decoder
+
+Read = Callable[[bytes], Candidates | None]
+
+
+class Lookups:
+    """Finds and decodes records. Any number of threads may read at once; none may once a shard is closed."""
+
+    def __init__(self, shards: Sequence[lmdb.Environment], *, seed: int, index_bits: int) -> None:
+        self._shards = shards
+        self._seed, self._index_bits = seed, index_bits
+        self._idle: list[Read] = []
+
+    def read(self, key: bytes) -> Candidates | None:
+        """The candidates under a key; None: there are none. The arrays are copies, valid for ever.
+
+        Raises:
+            DamagedRecordError: the record, or a page on the way to it, is not as it was written.
+        """
+        if not key:
+            return None  # LMDB refuses an empty key; under one that is too long it finds nothing
+        try:
+            read = self._idle.pop()
+        except IndexError:
+            read = _reader(self._shards, self._seed, self._index_bits)
+        try:
+            found = read(key)
+        except lmdb.Error as error:  # the reader is not put back: LMDB fails whatever follows in its transaction
+            raise DamagedRecordError(f"reading the record of {key[:64]!r}: {error}") from error
+        self._idle.append(read)
+        return found
+
+
+def _reader(shards: Sequence[lmdb.Environment], seed: int, index_bits: int) -> Read:
+    """What one thread at a time reads with: a transaction in each shard, and a decoder."""
+    gets = [shard.begin(buffers=True).get for shard in shards]
+    n_shards = len(gets)
+    decode = record_decoder(seed=seed, index_bits=index_bits)
+
+    def read(key: bytes) -> Candidates | None:
+        value = gets[crc32(key) % n_shards](key)
+        return None if value is None else decode(value, key)
+
+    return read
