@@ -43,7 +43,7 @@ def shard_of(key: bytes, shards: int) -> int:
     return crc32(key) % shards
 
 
-def write_shard(path: Path, records: Iterable[tuple[bytes, bytes]], *, expected_bytes: int) -> ShardReport:
+def write_shard(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], *, expected_bytes: int) -> ShardReport:
     """Write keys and values into a new LMDB file, sync it, and hash it by reading it back.
 
     The same records with the same `expected_bytes` (rounded up to a power of two) give the same bytes.
@@ -115,7 +115,7 @@ def open_shard(path: Path) -> lmdb.Environment:
         raise DamagedVersionError(f"opening {path}: {error}") from error
 
 
-def _write(path: Path, records: Iterable[tuple[bytes, bytes]], map_bytes: int) -> int:
+def _write(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], map_bytes: int) -> int:
     count = 0
     try:
         # No writemap: a full disk would be a SIGBUS. No sync until the end: nobody sees the file before.

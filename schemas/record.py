@@ -38,6 +38,23 @@ _WORD: Final = np.dtype("<u4")
 _ARRAY9, _U32, _U64, _F32, _BIN16 = 0x99, 0xCE, 0xCF, 0xCA, 0xC5
 MARKERS: Final = (_ARRAY9, RECORD_FORMAT, _U32, _U64, _U32, _F32, _F32, _BIN16)
 """The bytes of a header that are the same in every record, but for the lengths, in their order."""
+HEADER: Final = np.dtype(
+    [("array9", "u1"), ("format", "u1"), ("crc_is", "u1"), ("crc", ">u4"), ("index_bits", "u1"), ("score_bits", "u1"),
+     ("made_at_is", "u1"), ("made_at", ">u8"), ("user_row_is", "u1"), ("user_row", ">u4"), ("offset_is", "u1"),
+     ("offset", ">f4"), ("scale_is", "u1"), ("scale", ">f4"), ("payload_is", "u1"), ("payload_bytes", ">u2")]
+)  # fmt: skip
+"""The same header for NumPy, to read or write those of many records at once."""
+MARKER_FIELDS: Final = (
+    "array9",
+    "format",
+    "crc_is",
+    "made_at_is",
+    "user_row_is",
+    "offset_is",
+    "scale_is",
+    "payload_is",
+)
+assert HEADER.itemsize == HEADER_BYTES
 
 
 class Candidates(msgspec.Struct, frozen=True, eq=False):
