@@ -22,7 +22,7 @@ from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
 from prediction_store.manifest import this_environment
 from prediction_store.shards import INDEX_VALUE, open_shard, write_shard
-from prediction_store.survey import Survey
+from prediction_store.survey import Survey, Wanted
 from prediction_store.user_facts import Consumed, nothing_consumed, write_user_facts
 from schemas.manifest import RECORD_FORMAT, Counts, FileFacts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
@@ -298,13 +298,10 @@ class VersionDraft:
 
     def _survey(self, shards: int) -> Survey:
         assert self._n_users is not None
-        survey = Survey()
+        survey = Survey(Wanted(shards, self.seed, self.index_bits, n_items=self._of_items()[0], n_users=self._n_users))
         for number in range(shards):
             with open_shard(self.shard_path(number)) as shard:
-                survey.add(
-                    layout.shard_file(number), shard, number=number, shards=shards, seed=self.seed,
-                    index_bits=self.index_bits, n_items=self._of_items()[0], n_users=self._n_users,
-                )  # fmt: skip
+                survey.add(layout.shard_file(number), shard, number)
         if survey.n_problems:
             raise BuildError(f"{survey.n_problems} wrong records, the first: {'; '.join(survey.problems[:3])}")
         return survey
