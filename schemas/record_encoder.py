@@ -96,12 +96,15 @@ def _block(lists: Lists, rows: AnyArray, length: int) -> _Block:
 
 
 def _encode_block(block: _Block, common: Common) -> list[memoryview]:
-    if not _is_storable(block, common):
+    rows, length = block.items.shape
+    lowest, highest = (
+        (block.scores.min(axis=1), block.scores.max(axis=1)) if length else (np.zeros(rows), np.zeros(rows))
+    )
+    if not _is_storable(block, lowest, highest, common):
         return [
             memoryview(encode_record(key, items, scores, user_row=int(row), **common._asdict()))
             for key, row, items, scores in zip(*block, strict=True)
         ]
-    rows, length = block.items.shape
     score_bits = score_bits_for(common.index_bits)
     size = HEADER_BYTES + (8 if common.index_bits == WIDE else 4) * length
     pages = np.empty((rows, size), np.uint8)
@@ -111,7 +114,7 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
         payload[:, :length] = block.items
         payload[:, length:].view("<f4")[:] = block.scores
     else:
-        offset, scale, steps = _quantised(block.scores, (1 << score_bits) - 1)
+        offset, scale, steps = _quantised(block.scores, lowest, highest, (1 << score_bits) - 1)
         np.left_shift(block.items.astype(np.uint32), np.uint32(score_bits), payload)
         np.bitwise_or(payload, steps, payload)
     header = pages[:, :HEADER_BYTES].view(HEADER)[:, 0]
@@ -121,41 +124,42 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
     header["made_at"], header["user_row"] = common.made_at, block.user_rows
     header["offset"], header["scale"], header["payload_bytes"] = offset, scale, size - HEADER_BYTES
     flat = pages.reshape(-1).data
-    begins = range(0, rows * size, size)
+    records = [flat[begin : begin + size] for begin in range(0, rows * size, size)]
     header["crc"] = [
-        crc32(flat[begin + CHECKED_FROM : begin + size], crc32(key, common.seed))
-        for key, begin in zip(block.keys, begins, strict=True)
+        crc32(record[CHECKED_FROM:], crc32(key, common.seed)) for key, record in zip(block.keys, records, strict=True)
     ]
-    return [flat[begin : begin + size] for begin in begins]
+    return records
 
 
-def _quantised(scores: AnyArray, steps: int) -> tuple[AnyArray, AnyArray, AnyArray]:
+def _quantised(
+    scores: AnyArray, lowest: AnyArray, highest: AnyArray, steps: int
+) -> tuple[AnyArray, AnyArray, AnyArray]:
     """float32[rows] offsets and scales, and uint32[rows, length] of steps, in the arithmetic of `encode_record`."""
-    if scores.shape[1] == 0:
-        nothing = np.zeros(len(scores), np.float32)
-        return nothing, nothing, np.empty(scores.shape, np.uint32)
-    offset = scores.min(axis=1).astype(np.float32)
-    scale = ((scores.max(axis=1).astype(np.float64) - offset) / steps).astype(np.float32)
+    offset = lowest.astype(np.float32)
+    scale = ((highest.astype(np.float64) - offset) / steps).astype(np.float32)
     is_flat = ~(scale > 0)
     shares = scores.astype(np.float64)  # [rows, length]
-    shares -= offset[:, None]
-    shares /= np.where(is_flat, 1, scale)[:, None].astype(np.float64)
+    shares -= offset.astype(np.float64)[:, None]
+    shares /= np.where(is_flat, 1, scale).astype(np.float64)[:, None]
     np.rint(shares, shares)
-    np.clip(shares, 0, steps, shares)
-    shares[is_flat] = 0
-    return offset, scale, shares.astype(np.int32).view(np.uint32)  # from signed integers it is quicker
+    if is_flat.any():
+        shares[is_flat] = 0
+    quantised = shares.astype(np.int32)  # half the memory of the shares, and quicker to make than unsigned ones
+    np.clip(quantised, 0, steps, quantised)
+    return offset, scale, quantised.view(np.uint32)
 
 
-def _is_storable(block: _Block, common: Common) -> bool:
-    """True when `encode_record` would refuse none of the lists."""
-    items, scores = block.items, block.scores
+def _is_storable(block: _Block, lowest: AnyArray, highest: AnyArray, common: Common) -> bool:
+    """True when `encode_record` would refuse none of the lists. Lowest and highest are of the scores of each."""
+    items = block.items
     if items.shape[1] > MAX_CANDIDATES or not all(map(is_key, block.keys)):
         return False
     if not 0 <= common.made_at < 1 << 64 or not 0 <= int(block.user_rows.min()) <= int(block.user_rows.max()) < 1 << 32:
         return False
     if items.size == 0:
         return True
-    if not np.issubdtype(items.dtype, np.integer) or not bool((np.abs(scores) <= MAX_SCORE).all()):
+    is_finite = float(lowest.min()) >= -MAX_SCORE and float(highest.max()) <= MAX_SCORE  # False for NaN too
+    if not is_finite or not np.issubdtype(items.dtype, np.integer):
         return False
     ordered = np.sort(items, axis=1)
     is_in_range = int(ordered[:, 0].min()) >= 0 and int(ordered[:, -1].max()) < 1 << common.index_bits
