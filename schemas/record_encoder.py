@@ -118,17 +118,24 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
         np.left_shift(block.items.astype(np.uint32), np.uint32(score_bits), payload)
         np.bitwise_or(payload, steps, payload)
     header = pages[:, :HEADER_BYTES].view(HEADER)[:, 0]
-    for field, marker in zip(MARKER_FIELDS, MARKERS, strict=True):
-        header[field] = marker
-    header["index_bits"], header["score_bits"] = common.index_bits, score_bits
-    header["made_at"], header["user_row"] = common.made_at, block.user_rows
-    header["offset"], header["scale"], header["payload_bytes"] = offset, scale, size - HEADER_BYTES
+    header[:] = _header(common, size)
+    header["user_row"], header["offset"], header["scale"] = block.user_rows, offset, scale
     flat = pages.reshape(-1).data
     records = [flat[begin : begin + size] for begin in range(0, rows * size, size)]
     header["crc"] = [
         crc32(record[CHECKED_FROM:], crc32(key, common.seed)) for key, record in zip(block.keys, records, strict=True)
     ]
     return records
+
+
+def _header(common: Common, size: int) -> npt.NDArray[np.void]:
+    """The header of every record of that size, but for what is each user's own."""
+    header = np.zeros((), HEADER)
+    for field, marker in zip(MARKER_FIELDS, MARKERS, strict=True):
+        header[field] = marker
+    header["index_bits"], header["score_bits"] = common.index_bits, score_bits_for(common.index_bits)
+    header["made_at"], header["payload_bytes"] = common.made_at, size - HEADER_BYTES
+    return header
 
 
 def _quantised(
