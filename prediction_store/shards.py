@@ -114,7 +114,7 @@ def open_shard(path: Path) -> lmdb.Environment:
 
 
 def _write(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], map_bytes: int) -> int:
-    count = 0
+    count = written = 0
     try:
         # No writemap: a full disk would be a SIGBUS. No sync until the end: nobody sees the file before.
         with lmdb.open(
@@ -131,6 +131,7 @@ def _write(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], map_
                     count += 1
                     if count % COMMIT_RECORDS == 0:
                         transaction.commit()
+                        written = durable.start_writing(path, written)  # or the sync at the end would find it all to do
                         transaction = shard.begin(write=True)
                 transaction.commit()
             except BaseException:
