@@ -21,9 +21,9 @@ from schemas.record import RankedItems
 from schemas.record_encoder import Common, Lists, encode_records
 
 DIMENSIONS, CANDIDATES, SHARDS, NEIGHBOURS = 64, 1_000, 4, 50
-POOL_ROWS = 16_384
-"""Different lists that there are; user u has list u % POOL_ROWS. Key, row and checksum make each record another one."""
 BATCH_USERS = 2_048
+POOL_ROWS = 8 * BATCH_USERS
+"""Different lists that there are; the users of a shard get one after the other. Their records differ all the same."""
 RECORD_BYTES = 4_200
 
 
@@ -126,10 +126,10 @@ def _records(work: _Work, members: npt.NDArray[np.int64]) -> Iterator[tuple[byte
     pool = work.pool
     for start in range(0, len(members), BATCH_USERS):
         users = members[start : start + BATCH_USERS]
-        rows = users % len(pool.items)
         keys = [user_name(user).encode() for user in users.tolist()]
-        offsets = np.arange(len(users) + 1) * CANDIDATES
-        lists = Lists(keys, users, pool.items[rows].reshape(-1), pool.scores[rows].reshape(-1), offsets)
+        first = start % len(pool.items)
+        items, scores = (lists[first : first + len(users)].reshape(-1) for lists in pool)
+        lists = Lists(keys, users, items, scores, offsets=np.arange(len(users) + 1) * CANDIDATES)
         yield from zip(keys, encode_records(lists, work.common), strict=True)
 
 
