@@ -14,9 +14,11 @@ import lmdb
 
 from prediction_store.errors import DamagedRecordError
 from schemas.record import Candidates
-from schemas.record_decoder import record_decoder
+from schemas.record_decoder import Decode, record_decoder
 
-Read = Callable[[bytes], Candidates | None]
+Get = Callable[[bytes], bytes | memoryview | None]
+Reader = tuple[list[Get], Decode]
+"""What one thread at a time reads with: a transaction in each shard, and a decoder."""
 
 
 class Lookups:
@@ -25,7 +27,7 @@ class Lookups:
     def __init__(self, shards: Sequence[lmdb.Environment], *, seed: int, index_bits: int) -> None:
         self._shards = shards
         self._seed, self._index_bits = seed, index_bits
-        self._idle: list[Read] = []
+        self._idle: list[Reader] = []
 
     def read(self, key: bytes) -> Candidates | None:
         """The candidates under a key; None: there are none. The arrays are copies, valid for ever.
@@ -36,25 +38,18 @@ class Lookups:
         if not key:
             return None  # LMDB refuses an empty key; under one that is too long it finds nothing
         try:
-            read = self._idle.pop()
+            reader = self._idle.pop()
         except IndexError:
-            read = _reader(self._shards, self._seed, self._index_bits)
+            reader = self._new_reader()
+        gets, decode = reader
         try:
-            found = read(key)
+            record = gets[crc32(key) % len(gets)](key)
         except lmdb.Error as error:  # the reader is not put back: LMDB fails whatever follows in its transaction
             raise DamagedRecordError(f"reading the record of {key[:64]!r}: {error}") from error
-        self._idle.append(read)
+        found = None if record is None else decode(record, key)
+        self._idle.append(reader)
         return found
 
-
-def _reader(shards: Sequence[lmdb.Environment], seed: int, index_bits: int) -> Read:
-    """What one thread at a time reads with: a transaction in each shard, and a decoder."""
-    gets = [shard.begin(buffers=True).get for shard in shards]
-    n_shards = len(gets)
-    decode = record_decoder(seed=seed, index_bits=index_bits)
-
-    def read(key: bytes) -> Candidates | None:
-        value = gets[crc32(key) % n_shards](key)
-        return None if value is None else decode(value, key)
-
-    return read
+    def _new_reader(self) -> Reader:
+        gets: list[Get] = [shard.begin(buffers=True).get for shard in self._shards]
+        return gets, record_decoder(seed=self._seed, index_bits=self._index_bits)

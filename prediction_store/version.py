@@ -91,7 +91,9 @@ class Version:
         Raises:
             DamagedRecordError: the record is not as it was written. A wrong list is never returned.
         """
-        opened = self._opened
+        opened = self._shared
+        if opened is None or opened.is_inherited:  # to ask the property every time would be felt
+            opened = self._opened
         try:
             return opened.lookups.read(user_id.encode("utf-8"))
         except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,26 +29,29 @@ from schemas.record import (
 Decode = Callable[[bytes | memoryview, bytes], Candidates]
 """Takes a record and its key. For one thread at a time."""
 
-# Like the header of `schemas.record`, with what stands side by side read as one number, for each field costs time:
-# marker, format, marker, crc, index bits | score bits, marker | made_at | marker | user_row | … | marker | length
-_HEADER = struct.Struct(">QHQBIBfBfBH")
+# What differs from record to record: crc | made_at | user_row | offset | scale | payload's length. The bytes between
+# them are the same in every record of a version: to compare them costs less than to read them.
+_HEADER = struct.Struct(">3xI3xQxIxfxfxH")
 assert _HEADER.size == HEADER_BYTES
 _ARRAY9, _FORMAT, _U32, _U64, *_LAST_MARKERS = MARKERS
-_HEAD: Final = (_ARRAY9 << 16 | _FORMAT << 8 | _U32) << 40
 
 
 class _Workspace(NamedTuple):
     """Views for records of one length. All lengths share the memory, and nothing in it outlives a call."""
 
     page: memoryview
+    head: memoryview
+    """Up to the checksum: three bytes that it does not cover."""
+    split: memoryview
+    """Index bits, score bits and the marker after them."""
+    markers: memoryview
+    """The four markers that are left; they are five bytes apart."""
     checked: memoryview
     words: npt.NDArray[np.uint32]
     steps: npt.NDArray[np.uint32]
     signed_steps: npt.NDArray[np.int32]
     """`steps` again: from signed integers the conversion is quicker."""
     scaled: npt.NDArray[np.float32]
-    markers: tuple[int, ...]
-    """The last markers and the payload's length, as they must be."""
 
 
 def record_decoder(*, seed: int, index_bits: int) -> Decode:
@@ -58,7 +61,8 @@ def record_decoder(*, seed: int, index_bits: int) -> Decode:
     """
     # All that the function below uses is a local of this one: attributes would cost it another microsecond.
     score_bits = score_bits_for(index_bits)
-    head, split = _HEAD | index_bits, score_bits << 8 | _U64
+    head_is, split_is = bytes([_ARRAY9, _FORMAT, _U32]), bytes([index_bits, score_bits, _U64])
+    markers_are = bytes(_LAST_MARKERS)
     low_bits = np.array((1 << score_bits) - 1, np.uint32)
     shift = np.array(score_bits % WIDE, np.uint32)
     numbers = bytearray(8)
@@ -77,14 +81,15 @@ def record_decoder(*, seed: int, index_bits: int) -> Decode:
             if index_bits == WIDE or not _is_possible(len(data)):
                 return decode_record(data, key, seed=seed, index_bits=index_bits)
             workspace = workspaces[len(data)] = _workspace(len(data), page, steps_of_all, scaled_of_all)
-        copy, checked, words, steps, signed_steps, scaled, markers = workspace
+        copy, head, split, markers, checked, words, steps, signed_steps, scaled = workspace
         copy[:] = data
-        (found_head, found_split, made_at, row_is, user_row, offset_is, factors[1], scale_is, factors[0], bin_is,
-         length) = unpack(copy)  # fmt: skip
+        crc, made_at, user_row, factors[1], factors[0], length = unpack(copy)
         if (
-            found_head != head | crc32(checked, crc32(key, seed)) << 8
-            or found_split != split
-            or (row_is, offset_is, scale_is, bin_is, length) != markers
+            crc != crc32(checked, crc32(key, seed))
+            or head != head_is
+            or split != split_is
+            or markers != markers_are
+            or length != len(data) - HEADER_BYTES
         ):
             return decode_record(data, key, seed=seed, index_bits=index_bits)
         bitwise_and(words, low_bits, steps)
@@ -107,10 +112,12 @@ def _workspace(
     copy = memoryview(page)[:size]
     return _Workspace(
         page=copy,
+        head=copy[:3],
+        split=copy[CHECKED_FROM : CHECKED_FROM + 3],
+        markers=copy[18:HEADER_BYTES:5],
         checked=copy[CHECKED_FROM:],
         words=np.ndarray(count, "<u4", page, HEADER_BYTES),
         steps=steps[:count],
         signed_steps=steps[:count].view(np.int32),
         scaled=scaled[:count],
-        markers=(*_LAST_MARKERS, 4 * count),
     )
