@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 import time
@@ -21,13 +22,14 @@ from prediction_store import layout
 from prediction_store.reader import Store
 
 POLL_SECONDS = 0.2
-AFTER_NS = 1_000_000_000
+SECOND_NS = 1_000_000_000
 
 
 class Lookups(NamedTuple):
     """Microseconds of each lookup, by when it began."""
 
-    quiet: np.ndarray
+    quiet: list[np.ndarray]
+    """Second by second."""
     while_verified: np.ndarray
     """From the command's start to the flip: first the command, then the follower reads and hashes every file."""
     after: np.ndarray
@@ -37,8 +39,9 @@ class Lookups(NamedTuple):
 def measure_flips(root: Path, users: int, names: list[str], *, quiet_seconds: float) -> tuple[list[Row], float]:
     """Cut over to each version in turn while lookups go on; none of them has been read, or is in the page cache.
 
-    The rows, and the worst p99 in the second after a flip as a multiple of the quiet p99 before it. The store keeps two
-    versions open, so that the second flip also closes one.
+    The rows, and the worst p99 in the second after a flip as a multiple of the p99 of a quiet second before it: of the
+    one in the middle, so that a burst of noise before the flip does not flatter it. The store keeps two versions open,
+    so that the second flip also closes one.
     """
     rows: list[Row] = []
     ratios = []
@@ -48,10 +51,12 @@ def measure_flips(root: Path, users: int, names: list[str], *, quiet_seconds: fl
         for number, name in enumerate(names, 1):
             for path in layout.files_of(layout.version_path(root, name)).values():
                 evict(path)
+            os.sync()
             found = _look_up_through_a_flip(store, root, name, users, quiet_seconds)
-            ratios.append(float(np.percentile(found.after, 99) / np.percentile(found.quiet, 99)))
+            quiet_p99 = float(np.median([np.percentile(second, 99) for second in found.quiet]))
+            ratios.append(float(np.percentile(found.after, 99)) / quiet_p99)
             rows += [
-                row(f"flip {number}: quiet", found.quiet),
+                row(f"flip {number}: quiet", np.concatenate(found.quiet), p99_of_a_second_us=round(quiet_p99, 1)),
                 row(f"flip {number}: while the version is verified", found.while_verified),
                 row(f"flip {number}: the second after", found.after, p99_ratio=round(ratios[-1], 2)),
             ]
@@ -66,7 +71,8 @@ def _look_up_through_a_flip(store: Store, root: Path, name: str, users: int, qui
     starts: list[int] = []
     taken: list[int] = []
     cutover: subprocess.Popen[bytes] | None = None
-    commanded_at = clock() + round(quiet_seconds * 1e9)
+    begun_at = clock()
+    commanded_at = begun_at + round(quiet_seconds * SECOND_NS)
     flipped_at: int | None = None
     for user in lookups:
         started = clock()
@@ -83,13 +89,14 @@ def _look_up_through_a_flip(store: Store, root: Path, name: str, users: int, qui
             if version.name == name:
                 flipped_at = started
             assert cutover.poll() in (None, 0), "the cutover failed"
-        elif ended > flipped_at + AFTER_NS:
+        elif ended > flipped_at + SECOND_NS:
             cutover.wait()
             break
     assert flipped_at is not None
     began, micros = np.array(starts), np.array(taken) / 1000
+    quiet_ends = np.searchsorted(began, np.arange(begun_at + SECOND_NS, commanded_at, SECOND_NS))
     return Lookups(
-        quiet=micros[began < commanded_at],
+        quiet=[second for second in np.split(micros[began < commanded_at], quiet_ends) if len(second)],
         while_verified=micros[(began >= commanded_at) & (began < flipped_at)],
         after=micros[began >= flipped_at],
     )
