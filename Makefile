@@ -56,8 +56,13 @@ lint: install  ## ruff, mypy, Dockerfiles, compose file
 format:  ## let ruff put the code in shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install  ## the benchmarks, with machine, commit and ratios
+bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite and RocksDB (25 minutes, 13 GB of disk)
 	@$(BIN)/python -m benchmarks.lookup
+	@$(BIN)/python -m benchmarks.store
+
+.venv/.bench-installed: requirements/bench.lock .venv/.installed
+	@$(UV) --python $(BIN)/python -r requirements/bench.lock
+	@touch $@
 
 lock: .venv/.installed  ## compile the lock files anew from setup.cfg and requirements/airflow.in
 	@requirements/lock.sh

@@ -8,12 +8,15 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 Row = dict[str, float | str]
+Call = tuple[Callable[[Any], object], Any]
+"""A function and what to call it with."""
 RAW = Path(__file__).parent / "raw"
 
 
@@ -54,8 +57,22 @@ def time_each(calls: Iterable[Callable[[], object]], *, warm_up: int) -> np.ndar
     return np.array(taken)
 
 
-def row(name: str, micros: np.ndarray) -> Row:
-    """One line of the table: p50, p99 and max of what was timed, in microseconds."""
+def time_in_turns(contestants: Mapping[str, Sequence[Call]], *, turns: int = 5) -> dict[str, np.ndarray]:
+    """float64[n] per contestant: microseconds of each call. They take turns, so that all have the same weather."""
+    taken: dict[str, list[float]] = {name: [] for name in contestants}
+    clock = time.perf_counter_ns
+    for turn in range(turns):
+        for name, calls in contestants.items():
+            for call, argument in calls[turn::turns]:
+                started = clock()
+                call(argument)
+                ended = clock()
+                taken[name].append((ended - started) / 1000)
+    return {name: np.array(micros) for name, micros in taken.items()}
+
+
+def row(name: str, micros: np.ndarray, **more: float) -> Row:
+    """One line of the table: p50, p99 and max of what was timed, in microseconds, and calls per second."""
     p50, p99 = np.percentile(micros, [50, 99])
     found: Row = {
         "name": name,
@@ -63,12 +80,18 @@ def row(name: str, micros: np.ndarray) -> Row:
         "p50_us": round(float(p50), 1),
         "p99_us": round(float(p99), 1),
         "max_us": round(float(micros.max()), 1),
+        "per_second": round(1e6 / float(micros.mean())),
+        **more,
     }
-    print(f"{name:<44} n={len(micros):<7} p50 {p50:>9.1f} µs   p99 {p99:>9.1f} µs   max {micros.max():>10.1f} µs")
+    print(
+        f"{name:<44} n={len(micros):<7} p50 {p50:>9.1f} µs   p99 {p99:>9.1f} µs   max {micros.max():>10.1f} µs"
+        f"   {found['per_second']:>9,}/s",
+        flush=True,
+    )
     return found
 
 
-def finish(facts: dict[str, object], rows: list[Row], summary: dict[str, float]) -> None:
+def finish(facts: dict[str, object], rows: list[Row], summary: Mapping[str, float | None]) -> None:
     """Keep the raw lines in benchmarks/raw and end with the summary as one line of JSON."""
     RAW.mkdir(exist_ok=True)
     with (RAW / f"{facts['benchmark']}.jsonl").open("a") as file:

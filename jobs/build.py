@@ -44,7 +44,8 @@ from schemas import config as settings
 from schemas.config import Config
 from schemas.manifest import MANIFEST_FORMAT, RECORD_FORMAT
 from schemas.ranker import RankerWeights, encode_weights
-from schemas.record import HEADER_BYTES, RankedItems, encode_record, index_bits_for
+from schemas.record import HEADER_BYTES, RankedItems, index_bits_for
+from schemas.record_encoder import Common, Lists, encode_records
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -287,23 +288,24 @@ def write_attempt(batches: Iterable[pa.RecordBatch], shard: int, plan: ShardPlan
     return report
 
 
-def _records(batches: Iterable[pa.RecordBatch], shard: int, plan: ShardPlan) -> Iterator[tuple[bytes, bytes]]:
+def _records(batches: Iterable[pa.RecordBatch], shard: int, plan: ShardPlan) -> Iterator[tuple[bytes, memoryview]]:
+    common = Common(plan.made_at, plan.seed, plan.index_bits)
     for batch in batches:
         assert (batch.column("shard").to_numpy() == shard).all()
-        columns = (batch.column(name).to_pylist() for name in ("user_index", "key", "items", "scores"))
-        for user, key, items, scores in zip(*columns, strict=True):
-            yield (
-                key,
-                encode_record(
-                    key,
-                    np.frombuffer(items, np.int32),
-                    np.frombuffer(scores, np.float32),
-                    made_at=plan.made_at,
-                    user_row=user,
-                    seed=plan.seed,
-                    index_bits=plan.index_bits,
-                ),
-            )
+        keys = batch.column("key").to_pylist()
+        items, offsets = _numbers(batch.column("items"), np.dtype(np.int32))
+        scores, score_offsets = _numbers(batch.column("scores"), np.dtype(np.float32))
+        assert np.array_equal(offsets, score_offsets)
+        lists = Lists(keys, batch.column("user_index").to_numpy(), items, scores, offsets)
+        yield from zip(keys, encode_records(lists, common), strict=True)
+
+
+def _numbers(column: pa.BinaryArray, kind: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers in all values of a column one after the other, and where each value's begin: `_as_bytes` undone."""
+    _, offsets, values = column.buffers()
+    ends = np.frombuffer(offsets, np.int32)[column.offset : column.offset + len(column) + 1]
+    numbers = np.frombuffer(values or b"", kind)[ends[0] // kind.itemsize : ends[-1] // kind.itemsize]
+    return numbers, (ends - ends[0]) // kind.itemsize
 
 
 def _record_bytes(candidates: int, items: int) -> int:

@@ -13,7 +13,7 @@ from prediction_store.gate_report import read_report
 from prediction_store.manifest import files_here, leased, verify_environment, wrong_hashes, wrong_sizes
 from prediction_store.opened import OpenedVersion, open_version, release
 from prediction_store.succession import follows
-from prediction_store.survey import Survey
+from prediction_store.survey import Survey, Wanted
 from schemas.history import HistoryRecord
 from schemas.manifest import Manifest
 
@@ -132,14 +132,12 @@ def _check_identity(root: Path, manifest: Manifest, sha256: str, found: _Finding
 
 def _check_contents(opened: OpenedVersion, found: _Findings) -> None:
     manifest, counts = opened.manifest, opened.manifest.counts
-    survey = Survey()
+    survey = Survey(
+        Wanted(manifest.shards, opened.seed, manifest.index_bits, n_items=counts.items, n_users=counts.users)
+    )
     for number, shard in enumerate(opened.shards):
-        if shard is None:  # on other hosts only
-            continue
-        survey.add(
-            layout.shard_file(number), shard, number=number, shards=manifest.shards, seed=opened.seed,
-            index_bits=manifest.index_bits, n_items=counts.items, n_users=counts.users,
-        )  # fmt: skip
+        if shard is not None:  # None: on other hosts only
+            survey.add(layout.shard_file(number), shard, number)
     found.records += survey.records
     for problem in survey.problems:
         found.note(manifest.name, problem)

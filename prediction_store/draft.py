@@ -22,10 +22,11 @@ from prediction_store.file_system import refuse_network
 from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
 from prediction_store.manifest import this_environment
-from prediction_store.shards import INDEX_VALUE, open_shard, write_shard
-from prediction_store.survey import Survey
+from prediction_store.read_back import read_back
+from prediction_store.shards import INDEX_VALUE, write_shard
+from prediction_store.survey import Wanted
 from prediction_store.user_facts import Consumed, nothing_consumed, write_user_facts
-from schemas.manifest import RECORD_FORMAT, Counts, FileFacts, Manifest, encode_manifest
+from schemas.manifest import RECORD_FORMAT, Counts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
 from schemas.record import MAX_KEY_BYTES, RankedItems, index_bits_for, is_key, record_seed
 
@@ -216,9 +217,9 @@ class VersionDraft:
             DiskError: the file system refuses.
         """
         self._check_complete(space_id, shards)
-        survey = self._survey(shards)
         assert self._n_users is not None
         n_items, dimensions = self._of_items()
+        survey, files = read_back(self.path, Wanted(shards, self.seed, self.index_bits, n_items, self._n_users))
         manifest = Manifest(
             record_format=RECORD_FORMAT,
             name=self.name,
@@ -243,10 +244,7 @@ class VersionDraft:
             columns=self._columns,
             canaries=_canaries(survey.first_keys),
             environment=this_environment({name: library_version(name) for name in ("lmdb", "msgpack", "numpy")}),
-            files={
-                name: FileFacts(path.stat().st_size, durable.sha256_of(path))
-                for name, path in layout.files_of(self.path).items()
-            },
+            files=files,
         )
         self._put(layout.MANIFEST, encode_manifest(manifest))
         durable.seal(self.path, layout.FOLDERS[::-1], layout.version_path(self.root, self.name))
@@ -293,19 +291,6 @@ class VersionDraft:
         dimensions = self._of_items()[1]
         if map_array(self.path / layout.USER_VECTORS, "<f4", (None, None)).shape[1] != dimensions:
             raise BuildError(f"the user vectors have not the {dimensions} dimensions of the item vectors")
-
-    def _survey(self, shards: int) -> Survey:
-        assert self._n_users is not None
-        survey = Survey()
-        for number in range(shards):
-            with open_shard(self.shard_path(number)) as shard:
-                survey.add(
-                    layout.shard_file(number), shard, number=number, shards=shards, seed=self.seed,
-                    index_bits=self.index_bits, n_items=self._of_items()[0], n_users=self._n_users,
-                )  # fmt: skip
-        if survey.n_problems:
-            raise BuildError(f"{survey.n_problems} wrong records, the first: {'; '.join(survey.problems[:3])}")
-        return survey
 
 
 def _item_key(item: str) -> bytes:

@@ -28,11 +28,12 @@ from prediction_store.errors import (
 from prediction_store.file_system import refuse_network
 from prediction_store.held import held_shards
 from prediction_store.lists import decode_lists
+from prediction_store.lookups import Lookups
 from prediction_store.manifest import Sealed, take_lease, verify
-from prediction_store.shards import INDEX_VALUE, open_shard, shard_of
+from prediction_store.shards import INDEX_VALUE, open_shard
 from prediction_store.user_facts import open_user_facts
 from schemas.ranker import decode_weights
-from schemas.record import Candidates, decode_record, is_key, record_seed
+from schemas.record import is_key, record_seed
 
 ID_COLUMN: Final = "id"
 _registry: dict[tuple[int, int], OpenedVersion] = {}
@@ -49,13 +50,15 @@ class OpenedVersion:
         self.is_verified = is_verified
         self.users = 0
         """How many `Version` objects share this. Guarded by the registry's lock."""
-        self.pid = os.getpid()
+        self.is_inherited = False
+        """True in a forked child: the files are the parent's, and closed here."""
         self.seed = record_seed(self.manifest.inputs_digest)
         self.shards: list[lmdb.Environment | None] = []
         """By number; None: on other hosts only."""
         self.index: lmdb.Environment | None = None
         try:
             self._open_files()
+            self.lookups = Lookups(self.shards, seed=self.seed, index_bits=self.manifest.index_bits)
             self._check_canaries()
         except BaseException:
             self.close_files()
@@ -97,7 +100,7 @@ class OpenedVersion:
         name = self.manifest.name
         for user in self.manifest.canaries:
             try:
-                found = self.read(user.encode("utf-8"))
+                found = self.lookups.read(user.encode("utf-8"))
             except ShardNotHeldError:
                 continue
             except DamagedRecordError as error:
@@ -116,20 +119,6 @@ class OpenedVersion:
             raise ShardNotHeldError(f"version {self.manifest.name}: shard {number} is on other hosts")
         return shard
 
-    def read(self, key: bytes) -> Candidates | None:
-        """The record under a key; see `Version.read`. Copies out of LMDB before the transaction ends."""
-        if not is_key(key):
-            return None
-        shard = self.shard(shard_of(key, len(self.shards)))
-        try:
-            with shard.begin(buffers=True) as transaction:
-                value = transaction.get(key)
-                if value is None:
-                    return None
-                return decode_record(value, key, seed=self.seed, index_bits=self.manifest.index_bits)
-        except lmdb.Error as error:
-            raise DamagedRecordError(f"reading the record of {key[:64]!r}: {error}") from error
-
     def item_index(self, key: bytes) -> int | None:
         """The dense index of an item's id; None: not in the catalogue."""
         assert self.index is not None
@@ -143,7 +132,10 @@ class OpenedVersion:
         return index
 
     def close_files(self) -> None:
-        """Close LMDB's files. Arrays stay valid: each keeps its own mapping alive. Requires: nobody is reading."""
+        """Close LMDB's files; that ends the transactions in them. Requires: nobody is reading.
+
+        Arrays stay valid: each keeps its own mapping alive.
+        """
         for shard in [*self.shards, self.index]:
             if shard is not None:
                 shard.close()
@@ -191,7 +183,7 @@ def release(opened: OpenedVersion) -> None:
     """Give back one `open_version`; the last one closes the files and gives up the lease."""
     with _registry_lock:
         opened.users -= 1
-        if opened.users or opened.pid != os.getpid():
+        if opened.users or opened.is_inherited:
             return
         for key, other in list(_registry.items()):
             if other is opened:
@@ -205,6 +197,7 @@ def _start_afresh_in_child() -> None:
     global _registry_lock  # noqa: PLW0603 another thread of the parent may have held it
     _registry_lock = threading.Lock()
     for opened in _registry.values():
+        opened.is_inherited = True
         opened.close_files()  # or LMDB would refuse to open them again in this process
         with contextlib.suppress(OSError):
             os.close(opened.sealed.lease)  # close only: an unlock would unlock for the parent, too

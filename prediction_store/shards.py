@@ -35,7 +35,6 @@ class ShardReport(NamedTuple):
     path: Path
     users: int
     bytes: int
-    sha256: str
 
 
 def shard_of(key: bytes, shards: int) -> int:
@@ -43,8 +42,8 @@ def shard_of(key: bytes, shards: int) -> int:
     return crc32(key) % shards
 
 
-def write_shard(path: Path, records: Iterable[tuple[bytes, bytes]], *, expected_bytes: int) -> ShardReport:
-    """Write keys and values into a new LMDB file, sync it, and hash it by reading it back.
+def write_shard(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], *, expected_bytes: int) -> ShardReport:
+    """Write keys and values into a new LMDB file, and sync it. Sealing the version reads it back.
 
     The same records with the same `expected_bytes` (rounded up to a power of two) give the same bytes.
 
@@ -68,11 +67,10 @@ def write_shard(path: Path, records: Iterable[tuple[bytes, bytes]], *, expected_
     try:
         count = _write(path, records, map_bytes)
         durable.sync_file(path)
-        facts = ShardReport(path, count, path.stat().st_size, durable.sha256_of(path))
+        return ShardReport(path, count, path.stat().st_size)
     except BaseException:
         durable.remove_file(path)
         raise
-    return facts
 
 
 def commit_shard(attempt: Path, final: Path) -> None:
@@ -115,8 +113,8 @@ def open_shard(path: Path) -> lmdb.Environment:
         raise DamagedVersionError(f"opening {path}: {error}") from error
 
 
-def _write(path: Path, records: Iterable[tuple[bytes, bytes]], map_bytes: int) -> int:
-    count = 0
+def _write(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], map_bytes: int) -> int:
+    count = written = 0
     try:
         # No writemap: a full disk would be a SIGBUS. No sync until the end: nobody sees the file before.
         with lmdb.open(
@@ -133,6 +131,7 @@ def _write(path: Path, records: Iterable[tuple[bytes, bytes]], map_bytes: int) -
                     count += 1
                     if count % COMMIT_RECORDS == 0:
                         transaction.commit()
+                        written = durable.start_writing(path, written)  # or the sync at the end would find it all to do
                         transaction = shard.begin(write=True)
                 transaction.commit()
             except BaseException:

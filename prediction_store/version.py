@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +70,7 @@ class Version:
         opened = self._shared
         if opened is None:
             raise ClosedVersionError(f"version {self.name} was used after it was closed")
-        if opened.pid != os.getpid():
+        if opened.is_inherited:
             raise ClosedVersionError(f"version {self.name} was opened before a fork and used after it")
         return opened
 
@@ -100,9 +99,13 @@ class Version:
             DamagedRecordError: the record is not as it was written. A wrong list is never returned.
             ShardNotHeldError: the user's shard is on other hosts only.
         """
-        opened = self._opened
-        key = _key(user_id)
-        return None if key is None else opened.read(key)
+        opened = self._shared
+        if opened is None or opened.is_inherited:  # to ask the property every time would be felt
+            opened = self._opened
+        try:
+            return opened.lookups.read(user_id.encode("utf-8"))
+        except UnicodeEncodeError:
+            return None
 
     def keys(self, shard: int) -> Iterator[bytes]:
         """The ids of the users in one shard, as bytes and in their order; the lists are not read.

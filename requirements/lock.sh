@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compile the three lock files. torch is written without its local version, so that any build of 2.13.0 fits.
+# Compile the four lock files. torch is written without its local version, so that any build of 2.13.0 fits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
@@ -8,5 +8,6 @@ compile() { .venv/bin/uv pip compile --quiet --no-annotate --no-header --python-
 sed -i '/^torch==/d' requirements/shortlist.lock
 compile setup.cfg --extra batch --extra serve --extra dev -o requirements/shortlist.lock
 compile setup.cfg --extra serve -c requirements/shortlist.lock -o requirements/serve.lock
+compile setup.cfg --extra bench -c requirements/shortlist.lock -o requirements/bench.lock
 compile requirements/airflow.in --override requirements/overrides.txt -o requirements/airflow.lock
 sed -i 's/+cpu$//' requirements/*.lock

@@ -32,11 +32,29 @@ MAX_SCORE: Final = 1e37
 # array(9) | format | crc u32 | index bits | score bits | made_at u64 | user_row u32 | offset f32 | scale f32 | bin16
 _HEADER = struct.Struct(">BB BI B B BQ BI Bf Bf BH")
 HEADER_BYTES: Final = _HEADER.size
-_CHECKED_FROM: Final = 7
+CHECKED_FROM: Final = 7
 """The checksum covers the record from here to its end."""
 _WORD: Final = np.dtype("<u4")
 _ARRAY9, _U32, _U64, _F32, _BIN16 = 0x99, 0xCE, 0xCF, 0xCA, 0xC5
-_MARKERS: Final = (_ARRAY9, RECORD_FORMAT, _U32, _U64, _U32, _F32, _F32, _BIN16)
+MARKERS: Final = (_ARRAY9, RECORD_FORMAT, _U32, _U64, _U32, _F32, _F32, _BIN16)
+"""The bytes of a header that are the same in every record, but for the lengths, in their order."""
+HEADER: Final = np.dtype(
+    [("array9", "u1"), ("format", "u1"), ("crc_is", "u1"), ("crc", ">u4"), ("index_bits", "u1"), ("score_bits", "u1"),
+     ("made_at_is", "u1"), ("made_at", ">u8"), ("user_row_is", "u1"), ("user_row", ">u4"), ("offset_is", "u1"),
+     ("offset", ">f4"), ("scale_is", "u1"), ("scale", ">f4"), ("payload_is", "u1"), ("payload_bytes", ">u2")]
+)  # fmt: skip
+"""The same header for NumPy, to read or write those of many records at once."""
+MARKER_FIELDS: Final = (
+    "array9",
+    "format",
+    "crc_is",
+    "made_at_is",
+    "user_row_is",
+    "offset_is",
+    "scale_is",
+    "payload_is",
+)
+assert HEADER.itemsize == HEADER_BYTES
 
 
 class Candidates(msgspec.Struct, frozen=True, eq=False):
@@ -127,7 +145,7 @@ def encode_record(
         payload = ((indexes.astype(np.uint32) << np.uint32(score_bits)) | quantised).astype("<u4").tobytes()
     fields = [_ARRAY9, RECORD_FORMAT, _U32, 0, index_bits, score_bits, _U64, made_at, _U32, user_row]
     tail = [_F32, float(offset), _F32, float(scale), _BIN16, len(payload)]
-    body = _HEADER.pack(*fields, *tail)[_CHECKED_FROM:] + payload
+    body = _HEADER.pack(*fields, *tail)[CHECKED_FROM:] + payload
     fields[3] = crc32(body, crc32(key, seed))
     return _HEADER.pack(*fields, *tail) + payload
 
@@ -144,14 +162,18 @@ def decode_record(data: bytes | memoryview, key: bytes, *, seed: int, index_bits
         raise DamagedRecordError(f"a record of {size} bytes is shorter than its header of {HEADER_BYTES}")
     (array, number, crc_is, crc, bits, score_bits, time_is, made_at, row_is, user_row, offset_is, offset, scale_is,
      scale, bin_is, length) = _HEADER.unpack_from(data)  # fmt: skip
-    if crc32(memoryview(data)[_CHECKED_FROM:], crc32(key, seed)) != crc:
+    if crc32(memoryview(data)[CHECKED_FROM:], crc32(key, seed)) != crc:
         raise DamagedRecordError(f"the record of {_shown(key)} does not match its checksum")
-    if (array, number, crc_is, time_is, row_is, offset_is, scale_is, bin_is) != _MARKERS:
+    if (array, number, crc_is, time_is, row_is, offset_is, scale_is, bin_is) != MARKERS:
         raise DamagedRecordError(f"the record of {_shown(key)} has a wrong layout or format number {number}")
-    if bits != index_bits or length != size - HEADER_BYTES or length % (8 if bits == WIDE else 4):
+    if (bits, score_bits) != (index_bits, score_bits_for(index_bits)):
         raise DamagedRecordError(
-            f"the record of {_shown(key)} has {bits} index bits and {length} payload bytes;"
-            f" wanted {index_bits} and {size - HEADER_BYTES}"
+            f"the record of {_shown(key)} has {bits} index bits and {score_bits} score bits;"
+            f" wanted {index_bits} and {score_bits_for(index_bits)}"
+        )
+    if length != size - HEADER_BYTES or length % (8 if bits == WIDE else 4):
+        raise DamagedRecordError(
+            f"the record of {_shown(key)} has {length} payload bytes; wanted {size - HEADER_BYTES}, in whole candidates"
         )
     if bits == WIDE:
         count = length // 8

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ["schemas", "prediction_store", "reranker", "jobs", "dags"]
 FORBIDDEN_IN_RERANKER = ["torch", "pyspark", "airflow", "pandas", "pyarrow", "faiss", "jobs"]
 MAY_IMPORT = {
-    "schemas": {"msgspec", "msgpack", "numpy", "pyarrow", "typer"},
+    "schemas": {"isal", "msgspec", "msgpack", "numpy", "pyarrow", "typer"},
     "prediction_store": {"msgspec", "msgpack", "numpy", "lmdb", "obstore", "typer", "rich"},
     "dags": {"airflow"},
 }

@@ -17,6 +17,7 @@ import pytest
 from jobs import build, datasets, evaluate, lists, retrieve
 from prediction_store.errors import ShardConflictError
 from prediction_store.reader import Version
+from prediction_store.shards import open_shard
 from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
@@ -268,7 +269,7 @@ def test_two_attempts_at_a_shard_with_the_same_records_agree(tmp_path: Path) -> 
     first = build.write_attempt(batches, 1, plan_of(tmp_path))
     second = build.write_attempt(pa.Table.from_batches(batches).to_batches(max_chunksize=7), 1, plan_of(tmp_path))
     assert first.path != second.path
-    assert (first.users, first.sha256) == (second.users, second.sha256)
+    assert (first.users, first.bytes) == (second.users, second.bytes)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0001.mdb"]
 
 
@@ -278,6 +279,25 @@ def test_an_attempt_that_differs_from_the_first_is_refused(tmp_path: Path) -> No
     with pytest.raises(ShardConflictError, match="differ"):
         build.write_attempt(shard_rows(turn=1), 1, plan_of(tmp_path))
     assert (tmp_path / "shard-0001.mdb").read_bytes() == kept
+
+
+def test_a_shard_holds_what_encoding_each_list_alone_would_give(tmp_path: Path) -> None:
+    keys = sorted(key for key in (f"u{number}".encode() for number in range(60)) if shard_of(key, 3) == 1)
+    lists = [np.arange(number, number + number % 7, dtype=np.int32) for number in range(len(keys))]
+    scores = [np.linspace(3, -number, items.size, dtype=np.float32) for number, items in enumerate(lists)]
+    rows = [
+        {"user_index": number, "key": key, "items": items.tobytes(), "scores": of_items.tobytes(), "shard": 1}
+        for number, (key, items, of_items) in enumerate(zip(keys, lists, scores, strict=True))
+    ]
+    plan = plan_of(tmp_path)
+    build.write_attempt(pa.Table.from_pylist(rows).to_batches(max_chunksize=5), 1, plan)
+    with open_shard(tmp_path / "shard-0001.mdb") as shard, shard.begin() as transaction:
+        assert dict(transaction.cursor()) == {
+            key: encode_record(
+                key, items, of_items, made_at=plan.made_at, user_row=number, seed=plan.seed, index_bits=plan.index_bits
+            )
+            for number, (key, items, of_items) in enumerate(zip(keys, lists, scores, strict=True))
+        }
 
 
 def test_a_record_of_a_thousand_candidates_is_planned_as_one_page() -> None:

@@ -19,7 +19,7 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path) -> None:
     expected = sum(len(key) + len(value) for key, value in MANY)
     first = write_shard(tmp_path / "a.mdb", MANY, expected_bytes=expected)
     second = write_shard(tmp_path / "b.mdb", iter(MANY), expected_bytes=expected)
-    assert (first.sha256, first.users, first.bytes) == (second.sha256, len(MANY), second.bytes)
+    assert (first.users, first.bytes) == (len(MANY), second.bytes)
     assert (tmp_path / "a.mdb").read_bytes() == (tmp_path / "b.mdb").read_bytes()
 
 

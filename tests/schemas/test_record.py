@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import msgpack
 import numpy as np
@@ -114,6 +116,15 @@ def test_a_record_of_other_inputs_is_damaged() -> None:
 def test_a_record_of_another_split_is_damaged() -> None:
     with pytest.raises(DamagedRecordError, match="20 index bits"):
         decode_record(encoded(20, [5], [1.0]), b"ann", seed=SEED, index_bits=24)
+
+
+@pytest.mark.parametrize("score_bits", [0, 11, 13, 31, 33, 255])
+def test_other_score_bits_are_damage_even_under_a_right_checksum(score_bits: int) -> None:
+    record = bytearray(encoded(20, [5], [1.0]))
+    record[8] = score_bits
+    struct.pack_into(">I", record, 3, crc32(record[7:], crc32(b"ann", SEED)))
+    with pytest.raises(DamagedRecordError, match=f"20 index bits and {score_bits} score bits"):
+        decode_record(bytes(record), b"ann", seed=SEED, index_bits=20)
 
 
 @pytest.mark.parametrize("bits", [20, 24])
