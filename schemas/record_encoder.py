@@ -17,7 +17,6 @@ from schemas.record import (
     CHECKED_FROM,
     HEADER,
     HEADER_BYTES,
-    MARKER_FIELDS,
     MARKERS,
     MAX_CANDIDATES,
     MAX_SCORE,
@@ -131,7 +130,7 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
 def _header(common: Common, size: int) -> npt.NDArray[np.void]:
     """The header of every record of that size, but for what is each user's own."""
     header = np.zeros((), HEADER)
-    for field, marker in zip(MARKER_FIELDS, MARKERS, strict=True):
+    for field, marker in MARKERS.items():
         header[field] = marker
     header["index_bits"], header["score_bits"] = common.index_bits, score_bits_for(common.index_bits)
     header["made_at"], header["payload_bytes"] = common.made_at, size - HEADER_BYTES
