@@ -23,6 +23,13 @@ def evict(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def warm(path: Path) -> None:
+    """Bring a file into the page cache."""
+    with path.open("rb", buffering=0) as file:
+        while file.read(1 << 24):
+            pass
+
+
 def resident_pages(path: Path) -> int:
     """How many pages of a file are in the page cache, whoever read them."""
     size = path.stat().st_size

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,16 +69,17 @@ def write_version(root: Path, users: int, items: int, *, inputs: str = "bench", 
     now = int(time.time())
     with VersionDraft.begin(root, digest, now) as draft:
         _write_all_but_shards(draft, users, items, now, random)
-        pool = list_pool(users, items)
-        members: list[list[int]] = [[] for _ in range(SHARDS)]
-        for user in range(users):
-            members[shard_of(user_name(user).encode(), SHARDS)].append(user)
         work = _Work(
-            pool,
-            [np.array(of_shard) for of_shard in members],
+            list_pool(users, items),
+            [_Members([], []) for _ in range(SHARDS)],
             [draft.shard_path(shard) for shard in range(SHARDS)],
             Common(made_at=now, seed=draft.seed, index_bits=draft.index_bits),
         )
+        for user in range(users):
+            key = user_name(user).encode()
+            members = work.members[shard_of(key, SHARDS)]
+            members.keys.append(key)
+            members.rows.append(user)
         build_seconds = _write_shards(work)
         started = time.perf_counter()
         manifest = draft.seal(space_id="bench", shards=SHARDS, made_at=now, expires_at=now + 86_400)
@@ -91,11 +92,18 @@ def write_version(root: Path, users: int, items: int, *, inputs: str = "bench", 
     return Written(manifest.name, shard_bytes, version_bytes, build_seconds, seal_seconds)
 
 
+class _Members(NamedTuple):
+    """The users of a shard."""
+
+    keys: list[bytes]
+    rows: list[int]
+
+
 class _Work(NamedTuple):
     """What the writing processes inherit."""
 
     pool: ListPool
-    members: list[npt.NDArray[np.int64]]
+    members: list[_Members]
     paths: list[Path]
     common: Common
 
@@ -106,9 +114,10 @@ _inherited: list[_Work] = []
 def _write_shards(work: _Work) -> float:
     """Seconds that it takes to write every shard and to sync it, one task a shard, as Spark would have it."""
     _inherited[:] = [work]
+    os.sync()  # what was written before is not for the shards to wait for
     started = time.perf_counter()
     try:
-        with ProcessPoolExecutor(cpu_count(), mp_context=get_context("fork")) as processes:
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("fork")) as processes:
             list(processes.map(_write_shard, range(len(work.paths))))
         durable.sync_folder(work.paths[0].parent)
     finally:
@@ -119,17 +128,17 @@ def _write_shards(work: _Work) -> float:
 def _write_shard(shard: int) -> None:
     (work,) = _inherited
     members = work.members[shard]
-    write_shard(work.paths[shard], _records(work, members), expected_bytes=RECORD_BYTES * max(1, len(members)))
+    write_shard(work.paths[shard], _records(work, members), expected_bytes=RECORD_BYTES * max(1, len(members.keys)))
 
 
-def _records(work: _Work, members: npt.NDArray[np.int64]) -> Iterator[tuple[bytes, memoryview]]:
+def _records(work: _Work, members: _Members) -> Iterator[tuple[bytes, memoryview]]:
     pool = work.pool
-    for start in range(0, len(members), BATCH_USERS):
-        users = members[start : start + BATCH_USERS]
-        keys = [user_name(user).encode() for user in users.tolist()]
+    for start in range(0, len(members.keys), BATCH_USERS):
+        keys = members.keys[start : start + BATCH_USERS]
+        rows = np.array(members.rows[start : start + BATCH_USERS])
         first = start % len(pool.items)
-        items, scores = (lists[first : first + len(users)].reshape(-1) for lists in pool)
-        lists = Lists(keys, users, items, scores, offsets=np.arange(len(users) + 1) * CANDIDATES)
+        items, scores = (lists[first : first + len(keys)].reshape(-1) for lists in pool)
+        lists = Lists(keys, rows, items, scores, offsets=np.arange(len(keys) + 1) * CANDIDATES)
         yield from zip(keys, encode_records(lists, work.common), strict=True)
 
 

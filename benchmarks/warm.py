@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.measure import Row, row, time_in_turns
+from benchmarks.page_cache import warm
 from benchmarks.peers import MissingPeerError, Peer, Records
 from benchmarks.versions import item_name, user_name
 from prediction_store.opened import OpenedVersion, open_version
@@ -37,7 +38,8 @@ def measure_warm(root: Path, name: str, users: int, lookups: int) -> tuple[list[
     opened = open_version(root, name, verify_hashes=False)
     version = Version(opened)
     try:
-        _read_all_bytes(opened)
+        for shard in opened.shards:
+            warm(Path(shard.path()))
         rows, ratios = _against_bare_gets(opened, version, names, other_names)
         decode = record_decoder(seed=opened.seed, index_bits=opened.manifest.index_bits)
         for peer, fill in _peers(opened, decode, users):
@@ -115,11 +117,3 @@ def _as_json(opened: OpenedVersion, decode: Decode) -> Records:
         found = decode(record, key)
         pairs = zip([ids[item] for item in found.items.tolist()], found.scores.tolist(), strict=True)
         yield key, msgspec.json.encode(list(pairs))
-
-
-def _read_all_bytes(opened: OpenedVersion) -> None:
-    """Bring the version into the page cache."""
-    for shard in opened.shards:
-        with open(shard.path(), "rb", buffering=0) as file:  # noqa: PTH123
-            while file.read(1 << 24):
-                pass

@@ -36,24 +36,18 @@ CHECKED_FROM: Final = 7
 """The checksum covers the record from here to its end."""
 _WORD: Final = np.dtype("<u4")
 _ARRAY9, _U32, _U64, _F32, _BIN16 = 0x99, 0xCE, 0xCF, 0xCA, 0xC5
-MARKERS: Final = (_ARRAY9, RECORD_FORMAT, _U32, _U64, _U32, _F32, _F32, _BIN16)
-"""The bytes of a header that are the same in every record, but for the lengths, in their order."""
 HEADER: Final = np.dtype(
     [("array9", "u1"), ("format", "u1"), ("crc_is", "u1"), ("crc", ">u4"), ("index_bits", "u1"), ("score_bits", "u1"),
      ("made_at_is", "u1"), ("made_at", ">u8"), ("user_row_is", "u1"), ("user_row", ">u4"), ("offset_is", "u1"),
      ("offset", ">f4"), ("scale_is", "u1"), ("scale", ">f4"), ("payload_is", "u1"), ("payload_bytes", ">u2")]
 )  # fmt: skip
-"""The same header for NumPy, to read or write those of many records at once."""
-MARKER_FIELDS: Final = (
-    "array9",
-    "format",
-    "crc_is",
-    "made_at_is",
-    "user_row_is",
-    "offset_is",
-    "scale_is",
-    "payload_is",
-)
+"""The header for NumPy, to read or write those of many records at once."""
+MARKERS: Final = {
+    "array9": _ARRAY9, "format": RECORD_FORMAT, "crc_is": _U32, "made_at_is": _U64, "user_row_is": _U32,
+    "offset_is": _F32, "scale_is": _F32, "payload_is": _BIN16,
+}  # fmt: skip
+"""The fields of a header that are the same in every record."""
+_MARKERS = tuple(MARKERS.values())
 assert HEADER.itemsize == HEADER_BYTES
 
 
@@ -164,7 +158,7 @@ def decode_record(data: bytes | memoryview, key: bytes, *, seed: int, index_bits
      scale, bin_is, length) = _HEADER.unpack_from(data)  # fmt: skip
     if crc32(memoryview(data)[CHECKED_FROM:], crc32(key, seed)) != crc:
         raise DamagedRecordError(f"the record of {_shown(key)} does not match its checksum")
-    if (array, number, crc_is, time_is, row_is, offset_is, scale_is, bin_is) != MARKERS:
+    if (array, number, crc_is, time_is, row_is, offset_is, scale_is, bin_is) != _MARKERS:
         raise DamagedRecordError(f"the record of {_shown(key)} has a wrong layout or format number {number}")
     if (bits, score_bits) != (index_bits, score_bits_for(index_bits)):
         raise DamagedRecordError(

@@ -13,7 +13,6 @@ from schemas.record import (
     CHECKED_FROM,
     HEADER,
     HEADER_BYTES,
-    MARKER_FIELDS,
     MARKERS,
     MAX_CANDIDATES,
     WIDE,
@@ -66,7 +65,7 @@ class RecordChecker:
         payload_bytes = header["payload_bytes"].astype(np.int64)
         if not (
             bool((header["crc"] == checksums).all())
-            and all(bool((header[field] == marker).all()) for field, marker in zip(MARKER_FIELDS, MARKERS, strict=True))
+            and all(bool((header[field] == marker).all()) for field, marker in MARKERS.items())
             and bool((header["index_bits"] == self._index_bits).all())
             and bool((header["score_bits"] == score_bits).all())
             and bool((payload_bytes == sizes - HEADER_BYTES).all())

@@ -33,7 +33,7 @@ Decode = Callable[[bytes | memoryview, bytes], Candidates]
 # them are the same in every record of a version: to compare them costs less than to read them.
 _HEADER = struct.Struct(">3xI3xQxIxfxfxH")
 assert _HEADER.size == HEADER_BYTES
-_ARRAY9, _FORMAT, _U32, _U64, *_LAST_MARKERS = MARKERS
+_ARRAY9, _FORMAT, _U32, _U64, *_LAST_MARKERS = MARKERS.values()
 
 
 class _Workspace(NamedTuple):

@@ -1,6 +1,6 @@
 """Encode the lists of many users at once: byte for byte what `encode_record` makes of each, in a fraction of the time.
 
-Lists of one length are encoded together, a few dozen at a time: what is worked on then stays in the processor's cache.
+Lists of one length are encoded together, a hundred or so at a time: more would not stay in the processor's cache.
 A block with a list that cannot be stored goes to `encode_record`, which says what is wrong with it.
 """
 
@@ -17,7 +17,6 @@ from schemas.record import (
     CHECKED_FROM,
     HEADER,
     HEADER_BYTES,
-    MARKER_FIELDS,
     MARKERS,
     MAX_CANDIDATES,
     MAX_SCORE,
@@ -27,7 +26,7 @@ from schemas.record import (
     score_bits_for,
 )
 
-BLOCK_ROWS: Final = 64
+BLOCK_ROWS: Final = 128
 AnyArray = npt.NDArray[Any]
 
 
@@ -115,8 +114,9 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
         payload[:, length:].view("<f4")[:] = block.scores
     else:
         offset, scale, steps = _quantised(block.scores, lowest, highest, (1 << score_bits) - 1)
-        np.left_shift(block.items.astype(np.uint32), np.uint32(score_bits), payload)
-        np.bitwise_or(payload, steps, payload)
+        words = block.items.astype(np.uint32)
+        words <<= np.uint32(score_bits)
+        np.bitwise_or(words, steps, payload)
     header = pages[:, :HEADER_BYTES].view(HEADER)[:, 0]
     header[:] = _header(common, size)
     header["user_row"], header["offset"], header["scale"] = block.user_rows, offset, scale
@@ -131,7 +131,7 @@ def _encode_block(block: _Block, common: Common) -> list[memoryview]:
 def _header(common: Common, size: int) -> npt.NDArray[np.void]:
     """The header of every record of that size, but for what is each user's own."""
     header = np.zeros((), HEADER)
-    for field, marker in zip(MARKER_FIELDS, MARKERS, strict=True):
+    for field, marker in MARKERS.items():
         header[field] = marker
     header["index_bits"], header["score_bits"] = common.index_bits, score_bits_for(common.index_bits)
     header["made_at"], header["payload_bytes"] = common.made_at, size - HEADER_BYTES
@@ -145,8 +145,7 @@ def _quantised(
     offset = lowest.astype(np.float32)
     scale = ((highest.astype(np.float64) - offset) / steps).astype(np.float32)
     is_flat = ~(scale > 0)
-    shares = scores.astype(np.float64)  # [rows, length]
-    shares -= offset.astype(np.float64)[:, None]
+    shares = np.subtract(scores, offset.astype(np.float64)[:, None])  # float64[rows, length]
     shares /= np.where(is_flat, 1, scale).astype(np.float64)[:, None]
     np.rint(shares, shares)
     if is_flat.any():
