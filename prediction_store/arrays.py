@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -61,7 +62,7 @@ def map_array(path: Path, kind: str, shape: tuple[int | None, ...]) -> AnyArray:
             if version != (1, 0):
                 raise ValueError(f"version {version} of the .npy format; wanted (1, 0)")
             found, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
+        except (ValueError, SyntaxError, TokenError) as error:  # NumPy reads the header as a piece of Python
             raise DamagedVersionError(f"{path}: {error}") from error
         start = file.tell()
         if (

@@ -78,7 +78,7 @@ class OpenedVersion:
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())
         except (NewerFormatError, DamagedVersionError):
             raise
-        except (OSError, FormatError) as error:
+        except (OSError, FormatError, UnicodeDecodeError) as error:
             raise DamagedVersionError(f"version {self.manifest.name}: {error}") from error
         if self.ranker.space_id != self.manifest.space_id:
             raise ForeignVersionError(
@@ -108,7 +108,10 @@ class OpenedVersion:
             if found is None:
                 raise DamagedVersionError(f"version {name}: user {user[:64]!r} has no record, and should have one")
         for index in {0, self.manifest.counts.items - 1}:
-            item = self.item_ids.texts([index])[0]
+            try:
+                item = self.item_ids.texts([index])[0]
+            except UnicodeDecodeError as error:
+                raise DamagedVersionError(f"version {name}: the id of item {index}: {error}") from error
             if self.item_index(item.encode("utf-8")) != index:
                 raise DamagedVersionError(f"version {name}: item {item[:64]!r} does not lead back to its index {index}")
 

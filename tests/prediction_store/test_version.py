@@ -223,6 +223,28 @@ def test_without_hashes_a_flipped_bit_is_a_damaged_record_and_no_wrong_list(
 
 
 @pytest.mark.leaves_damage
+@pytest.mark.parametrize(
+    "damage",
+    [
+        (layout.USER_VECTORS, 8, b"\xff"),  # the header claims to be longer than the file
+        (layout.USER_VECTORS, 10, b"("),  # and to be other Python than it is
+        (layout.SEGMENTS, 10, b"\\"),
+        ("items/columns/id.utf8", 0, b"\xff"),
+        ("items/columns/category.values.utf8", 0, b"\xff"),
+    ],
+    ids=str,
+)
+def test_without_hashes_a_file_that_cannot_be_understood_is_damaged(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit, damage: tuple[str, int, bytes]
+) -> None:
+    name = make_version("a")
+    file, place, byte = damage
+    edit_sealed(layout.version_path(root, name) / file, lambda data: data[:place] + byte + data[place + 1 :])
+    with pytest.raises(DamagedVersionError):
+        Version.open(root, name, verify=False)
+
+
+@pytest.mark.leaves_damage
 @pytest.mark.parametrize("file", ["candidates/shard-0001.mdb", "users/vectors.npy", "items/columns/id.utf8"])
 def test_a_missing_file_is_refused(root: Path, make_version: MakeVersion, file: str) -> None:
     path = layout.version_path(root, make_version("a")) / file

@@ -27,9 +27,12 @@ class Technique(NamedTuple):
     is_alone: bool = False
     """True when times are measured, so that nothing else may run."""
 
+    @property
+    def module(self) -> str:
+        return self.place.partition(".")[0]
+
     def load(self) -> Run:
-        module, _, function = self.place.partition(".")
-        found: Run = getattr(importlib.import_module(f"promises.{module}"), function)
+        found: Run = getattr(importlib.import_module(f"promises.{self.module}"), self.place.partition(".")[2])
         return found
 
 

@@ -67,7 +67,10 @@ class Shelf:
         return Path(str(path).replace(self.names[1], self.names[0]))
 
     def refusal(self) -> str | None:
-        """Load what is current, as a server does: the error that refuses, or None when it was loaded."""
+        """Load what is current, as a server does: the error that refuses, or None when it was loaded.
+
+        Whatever else is raised has not been thought of, and ends the trials.
+        """
         try:
             record = history.current(self.root)
             Version.open(self.root, record.version, manifest_sha256=record.manifest_sha256).close()

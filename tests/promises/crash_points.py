@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from prediction_store import history, holds, layout
-from prediction_store.errors import DiskError, UnknownOutcomeError
+from prediction_store.errors import DiskError, FormatError, StoreError, UnknownOutcomeError
 from prediction_store.gate_report import read_report
 from prediction_store.retention import retire
 from promises.outcome import Outcome
@@ -112,8 +112,12 @@ class Bench:
         outcome.count(point.fault)
         where = f"{self.command.name}, {point.fault} before step {point.step} ({self.steps[point.step]})"
         root = self._fresh()
-        outcome.violate_each(self._break(root, point, outcome), where)
-        outcome.violate_each(self._between(root), where)
+        try:
+            outcome.violate_each(self._break(root, point, outcome), where)
+            outcome.violate_each(self._between(root), where)
+        except (StoreError, FormatError) as error:
+            outcome.violate(f"{where}: what is there cannot be read: {error}")
+            return
         try:
             self.command.run(root)
         except Exception as error:

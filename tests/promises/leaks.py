@@ -9,19 +9,24 @@ import gc
 import os
 import random
 import threading
+import time
 from pathlib import Path
 
 from serving_shop import Shop
 from shop_server import Server
 
-from prediction_store import history, holds
+from prediction_store import history, holds, layout
 from prediction_store.reader import Store
+from prediction_store.retention import retire
 from promises.flips_over_http import KINDS, QUICK_POLL, Log
 from promises.http_load import Askers
 from promises.outcome import Outcome
 from promises.tiny_store import HOUR, MADE_AT, WHO, publish, remove_store, wrong_answers
 
-VERSIONS = "abcd"
+VERSIONS = 4
+"""That retention leaves."""
+NEW_SHARE = 0.2
+"""Of the flips: to a version that was built for it, while another one goes. A version that stays open would show."""
 THREADS = 2
 WARM_UP_SHARE = 0.2
 """Of the flips; what grows after them is a leak."""
@@ -76,19 +81,20 @@ class Gauge:
 
 
 def run(seed: int, trials: int, folder: Path) -> Outcome:
-    """Flip that many times among a few versions, in one process, with threads that read."""
+    """Flip that many times, in one process, among versions that come and go, with threads that read."""
     outcome, dice = Outcome(), random.Random(seed)
     gauge = Gauge(trials)
-    store_root = folder / "store"
+    root = folder / "store"
     while outcome.tried < trials:
-        remove_store(store_root)
-        _flip_a_store(store_root, min(FLIPS_OF_A_STORE, trials - outcome.tried), dice, gauge, outcome)
+        remove_store(root)
+        _flip_a_store(root, min(FLIPS_OF_A_STORE, trials - outcome.tried), dice, gauge, outcome)
     gauge.judge(outcome, "store")
     return outcome
 
 
 def _flip_a_store(root: Path, flips: int, dice: random.Random, gauge: Gauge, outcome: Outcome) -> None:
-    names = [publish(root, inputs, MADE_AT + number * HOUR) for number, inputs in enumerate(VERSIONS)]
+    for number in range(VERSIONS):
+        publish(root, f"inputs {number}", MADE_AT + number * HOUR)
     store = Store(root)
     store.refresh()
     stop = threading.Event()
@@ -97,26 +103,37 @@ def _flip_a_store(root: Path, flips: int, dice: random.Random, gauge: Gauge, out
     for thread in threads:
         thread.start()
     try:
-        for _ in range(flips):
-            newest = history.current(root)
-            if newest.before and dice.random() < 0.5:
-                history.rollback(root, WHO, "bad", MADE_AT)
-                holds.release(root, newest.version, WHO, "", MADE_AT)
-            else:
-                name = dice.choice([name for name in names if name != newest.version])
-                history.cutover(root, name, WHO, "", MADE_AT)
+        for number in range(VERSIONS, VERSIONS + flips):
+            _flip(root, f"inputs {number}", MADE_AT + number * HOUR, dice)
             if not store.refresh():
                 outcome.violate(f"a flip was not followed: {store.last_error!r}")
             outcome.tried += 1
             if outcome.tried % 100 == 0:
                 gc.collect()
             gauge.look(outcome.tried)
+        if len(layout.version_names(root)) > VERSIONS + 2:  # two that the store has open
+            outcome.violate(f"{len(layout.version_names(root))} versions could not be removed")
     finally:
         stop.set()
         for thread in threads:
             thread.join()
         store.close()
     outcome.violate_each(wrong, "a reader")
+
+
+def _flip(root: Path, inputs: str, now: float, dice: random.Random) -> None:
+    """Make another version current: a new one, one that is there, or the one before."""
+    newest = history.current(root)
+    what = dice.random()
+    if what < NEW_SHARE:
+        publish(root, inputs, now)
+        retire(root, keep=VERSIONS, grace_seconds=0, now=now)
+    elif what < 0.6 and history.rollback_target(root) is not None:
+        history.rollback(root, WHO, "bad", now)
+        holds.release(root, newest.version, WHO, "", now)
+    else:
+        others = [name for name in layout.version_names(root) if name != newest.version]
+        history.cutover(root, dice.choice(others), WHO, "", now)
 
 
 def _read(store: Store, stop: threading.Event, wrong: list[str]) -> None:
@@ -130,19 +147,23 @@ def run_server(seed: int, trials: int, folder: Path) -> Outcome:
     """Flip that many times before a server with one worker, which is asked all the time."""
     outcome, dice = Outcome(), random.Random(seed)
     shop = Shop(folder / "store")
-    kind_of = {shop.publish(kind, cutover=False): kind for kind in KINDS}
-    shop.cut_over(next(iter(kind_of)))
+    for kind in KINDS:
+        shop.publish(kind)
     server = Server(shop.root, folder, 1, QUICK_POLL)
     gauge = Gauge(trials)
     try:
         log = Log(server)
-        log.wait_for_workers(number=1)
+        log.wait_for_workers(shop.newest().number)
         (worker,) = server.workers()
-        askers = Askers(server.port, kind_of, processes=1, lines=4)
+        askers = Askers(server.port, {}, processes=1, lines=4)
         try:
             for flips in range(1, trials + 1):
-                current = shop.current()
-                shop.cut_over(dice.choice([name for name in kind_of if name != current]))
+                if dice.random() < NEW_SHARE:
+                    shop.publish(dice.choice(KINDS))
+                    retire(shop.root, keep=VERSIONS, grace_seconds=0, now=time.time() + trials)
+                else:
+                    names = layout.version_names(shop.root)
+                    shop.cut_over(dice.choice([name for name in names if name != shop.current()]))
                 log.wait_for_workers(shop.newest().number)
                 outcome.tried += 1
                 gauge.look(flips, worker)

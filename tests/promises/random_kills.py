@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prediction_store import history, holds, layout
+from prediction_store.errors import FormatError, StoreError
 from prediction_store.gate_report import has_passed
 from prediction_store.retention import retire
 from prediction_store.succession import held_by
@@ -154,7 +155,12 @@ def run(seed: int, trials: int, folder: Path) -> Outcome:
         if driver is None or outcome.tried % KILLS_PER_STORE == 0:
             remove_store(root)
             driver = Driver(root, dice)
-        trial(driver, outcome, f"seed {seed}, kill {outcome.tried}")
+        where = f"seed {seed}, kill {outcome.tried}"
+        try:
+            trial(driver, outcome, where)
+        except (StoreError, FormatError) as error:
+            outcome.violate(f"{where}: what is there cannot be read: {error}")
+            driver = None
     return outcome
 
 

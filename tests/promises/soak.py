@@ -4,9 +4,10 @@
     make soak SOAK="--only 4 --scale 0.01"      one promise, a hundredth of it
     make soak SOAK="--fresh"                    from the beginning
 
-What was found stands in build/soak, one file for each technique, written after each batch. A batch counts only for the
-sources it was run on: when they change, a technique begins anew. At the end docs/reliability.json is written, a table
-printed, and one line of JSON. `--table` prints the table of promises as README.md has it, `--readme` puts it there.
+What was found stands in build/soak, one file for each technique, written after each batch. It counts only for the
+sources it was found on: when the product or the trials change, a technique begins anew. At the end
+docs/reliability.json is written, a table printed, and one line of JSON. `--table` prints the table of promises as
+README.md has it, `--readme` puts it there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,10 +33,10 @@ from rich.table import Table
 from promises import report
 from promises.catalogue import PROMISES, Promise, Technique
 from promises.outcome import Outcome
+from promises.sources import digest_of
 from promises.tiny_store import memory_folder
 
 FOLDER: Final = report.ROOT / "build" / "soak"
-SOURCES: Final = ("schemas", "prediction_store", "reranker", "jobs", "tests/promises")
 POLL_SECONDS = 0.05
 SEED_STEP = 1_000_003
 """Between the seeds of two batches, so that no two trials of two techniques share one."""
@@ -136,7 +136,6 @@ class Soak:
         self._folder = folder
         self._options = options
         self._screen = screen
-        self._sources = digest_of_sources()
 
     def run(self, promise: Promise, technique: Technique) -> None:
         """Run the batches of a technique that have not been run, as many at once as there are cores."""
@@ -175,14 +174,15 @@ class Soak:
         for promise in PROMISES:
             for technique in promise.techniques:
                 progressed = self._read(technique)
-                if progressed is not None and progressed.sources == self._sources and progressed.batches:
+                if progressed is not None and progressed.sources == digest_of(technique.module) and progressed.batches:
                     yield technique.name, progressed
 
     def _begin(self, technique: Technique) -> Progressed:
         """How far it has come on these sources and at this scale."""
         found = self._read(technique)
-        if found is None or self._options.fresh or (found.sources, found.scale) != (self._sources, self._options.scale):
-            return Progressed(sources=self._sources, scale=self._options.scale)
+        sources, scale = digest_of(technique.module), self._options.scale
+        if found is None or self._options.fresh or (found.sources, found.scale) != (sources, scale):
+            return Progressed(sources=sources, scale=scale)
         return found
 
     def _path(self, technique: Technique) -> Path:
@@ -223,15 +223,6 @@ def main() -> None:
     _print_table(written)
     print(json.dumps({number: _brief(found) for number, found in written["promises"].items()}, ensure_ascii=False))
     sys.exit(any(found["violations"] for found in written["promises"].values()))
-
-
-def digest_of_sources() -> str:
-    """Of everything that what was found depends on."""
-    digest = sha256()
-    for folder in SOURCES:
-        for path in sorted((report.ROOT / folder).rglob("*.py")):
-            digest.update(str(path.relative_to(report.ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def _brief(found: dict[str, Any]) -> dict[str, Any]:

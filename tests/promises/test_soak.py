@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from promises import report
+from promises import report, sources
 from promises.catalogue import PROMISES, Technique
 from promises.outcome import Outcome
 from promises.soak import Screen, Soak
@@ -43,11 +43,18 @@ def test_a_soak_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_a_batch_that_fails_has_broken_its_promise(tmp_path: Path) -> None:
     with Screen() as screen:
         soak = Soak(tmp_path, OPTIONS, screen)
-        soak.run(QUESTIONS, Technique("no such technique", "", 1, 1, 1))
-    progressed = soak._read(Technique("no such technique", "", 1, 1, 1))
+        soak.run(QUESTIONS, Technique("no such technique", "time_to_live.run", 1, 1, 1))
+    progressed = soak._read(Technique("no such technique", "time_to_live.run", 1, 1, 1))
     assert progressed is not None
     assert progressed.outcome.violations == 1
     assert "KeyError" in progressed.outcome.shown[0]
+
+
+def test_a_finding_depends_on_its_trials_and_on_all_that_they_import() -> None:
+    names = {path.name for path in sources._imported_by(sources.TESTS / "promises" / "leaks.py")}
+    assert {"leaks.py", "flips_over_http.py", "http_load.py", "tiny_store.py", "serving_shop.py"} <= names
+    assert "power_cuts.py" not in names
+    assert sources.digest_of("leaks") != sources.digest_of("power_cuts")
 
 
 def test_outcomes_add_up() -> None:
