@@ -52,11 +52,12 @@ ALL_AT_ONCE: Final = 10_000
 PROMISES: Final = (
     Promise(
         1,
-        "A crash at any instant of build, gate, cutover, rollback, holds or retire leaves the old version or the new"
-        " one, and the next run needs no repair",
+        "A crash at any instant of build, gate, cutover, rollback, holds, retire or transfer leaves the old version or"
+        " the new one, and the next run needs no repair",
         "tests/promises/test_crashes.py",
         (
             Technique("crash points", "crash_points.run", None, ALL_AT_ONCE, 10),
+            Technique("transfer points", "transfer_points.run", None, ALL_AT_ONCE, 20),
             Technique("random kills", "random_kills.run", 10_000, 250, 60),
             Technique("system calls", "system_calls.run", None, ALL_AT_ONCE, 15),
         ),

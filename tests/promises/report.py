@@ -166,6 +166,7 @@ def _plain(words: str) -> Any:
 
 _SENTENCES: Final = {
     "crash points": _crash_points,
+    "transfer points": _plain("the same between hosts: {}"),
     "random kills": _plain("{} kills at random instants"),
     "system calls": _plain("a fault at each system call: {}"),
     "power cuts": _power_cuts,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from prediction_store import layout
-from promises import crash_points, random_kills, system_calls
+from promises import crash_points, random_kills, system_calls, transfer_points
 from promises.crash_points import DEAD_DISK, EIO, ENOSPC, FAILED_SYNC, KILL, Point
 from promises.steps import steps_of
 from promises.tiny_store import HOUR, MADE_AT, publish
@@ -31,6 +31,14 @@ def test_a_fault_at_any_durable_step_leaves_old_or_new_and_needs_no_repair(folde
     assert outcome.counts[KILL] > 90
     # Of a publish: the last sync of its history record, as an error and as a failing fsync.
     assert outcome.counts["unknown outcomes"] > 0
+
+
+def test_a_fault_at_a_step_between_hosts_leaves_old_or_new_and_needs_no_repair(folder: Path) -> None:
+    """A host's files take the same steps one after the other: some of them all. The soak tries every one."""
+    outcome = transfer_points.run(SEED, 120, folder)
+    assert outcome.violations == 0, "\n".join(outcome.shown)
+    assert outcome.tried == 120 < outcome.counts["points"]
+    assert {KILL, EIO, ENOSPC} <= outcome.counts.keys()
 
 
 def test_a_kill_at_any_instant_leaves_old_or_new_and_needs_no_repair(folder: Path) -> None:
