@@ -10,6 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -62,7 +63,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
             values[key], sources[key] = value, file.name
     for key, text, source in (*_from_environment(environ), *_from_command_line(overrides)):
         values[key], sources[key] = _parse(text), source
-    schema = dict(_schema(Config))
+    schema = _schema()
     # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.
     tree: dict[str, Any] = msgspec.to_builtins(Config())
     for key, value in values.items():
@@ -85,7 +86,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
 
 def flatten(config: Config) -> list[tuple[str, Any]]:
     """Every key with its value, in the order of the sections."""
-    return [(key, _get(config, key)) for key, _ in _schema(Config)]
+    return [(key, _get(config, key)) for key in _schema()]
 
 
 def _find(path: Path | None) -> Path | None:
@@ -128,17 +129,22 @@ def _parse(text: str) -> Any:
         return text
 
 
-def _schema(kind: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+@cache  # made once: to make it takes longer than all else a short verb does
+def _schema() -> dict[str, FieldInfo]:
     """Dotted key to field, for every leaf."""
+    return dict(_fields_under(Config))
+
+
+def _fields_under(kind: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for field in fields(kind):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from _schema(field.type, f"{prefix}{field.name}.")
+            yield from _fields_under(field.type, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    whole = {key for key, field in _schema(Config) if _is_table(field)}
+    whole = {key for key, field in _schema().items() if _is_table(field)}
     for name, value in tree.items():
         key = f"{prefix}{name}"
         if isinstance(value, dict) and key not in whole:
@@ -204,7 +210,8 @@ def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set one leaf. Requires: the tree has every section."""
-    table = next((known for known, field in _schema(Config) if _is_table(field) and key.startswith(f"{known}.")), None)
+    schema = _schema()
+    table = next((known for known, field in schema.items() if _is_table(field) and key.startswith(f"{known}.")), None)
     name = ""
     if table is not None:  # one entry of a free table: keep the entries beside it
         key, name = table, key.removeprefix(f"{table}.")
