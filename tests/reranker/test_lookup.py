@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from functools import partial
 
 import pytest
 from asgi_client import AsgiClient
@@ -11,6 +13,7 @@ from serving_shop import Shop
 import shortlist
 from reranker.app import create_app
 from reranker.cli import _event
+from reranker.recommend import open_reranker
 
 
 def run(shop: Shop, *argv: str) -> int:
@@ -49,14 +52,18 @@ def test_a_session_shows_in_the_reasons(stocked_shop: Shop, capsys: pytest.Captu
     assert "a00" not in said
 
 
-def test_json_is_what_the_server_answers(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_what_the_server_answers(
+    stocked_shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()  # the same for both: an item's age counts
+    monkeypatch.setattr("reranker.recommend.open_reranker", partial(open_reranker, now=lambda: now))
     assert run(stocked_shop, "u0", "--k", "5", "--session", "a31", "--json") == 0
     printed = json.loads(capsys.readouterr().out)
     fields = {"user": "u0", "k": 5, "session": [{"item": "a31"}], "explain": True}
-    with AsgiClient(create_app(stocked_shop.config())) as client:
+    with AsgiClient(create_app(stocked_shop.config(), now=lambda: now)) as client:
         served = client.post("/v1/recommend", fields).json()
     for answer in (printed, served):
-        del answer["request_id"], answer["age_seconds"]
+        del answer["request_id"]
     assert printed == served
 
 
