@@ -45,6 +45,10 @@ class _Axis:
         return [10.0**power for power in range(self.low, self.high + 1)]
 
 
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
+
+
 def _panel(panel: Panel, left: float) -> str:
     points = [point for line in panel.lines.values() for point in line]
     if not points:
@@ -54,10 +58,10 @@ def _panel(panel: Panel, left: float) -> str:
     parts = [_text(left + LEFT, 20, panel.title, "start", 'font-weight="bold"')]
     for value in x.decades():
         parts.append(_line([(x.at(value), TOP), (x.at(value), HEIGHT - BOTTOM)], "#dddddd", 1))
-        parts.append(_text(x.at(value), HEIGHT - BOTTOM + 16, f"{value:,g}", "middle"))
+        parts.append(_text(x.at(value), HEIGHT - BOTTOM + 16, _number(value), "middle"))
     for value in y.decades():
         parts.append(_line([(left + LEFT, y.at(value)), (left + WIDTH - RIGHT, y.at(value))], "#dddddd", 1))
-        parts.append(_text(left + LEFT - 6, y.at(value) + 4, f"{value:,g}", "end"))
+        parts.append(_text(left + LEFT - 6, y.at(value) + 4, _number(value), "end"))
     parts.append(_text((2 * left + LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, panel.x_label, "middle"))
     for (name, line), place, colour in zip(panel.lines.items(), _label_places(panel, y), _colours(panel), strict=True):
         if not line:

@@ -8,6 +8,7 @@ reads borrows a reader, and there come to be as many readers as threads have rea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from zlib import crc32
 
 import lmdb
@@ -55,8 +56,21 @@ class Lookups:
         return found
 
     def _new_reader(self) -> Reader:
-        gets: list[Get] = [_not_held if shard is None else shard.begin(buffers=True).get for shard in self._shards]
-        return gets, record_decoder(seed=self._seed, index_bits=self._index_bits)
+        return [*map(_get_of, self._shards)], record_decoder(seed=self._seed, index_bits=self._index_bits)
+
+
+def _get_of(shard: lmdb.Environment | None) -> Get:
+    """What looks up keys in a shard. Where LMDB will begin no transaction, its damage is that of each key there."""
+    if shard is None:
+        return _not_held
+    try:
+        return shard.begin(buffers=True).get
+    except lmdb.Error as error:
+        return partial(_fail, error)
+
+
+def _fail(error: lmdb.Error, key: bytes) -> None:
+    raise error
 
 
 def _not_held(key: bytes) -> None:

@@ -54,7 +54,7 @@ def test_each_figure_is_of_the_largest_size_that_has_it() -> None:
 
 
 def test_a_plot_shows_every_point() -> None:
-    lines = {"a < b": [(10.0, 1.0), (1000.0, 20.0)], "b": [(10.0, 1.0)], "none": []}
+    lines = {"a < b": [(10.0, 1.0), (1000.0, 20.0)], "b": [(10.0, 1.0), (1e6, 0.01)], "none": []}
     drawn = ElementTree.fromstring(svg([Panel("one", "users", lines), Panel("two", "users", {})]))
-    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 3
-    assert "a < b" in [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 4
+    assert {"a < b", "1,000,000", "0.01"} <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}

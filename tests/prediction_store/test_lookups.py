@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -123,6 +124,24 @@ def with_a_child_that_is_nowhere(shard: bytes) -> bytes:
 
 def is_branch(page: bytearray) -> bool:
     return struct.unpack_from("<H", page, 10) == (0x01,)
+
+
+def test_a_shard_damaged_while_it_is_open_is_damage_for_its_users_and_nobody_else(
+    shards: list[lmdb.Environment], paths: list[Path]
+) -> None:
+    """A thread that reads for the first time begins a transaction, and LMDB will not: its file is not so long."""
+    last_page = struct.pack("<Q", 1 << 40)
+    descriptor = os.open(paths[0], os.O_WRONLY)
+    for meta in (0, 4096):
+        os.pwrite(descriptor, last_page, meta + 136)
+    os.close(descriptor)
+    lookups = Lookups(shards, seed=SEED, index_bits=BITS)
+    for key in [*KEYS, *KEYS]:
+        if shard_of(key, SHARDS) == 0:
+            with pytest.raises(DamagedRecordError, match="MAP_RESIZED"):
+                lookups.read(key)
+        else:
+            assert outcome(lambda: lookups.read(key)) == outcome(lambda: read_slowly(shards, key))  # noqa: B023
 
 
 def test_a_damaged_record_spoils_no_other(paths: list[Path]) -> None:
