@@ -109,7 +109,7 @@ class Schedule(RuleBasedStateMachine):
     def build(self, inputs: str) -> None:
         name = build(self.root, inputs, self.now)
         assert name == self.ledger.build(inputs, self.now)
-        judge(self.root, name)
+        self._compare(partial(judge, self.root, name), partial(self.ledger.judge, name))
 
     @precondition(lambda self: self.ledger.versions)
     @rule(data=st.data())
@@ -289,7 +289,9 @@ class Schedule(RuleBasedStateMachine):
             assert damaged == set(self.wounds), f"the checker finds {damaged}; wanted {set(self.wounds)}"
 
     def _publish(self, inputs: str) -> None:
-        self.ledger.cut_over(self.ledger.build(inputs, self.now))
+        name = self.ledger.build(inputs, self.now)
+        self.ledger.judge(name)
+        self.ledger.cut_over(name)
 
     def _compare(self, command: Callable[[], object], account: Callable[[], object]) -> None:
         """Run a command and keep account of it: both refuse, for the same reason, or neither does."""
