@@ -4,10 +4,10 @@
     make soak SOAK="--only 4 --scale 0.01"      one promise, a hundredth of it
     make soak SOAK="--fresh"                    from the beginning
 
-What was found stands in build/soak, one file for each technique, written after each batch. It counts only for the
-sources it was found on: when the product or the trials change, a technique begins anew. At the end
-docs/reliability.json is written, a table printed, and one line of JSON. `--table` prints the table of promises as
-README.md has it, `--readme` puts it there.
+What was found stands in build/soak, one file for each technique, written after each batch. It is gone on with only on
+the sources it was found on: when the product or the trials change, a technique begins anew. At the end
+docs/reliability.json is written, with the commit that each technique was run at, a table printed, and one line of
+JSON. `--table` prints the table of promises as README.md has it, `--readme` puts it there.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ class Progressed(msgspec.Struct, kw_only=True):
     """How far a technique has come: one file in build/soak."""
 
     sources: str
+    commit: str = ""
+    """At which it began."""
     scale: float
     batches: int = 0
     """Done, from the first on."""
@@ -170,11 +172,11 @@ class Soak:
         self._screen.end(promise, technique, progressed)
 
     def found(self) -> Iterator[tuple[str, Progressed]]:
-        """How far each technique has come on these sources, by name."""
+        """How far each technique has come, by name; not all need have run at the same commit."""
         for promise in PROMISES:
             for technique in promise.techniques:
                 progressed = self._read(technique)
-                if progressed is not None and progressed.sources == digest_of(technique.module) and progressed.batches:
+                if progressed is not None and progressed.batches:
                     yield technique.name, progressed
 
     def _begin(self, technique: Technique) -> Progressed:
@@ -182,7 +184,7 @@ class Soak:
         found = self._read(technique)
         sources, scale = digest_of(technique.module), self._options.scale
         if found is None or self._options.fresh or (found.sources, found.scale) != (sources, scale):
-            return Progressed(sources=sources, scale=scale)
+            return Progressed(sources=sources, commit=report.commit(), scale=scale)
         return found
 
     def _path(self, technique: Technique) -> Path:
@@ -218,7 +220,10 @@ def main() -> None:
                     soak.run(promise, technique)
     written = report.write(
         options.report,
-        {name: report.summarise(progressed.outcome, progressed.seconds) for name, progressed in soak.found()},
+        {
+            name: {"commit": progressed.commit, **report.summarise(progressed.outcome, progressed.seconds)}
+            for name, progressed in soak.found()
+        },
     )
     _print_table(written)
     print(json.dumps({number: _brief(found) for number, found in written["promises"].items()}, ensure_ascii=False))
