@@ -64,7 +64,8 @@ PROMISES: Final = (
     ),
     Promise(
         2,
-        "What was acknowledged survives a power cut, on a file system that honours fsync; every single sync is needed",
+        "What was acknowledged survives a power cut, on a file system that honours fsync; every place that syncs is"
+        " needed",
         "tests/promises/test_power_cuts.py",
         (Technique("power cuts", "power_cuts.run", 6_000_000, 200_000, 60),),
     ),

@@ -117,9 +117,15 @@ def _crash_points(found: Found) -> str:
 
 def _power_cuts(found: Found) -> str:
     counts = found["counts"]
-    noticed = sum(number for name, number in counts.items() if name.startswith("left out and noticed"))
+    noticed, missed = (
+        sum(number for name, number in counts.items() if name.startswith(f"left out and {what}"))
+        for what in ("noticed", "missed")
+    )
     sites = {name.partition(": ")[2] for name in counts if name.startswith("left out and ")}
-    return f"{found['tried']:,} different disks; {len(sites)} syncs left out, {noticed:,} times noticed"
+    return (
+        f"{found['tried']:,} different disks; {len(sites)} places that sync left out: noticed {noticed:,} times, and"
+        f" {missed:,} times not, where another sync had done it or the file was given up"
+    )
 
 
 def _flips(found: Found) -> str:
