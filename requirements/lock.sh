@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compile the four lock files. torch is written without its local version, so that any build of 2.13.0 fits.
+# Compile the lock files. torch is written without its local version, so that any build of 2.13.0 fits.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export UV_FIND_LINKS="${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}"
@@ -9,5 +9,6 @@ sed -i '/^torch==/d' requirements/shortlist.lock
 compile setup.cfg --extra batch --extra serve --extra dev -o requirements/shortlist.lock
 compile setup.cfg --extra serve -c requirements/shortlist.lock -o requirements/serve.lock
 compile setup.cfg --extra bench -c requirements/shortlist.lock -o requirements/bench.lock
+compile setup.cfg --extra text -c requirements/shortlist.lock -o requirements/text.lock
 compile requirements/airflow.in --override requirements/overrides.txt -o requirements/airflow.lock
 sed -i 's/+cpu$//' requirements/*.lock
