@@ -1,46 +1,50 @@
-"""Judge the lists: what users did after the training data ended, against what they were offered, and popularity too.
+"""Judge the lists: what users did after the training data ended, against what they were offered, and against others.
 
-Streams over the judged lists; what it keeps per user are a few numbers.
+Two datasets. `evaluation` is made of the day's own data alone; its report.json goes into the version, and its
+fingerprint into what the version is known by. `report` adds the version that was served before, and is for people:
+nothing is made from it. So what happens to lie in the store changes no version. Streams over the judged lists; what it
+keeps per user are a few numbers.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.dataset
 
-from jobs import datasets, index, metrics
+from jobs import datasets
 from jobs.datasets import Dataset
-from jobs.errors import NothingToJudgeError
+from jobs.errors import MissingDatasetError, NothingToJudgeError
+from jobs.evaluation import bootstrap, content, summary
+from jobs.evaluation.held_out import HeldOut, read_held_out
+from jobs.evaluation.judged import Judged, first_of, judge
+from jobs.evaluation.page import page_of
+from jobs.evaluation.previous import find_previous, judge_previous
 from jobs.progress import Report
-from schemas.config import Config
-from schemas.tables import TEST
+from prediction_store.errors import StoreError
+from schemas.config import Config, Retrieve
 
-RECALL_AT = (20, 100, 1000)
-NDCG_AT = 20
-COVERAGE_AT = 100
 DAY_SECONDS = 86_400
 ACTIVE_DAYS = 30
 BATCH_USERS = 512
-
-
-class Pairs(NamedTuple):
-    """Distinct (user, item) pairs sorted by user; both int32[pairs], items as dense indexes."""
-
-    user: np.ndarray
-    item: np.ndarray
+REPORT = "report.json"
+PAGE = "report.html"
+ROWS = "judged.npy"
+NO_CONTENT = "the items have neither title nor category nor brand that tells them apart"
+NO_PREVIOUS = (
+    "the store has no version that was current and knows nothing of what is judged here: made from data that ends"
+    " before the test part begins"
+)
 
 
 def run(config: Config, day: str) -> Report:
-    """Write `evaluation`: report.json, the candidates' recall, NDCG and coverage beside those of the popularity order.
-
-    And `active`: how many users did something in the last days of the data, and how many of them get a list.
+    """Write `evaluation`, what the lists are worth beside those of baselines, and `report`, the same as a page.
 
     A user is judged on the items of the test interactions, without those that the policy left out of the list because
     the user had consumed them before: nobody could have been offered these. With no test interactions at all, as on
@@ -52,50 +56,134 @@ def run(config: Config, day: str) -> Report:
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
     candidates = datasets.open_dataset(config.paths.workspace, day, "candidates")
+    is_new = _evaluate(config, day, prepared, candidates)
+    evaluation = datasets.open_dataset(config.paths.workspace, day, "evaluation")
+    is_new |= _report(config, day, prepared, candidates, evaluation)
+    report = datasets.open_dataset(config.paths.workspace, day, "report")
+    details = {**_headline(report), "page": str(report.part(PAGE))}
+    seconds = time.monotonic() - started
+    return Report(step="evaluate", day=day, rows=evaluation.rows, seconds=seconds, skipped=not is_new, details=details)
+
+
+def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) -> bool:
+    """Make `evaluation`; False: it was there."""
     with datasets.step(
         config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[config.retrieve]
     ) as draft:
         if draft.complete is not None:
-            return Report(step="evaluate", day=day, skipped=True, rows=draft.complete.rows)
-        report = _judge(prepared, candidates, drop_consumed=config.retrieve.consumed == "drop")
-        report["active"] = _active(prepared, candidates, datasets.end_of(day))
-        (draft.path / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-        draft.rows["users"] = report["users"]
-    recall = {"recall@100": report["recall"]["100"], "popularity@100": report["popularity"]["recall"]["100"]}
-    return Report(step="evaluate", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=recall)
+            return False
+        held_out = _held_out(config.retrieve, prepared, candidates)
+        found, ours = _judge_all(prepared, candidates, held_out)
+        found["active"] = _active(prepared, candidates, datasets.end_of(day))
+        _write(draft.path / REPORT, found)
+        np.save(draft.path / ROWS, ours)
+        draft.rows["users"] = found["users"]
+    return True
 
 
-def _judge(prepared: Dataset, candidates: Dataset, *, drop_consumed: bool) -> dict:
-    dense_of = index.inverse(np.load(candidates.part("order.npy")))
-    trained = _dense_counts(prepared, dense_of)
-    is_test = pa.dataset.field("split") == TEST
-    all_wanted = _pairs(prepared, is_test, dense_of)
-    consumed = _pairs(prepared, ~is_test & pa.dataset.field("consumed"), dense_of, only=np.unique(all_wanted.user))
-    if not drop_consumed:
-        consumed = Pairs(consumed.user[:0], consumed.item[:0])
-    wanted = _without(all_wanted, consumed, len(dense_of))
-    popularity = _popularity_order(prepared, dense_of)
-    ours, theirs = Judged(len(dense_of)), Judged(len(dense_of))
-    for users, lists in _batches(candidates):
-        target = _rows(wanted, users)
-        excluded = _rows(consumed, users)
-        has_wanted = np.bincount(target.user, minlength=len(users)) > 0
-        for judged, offered in ((ours, lists), (theirs, _first_of(popularity, excluded, len(users)))):
-            judged.add(users, offered, target, has_wanted)
-    if len(all_wanted.user) and not ours.users:
+def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tuple[dict[str, Any], np.ndarray]:
+    """The report on our lists and on the baselines; and our own ROW array."""
+    ours = judge(_batches(candidates), held_out)
+    if len(held_out.all_wanted.user) and not len(ours.rows):
         raise NothingToJudgeError(
-            f"{len(all_wanted.user)} test interactions, and no list of their users that they could judge",
+            f"{len(held_out.all_wanted.user)} test interactions, and no list of their users that they could judge",
             hint="run again: shortlist retrieve; or hold out more: split.test_days",
         )
-    times = pa.dataset.dataset(prepared.part("interactions"), format="parquet").to_table(["time"], filter=is_test)
+    listed = _listed(candidates)
+    others = {"popularity": judge(first_of(held_out, listed, BATCH_USERS), held_out)}
+    left_out = {}
+    vectors = content.read_vectors(prepared, held_out)
+    if vectors is None:
+        left_out["content"] = NO_CONTENT
+    else:
+        sample = content.sample_users(ours.rows["user"], vectors)
+        others["content"] = judge(content.content_lists(prepared, held_out, vectors, sample), held_out)
+    found: dict[str, Any] = _facts(prepared, held_out, ours)
+    found |= summary.said_of(ours, held_out)
+    found["segments"] = summary.segments(ours, held_out)
+    summary.add_to_segments(found["segments"], summary.OURS, ours.rows)
+    for name, theirs in others.items():
+        _add_ranking(found, name, ours.rows, theirs, held_out)
+    found["left_out"] = left_out
+    return found, ours.rows
+
+
+def _add_ranking(found: dict[str, Any], name: str, ours: np.ndarray, theirs: Judged, held_out: HeldOut) -> None:
+    """Add to a report what is to be said of another ranking than ours."""
+    found[name] = {"users": len(theirs.rows)} | summary.said_of(theirs, held_out)
+    found[name]["difference"] = summary.difference(ours, theirs.rows)
+    summary.add_to_segments(found["segments"], name, theirs.rows)
+
+
+def _facts(prepared: Dataset, held_out: HeldOut, ours: Judged) -> dict[str, Any]:
+    items = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(["item_index", "interactions"])
+    trained = np.zeros(len(held_out.dense_of), dtype=np.int64)
+    trained[held_out.dense_of[items["item_index"].to_numpy()]] = items["interactions"].to_numpy()
+    is_cold = trained[held_out.wanted.item] == 0
+    first, last = held_out.time or (None, None)
     return {
-        "users": sum(map(len, ours.users)),
-        "interactions": len(wanted.user),
-        "cold_items_share": round(float((trained[wanted.item] == 0).mean()), 6) if len(wanted.item) else None,
-        "test_from": pa.compute.min(times["time"]).as_py(),
-        **ours.measures(),
-        "popularity": theirs.measures(),
+        "users": len(ours.rows),
+        "interactions": len(held_out.wanted.user),
+        "items": len(trained),
+        "cold_items_share": round(float(is_cold.mean()), 6) if len(is_cold) else None,
+        "test_from": first,
+        "test_to": last,
+        "bootstrap": {"resamples": bootstrap.RESAMPLES, "confidence": bootstrap.CONFIDENCE},
     }
+
+
+def _report(config: Config, day: str, prepared: Dataset, candidates: Dataset, evaluation: Dataset) -> bool:
+    """Make `report`; False: it was there, compared with the same version."""
+    found = msgspec.json.decode(evaluation.part(REPORT).read_bytes(), type=dict[str, Any])
+    known = _compared_with(config.paths.workspace, day, evaluation)
+    root = Path(config.paths.store)
+    record = find_previous(root, found["test_from"], known) if found["users"] else None
+    with datasets.step(
+        config.paths.workspace,
+        day,
+        "report",
+        inputs=[evaluation],
+        outside={"previous": record.manifest_sha256 if record else ""},
+    ) as draft:
+        if draft.complete is not None:
+            return False
+        if record is None:
+            found["left_out"]["previous"] = NO_PREVIOUS
+        else:
+            held_out = _held_out(config.retrieve, prepared, candidates)
+            try:
+                ours = np.load(evaluation.part(ROWS))
+                theirs, which = judge_previous(root, record, prepared, held_out, ours["user"])
+                _add_ranking(found, "previous", ours, theirs, held_out)
+                found["previous"] |= which
+            except StoreError as error:  # whatever is wrong with an old version, tonight's is made
+                found["left_out"]["previous"] = f"{record.version} cannot be read: {error.message}"
+        _write(draft.path / REPORT, found)
+        (draft.path / PAGE).write_text(page_of(found, day), encoding="utf-8")
+    return True
+
+
+def _compared_with(workspace: str, day: str, evaluation: Dataset) -> str:
+    """The manifest's digest of the version that the finished report of the same evaluation has; "": none.
+
+    That version may be retired by now, and the report is none the worse for it.
+    """
+    try:
+        inputs = datasets.open_dataset(workspace, day, "report").manifest.inputs
+    except (MissingDatasetError, datasets.DatasetDamagedError):
+        return ""
+    return inputs["previous"] if inputs["evaluation"] == evaluation.fingerprint else ""
+
+
+def _headline(report: Dataset) -> dict[str, float | None]:
+    found = msgspec.json.decode(report.part(REPORT).read_bytes(), type=dict[str, Any])
+    rankings = {"recall": found} | {name: found[name] for name in ("popularity", "previous") if name in found}
+    return {f"{name}@{k}": ranking["recall"][k] for k in ("20", "100") for name, ranking in rankings.items()}
+
+
+def _held_out(config: Retrieve, prepared: Dataset, candidates: Dataset) -> HeldOut:
+    order = np.load(candidates.part("order.npy"))
+    return read_held_out(prepared, order, drop_consumed=config.consumed == "drop")
 
 
 def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
@@ -112,39 +200,6 @@ def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
     return {"days": ACTIVE_DAYS, "users": int(is_active.sum()), "covered": int((is_active & has_list).sum())}
 
 
-class Judged:
-    """Gathers one ranking's measures: a number per user and measure, added up in user order whatever came first."""
-
-    def __init__(self, items: int) -> None:
-        self.users: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []
-        self._seen = np.zeros(items, dtype=bool)
-
-    def add(self, users: np.ndarray, lists: np.ndarray, wanted: Pairs, has_wanted: np.ndarray) -> None:
-        """Judge the `lists` of `users` (rows alike) that `has_wanted` marks; coverage counts every list."""
-        metrics.mark_seen(self._seen, lists, COVERAGE_AT)
-        if not has_wanted.any():
-            return
-        relevant = metrics.mark_relevant(lists, wanted.user, wanted.item, len(self._seen))[has_wanted]
-        count = np.bincount(wanted.user, minlength=len(users))[has_wanted]
-        measured = [metrics.recall_at(k, relevant, count) for k in RECALL_AT]
-        measured.append(metrics.ndcg_at(NDCG_AT, relevant, count))
-        self.users.append(users[has_wanted])
-        self._values.append(np.stack(measured, axis=1))  # [users, measures]
-
-    def measures(self) -> dict:
-        """The means, as the report has them; null when nobody was judged."""
-        means: list[float | None] = [None] * (len(RECALL_AT) + 1)
-        if self.users:
-            order = np.argsort(np.concatenate(self.users))
-            means = [round(float(mean), 6) for mean in np.concatenate(self._values)[order].mean(axis=0)]
-        return {
-            "recall": {str(k): mean for k, mean in zip(RECALL_AT, means[:-1], strict=True)},
-            "ndcg": {str(NDCG_AT): means[-1]},
-            "coverage": round(metrics.coverage(self._seen), 6) if self.users else None,
-        }
-
-
 def _batches(candidates: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(users int32[m], lists int32[m, width] of dense indexes, padded with -1), at most `BATCH_USERS` at a time."""
     source = pa.dataset.dataset(candidates.part("evaluation"), format="parquet")
@@ -156,60 +211,11 @@ def _batches(candidates: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield batch.column("user_index").to_numpy(), lists
 
 
-def _pairs(
-    prepared: Dataset, rows: pa.dataset.Expression, dense_of: np.ndarray, only: np.ndarray | None = None
-) -> Pairs:
-    """The distinct (user, item) pairs of some interactions; `only` limits them to these users."""
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    keys = [np.empty(0, dtype=np.int64)]
-    for batch in source.to_batches(columns=["user_index", "item_index"], filter=rows):
-        user = batch.column("user_index").to_numpy().astype(np.int64)
-        key = user * len(dense_of) + dense_of[batch.column("item_index").to_numpy()]
-        keys.append(np.unique(key if only is None else key[np.isin(user, only)]))
-    distinct = np.unique(np.concatenate(keys))
-    return Pairs(*(part.astype(np.int32) for part in np.divmod(distinct, max(len(dense_of), 1))))
+def _listed(candidates: Dataset) -> np.ndarray:
+    """int32[lists]: the users who have a list to be judged, ascending."""
+    source = pa.dataset.dataset(candidates.part("evaluation"), format="parquet")
+    return np.sort(source.to_table(["user_index"])["user_index"].to_numpy())
 
 
-def _without(pairs: Pairs, others: Pairs, items: int) -> Pairs:
-    keys, unwanted = (part.user.astype(np.int64) * items + part.item for part in (pairs, others))
-    keep = ~np.isin(keys, unwanted)
-    return Pairs(pairs.user[keep], pairs.item[keep])
-
-
-def _rows(pairs: Pairs, users: np.ndarray) -> Pairs:
-    """The pairs of these users, with the row of `users` in place of the user."""
-    start, stop = np.searchsorted(pairs.user, users, "left"), np.searchsorted(pairs.user, users, "right")
-    lengths = stop - start
-    row = np.repeat(np.arange(len(users)), lengths)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + np.repeat(start, lengths)
-    return Pairs(row, pairs.item[place])
-
-
-def _popularity_order(prepared: Dataset, dense_of: np.ndarray) -> np.ndarray:
-    """Dense indexes by how many interactions the items had before the test part, most first; ties by item_index."""
-    counts = np.zeros(len(dense_of), dtype=np.int64)  # [item_index]
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    for batch in source.to_batches(columns=["item_index"], filter=pa.dataset.field("split") != TEST):
-        counts += np.bincount(batch.column("item_index").to_numpy(), minlength=len(counts))
-    return dense_of[np.argsort(-counts, kind="stable")]
-
-
-def _dense_counts(prepared: Dataset, dense_of: np.ndarray) -> np.ndarray:
-    """int64[dense]: interactions of the train part, by dense index."""
-    items = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(["item_index", "interactions"])
-    counts = np.zeros(len(dense_of), dtype=np.int64)
-    counts[dense_of[items["item_index"].to_numpy()]] = items["interactions"].to_numpy()
-    return counts
-
-
-def _first_of(order: np.ndarray, excluded: Pairs, users: int) -> np.ndarray:
-    """int[users, ≤ 1000]: for each row the first items of `order` that it does not exclude, padded with -1."""
-    place_of = np.empty(len(order), dtype=np.int64)
-    place_of[order] = np.arange(len(order))
-    most = int(np.bincount(excluded.user, minlength=max(users, 1)).max())
-    width = min(len(order), max(RECALL_AT) + most)
-    is_left = np.ones((users, width), dtype=bool)
-    place = place_of[excluded.item]
-    is_left[excluded.user[place < width], place[place < width]] = False
-    columns = np.argsort(~is_left, axis=1, kind="stable")[:, : max(RECALL_AT)]
-    return np.where(np.take_along_axis(is_left, columns, axis=1), order[columns], -1)
+def _write(path: Path, found: dict[str, Any]) -> None:
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

@@ -42,16 +42,27 @@ def ndcg_at(k: int, relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return relevant[:, :width] @ gains[:width] / best
 
 
-def coverage(seen: np.ndarray) -> float:
-    """The share of the catalogue that is in at least one list; `seen` is bool[items], filled by `mark_seen`.
+def reciprocal_rank_at(k: int, relevant: np.ndarray) -> np.ndarray:
+    """float64[users]: 1 / the place, from 1, of the first relevant item among the first k; 0 where there is none.
+
+    Source: Voorhees, "The TREC-8 Question Answering Track Report", 1999.
+    """
+    first = relevant[:, :k]
+    if not first.shape[1]:
+        return np.zeros(len(first))
+    return np.where(first.any(axis=1), 1.0 / (first.argmax(axis=1) + 1), 0.0)
+
+
+def coverage(shown: np.ndarray) -> float:
+    """The share of the catalogue that is in at least one list; `shown` is int[items], filled by `count_shown`.
 
     Source: Herlocker et al., "Evaluating collaborative filtering recommender systems", 2004, section 3.2 (catalogue
     coverage).
     """
-    return float(seen.mean()) if len(seen) else 0.0
+    return float((shown > 0).mean()) if len(shown) else 0.0
 
 
-def mark_seen(seen: np.ndarray, lists: np.ndarray, k: int) -> None:
-    """Set `seen` for every item among the first k of a list."""
+def count_shown(lists: np.ndarray, k: int, items: int) -> np.ndarray:
+    """int64[items]: in how many lists each item is among the first k."""
     first = lists[:, :k]
-    seen[first[first >= 0]] = True
+    return np.bincount(first[first >= 0], minlength=items)

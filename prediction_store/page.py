@@ -40,12 +40,18 @@ th { color: var(--muted); font-weight: 550; font-size: .82rem; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
 tr.new td, tr.changed td { background: var(--mark); }
 .new .flag { color: var(--good); } .gone .flag { color: var(--bad); }
+.better { color: var(--good); } .worse { color: var(--bad); } small { color: var(--muted); font-size: .82em; }
+tr.first td { border-top: 1px solid var(--muted); } dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; }
+dl { max-width: 52rem; }
 figure { margin: 0; max-width: 44rem; } figcaption { color: var(--muted); font-size: .82rem; margin-top: .2rem; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg .label { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
 svg .rule { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--muted); stroke-width: 1; }
 svg .bar { fill: var(--second); } svg .bar.less { fill: var(--bad); }
+svg .bar0 { fill: var(--first); } svg .bar1 { fill: var(--second); } svg .bar2 { fill: var(--good); }
+svg .bar3 { fill: var(--bad); } svg .whisker { stroke: var(--ink); stroke-width: 1.2; }
+svg .band { fill: var(--second); opacity: .16; }
 svg .mark { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 4 3; }
 svg polyline { fill: none; stroke-width: 2; stroke-linejoin: round; }
 svg .line0 { stroke: var(--first); stroke-dasharray: 6 3; } svg .line1 { stroke: var(--second); }

@@ -1,4 +1,4 @@
-"""Small plots as inline SVG: histogram, lines, horizontal bars. Colours and letters come from `page.STYLE`.
+"""Small plots as inline SVG: histogram, lines, horizontal bars, alone or in groups. `page.STYLE` colours them.
 
 A plot is text that goes into a page as it is; what it is given is escaped. Every mark says its number when pointed at.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from prediction_store.page import escape
 
@@ -15,9 +15,18 @@ WIDTH: Final = 560
 HEIGHT: Final = 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 BAR_HEIGHT: Final = 20
+THIN_BAR: Final = 14
 LETTER_WIDTH: Final = 6.8
 """About: what a label of letters takes."""
 MAX_LABEL: Final = 40
+
+
+class Range(NamedTuple):
+    """A number, and the interval around it."""
+
+    value: float
+    low: float
+    high: float
 
 
 def histogram(
@@ -27,7 +36,7 @@ def histogram(
     ticks = _ticks(0, max(1, *counts))
     scale = _Scale((low, high), (0, ticks[-1]))
     step = (high - low) / len(counts)
-    parts = [scale.frame(_ticks(low, high), ticks, x, y)]
+    parts = [scale.frame([(tick, tick) for tick in _ticks(low, high)], ticks, x, y)]
     for place, count in enumerate(counts):
         left, right = scale.x(low + place * step), scale.x(low + (place + 1) * step)
         top = scale.y(count)
@@ -47,14 +56,33 @@ def histogram(
     return _svg(title, HEIGHT, parts)
 
 
-def lines(xs: Sequence[float], series: Mapping[str, Sequence[float]], *, title: str, x: str, y: str) -> str:
-    """Up to four lines over the same `xs`, with a legend. Requires: at least two points, all finite."""
-    values = [value for points in series.values() for value in points]
-    across, up = _ticks(min(xs), max(xs)), _ticks(min(values), max(values))
-    scale = _Scale((min(xs), max(xs)), (up[0], up[-1]))
-    parts = [scale.frame(across, up, x, y)]
+def lines(
+    xs: Sequence[float],
+    series: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x: str,
+    y: str,
+    is_log: bool = False,
+    band: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> str:
+    """Up to four lines over the same `xs`, with a legend. Requires: at least two points, all finite.
+
+    Args:
+        is_log: equal ratios of `xs` are equally far apart, and each of `xs` is written under the axis.
+        band: the lower and the upper end of what is shaded behind the lines, an interval say.
+    """
+    at = [math.log10(value) for value in xs] if is_log else list(xs)
+    values = [value for points in (*series.values(), *(band or ())) for value in points]
+    up = _ticks(min(values), max(values))
+    scale = _Scale((min(at), max(at)), (up[0], up[-1]))
+    marks = list(zip(at, xs, strict=True)) if is_log else [(tick, tick) for tick in _ticks(min(xs), max(xs))]
+    parts = [scale.frame(marks, up, x, y)]
+    if band is not None:
+        corners = [*zip(at, band[0], strict=True), *reversed(list(zip(at, band[1], strict=True)))]
+        parts.append(f'<polygon class="band" points="{scale.points(corners)}"/>')
     for place, (name, points) in enumerate(series.items()):
-        way = " ".join(f"{scale.x(at):.1f},{scale.y(value):.1f}" for at, value in zip(xs, points, strict=True))
+        way = scale.points(list(zip(at, points, strict=True)))
         parts.append(f'<polyline class="line{place % 4}" points="{way}"><title>{escape(name)}</title></polyline>')
         top = TOP + 8 + 17 * place
         parts.append(
@@ -62,6 +90,48 @@ def lines(xs: Sequence[float], series: Mapping[str, Sequence[float]], *, title: 
             f'<text class="label" x="{LEFT + 46}" y="{top + 4}">{escape(_short(name))}</text>'
         )
     return _svg(title, HEIGHT, parts)
+
+
+def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str) -> str:
+    """For each row a thin bar per series, from 0, with its interval as a whisker, and a legend below.
+
+    Requires: the same series, up to four, in every row; no number is negative. None: there is none.
+    """
+    start = 12 + LETTER_WIDTH * max((len(_short(name)) for name, _ in rows), default=0)
+    most = max((found.high for _, of in rows for found in of.values() if found), default=0.0) or 1.0
+    unit = (WIDTH - start - 60) / most
+    parts, top = [], 4.0
+    for name, of in rows:
+        middle = top + len(of) * THIN_BAR / 2
+        parts.append(
+            f'<text class="label" x="{start - 8:.1f}" y="{middle + 4:.1f}" text-anchor="end">'
+            f"{escape(_short(name))}</text>"
+        )
+        for place, (series, found) in enumerate(of.items()):
+            if found is not None:
+                parts.append(_ranged(f"{name}, {series}", found, place, (start, top + place * THIN_BAR), unit))
+        top += len(of) * THIN_BAR + 8
+    parts.append(f'<line class="axis" x1="{start:.1f}" y1="2" x2="{start:.1f}" y2="{top - 6:.1f}"/>')
+    left = start
+    for place, series in enumerate(rows[0][1] if rows else ()):
+        parts.append(
+            f'<rect class="bar{place % 4}" x="{left:.1f}" y="{top + 6:.1f}" width="12" height="9"/>'
+            f'<text x="{left + 17:.1f}" y="{top + 15:.1f}">{escape(_short(series))}</text>'
+        )
+        left += 34 + LETTER_WIDTH * len(_short(series))
+    return _svg(title, round(top + 24), parts)
+
+
+def _ranged(tip: str, found: Range, place: int, at: tuple[float, float], unit: float) -> str:
+    start, top = at
+    low, end, high = (start + value * unit for value in (found.low, found.value, found.high))
+    middle = top + THIN_BAR / 2 - 0.5
+    return (
+        f'<rect class="bar{place % 4}" x="{start:.1f}" y="{top:.1f}" width="{max(0.5, end - start):.1f}"'
+        f' height="{THIN_BAR - 2}"><title>{escape(f"{tip}: {found.value:.4f}")}</title></rect>'
+        f'<line class="whisker" x1="{low:.1f}" y1="{middle:.1f}" x2="{high:.1f}" y2="{middle:.1f}"/>'
+        f'<text x="{max(end, high) + 6:.1f}" y="{top + THIN_BAR - 3:.1f}">{found.value:.3f}</text>'
+    )
 
 
 def bars(rows: Sequence[tuple[str, float]], *, title: str, show: Callable[[float], str] = "{:,.4g}".format) -> str:
@@ -101,8 +171,12 @@ class _Scale:
         low, high = self._up
         return HEIGHT - BOTTOM - (value - low) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
 
-    def frame(self, across: Sequence[float], up: Sequence[float], x: str, y: str) -> str:
-        """Rules, axis, the numbers along them, and what they are."""
+    def points(self, places: Sequence[tuple[float, float]]) -> str:
+        """The points of a line or an area."""
+        return " ".join(f"{self.x(at):.1f},{self.y(value):.1f}" for at, value in places)
+
+    def frame(self, across: Sequence[tuple[float, float]], up: Sequence[float], x: str, y: str) -> str:
+        """Rules, axis, the numbers along them, and what they are; `across` are places and what is written there."""
         floor = HEIGHT - BOTTOM
         parts = []
         for value in up:
@@ -111,10 +185,10 @@ class _Scale:
                 f'<line class="rule" x1="{LEFT}" y1="{at:.1f}" x2="{WIDTH - RIGHT}" y2="{at:.1f}"/>'
                 f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{_figure(value)}</text>'
             )
-        for value in across:
-            if self._across[0] <= value <= self._across[1]:
+        for place, value in across:
+            if self._across[0] <= place <= self._across[1]:
                 parts.append(
-                    f'<text x="{self.x(value):.1f}" y="{floor + 16}" text-anchor="middle">{_figure(value)}</text>'
+                    f'<text x="{self.x(place):.1f}" y="{floor + 16}" text-anchor="middle">{_figure(value)}</text>'
                 )
         parts.append(f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>')
         parts.append(
