@@ -22,7 +22,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "embed": "Embed every item and every user.",
             "retrieve": "Find the best items of every user.",
             "lists": "Popular, trending and neighbouring items: the fallbacks.",
-            "evaluate": "Judge the lists on held-out interactions, against popularity.",
+            "evaluate": "Judge the lists on held-out interactions, against baselines and the version before.",
             "build": "Write a sealed version into the store.",
             "gate": "Check a version against the one that is current.",
         },

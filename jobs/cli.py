@@ -86,7 +86,9 @@ def lists(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 
 @app.command()
 def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
-    """Judge the lists on held-out interactions, against popularity.
+    """Judge the lists on held-out interactions, against baselines and the version before.
+
+    Leaves a page to open in a browser, WORKSPACE/DAY/report/report.html, and report.json beside it.
 
     Example: shortlist evaluate --day 2026-11-21
     """

@@ -43,7 +43,8 @@ tr.new td, tr.changed td { background: var(--mark); }
 .better { color: var(--good); } .worse { color: var(--bad); } small { color: var(--muted); font-size: .82em; }
 tr.first td { border-top: 1px solid var(--muted); } dt { font-weight: 600; margin-top: .5rem; } dd { margin: 0; }
 dl { max-width: 52rem; }
-figure { margin: 0; max-width: 44rem; } figcaption { color: var(--muted); font-size: .82rem; margin-top: .2rem; }
+figure { margin: 0 0 .8rem; max-width: 44rem; }
+figcaption { color: var(--muted); font-size: .82rem; margin-top: .2rem; }
 svg { display: block; width: 100%; height: auto; }
 svg text { fill: var(--muted); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg .label { fill: var(--ink); paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }

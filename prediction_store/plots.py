@@ -187,9 +187,9 @@ class _Scale:
             )
         for place, value in across:
             if self._across[0] <= place <= self._across[1]:
-                parts.append(
-                    f'<text x="{self.x(place):.1f}" y="{floor + 16}" text-anchor="middle">{_figure(value)}</text>'
-                )
+                text = _figure(value)
+                middle = min(self.x(place), WIDTH - len(text) * LETTER_WIDTH / 2)
+                parts.append(f'<text x="{middle:.1f}" y="{floor + 16}" text-anchor="middle">{text}</text>')
         parts.append(f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>')
         parts.append(
             f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x)}</text>'

@@ -100,6 +100,21 @@ class World:
             draft.rows |= {"items": self.items, "users": self.users, "evaluation_users": len(judged)}
             draft.extra["space_id"] = "0123456789abcdef"
 
+    def write_candidates(
+        self, workspace: Path | str, lists: dict[int, list[int]], served: dict[int, list[int]] | None = None
+    ) -> None:
+        """Candidates as if retrieved: the lists to judge, those to publish. The dense order is theirs turned around."""
+        with datasets.step(workspace, DAY, "candidates", outside={"lists": repr(lists)}) as draft:
+            np.save(draft.path / "order.npy", np.arange(self.items, dtype=np.int32)[::-1])
+            for part, found in (("evaluation", lists), ("users", served or {})):
+                rows = [
+                    {"user_index": user, "items": [self.items - 1 - i for i in items], "scores": [0.0] * len(items)}
+                    for user, items in found.items()
+                ]
+                (draft.path / part).mkdir()
+                table = pa.Table.from_pylist(rows, schema=tables.CANDIDATES)
+                pa.parquet.write_table(table, draft.path / part / "part.parquet", row_group_size=3)
+
     def evaluation_vectors(self) -> np.ndarray:
         return np.roll(self.user_vectors, 1, axis=1)
 

@@ -30,8 +30,8 @@ def exposure(judged: Judged, held_out: HeldOut) -> dict[str, Any]:
     shown = dict(zip(SEGMENT_AT, judged.shown, strict=True))
     return {
         "lists": judged.lists,
-        "coverage": {str(k): _rounded(metrics.coverage(counts), counts) for k, counts in shown.items()},
-        "gini": {str(k): _rounded(gini(shown[k][shown[k] > 0], len(known)), shown[k]) for k in GINI_AT},
+        "coverage": {str(k): _coverage(counts) for k, counts in shown.items()},
+        "gini": {str(k): _gini(shown[k]) for k in GINI_AT},
         "head_share": {str(k): _share(shown[k], is_head) for k in GINI_AT},
         "mean_popularity": {str(k): _share(shown[k], known, digits=2) for k in GINI_AT},
     }
@@ -42,5 +42,9 @@ def _share(shown: np.ndarray, of_item: np.ndarray, digits: int = 6) -> float | N
     return round(float(shown @ of_item) / float(shown.sum()), digits) if shown.any() else None
 
 
-def _rounded(value: float, shown: np.ndarray) -> float | None:
-    return round(value, 6) if shown.any() else None
+def _coverage(shown: np.ndarray) -> float | None:
+    return round(metrics.coverage(shown), 6) if shown.any() else None
+
+
+def _gini(shown: np.ndarray) -> float | None:
+    return round(gini(shown[shown > 0], len(shown)), 6) if shown.any() else None

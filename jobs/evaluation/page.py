@@ -216,6 +216,10 @@ def _segment_table(found: Sequence[tuple[str, Mapping[str, Any]]], rankings: Map
     for name, segment in found:
         of_items = f" <small>{segment['items']:,} items</small>" if "items" in segment else ""
         facts = [Cell(escape(name) + of_items), number(f"{segment['interactions']:,}")]
+        if not segment["users"]:
+            rows.append([*facts, number(0), words("nobody"), *(number("–") for _ in SEGMENT_AT)])
+            styles.append("first")
+            continue
         for place, of in enumerate(_ours_first(rankings)):
             own = segment[of]
             row = [*(facts if not place else [words(""), words("")]), number(f"{own['users']:,}"), words(NAMES[of])]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet
 import pytest
 
 from jobs import datasets, evaluate, retrieve
 from jobs.errors import NothingToJudgeError
+from jobs.evaluation import content, judged
 from schemas import tables
 from schemas.config import Config, Paths, Retrieve
 
@@ -24,45 +23,88 @@ def configure(folder: Path, **settings: Any) -> Config:
     return Config(paths=Paths(workspace=str(folder), store=str(folder / "store")), retrieve=Retrieve(**settings))
 
 
-def write_candidates(
-    config: Config, world: Any, day: str, lists: dict[int, list[int]], served: dict[int, list[int]] | None = None
-) -> None:
-    """Candidates as if retrieved: the dense order is that of the items turned around. `served` is what is published."""
-    with datasets.step(config.paths.workspace, day, "candidates", outside={"lists": repr(lists)}) as draft:
-        np.save(draft.path / "order.npy", np.arange(world.items, dtype=np.int32)[::-1])
-        for part, found in (("evaluation", lists), ("users", served or {})):
-            rows = [
-                {"user_index": user, "items": [world.items - 1 - item for item in items], "scores": [0.0] * len(items)}
-                for user, items in found.items()
-            ]
-            (draft.path / part).mkdir()
-            table = pa.Table.from_pylist(rows, schema=tables.CANDIDATES)
-            pa.parquet.write_table(table, draft.path / part / "part.parquet", row_group_size=3)
-
-
 def read_report(config: Config, day: str) -> dict:
     return json.loads((Path(config.paths.workspace) / day / "evaluation" / "report.json").read_text())
 
 
+def wanted_of(world: Any, user: int, dropped: bool) -> set[int]:
+    wanted = {item for who, item, _, _, _, split in world.events if who == user and split == tables.TEST}
+    return wanted - world.consumed(user, before_test=True) if dropped else wanted
+
+
 def slow_measures(world: Any, lists: dict[int, list[int]], dropped: bool) -> dict:
     """The measures of item lists, by a loop over users."""
-    recall, ndcg, seen = {20: [], 100: [], 1000: []}, [], set()
+    recall: dict[int, list[float]] = {k: [] for k in judged.RECALL_AT}
+    ndcg, hit, reciprocal = [], [], []
+    shown: dict[int, Counter[int]] = {k: Counter() for k in judged.SEGMENT_AT}
     for user, items in lists.items():
-        seen |= set(items[:100])
-        wanted = {item for who, item, _, _, _, split in world.events if who == user and split == tables.TEST}
-        if dropped:
-            wanted -= world.consumed(user, before_test=True)
+        for k, counts in shown.items():
+            counts.update(items[:k])
+        wanted = wanted_of(world, user, dropped)
         if not wanted:
             continue
         for k, values in recall.items():
             values.append(len(wanted & set(items[:k])) / min(k, len(wanted)))
         gain = sum(1 / math.log2(place + 2) for place, item in enumerate(items[:20]) if item in wanted)
         ndcg.append(gain / sum(1 / math.log2(place + 2) for place in range(min(20, len(wanted)))))
+        hit.append(bool(wanted & set(items[:20])))
+        reciprocal.append(next((1 / place for place, item in enumerate(items[:20], 1) if item in wanted), 0.0))
+    known = Counter(event[1] for event in world.events if event[5] != tables.TEST)
+    head = {item for item in range(world.items) if band_of(world, item) == "head"}
+
+    def about(value: float) -> Any:
+        return pytest.approx(value, abs=1e-6)
+
+    coverage = {str(k): about(len(counts) / world.items) for k, counts in shown.items()}
     return {
-        "recall": {str(k): pytest.approx(np.mean(values), abs=1e-6) for k, values in recall.items()},
-        "ndcg": {"20": pytest.approx(np.mean(ndcg), abs=1e-6)},
-        "coverage": pytest.approx(len(seen) / world.items, abs=1e-6),
+        "recall": {str(k): about(np.mean(values)) for k, values in recall.items()},
+        "ndcg": {"20": about(np.mean(ndcg))},
+        "hit_rate": {"20": about(np.mean(hit))},
+        "mrr": {"20": about(np.mean(reciprocal))},
+        "coverage": coverage["100"],
+        "exposure": {
+            "lists": len(lists),
+            "coverage": coverage,
+            "gini": {str(k): about(slow_gini(shown[k], world.items)) for k in (20, 100)},
+            "head_share": {str(k): about(sum(shown[k][item] for item in head) / shown[k].total()) for k in (20, 100)},
+            "mean_popularity": {
+                str(k): pytest.approx(
+                    sum(count * known[item] for item, count in shown[k].items()) / shown[k].total(), abs=0.01
+                )
+                for k in (20, 100)
+            },
+            "long_tail_recall": slow_recall_in(world, lists, dropped, lambda _, item: band_of(world, item) == "tail"),
+        },
     }
+
+
+def slow_gini(shown: Counter[int], items: int) -> float:
+    """Half the mean absolute difference between two items, relative to the mean."""
+    counts = [shown[item] for item in range(items)]
+    return sum(abs(a - b) for a in counts for b in counts) / (2 * items * sum(counts))
+
+
+def band_of(world: Any, item: int) -> str:
+    known = Counter(event[1] for event in world.events if event[5] != tables.TEST)
+    above = sum(count for count in known.values() if count > known[item])
+    if not known[item]:
+        return "cold"
+    return "head" if above < 0.2 * known.total() else "mid" if above < 0.8 * known.total() else "tail"
+
+
+def slow_recall_in(
+    world: Any, lists: dict[int, list[int]], dropped: bool, belongs: Callable[[int, int], bool]
+) -> dict[str, Any]:
+    """Recall of the wanted (user, item) pairs that belong to a segment."""
+    found: dict[str, Any] = {}
+    for k in judged.SEGMENT_AT:
+        values = []
+        for user, items in lists.items():
+            wanted = {item for item in wanted_of(world, user, dropped) if belongs(user, item)}
+            if wanted:
+                values.append(len(wanted & set(items[:k])) / min(k, len(wanted)))
+        found[str(k)] = pytest.approx(np.mean(values), abs=1e-6) if values else None
+    return found
 
 
 def popular_lists(world: Any, dropped: bool) -> dict[int, list[int]]:
@@ -82,13 +124,28 @@ def test_the_report_is_that_of_a_loop(
     world.write(config.paths.workspace)
     rng = np.random.default_rng(0)
     lists = {user: list(map(int, rng.permutation(150)[: rng.integers(0, 150)])) for user in reversed(world.judged())}
-    write_candidates(config, world, world_day, lists)
+    world.write_candidates(config.paths.workspace, lists)
     evaluate.run(config, world_day)
     report = read_report(config, world_day)
     dropped = policy == "drop"
-    popularity = slow_measures(world, popular_lists(world, dropped), dropped)
-    assert {key: report[key] for key in ("recall", "ndcg", "coverage")} == slow_measures(world, lists, dropped)
-    assert report["popularity"] == popularity
+    known = Counter(event[0] for event in world.events if event[5] != tables.TEST)
+    rankings = {"ours": lists, "popularity": popular_lists(world, dropped)}
+    for name, found in (("ours", report), ("popularity", report["popularity"])):
+        expected = slow_measures(world, rankings[name], dropped)
+        assert {key: found[key] for key in expected} == expected
+        for segment in report["segments"]["items"]:
+            in_band = slow_recall_in(
+                world, rankings[name], dropped, lambda _, item, band=segment["name"]: band_of(world, item) == band
+            )
+            assert segment[name]["recall"] == in_band
+        for segment in report["segments"]["users"]:
+            in_band = slow_recall_in(
+                world, rankings[name], dropped, lambda user, _, of=segment: of["low"] <= known[user] <= of["high"]
+            )
+            assert segment[name]["recall"] == in_band
+    for segments in report["segments"].values():
+        assert sum(segment["interactions"] for segment in segments) == report["interactions"]
+    assert sum(segment["users"] for segment in report["segments"]["users"]) == report["users"]
     assert report["test_from"] == min(event[3] for event in world.events if event[5] == tables.TEST)
 
 
@@ -100,12 +157,54 @@ def test_the_best_lists_score_one(make_world: Callable[..., Any], world_day: str
     for user, item, _, _, _, split in world.events:
         if split == tables.TEST and item not in world.consumed(user, before_test=True) | set(wanted[user]):
             wanted[user].append(item)
-    write_candidates(config, world, world_day, wanted)
+    world.write_candidates(config.paths.workspace, wanted)
     evaluate.run(config, world_day)
     report = read_report(config, world_day)
     assert report["users"] == sum(bool(items) for items in wanted.values())
     assert report["interactions"] == sum(map(len, wanted.values()))
-    assert (report["recall"], report["ndcg"]) == ({"20": 1.0, "100": 1.0, "1000": 1.0}, {"20": 1.0})
+    assert set(report["recall"].values()) == {1.0}
+    assert (report["ndcg"], report["hit_rate"], report["mrr"]) == ({"20": 1.0}, {"20": 1.0}, {"20": 1.0})
+    assert report["intervals"]["recall"]["20"] == [1.0, 1.0]
+
+
+def test_a_difference_is_that_of_the_means_and_its_interval_holds_it(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path
+) -> None:
+    world = make_world(users=60, items=150, seed=8)
+    config = configure(tmp_path)
+    world.write(config.paths.workspace)
+    rng = np.random.default_rng(0)
+    world.write_candidates(
+        config.paths.workspace, {user: list(map(int, rng.permutation(150)[:60])) for user in world.judged()}
+    )
+    evaluate.run(config, world_day)
+    report = read_report(config, world_day)
+    for name in ("popularity", "content"):
+        found = report[name]["difference"]
+        assert found["users"] == report["users"]
+        for measure, k in (("recall", "20"), ("recall", "1000"), ("ndcg", "20"), ("mrr", "20")):
+            value, (low, high) = found[measure][k], found["intervals"][measure][k]
+            assert value == pytest.approx(report[measure][k] - report[name][measure][k], abs=2e-6)
+            assert low < value < high
+
+
+def test_the_same_lists_in_other_files_and_batches_give_the_same_bytes(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(users=50, items=150, seed=8)
+    rng = np.random.default_rng(0)
+    lists = {user: list(map(int, rng.permutation(150)[: rng.integers(0, 150)])) for user in world.judged()}
+    found = []
+    for place, users in enumerate((list(lists), list(reversed(lists)))):
+        monkeypatch.setattr(evaluate, "BATCH_USERS", 4 + place)
+        monkeypatch.setattr(content, "MAX_CELLS", 4000 * (place + 1))
+        config = configure(tmp_path / str(place))
+        world.write(config.paths.workspace)
+        world.write_candidates(config.paths.workspace, {user: lists[user] for user in users})
+        evaluate.run(config, world_day)
+        day = Path(config.paths.workspace) / world_day
+        found.append([(day / file).read_bytes() for file in ("evaluation/report.json", "report/report.html")])
+    assert found[0] == found[1]
 
 
 def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:
@@ -115,7 +214,7 @@ def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, 
     world = make_world(users=1, items=5, events=events)
     config = configure(tmp_path)
     world.write(config.paths.workspace)
-    write_candidates(config, world, world_day, {0: [3, 4]})
+    world.write_candidates(config.paths.workspace, {0: [3, 4]})
     evaluate.run(config, world_day)
     report = read_report(config, world_day)
     assert report["cold_items_share"] == pytest.approx(2 / 3, abs=1e-6)
@@ -134,7 +233,7 @@ def test_active_users_are_those_of_the_last_days_and_covered_are_those_with_a_li
     config = configure(tmp_path)
     world.write(config.paths.workspace)
     # 0, 1, 3 and 4 are active; 1 has an empty list and 4 has none at all.
-    write_candidates(config, world, world_day, {}, served={5: [1], 3: [1, 2], 2: [0], 1: [], 0: [2]})
+    world.write_candidates(config.paths.workspace, {}, served={5: [1], 3: [1, 2], 2: [0], 1: [], 0: [2]})
     evaluate.run(config, world_day)
     assert read_report(config, world_day)["active"] == {"days": 30, "users": 4, "covered": 2}
 
@@ -143,11 +242,13 @@ def test_no_test_interactions_judge_nothing(make_world: Callable[..., Any], worl
     world = make_world(users=2, items=3, events=[(0, 0, 1.0, 1_700_000_000, True, tables.TRAIN)])
     config = configure(tmp_path)
     world.write(config.paths.workspace)
-    write_candidates(config, world, world_day, {})
+    world.write_candidates(config.paths.workspace, {})
     assert evaluate.run(config, world_day).rows == {"users": 0}
     report = read_report(config, world_day)
     assert (report["users"], report["test_from"], report["coverage"]) == (0, None, None)
-    assert report["recall"] == {"20": None, "100": None, "1000": None}
+    assert set(report["recall"].values()) == {None}
+    page = (Path(config.paths.workspace) / world_day / "report/report.html").read_text()
+    assert "No interaction is held out" in page
 
 
 def test_test_interactions_without_judged_lists_are_an_error(
@@ -156,7 +257,7 @@ def test_test_interactions_without_judged_lists_are_an_error(
     world = make_world()
     config = configure(tmp_path)
     world.write(config.paths.workspace)
-    write_candidates(config, world, world_day, {})
+    world.write_candidates(config.paths.workspace, {})
     with pytest.raises(NothingToJudgeError, match="test interactions"):
         evaluate.run(config, world_day)
     assert not (tmp_path / world_day / "evaluation").exists()

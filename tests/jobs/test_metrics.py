@@ -63,7 +63,22 @@ def test_the_end_of_a_short_list_is_no_item() -> None:
 
 
 def test_coverage_is_the_share_of_items_that_are_in_a_list() -> None:
-    seen = np.zeros(10, dtype=bool)
-    metrics.mark_seen(seen, np.array([[0, 1, 2], [1, -1, -1]]), k=2)
-    metrics.mark_seen(seen, np.array([[5, -1]]), k=2)
-    assert metrics.coverage(seen) == pytest.approx(0.3)
+    shown = metrics.count_shown(np.array([[0, 1, 2], [1, -1, -1], [-1, 3, 4]]), k=2, items=10)
+    assert shown.tolist() == [1, 2, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert metrics.coverage(shown) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10, 100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_reciprocal_rank_is_that_of_a_loop(k: int, seed: int) -> None:
+    lists, wanted = random_case(seed)
+    expected = [
+        next((1 / place for place, item in enumerate(items[:k], 1) if item in want), 0.0)
+        for items, want in zip(lists, wanted, strict=True)
+    ]
+    relevant, _ = as_arrays(lists, wanted)
+    np.testing.assert_allclose(metrics.reciprocal_rank_at(k, relevant), expected, rtol=1e-12)
+
+
+def test_lists_without_a_place_have_no_first_place() -> None:
+    assert metrics.reciprocal_rank_at(20, np.zeros((2, 0), dtype=bool)).tolist() == [0.0, 0.0]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prediction_store import plots
@@ -58,6 +59,53 @@ def test_bars_are_as_long_as_their_numbers(rows: list[tuple[str, float]]) -> Non
     for (_, value), bar, width in zip(rows, bars, widths, strict=True):
         assert width == pytest.approx(max(0.5, abs(value) / (longest or 1) * max(widths)), rel=0.02, abs=0.3)
         assert ("less" in bar.attrib["class"]) == (value < 0)
+
+
+def test_on_a_logarithmic_axis_equal_ratios_are_equally_far_apart() -> None:
+    figure = plots.lines([1, 10, 100, 1000], {"a": [0, 1, 2, 3]}, title="t", x="x", y="y", is_log=True)
+    root = ElementTree.fromstring(figure)
+    at = [float(point.split(",")[0]) for point in next(root.iter("polyline")).attrib["points"].split()]
+    steps = [right - left for left, right in itertools.pairwise(at)]
+    assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+    assert {"1", "10", "100", "1,000"} <= {text.text for text in root.iter("text")}
+
+
+def test_a_band_goes_along_its_lower_and_back_along_its_upper_end() -> None:
+    figure = plots.lines([0, 1, 2], {"a": [1, 2, 3]}, title="t", x="x", y="y", band=([0, 1, 2], [2, 3, 4]))
+    [area] = ElementTree.fromstring(figure).iter("polygon")
+    corners = [tuple(map(float, point.split(","))) for point in area.attrib["points"].split()]
+    assert len(corners) == 6
+    for low, high in zip(corners[:3], reversed(corners[3:]), strict=True):
+        assert low[0] == high[0]
+        assert low[1] > high[1], "down is larger in SVG"
+
+
+RANGES = st.tuples(*[st.floats(0, 1e6)] * 3).map(
+    lambda ends: plots.Range(*(sorted(ends)[place] for place in (1, 0, 2)))
+)
+
+
+@given(st.lists(st.tuples(TEXTS, st.lists(st.none() | RANGES, min_size=3, max_size=3)), min_size=1, max_size=6), TEXTS)
+@settings(deadline=None)
+def test_groups_have_a_bar_and_a_whisker_for_each_number_there_is(
+    rows: list[tuple[str, list[plots.Range | None]]], series: str
+) -> None:
+    names = ("a", "b", f"{series} c")
+    root = ElementTree.fromstring(
+        plots.groups([(name, dict(zip(names, of, strict=True))) for name, of in rows], title="t")
+    )
+    numbers = [found for _, of in rows for found in of if found is not None]
+    bars = [bar for bar in root.iter("rect") if bar.attrib["height"] != "9"]
+    whiskers = [line for line in root.iter("line") if line.attrib["class"] == "whisker"]
+    assert len(bars) == len(whiskers) == len(numbers)
+    most = max((found.high for found in numbers), default=0) or 1
+    longest = max((float(whisker.attrib["x2"]) for whisker in whiskers), default=0)
+    for bar, whisker, found in zip(bars, whiskers, numbers, strict=True):
+        start = float(bar.attrib["x"])
+        assert float(bar.attrib["width"]) == pytest.approx(
+            max(0.5, found.value / most * (plots.WIDTH - 60 - start)), abs=0.2
+        )
+        assert start - 0.1 <= float(whisker.attrib["x1"]) <= float(whisker.attrib["x2"]) <= longest <= plots.WIDTH - 59
 
 
 @pytest.mark.parametrize(

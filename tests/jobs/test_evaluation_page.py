@@ -1,0 +1,91 @@
+"""The page: well-formed, self-contained, and with the numbers of the report."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+import msgspec
+import numpy as np
+import pytest
+
+from jobs import evaluate
+from jobs.evaluation.page import page_of
+from schemas.config import Config, Paths
+
+DAY = "2026-03-02"
+
+
+@pytest.fixture(scope="module")
+def report(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A report, to which a version before is added that did as well as popularity."""
+    folder = tmp_path_factory.mktemp("page")
+    config = Config(paths=Paths(workspace=str(folder / "work"), store=str(folder / "store")))
+    world = make_world(users=50, items=60, seed=8)
+    world.write(config.paths.workspace)
+    rng = np.random.default_rng(0)
+    world.write_candidates(config.paths.workspace, {user: rng.permutation(60)[:40].tolist() for user in world.judged()})
+    evaluate.run(config, DAY)
+    found = msgspec.json.decode((folder / "work" / DAY / "report/report.json").read_bytes(), type=dict[str, Any])
+    assert "previous" in found["left_out"]
+    return found
+
+
+def with_previous(report: dict[str, Any]) -> dict[str, Any]:
+    found = copy.deepcopy(report)
+    facts = {"version": "20260302T000000Z-0123abcd", "made_at": 1_772_400_000, "users_without_list": 1234}
+    found["previous"] = found["popularity"] | facts
+    for segments in found["segments"].values():
+        for segment in segments:
+            segment["previous"] = segment["popularity"]
+    del found["left_out"]["previous"]
+    return found
+
+
+def texts(page: str) -> list[str]:
+    return [" ".join(element.itertext()) for element in ElementTree.fromstring(page).iter()]
+
+
+def test_the_page_is_well_formed_and_needs_nothing_from_elsewhere(report: dict[str, Any]) -> None:
+    for found in (report, with_previous(report)):
+        page = page_of(found, DAY)
+        elements = list(ElementTree.fromstring(page).iter())
+        assert not {"script", "link", "img", "iframe"} & {element.tag for element in elements}
+        assert not {"src", "href"} & {name for element in elements for name in element.attrib}
+        assert "http" not in page
+        assert "url(" not in page
+
+
+def test_the_page_has_the_headline_with_intervals_and_differences(report: dict[str, Any]) -> None:
+    page = page_of(with_previous(report), DAY)
+    rows = [text for text in texts(page) if text.startswith("recall@20 ")]
+    assert rows, "the table of the headline has such a row"
+    for found in (report, report["popularity"], report["content"]):
+        low, high = found["intervals"]["recall"]["20"]
+        assert f"{found['recall']['20']:.3f} {low:.3f} – {high:.3f}" in rows[0].replace("  ", " ")
+    assert f"{report['content']['difference']['recall']['20']:+.3f}" in rows[0]
+
+
+def test_what_is_left_out_is_said_with_its_reason(report: dict[str, Any]) -> None:
+    found = copy.deepcopy(report)
+    found["left_out"] = {"content": "no <words> & all", "previous": "none"}
+    assert any("content only is left out: no <words> & all." in text for text in texts(page_of(found, DAY)))
+
+
+def test_the_version_before_is_named_and_its_lack_of_lists_told(report: dict[str, Any]) -> None:
+    page = page_of(with_previous(report), DAY)
+    assert "20260302T000000Z-0123abcd" in page
+    assert "1,234 of the users had no list" in page
+    assert "of the users had no list" not in page_of(report, DAY)
+
+
+def test_each_segment_has_a_row_for_each_ranking(report: dict[str, Any]) -> None:
+    root = ElementTree.fromstring(page_of(with_previous(report), DAY))
+    cells = [cell.text for cell in root.iter("td")]
+    found = [segment["users"] > 0 for of in report["segments"].values() for segment in of]
+    segments = sum(found)
+    assert cells.count("nobody") == len(found) - segments
+    for name in ("this run", "popularity", "content only", "version before"):
+        assert cells.count(name) == segments
