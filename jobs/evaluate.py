@@ -21,11 +21,12 @@ import pyarrow.dataset
 from jobs import datasets
 from jobs.datasets import Dataset
 from jobs.errors import MissingDatasetError, NothingToJudgeError
-from jobs.evaluation import bootstrap, content, summary
+from jobs.evaluation import bootstrap, content
 from jobs.evaluation.held_out import HeldOut, read_held_out
 from jobs.evaluation.judged import Judged, first_of, judge
 from jobs.evaluation.page import page_of
 from jobs.evaluation.previous import find_previous, judge_previous
+from jobs.evaluation.summary import OURS, Summary, add_to_segments, difference, said_of, segments
 from jobs.progress import Report
 from prediction_store.errors import StoreError
 from schemas.config import Config, Retrieve
@@ -99,20 +100,22 @@ def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tup
         sample = content.sample_users(ours.rows["user"], vectors)
         others["content"] = judge(content.content_lists(prepared, held_out, vectors, sample), held_out)
     found: dict[str, Any] = _facts(prepared, held_out, ours)
-    found |= summary.said_of(ours, held_out)
-    found["segments"] = summary.segments(ours, held_out)
-    summary.add_to_segments(found["segments"], summary.OURS, ours.rows)
+    summary = Summary(ours.rows["user"])
+    found |= said_of(summary, ours, held_out)
+    found["segments"] = segments(ours, held_out)
+    add_to_segments(summary, found["segments"], OURS, ours.rows)
     for name, theirs in others.items():
-        _add_ranking(found, name, ours.rows, theirs, held_out)
+        found[name] = _against(summary, ours.rows, theirs, held_out)
+        add_to_segments(summary, found["segments"], name, theirs.rows)
+    summary.fill()
     found["left_out"] = left_out
     return found, ours.rows
 
 
-def _add_ranking(found: dict[str, Any], name: str, ours: np.ndarray, theirs: Judged, held_out: HeldOut) -> None:
-    """Add to a report what is to be said of another ranking than ours."""
-    found[name] = {"users": len(theirs.rows)} | summary.said_of(theirs, held_out)
-    found[name]["difference"] = summary.difference(ours, theirs.rows)
-    summary.add_to_segments(found["segments"], name, theirs.rows)
+def _against(summary: Summary, ours: np.ndarray, theirs: Judged, held_out: HeldOut) -> dict[str, Any]:
+    """What is to be said of another ranking than ours, which is a ROW array."""
+    found = {"users": len(theirs.rows)} | said_of(summary, theirs, held_out)
+    return found | {"difference": difference(summary, ours, theirs.rows)}
 
 
 def _facts(prepared: Dataset, held_out: HeldOut, ours: Judged) -> dict[str, Any]:
@@ -154,8 +157,10 @@ def _report(config: Config, day: str, prepared: Dataset, candidates: Dataset, ev
             try:
                 ours = np.load(evaluation.part(ROWS))
                 theirs, which = judge_previous(root, record, prepared, held_out, ours["user"])
-                _add_ranking(found, "previous", ours, theirs, held_out)
-                found["previous"] |= which
+                summary = Summary(ours["user"])
+                found["previous"] = which | _against(summary, ours, theirs, held_out)
+                add_to_segments(summary, found["segments"], "previous", theirs.rows)
+                summary.fill()
             except StoreError as error:  # whatever is wrong with an old version, tonight's is made
                 found["left_out"]["previous"] = f"{record.version} cannot be read: {error.message}"
         _write(draft.path / REPORT, found)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+MAX_CELLS = 1 << 24
+"""Users × items looked at at a time, a byte each."""
+
 
 def mark_relevant(lists: np.ndarray, user: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
     """bool[users, width]: whether each place of `lists` holds one of its row's wanted items.
@@ -17,9 +20,19 @@ def mark_relevant(lists: np.ndarray, user: np.ndarray, item: np.ndarray, items: 
         user, item: int[pairs] each: row of `lists` and wanted item.
         items: size of the catalogue.
     """
-    rows = np.arange(len(lists), dtype=np.int64)[:, None]
-    wanted = user.astype(np.int64) * items + item
-    return np.isin(rows * items + lists, wanted) & (lists >= 0)
+    order = np.argsort(user, kind="stable")
+    user, item = user[order], item[order]
+    found = np.zeros(lists.shape, dtype=bool)
+    size = max(1, min(len(lists), MAX_CELLS // (items + 1)))
+    is_wanted = np.zeros((size, items + 1), dtype=bool)  # the last column is that of -1, where nothing is wanted
+    for start in range(0, len(lists), size):
+        part = lists[start : start + size]
+        own = slice(*np.searchsorted(user, [start, start + len(part)]))
+        cells = user[own] - start, item[own]
+        is_wanted[cells] = True
+        found[start : start + size] = np.take_along_axis(is_wanted[: len(part)], part, axis=1)
+        is_wanted[cells] = False
+    return found
 
 
 def recall_at(k: int, relevant: np.ndarray, wanted: np.ndarray) -> np.ndarray:

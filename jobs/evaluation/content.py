@@ -19,8 +19,8 @@ from jobs.features import WORDS
 from jobs.index import best_columns
 
 MAX_USERS = 5000
-MAX_SCORED = 5_000_000_000
-"""Users × words of all items: with a large catalogue fewer users are judged, so that it stays a matter of a minute."""
+MAX_SCORED = 2_000_000_000
+"""Users × words of all items: with a large catalogue fewer users are judged, so that it stays a matter of seconds."""
 MAX_CELLS = 1 << 22
 SEED = 1
 ITEM_GRID, PROFILE_GRID = 2.0**16, 2.0**20
@@ -139,15 +139,14 @@ def _profiles(vectors: Vectors, history: _History, start: int, users: int) -> np
 
 
 def _scores(vectors: Vectors, profiles: np.ndarray) -> np.ndarray:
-    """float32[users, items]: the dot products, a share of the items at a time."""
-    items, users = len(vectors.offsets) - 1, profiles.shape[1]
-    scores = np.zeros((items, users), dtype=np.float32)
-    some = np.flatnonzero(np.diff(vectors.offsets))  # `reduceat` would give the next item's number to an item of none
-    longest = int(np.diff(vectors.offsets).max(initial=1))
-    step = max(1, MAX_CELLS // (longest * users))
-    for start in range(0, len(some), step):
-        part = some[start : start + step]
-        entries = slice(vectors.offsets[part[0]], vectors.offsets[part[-1] + 1])
-        products = profiles[vectors.terms[entries]] * vectors.weights[entries, None]  # [entries, users]
-        scores[part] = np.add.reduceat(products, vectors.offsets[part] - entries.start, axis=0)
-    return np.ascontiguousarray(scores.T)
+    """float32[users, items]: the dot products. The first entries of all items, then the second ones, …: no sparse
+    product of numpy's own is nearly as fast."""
+    lengths = np.diff(vectors.offsets)
+    longest_first = np.argsort(-lengths, kind="stable")
+    sums = np.zeros((len(lengths), profiles.shape[1]))  # [items, users]
+    for place in range(lengths.max(initial=0)):
+        entry = vectors.offsets[longest_first[: np.count_nonzero(lengths > place)]] + place
+        sums[: len(entry)] += profiles[vectors.terms[entry]] * vectors.weights[entry, None]
+    scores = np.empty(sums.shape[::-1], dtype=np.float32)
+    scores[:, longest_first] = sums.T
+    return scores

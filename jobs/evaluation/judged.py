@@ -71,8 +71,14 @@ def columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
     }
 
 
+def segment_columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
+    """The same of what is told of every segment."""
+    return {("recall", k): recall(rows["found"][:, RECALL_AT.index(k)], rows["wanted"], k) for k in SEGMENT_AT}
+
+
 def band_columns(rows: np.ndarray, band: int) -> dict[tuple[str, int], np.ndarray]:
-    """The same of the wanted items in one band of popularity: recall, NaN for a user who wanted none of these."""
+    """The same as `segment_columns`, of the wanted items in one band of popularity;
+    NaN for a user who wanted none of these."""
     wanted = rows["wanted_in"][:, band]
     return {("recall", k): recall(rows["found_in"][:, band, at], wanted, k) for at, k in enumerate(SEGMENT_AT)}
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from jobs.evaluation.bootstrap import intervals
+from jobs.evaluation.bootstrap import Bootstrap
 from jobs.evaluation.exposure import exposure
 from jobs.evaluation.held_out import HeldOut
-from jobs.evaluation.judged import Judged, band_columns, columns
+from jobs.evaluation.judged import Judged, band_columns, columns, segment_columns
 from jobs.evaluation.segments import BANDS, TAIL, activity_bands
 
 DIGITS = 6
@@ -21,40 +21,61 @@ Columns = Mapping[tuple[str, int], np.ndarray]
 """(measure, length of list) to float64[users], NaN for a user who does not count."""
 
 
-def measured(values: Columns) -> dict[str, Any]:
-    """The means by measure and length of list, and under `intervals` each one's interval; null where nobody counts.
+class Summary:
+    """Numbers of a report that wait for the one pass over the users in which all means and intervals are found.
 
-    In the order of the users, added one by one, so that the last digit is always the same.
+    What waits stands as null where it belongs, so that the order of the report is the order of the questions.
     """
-    found: dict[str, Any] = {}
-    table = np.stack(list(values.values()), axis=1)
-    counts = (~np.isnan(table)).sum(axis=0)
-    means = np.nan_to_num(table).sum(axis=0) / np.maximum(counts, 1)
-    for (measure, k), mean, count in zip(values, means, counts, strict=True):
-        found.setdefault(measure, {})[str(k)] = round(float(mean), DIGITS) if count else None
-    found["intervals"] = {}
-    for (measure, k), ends in zip(values, intervals(table), strict=True):
-        both = None if np.isnan(ends).any() else [round(float(end), DIGITS) for end in ends]
-        found["intervals"].setdefault(measure, {})[str(k)] = both
+
+    def __init__(self, users: np.ndarray) -> None:
+        """`users` is int[n], ascending: everybody who is judged."""
+        self._bootstrap = Bootstrap(users)
+        self._waiting: list[tuple[dict[str, Any], list[tuple[str, int]]]] = []
+
+    def ask(self, into: dict[str, Any], users: np.ndarray, columns_of: Callable[[slice], Columns]) -> None:
+        """Have means put into a report by measure and length of list, and under `intervals` the interval of each."""
+        names = list(columns_of(slice(0, 0)))
+        into["intervals"] = {}
+        for measure, k in names:
+            for place in (into, into["intervals"]):
+                place.setdefault(measure, {})[str(k)] = None
+        into["intervals"] = into.pop("intervals")  # behind the measures
+        self._bootstrap.ask(users, lambda own: np.stack(list(columns_of(own).values()), axis=1))
+        self._waiting.append((into, names))
+
+    def fill(self) -> None:
+        """Find all numbers that wait; null stays where nobody counts."""
+        for (into, names), answer in zip(self._waiting, self._bootstrap.answers(), strict=True):
+            for (measure, k), mean, ends in zip(names, answer.means, answer.ends, strict=True):
+                if not np.isnan(mean):
+                    into[measure][str(k)] = round(float(mean), DIGITS)
+                if not np.isnan(ends).any():
+                    into["intervals"][measure][str(k)] = [round(float(end), DIGITS) for end in ends]
+
+
+def said_of(summary: Summary, judged: Judged, held_out: HeldOut) -> dict[str, Any]:
+    """Everything about one ranking by itself."""
+    rows, found = judged.rows, {}
+    summary.ask(found, rows["user"], lambda own: columns(rows[own]))
+    shown = exposure(judged, held_out)
+    found["coverage"] = shown["coverage"][COVERAGE_AT] if len(rows) else None
+    tail: dict[str, Any] = {}
+    summary.ask(tail, rows["user"], lambda own: band_columns(rows[own], TAIL))
+    found["exposure"] = shown | {"long_tail_recall": tail["recall"]}
     return found
 
 
-def said_of(judged: Judged, held_out: HeldOut) -> dict[str, Any]:
-    """Everything about one ranking by itself."""
-    shown = exposure(judged, held_out)
-    tail = measured(band_columns(judged.rows, TAIL))
-    return {
-        **measured(columns(judged.rows)),
-        "coverage": shown["coverage"][COVERAGE_AT] if len(judged.rows) else None,
-        "exposure": shown | {"long_tail_recall": tail["recall"]},
-    }
-
-
-def difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+def difference(summary: Summary, ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     """Our measures less theirs, user by user, over the users whom both were judged on; both ROW arrays."""
     users, here, there = np.intersect1d(ours["user"], theirs["user"], assume_unique=True, return_indices=True)
-    a, b = columns(ours[here]), columns(theirs[there])
-    return {"users": len(users)} | measured({key: a[key] - b[key] for key in a})
+
+    def less(own: slice) -> Columns:
+        a, b = columns(ours[here[own]]), columns(theirs[there[own]])
+        return {key: a[key] - b[key] for key in a}
+
+    found: dict[str, Any] = {"users": len(users)}
+    summary.ask(found, users, less)
+    return found
 
 
 def segments(ours: Judged, held_out: HeldOut) -> dict[str, list[dict[str, Any]]]:
@@ -73,13 +94,12 @@ def segments(ours: Judged, held_out: HeldOut) -> dict[str, list[dict[str, Any]]]
     return {"users": users, "items": items}
 
 
-def add_to_segments(found: dict[str, list[dict[str, Any]]], name: str, rows: np.ndarray) -> None:
+def add_to_segments(summary: Summary, found: dict[str, list[dict[str, Any]]], name: str, rows: np.ndarray) -> None:
     """Add the recall of a ranking to each segment, as `name`; a user who wanted nothing there is not counted."""
     for segment in found["users"]:
-        own = rows[(rows["known"] >= segment["low"]) & (rows["known"] <= segment["high"])]
-        values = columns(own)
-        kept = {key: values[key] for key in band_columns(own, 0)}
-        segment[name] = {"users": len(own)} | measured(kept)
+        part = rows[(rows["known"] >= segment["low"]) & (rows["known"] <= segment["high"])]
+        segment[name] = {"users": len(part)}
+        summary.ask(segment[name], part["user"], lambda own, part=part: segment_columns(part[own]))
     for number, segment in enumerate(found["items"]):
-        values = band_columns(rows, number)
-        segment[name] = {"users": int((rows["wanted_in"][:, number] > 0).sum())} | measured(values)
+        segment[name] = {"users": int((rows["wanted_in"][:, number] > 0).sum())}
+        summary.ask(segment[name], rows["user"], lambda own, number=number: band_columns(rows[own], number))

@@ -8,7 +8,21 @@ import numpy as np
 import pytest
 
 from jobs.evaluation import bootstrap
-from jobs.evaluation.bootstrap import RESAMPLES, intervals
+from jobs.evaluation.bootstrap import RESAMPLES, Bootstrap
+
+
+def intervals(values: np.ndarray) -> np.ndarray:
+    """The intervals of all columns, over all users."""
+    bootstrap = Bootstrap(np.arange(len(values)))
+    bootstrap.ask(np.arange(len(values)), lambda own: values[own])
+    return bootstrap.answers()[0].ends
+
+
+def draws(*sizes: int) -> np.ndarray:
+    """uint8[RESAMPLES, users]: how often each user is drawn, for blocks of these sizes."""
+    random = np.random.default_rng(bootstrap.SEED)
+    bits = [random.integers(0, 1 << 16, (RESAMPLES, size), dtype=np.uint16) for size in sizes]
+    return np.concatenate([bootstrap.DRAWN[block] for block in bits], axis=1)
 
 
 def test_a_user_is_drawn_as_often_as_poisson_says() -> None:
@@ -22,16 +36,30 @@ def test_the_intervals_are_those_of_a_loop_over_resamples(monkeypatch: pytest.Mo
     monkeypatch.setattr(bootstrap, "BLOCK", 7)
     values = np.random.default_rng(0).integers(0, 9, (20, 3)) / 8  # whole steps: the grid changes nothing
     values[4:9, 1] = np.nan
-    random = np.random.default_rng(bootstrap.SEED)
-    blocks = [bootstrap.DRAWN[random.integers(0, 1 << 16, (RESAMPLES, size), dtype=np.uint16)] for size in (7, 7, 6)]
-    drawn = np.concatenate(blocks, axis=1)
     for column, found in enumerate(intervals(values)):
         means = []
-        for resample in drawn:
+        for resample in draws(7, 7, 6):
             users = [user for user, times in enumerate(resample) for _ in range(times)]
             counted = [values[user, column] for user in users if not np.isnan(values[user, column])]
             means.append(sum(counted) / len(counted))
         np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), rtol=1e-12)
+
+
+def test_a_question_about_some_users_is_that_of_the_others_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bootstrap, "BLOCK", 8)
+    users = np.arange(100, 150)
+    values = np.random.default_rng(1).random((50, 2))
+    some = np.array([3, 4, 5, 20, 21, 30, 47])
+    holes = np.full_like(values, np.nan)
+    holes[some] = values[some]
+    asked = Bootstrap(users)
+    asked.ask(users, lambda own: holes[own])
+    asked.ask(users[some], lambda own: values[some][own])
+    asked.ask(users, lambda own: values[own])
+    whole, part, everybody = asked.answers()
+    np.testing.assert_array_equal(part.ends, whole.ends)
+    np.testing.assert_allclose(part.means, values[some].mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(everybody.means, values.mean(axis=0), rtol=1e-12)
 
 
 def test_an_interval_is_as_wide_as_the_standard_error_says() -> None:

@@ -31,6 +31,19 @@ def as_arrays(lists: list[list[int]], wanted: list[set[int]]) -> tuple[np.ndarra
     return metrics.mark_relevant(padded, user, item, ITEMS), np.array([len(items) for items in wanted])
 
 
+@pytest.mark.parametrize("cells", [1, 4 * (ITEMS + 1), 1 << 24])
+def test_a_place_is_relevant_if_its_item_is_wanted(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_CELLS", cells)
+    lists, wanted = random_case(2)
+    pairs = [(row, item) for row, items in enumerate(wanted) for item in items]
+    user, item = np.random.default_rng(0).permutation(pairs).T
+    padded = np.full((len(lists), 12), -1)
+    for row, items in enumerate(lists):
+        padded[row, : len(items)] = items
+    found = metrics.mark_relevant(padded, user, item, ITEMS)
+    assert found.tolist() == [[place in wanted[row] for place in items] for row, items in enumerate(padded.tolist())]
+
+
 @pytest.mark.parametrize("k", [1, 3, 10, 100])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_recall_is_that_of_a_loop(k: int, seed: int) -> None:
