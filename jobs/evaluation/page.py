@@ -250,9 +250,9 @@ def _exposure(report: Mapping[str, Any], rankings: Mapping[str, Any]) -> str:
 
 
 def _notes(report: Mapping[str, Any]) -> str:
-    notes = [f"{NAMES[name]} is left out: {reason}." for name, reason in report["left_out"].items()]
+    notes = [f"Left out: {NAMES[name]}, because {reason}." for name, reason in report["left_out"].items()]
     if "content" in report and report["content"]["users"] < report["users"]:
-        notes.append(f"Content only is judged on a sample of {report['content']['users']:,} users, the rest on all.")
+        notes.append(f"Content only is judged on a sample of {report['content']['users']:,} users, the others on all.")
     if "previous" in report:
         before = report["previous"]
         notes.append(

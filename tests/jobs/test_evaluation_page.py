@@ -71,7 +71,7 @@ def test_the_page_has_the_headline_with_intervals_and_differences(report: dict[s
 def test_what_is_left_out_is_said_with_its_reason(report: dict[str, Any]) -> None:
     found = copy.deepcopy(report)
     found["left_out"] = {"content": "no <words> & all", "previous": "none"}
-    assert any("content only is left out: no <words> & all." in text for text in texts(page_of(found, DAY)))
+    assert any("Left out: content only, because no <words> & all." in text for text in texts(page_of(found, DAY)))
 
 
 def test_the_version_before_is_named_and_its_lack_of_lists_told(report: dict[str, Any]) -> None:
