@@ -30,7 +30,8 @@ Cut = Literal["day", "event"]
 
 @dataclass(frozen=True)
 class Histories:
-    """Interactions ordered by user, then time, then item. User u has the positions starts[u] to starts[u + 1]."""
+    """Interactions ordered by user, then time, then item. User u has the positions starts[u] to starts[u + 1], which is
+    none where the interactions are those of some users only."""
 
     items: np.ndarray
     """int64[n]: item_index"""
@@ -86,9 +87,21 @@ class Batch:
 class Windows:
     """All windows of the train split. An example is the first meeting of a user with an item."""
 
-    def __init__(self, known: Histories, *, history_length: int, cut: Cut, half_life_days: float = math.inf) -> None:
-        """With a half-life, an example that is so much older than the newest counts half."""
-        age_days = (known.times.max(initial=0) - known.times) / SECONDS_PER_DAY
+    def __init__(
+        self,
+        known: Histories,
+        *,
+        history_length: int,
+        cut: Cut,
+        half_life_days: float = math.inf,
+        newest: int | None = None,
+    ) -> None:
+        """With a half-life, an example that is so much older than `newest` counts half.
+
+        Args:
+            newest: an instant in epoch seconds; None: the newest interaction's.
+        """
+        age_days = ((known.times.max(initial=0) if newest is None else newest) - known.times) / SECONDS_PER_DAY
         self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
@@ -120,17 +133,13 @@ class Windows:
 
         With `limit` 0, all of them.
         """
+        wanted = min(limit, self.examples) if limit else self.examples
         order = rng.permutation(len(self))
         total = np.cumsum(self._examples[order])
-        wanted = min(limit, self.examples) if limit else self.examples
         order = order[: np.searchsorted(total, wanted) + 1]
-        for part in np.array_split(order, self.steps(batch_size=batch_size, limit=limit)):
+        for part in np.array_split(order, max(1, -(-wanted // batch_size))):
             if len(part):
                 yield self._batch(part)
-
-    def steps(self, *, batch_size: int, limit: int) -> int:
-        """Batches of one epoch at most; fewer only when there are fewer windows."""
-        return max(1, -(-(min(limit, self.examples) if limit else self.examples) // batch_size))
 
     def _batch(self, windows: np.ndarray) -> Batch:
         known, length = self._known, self._length

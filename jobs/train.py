@@ -62,7 +62,7 @@ def run(config: Config, day: str) -> Report:
         trained = model.save(draft.path, towers, temperature=config.train.temperature, best_epoch=best, curve=curve)
         for phase in (CHOOSE, REFIT):
             checkpoint.remove(draft.path / phase)
-        draft.rows["examples"] = task.windows.examples
+        draft.rows["examples"] = task.epochs.examples
         recall = curve[best].recall
         draft.extra |= {"space_id": trained.space_id, "best_epoch": best, "recall": recall}
     details = {"best_epoch": best, f"recall@{config.train.recall_at}": None if recall is None else round(recall, 4)}
@@ -81,8 +81,8 @@ def fit(task: Task, config: Train, folder: Path) -> tuple[TwoTowers, list[Epoch]
     optimiser = _optimiser(towers.to(task.items.ids.device), config)
     folder.mkdir(exist_ok=True)
     state, best = _resume(folder, towers, optimiser)
-    with progress.bar("train", config.max_epochs * _steps(task, config)) as bar:
-        bar.advance((len(state.curve) - 1) * _steps(task, config) if state.curve else 0)
+    with progress.bar("train", config.max_epochs * task.epochs.per_epoch) as bar:
+        bar.advance((len(state.curve) - 1) * task.epochs.per_epoch if state.curve else 0)
         if not state.curve:
             _start(task, towers, config)
             first = task.validation.recall(towers, task.items, task.users, config.recall_at)
@@ -104,9 +104,7 @@ def _start(task: Task, towers: TwoTowers, config: Train) -> None:
     if config.initialise == "random":
         return
     shape = task.architecture
-    users = np.repeat(np.arange(shape.users), np.diff(task.known.starts))
-    pairs = users, task.known.items
-    factors = factorise(*pairs, shape=(shape.users, shape.items), dimensions=shape.dimensions, seed=config.seed)
+    factors = factorise(task.met, task.counts.takers, users=shape.users, dimensions=shape.dimensions, seed=config.seed)
     towers.start_from(*factors, user_share=config.user_id_share)
 
 
@@ -120,12 +118,12 @@ def _train_epoch(
     epoch = last.epoch + 1
     rng = np.random.default_rng([config.seed, epoch])
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    steps = _steps(task, config)
+    plan = task.epochs.plan(rng)
+    steps = sum(visit.steps for visit in plan)
     losses, sizes = [], []
-    batches = task.windows.batches(rng, batch_size=config.batch_size, limit=config.examples_per_epoch)
     started, seen = time.monotonic(), 0
     towers.train()
-    for step, batch in enumerate(batches):
+    for step, batch in enumerate(task.epochs.batches(plan, rng)):
         left = 1.0 - (epoch - 1 + step / steps) / config.max_epochs
         for group in optimiser.param_groups:
             group["lr"] = config.learning_rate * group["rate"] * left
@@ -139,7 +137,10 @@ def _train_epoch(
         sizes.append(len(batch.targets))
         seen += len(batch.targets)
         speed = seen / (time.monotonic() - started)
-        bar.advance(1, f"epoch {epoch}  loss {value:.3f}  recall {last.recall or 0:.4f}  {speed:,.0f} examples/s")
+        bar.advance(
+            len(batch.targets),
+            f"epoch {epoch}  loss {value:.3f}  recall {last.recall or 0:.4f}  {speed:,.0f} examples/s",
+        )
     towers.eval()
     return float(np.average(losses, weights=sizes))
 
@@ -182,10 +183,6 @@ def pool_windows(towers: TwoTowers, vectors: torch.Tensor, batch: Batch) -> torc
     weights = by_distance * batch.is_known.to(device)  # [windows, TARGETS, P]
     total = weights.sum(dim=2, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
     return torch.bmm(weights / total, vectors)[batch.is_example.to(device)]
-
-
-def _steps(task: Task, config: Train) -> int:
-    return task.windows.steps(batch_size=config.batch_size, limit=config.examples_per_epoch)
 
 
 def _optimiser(towers: TwoTowers, config: Train) -> torch.optim.Adam:

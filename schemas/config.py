@@ -151,6 +151,10 @@ class Train(Section, frozen=True):
     """Train anew on train and validation split together, for as many epochs as the validation split chose."""
     examples_per_epoch: Count = 300_000
     """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
+    memory_mb: Annotated[int, Meta(ge=1)] = 1024
+    """Megabytes that the interactions being trained on, and those read ahead, may take. More than fit are trained on
+    a few files of `prepared` at a time, and examples are shuffled among those only. One file (up to half a million
+    interactions, about 110 MB) is the least there is at a time. What is kept of each user and item comes on top."""
     example_half_life_days: Hours = 30.0
     """An example this much older than the newest counts half, where the split is by time."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096

@@ -116,7 +116,7 @@ def test_training_never_reads_the_test_split(learned: Config) -> None:
     reading = task.Reading("keep", "time")
     read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
     table = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pandas()
-    assert len(read.known.items) == (table.split == 0).sum()
+    assert read.counts.users.sum() == (table.split == 0).sum()
     tested = set(table[table.split == TEST].user_index) - set(table[table.split == 1].user_index)
     assert tested
     assert not tested & set(read.validation.users.tolist())
@@ -139,7 +139,7 @@ def test_the_last_training_learns_the_validation_split_unless_told_not_to(learne
     reading, cpu = task.Reading("keep", "time"), torch.device("cpu")
     read = task.read_task(prepared, config.train, reading, made_at=0, device=cpu, learn_validation=True)
     split = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().column("split").to_numpy()
-    assert len(read.known.items) == (split < TEST).sum()
+    assert read.counts.users.sum() == (split < TEST).sum()
     assert not len(read.validation.users)
 
 
@@ -301,8 +301,9 @@ def test_users_of_a_block_are_nearest_to_its_items_with_and_without_their_id(lea
     read = task.read_task(prepared, learned.train, reading, made_at=datasets.end_of(DAY), device=torch.device("cpu"))
     towers, _ = trained_model(learned)
     vectors = item_vectors(learned, towers)
-    users = np.flatnonzero(np.diff(read.known.starts) > 2)
-    pooled = towers.user.pool(vectors, *map(torch.from_numpy, read.known.last(users, 8)))
+    users = np.flatnonzero(read.counts.users > 2)
+    known = read.shards.known(read.shards.read(0))
+    pooled = towers.user.pool(vectors, *map(torch.from_numpy, known.last(users, 8)))
     for keep in (True, False):
         with torch.no_grad():
             found = towers.user(read.users.take(torch.from_numpy(users)), pooled, torch.full((len(users),), keep))
