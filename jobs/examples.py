@@ -56,10 +56,22 @@ def histories(interactions: pa.Table, users: int) -> Histories:
     user, item, weight, when = (
         interactions.column(name).to_numpy() for name in ("user_index", "item_index", "weight", "time")
     )
-    order = np.lexsort((weight, item, when, user))
-    order = order[weight[order] > 0]
-    starts = np.searchsorted(user[order], np.arange(users + 1))
-    return Histories(item[order].astype(np.int64), weight[order], when[order], starts.astype(np.int64))
+    keys = weight, item, when, user
+    if not _are_sorted(keys):
+        order = np.lexsort(keys)
+        weight, item, when, user = (key[order] for key in keys)
+    if not (says_something := weight > 0).all():
+        weight, item, when, user = (key[says_something] for key in (weight, item, when, user))
+    starts = np.searchsorted(user, np.arange(users + 1, dtype=user.dtype))
+    return Histories(item.astype(np.int64), weight, when, starts.astype(np.int64))
+
+
+def _are_sorted(keys: tuple[np.ndarray, ...]) -> bool:
+    """True when the rows of `keys`, the last one the first to be compared, are in order already, as a file's are."""
+    is_sorted = np.ones(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        is_sorted = (key[:-1] < key[1:]) | ((key[:-1] == key[1:]) & is_sorted)
+    return bool(is_sorted.all())
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ class Train(Section, frozen=True):
     memory_mb: Annotated[int, Meta(ge=1)] = 1024
     """Megabytes that the interactions being trained on, and those read ahead, may take. More than fit are trained on
     a few files of `prepared` at a time, and examples are shuffled among those only. One file (up to half a million
-    interactions, about 110 MB) is the least there is at a time. What is kept of each user and item comes on top."""
+    interactions, about 250 MB) is the least there is at a time. What is kept of each user and item comes on top."""
     example_half_life_days: Hours = 30.0
     """An example this much older than the newest counts half, where the split is by time."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
