@@ -77,8 +77,9 @@ class Dataset:
 class Draft:
     """A dataset being written. `rows` and `extra` go into its manifest when the step ends without an error."""
 
-    def __init__(self, path: Path, complete: Dataset | None) -> None:
+    def __init__(self, path: Path, complete: Dataset | None, fingerprint: str) -> None:
         self.path = path
+        self.fingerprint = fingerprint
         self.complete = complete
         self.rows: dict[str, int] = {}
         self.extra: dict[str, object] = {}
@@ -147,10 +148,10 @@ def step(
     with lock(final.parent / f".{name}.lock", f"{name} of {day}"):
         existing = _existing(final)
         if existing is not None and existing.fingerprint == fingerprint:
-            yield Draft(final, existing)
+            yield Draft(final, existing, fingerprint)
             return
         _clear(draft_path, fingerprint if resumable else None)
-        draft = Draft(draft_path, None)
+        draft = Draft(draft_path, None, fingerprint)
         started = time.monotonic()
         try:
             yield draft

@@ -30,9 +30,12 @@ class Epochs:
     """The examples of a training, however many shards they lie in. With one shard it is read and cut once."""
 
     def __init__(self, shards: Shards, counts: Counts, cut: Cutter, *, batch_size: int, limit: int) -> None:
-        """`limit` bounds the examples of an epoch, taken of each shard in proportion; 0: all there are."""
+        """`limit` bounds the examples of an epoch, taken of each shard in proportion; 0: all there are.
+
+        `examples` and `per_epoch` are those of the whole team, batches those of this process's shards.
+        """
         self._shards, self._cut, self._in_shard = shards, cut, counts.examples
-        self.examples = int(counts.examples.sum())
+        self.examples = counts.all_examples
         self.per_epoch = min(limit, self.examples) if limit else self.examples
         self.batch_size = batch_size
         self._only: Windows | None = None

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from jobs.team import ALONE, Team
+
 USER_POWER, ITEM_POWER = 0.5, 0.4
 OVERSAMPLING = 16
 ITERATIONS = 2
@@ -27,12 +29,13 @@ Blocks = Callable[[], Iterable[np.ndarray]]
 
 
 def factorise(
-    blocks: Blocks, item_counts: np.ndarray, *, users: int, dimensions: int, seed: int
+    blocks: Blocks, item_counts: np.ndarray, *, users: int, dimensions: int, seed: int, team: Team = ALONE
 ) -> tuple[np.ndarray, np.ndarray]:
     """(float32[users, k], float32[items, k]), k = dimensions or less: their product approximates the matrix.
 
     Args:
         item_counts: int64[items], users who met each item.
+        team: each process has other users in its blocks; all have the same result.
     """
     items = len(item_counts)
     popularity = np.maximum(item_counts, 1).astype(np.float64)
@@ -44,7 +47,7 @@ def factorise(
         for pairs in blocks():
             block = _Block(pairs, item_values)
             block.add_back(block.forth(probe), back)
-        probe = torch.linalg.qr(back).Q
+        probe = torch.linalg.qr(team.total(back)).Q
     of_users, back, gram = torch.zeros(users, width), torch.zeros(items, width), torch.zeros(width, width).double()
     for pairs in blocks():
         block = _Block(pairs, item_values)
@@ -52,6 +55,8 @@ def factorise(
         of_users[block.users] = forth
         gram += forth.double().T @ forth.double()
         block.add_back(forth, back)
+    for part in (of_users, gram, back):
+        team.total(part)
     variances, axes = torch.linalg.eigh(gram)
     real = variances > NEGLIGIBLE * variances.max()
     orthogonal = axes[:, real] * variances[real] ** -0.5  # of_users @ orthogonal has orthonormal columns

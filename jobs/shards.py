@@ -13,11 +13,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
+import torch
 
 from jobs.ahead import ahead
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
 from jobs.examples import Histories, histories
+from jobs.team import Team
 from schemas.tables import INTERACTIONS, TRAIN, VALIDATION
 
 COLUMNS = ["user_index", "item_index", "weight", "time", "consumed", "split"]
@@ -107,15 +109,17 @@ class Counts:
     takers: np.ndarray
     """int64[items]: users who met the item"""
     examples: np.ndarray
-    """int64[shards]: first meetings of a user and an item"""
+    """int64[shards]: first meetings of a user and an item, in each shard that this process reads"""
+    all_examples: int
+    """The same of the whole team."""
     newest: int
     """Time of the newest interaction to learn from; 0 when there is none."""
     rows: int
     """Interactions before the test split."""
 
 
-def count(shards: Shards) -> Counts:
-    """Count in one pass over the shards.
+def count(shards: Shards, team: Team) -> Counts:
+    """Count in one pass over the shards, each process of the team over its own; the sums are everybody's.
 
     Raises:
         DatasetDamagedError: a user's interactions lie in two shards.
@@ -137,7 +141,11 @@ def count(shards: Shards) -> Counts:
         takers += np.bincount(met % shards.items, minlength=shards.items)
         examples.append(len(met))
         newest, rows = max(newest, int(known.times.max(initial=0))), rows + len(table)
-    return Counts(users, items, takers, np.array(examples, dtype=np.int64), newest, rows)
+    for counts in (users, items, takers):
+        team.total(torch.from_numpy(counts))
+    totals = team.total(torch.tensor([sum(examples), rows])).tolist()
+    newest = team.largest(newest)
+    return Counts(users, items, takers, np.array(examples, dtype=np.int64), totals[0], newest, totals[1])
 
 
 def distinct_pairs(known: Histories, items: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Windows
 from jobs.features import item_features, learn_encoding, user_features
 from jobs.shards import Counts, Shards, count, distinct_pairs
+from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
 from schemas.config import Train
@@ -46,7 +47,8 @@ class Task:
     shards: Shards
     counts: Counts
     epochs: Epochs
-    validation: ValidationSlice
+    validation: ValidationSlice | None
+    """The first process's; nobody else validates."""
 
     def met(self) -> Iterator[np.ndarray]:
         """Who met what: int64[pairs] of each shard in turn, ascending user_index * items + item_index."""
@@ -61,18 +63,21 @@ def read_task(
     made_at: int,
     device: torch.device,
     learn_validation: bool = False,
+    team: Team = ALONE,
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
-    With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by.
+    With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by. Each process
+    of a team has the interactions of its share of the users.
 
     Raises:
         NothingToTrainError: the train split is empty.
         DatasetDamagedError: a user's interactions lie in several files and do not fit into memory together.
     """
-    shards = Shards(prepared, memory_mb=config.memory_mb, learn_validation=learn_validation)
-    counts = count(shards)
-    if not counts.examples.any():
+    every = functools.partial(Shards, prepared, memory_mb=config.memory_mb, learn_validation=learn_validation)
+    shards = every(share=(team.rank, team.size))
+    counts = count(shards, team)
+    if not counts.all_examples:
         raise NothingToTrainError(
             f"no interaction of the train split to learn from ({counts.rows} before the test split)",
             hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
@@ -99,13 +104,17 @@ def read_task(
         users=_hide_unmet(UserTensors.of(user_features(users, encoding), device), users),
         shards=shards,
         counts=counts,
-        epochs=Epochs(shards, counts, windows, batch_size=config.batch_size, limit=config.examples_per_epoch),
+        epochs=Epochs(
+            shards, counts, windows, batch_size=-(-config.batch_size // team.size), limit=config.examples_per_epoch
+        ),
         validation=ValidationSlice(
-            shards,
+            shards if team.size == 1 else every(),
             history_length=config.history_length,
             limit=config.validation_users,
             drop_consumed=reading.consumed == "drop",
-        ),
+        )
+        if team.rank == 0
+        else None,
     )
 
 

@@ -178,6 +178,9 @@ class Train(Section, frozen=True):
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100
     """Length of the candidate list whose recall chooses the epoch."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Processes that train together, as tasks of one Spark stage: each on its share of the users, `batch_size` in all.
+    1: in this process, without Spark."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = 1
     """Of torch on a CPU; 0: as many as there are cores. The same number gives the same weights to the last bit. Small

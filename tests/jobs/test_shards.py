@@ -22,6 +22,7 @@ from jobs import checkpoint, datasets, model, shards, task, train
 from jobs.ahead import ahead
 from jobs.errors import DatasetDamagedError
 from jobs.examples import Batch
+from jobs.team import ALONE
 from jobs.towers import TwoTowers
 from schemas import tables
 from schemas.config import Config
@@ -146,8 +147,8 @@ def test_shares_of_users_are_disjoint_and_complete(tmp_path: Path) -> None:
         config = small_config(tmp_path / str(files))
         write_prepared(config, files=files)
         prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
-        parts = [shards.count(shards.Shards(prepared, memory_mb=99, share=(k, 3))) for k in range(3)]
-        every = shards.count(shards.Shards(prepared, memory_mb=99))
+        parts = [shards.count(shards.Shards(prepared, memory_mb=99, share=(k, 3)), ALONE) for k in range(3)]
+        every = shards.count(shards.Shards(prepared, memory_mb=99), ALONE)
         np.testing.assert_array_equal(sum(part.users for part in parts), every.users)
         np.testing.assert_array_equal(sum(part.takers for part in parts), every.takers)
         assert (sum((part.users > 0).astype(int) for part in parts) <= 1).all()
