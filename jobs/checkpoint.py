@@ -35,6 +35,8 @@ class Progress(msgspec.Struct, frozen=True):
     curve: list[Epoch]
     best_epoch: int
     is_finished: bool
+    refined: int = 0
+    """Epochs of refinement that the start took, see `start`."""
 
 
 def save(folder: Path, progress: Progress, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -93,7 +95,7 @@ def advance(progress: Progress, epoch: Epoch, *, max_epochs: int, patience: int)
     is_better = epoch.recall is None or best is None or epoch.recall > best
     best_epoch = epoch.epoch if is_better else progress.best_epoch
     is_over = epoch.epoch >= max_epochs or epoch.epoch - best_epoch >= patience
-    return Progress([*progress.curve, epoch], best_epoch, is_over)
+    return Progress([*progress.curve, epoch], best_epoch, is_over, progress.refined)
 
 
 def remove(folder: Path) -> None:

@@ -45,14 +45,25 @@ class Task:
     items: ItemTensors
     users: UserTensors
     shards: Shards
+    everybody: Shards
+    """The interactions of all users; the same as `shards` where nobody shares the work."""
     counts: Counts
     epochs: Epochs
     validation: ValidationSlice | None
     """The first process's; nobody else validates."""
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of a user and an item that met."""
+        return int(self.counts.takers.sum())
+
+    def met_by_all(self) -> Iterator[np.ndarray]:
+        """As `met`, of the whole team's users."""
+        return _met(self.everybody)
+
     def met(self) -> Iterator[np.ndarray]:
         """Who met what: int64[pairs] of each shard in turn, ascending user_index * items + item_index."""
-        return (distinct_pairs(self.shards.known(table), self.shards.items) for table in self.shards.tables())
+        return _met(self.shards)
 
 
 def read_task(
@@ -76,6 +87,7 @@ def read_task(
     """
     every = functools.partial(Shards, prepared, memory_mb=config.memory_mb, learn_validation=learn_validation)
     shards = every(share=(team.rank, team.size))
+    everybody = shards if team.size == 1 else every()
     counts = count(shards, team)
     if not counts.all_examples:
         raise NothingToTrainError(
@@ -97,18 +109,20 @@ def read_task(
             items=len(items),
             users=len(users),
             dimensions=config.dimensions,
+            similarity=config.similarity,
             history_length=config.history_length,
             encoding=encoding,
         ),
         items=_hide_unmet(ItemTensors.of(item_features(items, encoding), device), items),
         users=_hide_unmet(UserTensors.of(user_features(users, encoding), device), users),
         shards=shards,
+        everybody=everybody,
         counts=counts,
         epochs=Epochs(
             shards, counts, windows, batch_size=-(-config.batch_size // team.size), limit=config.examples_per_epoch
         ),
         validation=ValidationSlice(
-            shards if team.size == 1 else every(),
+            everybody,
             history_length=config.history_length,
             limit=config.validation_users,
             drop_consumed=reading.consumed == "drop",
@@ -116,6 +130,10 @@ def read_task(
         if team.rank == 0
         else None,
     )
+
+
+def _met(shards: Shards) -> Iterator[np.ndarray]:
+    return (distinct_pairs(shards.known(table), shards.items) for table in shards.tables())
 
 
 def _hide_unmet(tensors: Tensors, table: pa.Table) -> Tensors:

@@ -20,9 +20,9 @@ from jobs.checkpoint import Epoch, Progress
 from jobs.device import choose_device, reproducible
 from jobs.errors import TrainingDivergedError
 from jobs.examples import TARGETS, Batch
-from jobs.factors import factorise
 from jobs.losses import same_items, sampled_softmax
 from jobs.progress import Bar, Report
+from jobs.start import start
 from jobs.task import Reading, Task, read_task, unmet
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
@@ -108,19 +108,18 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
 def learn(assignment: Assignment, team: Team = ALONE) -> Outcome:
     """Train and, in the first process of the team, write the model into the draft."""
     config = assignment.config
-    towers, curve, best, examples = _phase(assignment, config, CHOOSE, team)
-    if config.refit and curve[0].recall is not None:
-        again = msgspec.structs.replace(config, max_epochs=max(best, 1))
-        towers, _, _, examples = _phase(assignment, again, REFIT, team)
+    towers, chosen, examples = _phase(assignment, config, CHOOSE, team)
+    if config.refit and chosen.curve[0].recall is not None:
+        again = msgspec.structs.replace(config, max_epochs=chosen.best_epoch, factor_epochs=chosen.refined)
+        towers, _, examples = _phase(assignment, again, REFIT, team)
     space_id = ""
     if team.rank == 0:
-        draft = Path(assignment.draft)
-        trained = model.save(draft, towers, temperature=config.temperature, best_epoch=best, curve=curve)
-        space_id = trained.space_id
-    return Outcome(examples=examples, space_id=space_id, best_epoch=best, recall=curve[best].recall)
+        space_id = model.save(Path(assignment.draft), towers, chosen, temperature=temperature(config)).space_id
+    recall = chosen.curve[chosen.best_epoch].recall
+    return Outcome(examples=examples, space_id=space_id, best_epoch=chosen.best_epoch, recall=recall)
 
 
-def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tuple[TwoTowers, list[Epoch], int, int]:
+def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tuple[TwoTowers, Progress, int]:
     """What `fit` returns, and the number of examples."""
     prepared = datasets.open_dataset(assignment.workspace, assignment.day, "prepared")
     with reproducible(config.seed, threads=config.threads):
@@ -139,8 +138,8 @@ def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tup
 
 def fit(
     task: Task, config: Train, folder: Path, logs: Path | None = None, team: Team = ALONE
-) -> tuple[TwoTowers, list[Epoch], int]:
-    """Train until the last epoch or until patience ends: (the towers of the best epoch, the curve, that epoch).
+) -> tuple[TwoTowers, Progress]:
+    """Train until the last epoch or until patience ends: (the towers of the best epoch, how it went).
 
     After each epoch the state is saved in `folder`, and a state that is there is taken up: the result is the same as
     without the interruption, to the last bit. Event files for TensorBoard go into `logs`.
@@ -158,13 +157,13 @@ def fit(
     ):
         bar.advance(done * task.epochs.per_epoch)
         if not state.curve:
-            _start(task, towers, config, team)
+            refined = start(task, towers, config, team)
             team.spread(towers.state_dict().values())
-            state, best = (
-                Progress([Epoch(0, None, _recall(task, towers, config, team))], 0, False),
-                checkpoint.copy(towers),
-            )
-            log.end(state.curve[0])
+            first = Epoch(0, None, _recall(task, towers, config, team))
+            state, best = Progress([first], 0, config.max_epochs == 0, refined), checkpoint.copy(towers)
+            if team.rank == 0:
+                checkpoint.save_training(folder, state, towers, optimiser, best)
+            log.end(first)
         while not state.is_finished:
             epoch = len(state.curve)
             loss, speed = _train_epoch(
@@ -180,21 +179,13 @@ def fit(
             bar.milestone(epoch=epoch, loss=ended.loss, recall=ended.recall, examples_per_second=round(speed))
     towers.load_state_dict(best)
     towers.forget(*unmet(task))
-    return towers.eval(), state.curve, state.best_epoch
+    return towers.eval(), state
 
 
 def _recall(task: Task, towers: TwoTowers, config: Train, team: Team) -> float | None:
     """Candidate recall on the validation slice, found by the first process and told to all."""
     slice_ = task.validation
     return team.tell(None if slice_ is None else slice_.recall(towers, task.items, task.users, config.recall_at))
-
-
-def _start(task: Task, towers: TwoTowers, config: Train, team: Team) -> None:
-    if config.initialise == "random":
-        return
-    users, dimensions = task.architecture.users, config.dimensions
-    factors = factorise(task.met, task.counts.takers, users=users, dimensions=dimensions, seed=config.seed, team=team)
-    towers.start_from(*factors, user_share=config.user_id_share)
 
 
 def _train_epoch(
@@ -265,9 +256,14 @@ def batch_loss(task: Task, towers: TwoTowers, batch: Batch, config: Train, gener
         functional.embedding(drawn.to(device), vectors),
         same_items(batch.targets.to(device), negatives.to(device)),
         batch.importance.to(device),
-        temperature=config.temperature,
+        temperature=temperature(config),
         catalogue=catalogue,
     )
+
+
+def temperature(config: Train) -> float:
+    """What divides the dot products before the softmax; free vectors find their own length."""
+    return config.temperature if config.similarity == "cosine" else 1.0
 
 
 def _rows_of(batch: Batch, negatives: torch.Tensor, catalogue: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -43,23 +45,38 @@ class ValidationSlice:
 
     def recall(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> float | None:
         """Mean recall in the first k of the catalogue; None when there are no users to ask."""
-        if not len(self.users):
-            return None
-        device = items.ids.device
-        found = []
         with torch.no_grad():
             vectors = towers.item(items)
-            for first in range(0, len(self.users), BATCH):
-                part = self.users[first : first + BATCH]
-                history = (torch.from_numpy(array).to(device) for array in self._histories(first, first + len(part)))
-                pooled = towers.user.pool(vectors, *history)
-                scores = towers.user(users.take(torch.from_numpy(part).to(device)), pooled) @ vectors.T
-                row, item = self._of(self._dropped, part)
-                scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
-                lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
-                row, item = self._of(self._wanted, part)
-                relevant = metrics.mark_relevant(lists, row, item, len(vectors))
-                found.append(metrics.recall_at(k, relevant, np.bincount(row, minlength=len(part))))
+
+            def of_users(first: int, part: torch.Tensor) -> torch.Tensor:
+                history = (
+                    torch.from_numpy(array).to(vectors.device) for array in self._histories(first, first + len(part))
+                )
+                return towers.user(users.take(part), towers.user.pool(vectors, *history))
+
+            return self._recall(of_users, vectors, k)
+
+    def recall_of(self, users: torch.Tensor, items: torch.Tensor, k: int) -> float | None:
+        """The same for vectors that are there: float[users, d] and float[items, d]."""
+        return self._recall(lambda _, part: users[part], items, k)
+
+    def _recall(
+        self, of_users: Callable[[int, torch.Tensor], torch.Tensor], vectors: torch.Tensor, k: int
+    ) -> float | None:
+        """`of_users` is told the first place and the indexes of some users of the slice, and gives their vectors."""
+        if not len(self.users):
+            return None
+        device = vectors.device
+        found = []
+        for first in range(0, len(self.users), BATCH):
+            part = self.users[first : first + BATCH]
+            scores = of_users(first, torch.from_numpy(part).to(device)) @ vectors.T
+            row, item = self._of(self._dropped, part)
+            scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
+            lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
+            row, item = self._of(self._wanted, part)
+            relevant = metrics.mark_relevant(lists, row, item, len(vectors))
+            found.append(metrics.recall_at(k, relevant, np.bincount(row, minlength=len(part))))
         return float(np.concatenate(found).mean())
 
     def _sought(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -143,8 +143,13 @@ class Train(Section, frozen=True):
 
     seed: Count = 7
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
-    max_epochs: Positive = 4
-    """The learning rate falls to 0 over as many epochs."""
+    max_epochs: Count = 4
+    """The learning rate falls to 0 over as many epochs. 0: the towers stay as `initialise` made them."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """`cosine`: vectors of length 1. `dot`: free vectors, which start from a factorisation that has been taught to
+    rank; better where users are known by many interactions. `shortlist tune` tells which."""
+    factor_epochs: Count = 8
+    """Epochs in which the factorisation is taught, with `dot`; the validation slice chooses among them."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
     refit: bool = True
