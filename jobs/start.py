@@ -93,6 +93,7 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]
     return best_epoch, best
 
 
+@torch.no_grad()
 def _put(task: Task, towers: TwoTowers, factors: Factors) -> None:
     """Make the towers give exactly these vectors to all who are known, and as much of them as history tells to others.
 

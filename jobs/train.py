@@ -119,6 +119,11 @@ def learn(assignment: Assignment, team: Team = ALONE) -> Outcome:
     return Outcome(examples=examples, space_id=space_id, best_epoch=chosen.best_epoch, recall=recall)
 
 
+def choose(assignment: Assignment) -> Progress:
+    """Train on the train split alone and tell how it went; nothing but the checkpoint is written."""
+    return _phase(assignment, assignment.config, CHOOSE, ALONE)[1]
+
+
 def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tuple[TwoTowers, Progress, int]:
     """What `fit` returns, and the number of examples."""
     prepared = datasets.open_dataset(assignment.workspace, assignment.day, "prepared")
