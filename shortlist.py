@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "run": "The whole journey of one day, from your tables to a live version.",
             "simulate": "Write the embedded shop: a stand-in for your own tables.",
             "prepare": "Read, check and split interactions, items and users.",
+            "tune": "Find good settings for the towers on held-out interactions.",
             "train": "Train the two towers.",
             "embed": "Embed every item and every user.",
             "retrieve": "Find the best items of every user.",

@@ -14,6 +14,7 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 NAME = "checkpoint.safetensors"
 
@@ -34,6 +35,8 @@ class Progress(msgspec.Struct, frozen=True):
     curve: list[Epoch]
     best_epoch: int
     is_finished: bool
+    refined: int = 0
+    """Epochs of refinement that the start took, see `start`."""
 
 
 def save(folder: Path, progress: Progress, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -54,6 +57,45 @@ def load(folder: Path) -> tuple[Progress, dict[str, torch.Tensor]] | None:
             return progress, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, msgspec.MsgspecError):
         return None
+
+
+def save_training(
+    folder: Path,
+    progress: Progress,
+    towers: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    best: Mapping[str, torch.Tensor],
+) -> None:
+    """Save all that `resume` needs; `best` are the weights of the best epoch."""
+    parts = {"towers": towers.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
+    save(folder, progress, {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()})
+
+
+def resume(
+    folder: Path, towers: nn.Module, optimiser: torch.optim.Optimizer
+) -> tuple[Progress, dict[str, torch.Tensor]]:
+    """The state of the checkpoint, put back into towers and optimiser; an empty curve when there is none."""
+    found = load(folder)
+    if found is None:
+        return Progress([], 0, False), {}
+    progress, tensors = found
+    towers.load_state_dict(under("towers", tensors))
+    restore_optimiser(optimiser, under("optimiser", tensors))
+    return progress, under("best", tensors)
+
+
+def copy(towers: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in towers.state_dict().items()}
+
+
+def advance(progress: Progress, epoch: Epoch, *, max_epochs: int, patience: int) -> Progress:
+    """The state after one more epoch. Without a validation slice the last epoch is the best."""
+    best = progress.curve[progress.best_epoch].recall
+    is_better = epoch.recall is None or best is None or epoch.recall > best
+    best_epoch = epoch.epoch if is_better else progress.best_epoch
+    is_over = epoch.epoch >= max_epochs or epoch.epoch - best_epoch >= patience
+    return Progress([*progress.curve, epoch], best_epoch, is_over, progress.refined)
 
 
 def remove(folder: Path) -> None:

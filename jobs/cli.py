@@ -49,6 +49,33 @@ def prepare(config: ConfigOption = None, overrides: SetOption = [], day: DayOpti
 
 
 @app.command()
+def tune(
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    day: DayOption = None,
+    knobs: Annotated[
+        str | None,
+        typer.Option("--knobs", help="Only these settings of the section train, separated by commas.", metavar="NAMES"),
+    ] = None,
+) -> None:
+    """Find the settings of the towers that list best, on the validation split of a prepared day.
+
+    Takes some trainings' time; a killed run goes on where it was. Prints what to put into the configuration.
+
+    Example: shortlist tune --knobs similarity,dimensions
+    """
+    from jobs import journey, progress, tuning
+    from schemas.config_file import load_config
+
+    loaded = load_config(config, overrides)
+    on = journey.checked_day(day) if day else journey.default_day(loaded)
+    wanted = [knob.strip() for knob in knobs.split(",")] if knobs else list(tuning.KNOBS)
+    report, trials = tuning.run(loaded, on, wanted)
+    progress.stage(report)
+    print(tuning.advice(trials))
+
+
+@app.command()
 def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
     """Train the two towers; a killed training goes on from its last epoch.
 

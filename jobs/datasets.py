@@ -28,6 +28,7 @@ DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 STEP_OF = {
     "prepared": "prepare",
+    "tuning": "tune",
     "model": "train",
     "embeddings": "embed",
     "candidates": "retrieve",
@@ -38,7 +39,7 @@ STEP_OF = {
 }
 """The verb that makes each dataset, in journey order."""
 
-REVISION = dict.fromkeys(STEP_OF, 1) | {"evaluation": 3}
+REVISION = dict.fromkeys(STEP_OF, 1) | {"model": 2, "evaluation": 3}
 """Raised when a step's code starts to give another output for the same inputs, so that old datasets are made anew."""
 
 
@@ -78,8 +79,9 @@ class Dataset:
 class Draft:
     """A dataset being written. `rows` and `extra` go into its manifest when the step ends without an error."""
 
-    def __init__(self, path: Path, complete: Dataset | None) -> None:
+    def __init__(self, path: Path, complete: Dataset | None, fingerprint: str) -> None:
         self.path = path
+        self.fingerprint = fingerprint
         self.complete = complete
         self.rows: dict[str, int] = {}
         self.extra: dict[str, object] = {}
@@ -148,10 +150,10 @@ def step(
     with lock(final.parent / f".{name}.lock", f"{name} of {day}"):
         existing = _existing(final)
         if existing is not None and existing.fingerprint == fingerprint:
-            yield Draft(final, existing)
+            yield Draft(final, existing, fingerprint)
             return
         _clear(draft_path, fingerprint if resumable else None)
-        draft = Draft(draft_path, None)
+        draft = Draft(draft_path, None, fingerprint)
         started = time.monotonic()
         try:
             yield draft

@@ -9,6 +9,7 @@ ShortlistError
     │   └── TooManyRejectedError   more rows are malformed than `data.max_rejected_share` allows
     ├── NothingToTrainError     the train split is empty
     ├── TrainingDivergedError   the loss is not a number, or exactly zero
+    ├── NothingToTuneError      nobody is in the validation split, so that no setting is better than another
     ├── BadVectorsError         an embedding is NaN or infinite
     ├── NothingToJudgeError     there are test interactions, and nobody's list can be judged by them
     └── NoJavaError             Spark has no Java to run on
@@ -45,6 +46,10 @@ class TooManyRejectedError(SourceError):
 
 class NothingToTrainError(JobError):
     """Raised when there is no interaction in the train split."""
+
+
+class NothingToTuneError(JobError):
+    """Raised when settings cannot be compared: the validation split is empty."""
 
 
 class TrainingDivergedError(JobError):

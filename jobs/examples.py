@@ -30,7 +30,8 @@ Cut = Literal["day", "event"]
 
 @dataclass(frozen=True)
 class Histories:
-    """Interactions ordered by user, then time, then item. User u has the positions starts[u] to starts[u + 1]."""
+    """Interactions ordered by user, then time, then item. User u has the positions starts[u] to starts[u + 1], which is
+    none where the interactions are those of some users only."""
 
     items: np.ndarray
     """int64[n]: item_index"""
@@ -55,10 +56,22 @@ def histories(interactions: pa.Table, users: int) -> Histories:
     user, item, weight, when = (
         interactions.column(name).to_numpy() for name in ("user_index", "item_index", "weight", "time")
     )
-    order = np.lexsort((weight, item, when, user))
-    order = order[weight[order] > 0]
-    starts = np.searchsorted(user[order], np.arange(users + 1))
-    return Histories(item[order].astype(np.int64), weight[order], when[order], starts.astype(np.int64))
+    keys = weight, item, when, user
+    if not _are_sorted(keys):
+        order = np.lexsort(keys)
+        weight, item, when, user = (key[order] for key in keys)
+    if not (says_something := weight > 0).all():
+        weight, item, when, user = (key[says_something] for key in (weight, item, when, user))
+    starts = np.searchsorted(user, np.arange(users + 1, dtype=user.dtype))
+    return Histories(item.astype(np.int64), weight, when, starts.astype(np.int64))
+
+
+def _are_sorted(keys: tuple[np.ndarray, ...]) -> bool:
+    """True when the rows of `keys`, the last one the first to be compared, are in order already, as a file's are."""
+    is_sorted = np.ones(max(len(keys[0]) - 1, 0), dtype=bool)
+    for key in keys:
+        is_sorted = (key[:-1] < key[1:]) | ((key[:-1] == key[1:]) & is_sorted)
+    return bool(is_sorted.all())
 
 
 @dataclass(frozen=True)
@@ -86,9 +99,21 @@ class Batch:
 class Windows:
     """All windows of the train split. An example is the first meeting of a user with an item."""
 
-    def __init__(self, known: Histories, *, history_length: int, cut: Cut, half_life_days: float = math.inf) -> None:
-        """With a half-life, an example that is so much older than the newest counts half."""
-        age_days = (known.times.max(initial=0) - known.times) / SECONDS_PER_DAY
+    def __init__(
+        self,
+        known: Histories,
+        *,
+        history_length: int,
+        cut: Cut,
+        half_life_days: float = math.inf,
+        newest: int | None = None,
+    ) -> None:
+        """With a half-life, an example that is so much older than `newest` counts half.
+
+        Args:
+            newest: an instant in epoch seconds; None: the newest interaction's.
+        """
+        age_days = ((known.times.max(initial=0) if newest is None else newest) - known.times) / SECONDS_PER_DAY
         self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
@@ -120,17 +145,13 @@ class Windows:
 
         With `limit` 0, all of them.
         """
+        wanted = min(limit, self.examples) if limit else self.examples
         order = rng.permutation(len(self))
         total = np.cumsum(self._examples[order])
-        wanted = min(limit, self.examples) if limit else self.examples
         order = order[: np.searchsorted(total, wanted) + 1]
-        for part in np.array_split(order, self.steps(batch_size=batch_size, limit=limit)):
+        for part in np.array_split(order, max(1, -(-wanted // batch_size))):
             if len(part):
                 yield self._batch(part)
-
-    def steps(self, *, batch_size: int, limit: int) -> int:
-        """Batches of one epoch at most; fewer only when there are fewer windows."""
-        return max(1, -(-(min(limit, self.examples) if limit else self.examples) // batch_size))
 
     def _batch(self, windows: np.ndarray) -> Batch:
         known, length = self._known, self._length

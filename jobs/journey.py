@@ -112,7 +112,7 @@ def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[],
         report: Report = getattr(import_module("jobs.release"), step)(config, day, now())
         return report
     job = import_module(f"jobs.{step}")
-    if step in ("simulate", "train", "evaluate"):
+    if step in ("simulate", "evaluate") or (step == "train" and config.train.workers == 1):
         report = job.run(config, day)
     else:
         from jobs.spark import errors_for_people

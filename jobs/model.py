@@ -9,12 +9,12 @@ import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from jobs.checkpoint import Epoch
+from jobs.checkpoint import Epoch, Progress
 from jobs.errors import DatasetDamagedError
 from jobs.towers import Architecture, TwoTowers, load_weights
 
 WEIGHTS, CARD = "towers.safetensors", "model.json"
-FORMAT = 1
+FORMAT = 2
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,21 +23,24 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     format: int
     architecture: Architecture
     temperature: float
+    refined: int
+    """Epochs of refinement before the first of the curve."""
     best_epoch: int
     curve: list[Epoch]
     space_id: str
     """First 16 hex digits of the SHA-256 of the weights: vectors of two spaces are never mixed."""
 
 
-def save(folder: Path, towers: TwoTowers, *, temperature: float, best_epoch: int, curve: list[Epoch]) -> Model:
+def save(folder: Path, towers: TwoTowers, progress: Progress, *, temperature: float) -> Model:
     """Write both files into `folder`."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in towers.state_dict().items()}, folder / WEIGHTS)
     model = Model(
         format=FORMAT,
         architecture=towers.architecture,
         temperature=temperature,
-        best_epoch=best_epoch,
-        curve=curve,
+        refined=progress.refined,
+        best_epoch=progress.best_epoch,
+        curve=progress.curve,
         space_id=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16],
     )
     (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")

@@ -25,22 +25,29 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bar:
-    """Advances a bar; does nothing when there is no terminal."""
+    """Advances a bar at a terminal, and prints a line now and then where there is none."""
 
-    def __init__(self, progress: Progress | None, task: Any) -> None:
-        self._progress, self._task = progress, task
+    def __init__(
+        self, name: str, progress: Progress | None = None, task: Any = None, *, is_silent: bool = False
+    ) -> None:
+        self._name, self._progress, self._task, self._is_silent = name, progress, task, is_silent
 
     def advance(self, n: int = 1, note: str = "") -> None:
         if self._progress is not None:
             self._progress.update(self._task, advance=n, note=note)
 
+    def milestone(self, **facts: Any) -> None:
+        """One line of a log; nothing where a bar is seen."""
+        if self._progress is None and not self._is_silent:
+            _log().info(self._name, **facts)
+
 
 @contextlib.contextmanager
-def bar(name: str, total: int) -> Iterator[Bar]:
-    """A progress bar on stderr with a free text beside it; silent in a log."""
+def bar(name: str, total: int, *, is_silent: bool = False) -> Iterator[Bar]:
+    """A progress bar on stderr with a free text beside it; in a log, only its milestones."""
     console = Console(stderr=True)
-    if not console.is_terminal:
-        yield Bar(None, None)
+    if is_silent or not console.is_terminal:
+        yield Bar(name, is_silent=is_silent)
         return
     columns = (
         TextColumn("{task.description:>9}"),
@@ -51,7 +58,7 @@ def bar(name: str, total: int) -> Iterator[Bar]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(progress, progress.add_task(name, total=total, note=""))
+        yield Bar(name, progress, progress.add_task(name, total=total, note=""))
 
 
 def stage(report: Report) -> None:

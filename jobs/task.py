@@ -1,9 +1,11 @@
-"""What a training reads, in memory: `prepared` without its test split, as tensors, windows and a validation slice."""
+"""What a training reads: `prepared` without its test split, as tensors, epochs of examples and a validation slice."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,13 +17,15 @@ import pyarrow.dataset
 import torch
 
 from jobs.datasets import Dataset
+from jobs.epochs import Epochs
 from jobs.errors import NothingToTrainError
-from jobs.examples import Cut, Histories, Windows, histories
+from jobs.examples import Cut, Windows
 from jobs.features import item_features, learn_encoding, user_features
+from jobs.shards import Counts, Shards, count, distinct_pairs
+from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
 from schemas.config import Train
-from schemas.tables import TRAIN, VALIDATION
 
 Tensors = TypeVar("Tensors", ItemTensors, UserTensors)
 
@@ -35,14 +39,31 @@ class Reading(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Task:
-    """All that a training reads, in memory and on its device."""
+    """All that a training reads. What is known of each item and user is in memory, interactions a shard at a time."""
 
     architecture: Architecture
     items: ItemTensors
     users: UserTensors
-    known: Histories
-    windows: Windows
-    validation: ValidationSlice
+    shards: Shards
+    everybody: Shards
+    """The interactions of all users; the same as `shards` where nobody shares the work."""
+    counts: Counts
+    epochs: Epochs
+    validation: ValidationSlice | None
+    """The first process's; nobody else validates."""
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a user and an item that met."""
+        return int(self.counts.takers.sum())
+
+    def met_by_all(self) -> Iterator[np.ndarray]:
+        """As `met`, of the whole team's users."""
+        return _met(self.everybody)
+
+    def met(self) -> Iterator[np.ndarray]:
+        """Who met what: int64[pairs] of each shard in turn, ascending user_index * items + item_index."""
+        return _met(self.shards)
 
 
 def read_task(
@@ -53,57 +74,66 @@ def read_task(
     made_at: int,
     device: torch.device,
     learn_validation: bool = False,
+    team: Team = ALONE,
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
-    With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by.
+    With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by. Each process
+    of a team has the interactions of its share of the users.
 
     Raises:
         NothingToTrainError: the train split is empty.
+        DatasetDamagedError: a user's interactions lie in several files and do not fit into memory together.
     """
-    columns = ["user_index", "item_index", "weight", "time", "consumed", "split"]
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    interactions = source.to_table(columns=columns, filter=pa.dataset.field("split") <= VALIDATION)
-    items = read_sorted(prepared.part("items"), "item_index")
-    users = read_sorted(prepared.part("users"), "user_index")
-    if learn_validation:
-        place = interactions.schema.get_field_index("split")
-        split = pa.array(np.full(len(interactions), TRAIN), interactions.schema.field(place).type)
-        interactions = interactions.set_column(place, "split", split)
-    known = histories(interactions.filter(pa.compute.field("split") == TRAIN), len(users))
-    users = _with_counts(users, np.diff(known.starts))
-    items = _with_counts(items, np.bincount(known.items, minlength=len(items)))
+    every = functools.partial(Shards, prepared, memory_mb=config.memory_mb, learn_validation=learn_validation)
+    shards = every(share=(team.rank, team.size))
+    everybody = shards if team.size == 1 else every()
+    counts = count(shards, team)
+    if not counts.all_examples:
+        raise NothingToTrainError(
+            f"no interaction of the train split to learn from ({counts.rows} before the test split)",
+            hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
+        )
+    items = _with_counts(read_sorted(prepared.part("items"), "item_index"), counts.items)
+    users = _with_counts(read_sorted(prepared.part("users"), "user_index", without="user_id"), counts.users)
     # Judged by the days to come: histories end at midnight, and the newest days say most. Judged by each user's next
     # interactions, whenever they were: neither holds.
     cut: Cut = "day" if reading.strategy == "time" else "event"
     half_life = config.example_half_life_days if reading.strategy == "time" else math.inf
-    windows = Windows(known, history_length=config.history_length, cut=cut, half_life_days=half_life)
-    if not windows.examples:
-        raise NothingToTrainError(
-            f"no interaction of the train split to learn from ({len(interactions)} before the test split)",
-            hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
-        )
+    windows = functools.partial(
+        Windows, history_length=config.history_length, cut=cut, half_life_days=half_life, newest=counts.newest
+    )
     encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets)
     return Task(
         architecture=Architecture(
             items=len(items),
             users=len(users),
             dimensions=config.dimensions,
+            similarity=config.similarity,
             history_length=config.history_length,
             encoding=encoding,
         ),
         items=_hide_unmet(ItemTensors.of(item_features(items, encoding), device), items),
         users=_hide_unmet(UserTensors.of(user_features(users, encoding), device), users),
-        known=known,
-        windows=windows,
+        shards=shards,
+        everybody=everybody,
+        counts=counts,
+        epochs=Epochs(
+            shards, counts, windows, batch_size=-(-config.batch_size // team.size), limit=config.examples_per_epoch
+        ),
         validation=ValidationSlice(
-            interactions,
-            known,
-            items=len(items),
+            everybody,
+            history_length=config.history_length,
             limit=config.validation_users,
             drop_consumed=reading.consumed == "drop",
-        ),
+        )
+        if team.rank == 0
+        else None,
     )
+
+
+def _met(shards: Shards) -> Iterator[np.ndarray]:
+    return (distinct_pairs(shards.known(table), shards.items) for table in shards.tables())
 
 
 def _hide_unmet(tensors: Tensors, table: pa.Table) -> Tensors:
@@ -118,9 +148,10 @@ def _with_counts(table: pa.Table, counts: np.ndarray) -> pa.Table:
     return table.set_column(place, "interactions", pa.array(counts, pa.int64()))
 
 
-def read_sorted(folder: Path, index: str) -> pa.Table:
-    """The table in `folder`, row k being the one with index k."""
-    return pa.dataset.dataset(folder, format="parquet").to_table().sort_by(index)
+def read_sorted(folder: Path, index: str, *, without: str = "") -> pa.Table:
+    """The table in `folder`, row k being the one with index k; a column that is not needed can be left on disk."""
+    found = pa.dataset.dataset(folder, format="parquet")
+    return found.to_table(columns=[name for name in found.schema.names if name != without]).sort_by(index)
 
 
 def unmet(task: Task) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,9 @@
-"""The two towers: torch modules that turn items and users into unit vectors of one space.
+"""The two towers: torch modules that turn items and users into vectors of one space.
 
 item = unit(id + category + brand + numbers + mean of title words)
-user = unit(id + history mapped + user columns), history = weighted mean of the unit vectors of the last items
+user = unit(id + history mapped + user columns), history = weighted mean of the vectors of the last items
+
+With the similarity `dot` nothing is brought to length 1: a longer item is a more popular one.
 
 Both are sums of embeddings: an item that training never saw keeps all but its id, a user who is new keeps the history.
 Dropping ids at random in training makes the rest carry its share.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -42,6 +45,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     items: int
     users: int
     dimensions: int
+    similarity: Literal["cosine", "dot"] = "cosine"
     history_length: int
     encoding: Encoding
 
@@ -83,10 +87,11 @@ class UserTensors:
 
 
 class ItemTower(nn.Module):
-    """Items to unit vectors."""
+    """Items to vectors."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self._is_unit = architecture.similarity == "cosine"
         encoding, d = architecture.encoding, architecture.dimensions
         self.id = _embedding(architecture.items + 1, d)
         self.category = _embedding(len(encoding.categories) + 1, d)
@@ -100,17 +105,19 @@ class ItemTower(nn.Module):
             self.words.weight[0] = 0.0
 
     def forward(self, items: ItemTensors, keep_id: torch.Tensor | None = None) -> torch.Tensor:
-        """float[n, d], rows of length 1. `keep_id` bool[n]: items whose id is dropped are False."""
+        """float[n, d], rows of length 1 for cosines. `keep_id` bool[n]: items whose id is dropped are False."""
         content = self.category(items.categories) + self.brand(items.brands) + self.words(items.words)
         content = content + self.numbers(items.numbers.to(self.numbers.weight.dtype))
-        return functional.normalize(_of_id(self.id, items.ids, keep_id) + content, dim=-1)
+        found = _of_id(self.id, items.ids, keep_id) + content
+        return functional.normalize(found, dim=-1) if self._is_unit else found
 
 
 class UserTower(nn.Module):
-    """Users with their pooled history to unit vectors."""
+    """Users with their pooled history to vectors."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self._is_unit = architecture.similarity == "cosine"
         d = architecture.dimensions
         self.id = _embedding(architecture.users + 1, d)
         self.columns = nn.ModuleList(_embedding(len(values) + 1, d) for values in architecture.encoding.user_columns)
@@ -132,11 +139,11 @@ class UserTower(nn.Module):
         return event_weights.to(recency.dtype).sqrt() * recency[bucket]
 
     def forward(self, users: UserTensors, pooled: torch.Tensor, keep_id: torch.Tensor | None = None) -> torch.Tensor:
-        """float[n, d], rows of length 1, from `pooled` [n, d], the weighted mean of each history, zeros for none."""
+        """float[n, d], of length 1 for cosines; `pooled` [n, d] is each history's weighted mean, zeros for none."""
         found = _of_id(self.id, users.ids, keep_id) + self.history(pooled)
         for k, embedding in enumerate(self.columns):
             found = found + embedding(users.columns[:, k])
-        return functional.normalize(found, dim=-1)
+        return functional.normalize(found, dim=-1) if self._is_unit else found
 
     def pool(
         self, item_vectors: torch.Tensor, items: torch.Tensor, event_weights: torch.Tensor, lengths: torch.Tensor
@@ -156,7 +163,7 @@ class UserTower(nn.Module):
 
 
 class TwoTowers(nn.Module):
-    """Both towers. The score of a pair is the dot product of their vectors, a cosine."""
+    """Both towers. The score of a pair is the dot product of their vectors; with unit vectors a cosine."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -178,6 +185,32 @@ class TwoTowers(nn.Module):
             d = min(factors.shape[1], embedding.weight.shape[1])
             with torch.no_grad():
                 embedding.weight[1:, :d] = torch.from_numpy(factors[:, :d] * np.float32(share / length))
+
+    def start_exactly(
+        self,
+        user_ids: torch.Tensor,
+        history: torch.Tensor,
+        history_bias: torch.Tensor,
+        items: torch.Tensor,
+        met: torch.Tensor,
+    ) -> None:
+        """Let ids and history alone speak at first; an item that is not met is the mean of those that are.
+
+        Args:
+            user_ids: float32[users, d]
+            history: float32[d, d], what a pooled history is multiplied by; history_bias: float32[d].
+            items: float32[items, d], the vectors of the items; met: bool[items].
+        """
+        mean = items[met].mean(dim=0)
+        tables = self.item.category, self.item.brand, self.item.words, self.item.numbers, *self.user.columns
+        with torch.no_grad():
+            for module in tables:
+                module.weight.zero_()
+            self.item.id.weight[1:] = (items - mean) * met[:, None]
+            self.item.numbers.bias.copy_(mean)
+            self.user.id.weight[1:] = user_ids
+            self.user.history.weight.copy_(history.T)
+            self.user.history.bias.copy_(history_bias)
 
     def forget(self, users: np.ndarray, items: np.ndarray) -> None:
         """Make the ids of some users and items unknown: their content and history speak for them.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import torch
 
 from jobs import metrics
-from jobs.examples import Histories
+from jobs.shards import Shards
 from jobs.towers import ItemTensors, TwoTowers, UserTensors
 from schemas.tables import VALIDATION
 
@@ -18,43 +20,79 @@ BATCH = 1024
 class ValidationSlice:
     """Up to `limit` users with validation interactions, known by their train interactions only."""
 
-    def __init__(
-        self, interactions: pa.Table, known: Histories, *, items: int, limit: int, drop_consumed: bool
-    ) -> None:
-        """With `drop_consumed`, items consumed in the train split are neither listed nor wanted."""
-        split = interactions.column("split").to_numpy()
-        user, item = (interactions.column(name).to_numpy().astype(np.int64) for name in ("user_index", "item_index"))
-        consumed = interactions.column("consumed").to_numpy(zero_copy_only=False) & (split < VALIDATION)
-        self._known = known
-        self._items = items
-        wanted = np.unique(user[split == VALIDATION] * self._items + item[split == VALIDATION])
-        self._dropped = np.unique(user[consumed] * self._items + item[consumed]) if drop_consumed else wanted[:0]
-        wanted = np.setdiff1d(wanted, self._dropped, assume_unique=True)
-        users = np.unique(wanted // self._items) if len(wanted) else wanted
+    def __init__(self, shards: Shards, *, history_length: int, limit: int, drop_consumed: bool) -> None:
+        """Two passes over the shards; in memory stays what is needed of the chosen users.
+
+        With `drop_consumed`, items consumed in the train split are neither listed nor wanted.
+        """
+        self._items, self._drop_consumed = shards.items, drop_consumed
+        users = np.sort(np.concatenate([np.unique(self._sought(t)[0] // self._items) for t in shards.tables()]))
         # Evenly over all users: their numbers follow their ids, and ids often follow the time of joining.
         self.users = users[np.unique(np.linspace(0, len(users) - 1, min(limit, len(users))).astype(np.int64))]
-        self._wanted = wanted
+        lengths = np.zeros(len(self.users), dtype=np.int64)
+        parts = []
+        for table in shards.tables() if len(self.users) else ():
+            mine = table.filter(pa.array(np.isin(table.column("user_index").to_numpy(), self.users)))
+            items, weights, known = shards.known(mine).last(self.users, history_length)
+            lengths += known  # a user is known in one shard at most
+            parts.append((*self._sought(mine), np.repeat(self.users, known), items, weights))
+        empty = [np.zeros(0, kind) for kind in (np.int64, np.int64, np.int64, np.int64, np.float32)]
+        wanted, dropped, of, items, weights = (np.concatenate(k) for k in zip(empty, *parts, strict=True))
+        order = np.argsort(of, kind="stable")
+        self._wanted, self._dropped = np.sort(wanted), np.sort(dropped)
+        self._history = items[order], weights[order]
+        self._starts = np.concatenate([[0], np.cumsum(lengths)])
 
     def recall(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> float | None:
         """Mean recall in the first k of the catalogue; None when there are no users to ask."""
-        if not len(self.users):
-            return None
-        length = towers.architecture.history_length
-        device = items.ids.device
-        found = []
         with torch.no_grad():
             vectors = towers.item(items)
-            for part in np.split(self.users, range(BATCH, len(self.users), BATCH)):
-                history = (torch.from_numpy(array).to(device) for array in self._known.last(part, length))
-                pooled = towers.user.pool(vectors, *history)
-                scores = towers.user(users.take(torch.from_numpy(part).to(device)), pooled) @ vectors.T
-                row, item = self._of(self._dropped, part)
-                scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
-                lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
-                row, item = self._of(self._wanted, part)
-                relevant = metrics.mark_relevant(lists, row, item, len(vectors))
-                found.append(metrics.recall_at(k, relevant, np.bincount(row, minlength=len(part))))
+
+            def of_users(first: int, part: torch.Tensor) -> torch.Tensor:
+                history = (
+                    torch.from_numpy(array).to(vectors.device) for array in self._histories(first, first + len(part))
+                )
+                return towers.user(users.take(part), towers.user.pool(vectors, *history))
+
+            return self._recall(of_users, vectors, k)
+
+    def recall_of(self, users: torch.Tensor, items: torch.Tensor, k: int) -> float | None:
+        """The same for vectors that are there: float[users, d] and float[items, d]."""
+        return self._recall(lambda _, part: users[part], items, k)
+
+    def _recall(
+        self, of_users: Callable[[int, torch.Tensor], torch.Tensor], vectors: torch.Tensor, k: int
+    ) -> float | None:
+        """`of_users` is told the first place and the indexes of some users of the slice, and gives their vectors."""
+        if not len(self.users):
+            return None
+        device = vectors.device
+        found = []
+        for first in range(0, len(self.users), BATCH):
+            part = self.users[first : first + BATCH]
+            scores = of_users(first, torch.from_numpy(part).to(device)) @ vectors.T
+            row, item = self._of(self._dropped, part)
+            scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
+            lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
+            row, item = self._of(self._wanted, part)
+            relevant = metrics.mark_relevant(lists, row, item, len(vectors))
+            found.append(metrics.recall_at(k, relevant, np.bincount(row, minlength=len(part))))
         return float(np.concatenate(found).mean())
+
+    def _sought(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """(wanted, dropped) of a shard's users, ascending: user_index * items + item_index."""
+        split = table.column("split").to_numpy()
+        user, item = (table.column(name).to_numpy().astype(np.int64) for name in ("user_index", "item_index"))
+        pairs = user * self._items + item
+        consumed = table.column("consumed").to_numpy(zero_copy_only=False) & (split < VALIDATION)
+        wanted = np.unique(pairs[split == VALIDATION])
+        dropped = np.unique(pairs[consumed]) if self._drop_consumed else wanted[:0]
+        return np.setdiff1d(wanted, dropped, assume_unique=True), dropped
+
+    def _histories(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(items, weights, lengths) of the slice's users `first` to `last`, end to end, oldest first."""
+        here = slice(self._starts[first], self._starts[last])
+        return self._history[0][here], self._history[1][here], np.diff(self._starts[first : last + 1])
 
     def _of(self, pairs: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(row, item) of the pairs of some users; `users` is sorted, rows are places in it."""

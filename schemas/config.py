@@ -143,14 +143,23 @@ class Train(Section, frozen=True):
 
     seed: Count = 7
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
-    max_epochs: Positive = 4
-    """The learning rate falls to 0 over as many epochs."""
+    max_epochs: Count = 4
+    """The learning rate falls to 0 over as many epochs. 0: the towers stay as `initialise` made them."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """`cosine`: vectors of length 1. `dot`: free vectors, which start from a factorisation that has been taught to
+    rank; better where users are known by many interactions. `shortlist tune` tells which."""
+    factor_epochs: Count = 8
+    """Epochs in which the factorisation is taught, with `dot`; the validation slice chooses among them."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
     refit: bool = True
     """Train anew on train and validation split together, for as many epochs as the validation split chose."""
     examples_per_epoch: Count = 300_000
     """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
+    memory_mb: Annotated[int, Meta(ge=1)] = 1024
+    """Megabytes that the interactions being trained on, and those read ahead, may take. More than fit are trained on
+    a few files of `prepared` at a time, and examples are shuffled among those only. One file (up to half a million
+    interactions, about 250 MB) is the least there is at a time. What is kept of each user and item comes on top."""
     example_half_life_days: Hours = 30.0
     """An example this much older than the newest counts half, where the split is by time."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
@@ -174,6 +183,9 @@ class Train(Section, frozen=True):
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100
     """Length of the candidate list whose recall chooses the epoch."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    """Processes that train together, as tasks of one Spark stage: each on its share of the users, `batch_size` in all.
+    1: in this process, without Spark."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = 1
     """Of torch on a CPU; 0: as many as there are cores. The same number gives the same weights to the last bit. Small

@@ -49,10 +49,12 @@ def block_of(index: np.ndarray | int, regular: int) -> np.ndarray | int:
     return np.where(np.asarray(index) < regular, np.asarray(index) % BLOCKS, np.asarray(index) - regular)
 
 
-def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_seed: int | None = None) -> None:
+def write_prepared(
+    config: Config, *, noise: bool = False, seed: int = 5, test_seed: int | None = None, files: int = 2
+) -> None:
     """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
 
-    With `test_seed`, other items in the test split.
+    With `test_seed`, other items in the test split. All interactions of a user lie in one of so many `files`.
     """
     rng = np.random.default_rng(seed)
     users, items = [], []
@@ -77,11 +79,11 @@ def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_s
     n = len(users)
     blank = [""] * n
     with datasets.step(
-        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed}"}
+        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed} {files}"}
     ) as draft:
         weights = rng.choice([1.0, 5.0], n)
         columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]
-        _write(draft.path / "interactions", columns, tables.INTERACTIONS)
+        _write(draft.path / "interactions", columns, tables.INTERACTIONS, file=np.array(users) % files)
         trained = splits == tables.TRAIN
         total = ITEMS + COLD_ITEMS
         blocks = block_of(np.arange(total), ITEMS)
@@ -104,10 +106,12 @@ def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_s
         _write(draft.path / "users", columns, tables.USERS)
 
 
-def _write(folder: Path, columns: list, schema: pa.Schema) -> None:
+def _write(folder: Path, columns: list, schema: pa.Schema, file: np.ndarray | None = None) -> None:
+    """Write a table in the files that `file` says for each row; else in two, the first row not in the first one."""
     folder.mkdir()
     arrays = [pa.array(list(column), field.type) for column, field in zip(columns, schema, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=schema)
-    middle = len(table) // 3
-    pa.parquet.write_table(table.slice(middle), folder / "part-0.parquet")
-    pa.parquet.write_table(table.slice(0, middle), folder / "part-1.parquet")
+    if file is None:
+        file = (np.arange(len(table)) < len(table) // 3).astype(int)
+    for number in range(file.max() + 1):
+        pa.parquet.write_table(table.filter(pa.array(file == number)), folder / f"part-{number:05d}.parquet")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from blocks_shop import COLD_USERS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import datasets, embed, model, train
+from jobs import checkpoint, datasets, embed, model, train
 from jobs.errors import BadVectorsError, MissingDatasetError
 from jobs.examples import histories
 from jobs.features import item_features, user_features
@@ -128,7 +128,7 @@ def test_a_vector_that_is_no_number_stops_the_step(tmp_path: Path, spark: Any, b
     towers, card = model.load(folder)
     with torch.no_grad():
         towers.get_parameter(broken)[-1] = torch.nan
-    model.save(folder, towers, temperature=card.temperature, best_epoch=card.best_epoch, curve=card.curve)
+    model.save(folder, towers, checkpoint.Progress(card.curve, card.best_epoch, True), temperature=card.temperature)
     with pytest.raises(BadVectorsError, match=broken.split(".", maxsplit=1)[0]):
         embed.run(config, DAY, spark)
     assert not (Path(config.paths.workspace) / DAY / "embeddings").exists()

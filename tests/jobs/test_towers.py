@@ -231,11 +231,13 @@ def test_the_pairs_of_equal_items_are_found() -> None:
     assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [tuple(pair) for pair in expected.tolist()]
 
 
-def test_the_factorisation_equals_the_exact_one() -> None:
+@pytest.mark.parametrize("cuts", [[], [1, 7, 20]])
+def test_the_factorisation_equals_the_exact_one(cuts: list[int]) -> None:
+    """Of the whole matrix at once, and of a few users at a time."""
     rng = np.random.default_rng(6)
     met = rng.random((30, 20)) < 0.3
-    users, items = np.nonzero(met)
-    left, right = factorise(users, items, shape=(30, 20), dimensions=4, seed=1)
+    blocks = [np.flatnonzero(part) + 20 * first for part, first in zip(np.split(met, cuts), [0, *cuts], strict=True)]
+    left, right = factorise(lambda: blocks, met.sum(axis=0), users=30, dimensions=4, seed=1)
     counts = [np.maximum(met.sum(axis=axis), 1) for axis in (1, 0)]
     matrix = met / counts[0][:, None] ** 0.5 / counts[1] ** 0.4
     u, s, v = np.linalg.svd(matrix)
@@ -244,6 +246,13 @@ def test_the_factorisation_equals_the_exact_one() -> None:
 
 
 def test_fewer_items_than_dimensions_can_be_factorised() -> None:
-    left, right = factorise(np.array([0, 1, 2]), np.array([0, 1, 0]), shape=(3, 2), dimensions=8, seed=1)
+    left, right = factorise(lambda: [np.array([0, 3, 4])], np.array([2, 1]), users=3, dimensions=8, seed=1)
     assert left.shape == (3, 2)
     assert right.shape == (2, 2)
+
+
+def test_a_matrix_of_fewer_directions_than_dimensions_gives_no_noise() -> None:
+    everybody_met_everything = [np.arange(60)]
+    left, right = factorise(lambda: everybody_met_everything, np.full(5, 12), users=12, dimensions=4, seed=1)
+    assert left.shape == (12, 1)
+    np.testing.assert_allclose(left @ right.T, np.full((12, 5), 5**-0.5 * 12**-0.4 * 12**0.5), rtol=1e-5)

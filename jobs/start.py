@@ -1,0 +1,130 @@
+"""Where the towers start: at random, at a matrix factorisation, or at one that has been taught to rank.
+
+With `train.similarity = dot` the ids alone are as good a model as ids can be before the towers learn anything: two
+factorisations are blended and refined (see `factors`, `least_squares`, `blend`, `refine`). A user's id then is what the
+user's history does not already say, so that a user without an id still gets the history's share.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numba
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jobs import progress
+from jobs.blend import balanced, blend
+from jobs.factors import factorise
+from jobs.least_squares import alternate
+from jobs.refine import Factors, Refinement
+from jobs.task import Task
+from jobs.team import ALONE, Team
+from jobs.towers import TwoTowers
+from schemas.config import Train
+
+ROUNDS = 5
+"""Of least squares."""
+NORMALISED_SHARE = 0.35
+"""Of the normalised factorisation beside the least squares one, each with scores of standard deviation 1."""
+BATCH_USERS = 4096
+TINY = 1e-12
+RIDGE = 1e-3
+"""Of the mean variance of pooled histories, when a user's factors are explained by the user's history."""
+
+
+def start(task: Task, towers: TwoTowers, config: Train, team: Team = ALONE) -> int:
+    """Give the towers their first weights; the number of epochs of refinement, 0 where there was none.
+
+    With a validation slice the epoch of refinement with the best recall is taken, else the last.
+    """
+    if config.initialise == "random":
+        return 0
+    if config.similarity == "cosine":
+        users, dimensions = task.architecture.users, config.dimensions
+        factors = factorise(
+            task.met, task.counts.takers, users=users, dimensions=dimensions, seed=config.seed, team=team
+        )
+        towers.start_from(*factors, user_share=config.user_id_share)
+        return 0
+    if team.rank > 0:  # the others wait: this takes as long as an epoch or two of theirs
+        return 0
+    return _start_ranking(task, towers, config)
+
+
+def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
+    # Before anything is compiled or computed: the numbers do not depend on the threads, only the time does.
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    factors = _blended(task, config)
+    best_epoch, factors = _refined(task, config, factors)
+    _put(task, towers, factors)
+    return best_epoch
+
+
+def _blended(task: Task, config: Train) -> Factors:
+    """The two factorisations as one, in no more than `dimensions` numbers; a small catalogue leaves the rest zero."""
+    users, d = task.architecture.users, config.dimensions
+    with progress.bar("factors", ROUNDS + 1) as bar:
+        normalised = factorise(task.met_by_all, task.counts.takers, users=users, dimensions=d, seed=config.seed)
+        bar.advance(1, "least squares")
+        squares = alternate(task.met_by_all, *normalised, rounds=ROUNDS, advance=bar.advance)
+    blended = balanced(*blend(squares, normalised, share=NORMALISED_SHARE, dimensions=d))
+    return Factors(*(torch.from_numpy(np.pad(side, ((0, 0), (0, d - side.shape[1])))) for side in blended))
+
+
+def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]:
+    """(the epoch with the best recall, the factors it left); without a validation slice the last."""
+
+    def recall() -> float | None:
+        return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
+
+    best_epoch, best, highest = 0, _copy(factors), recall()
+    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed)
+    with progress.bar("refine", config.factor_epochs * task.pairs) as bar:
+        for epoch in range(1, config.factor_epochs + 1):
+            note = f"epoch {epoch}  recall {highest or 0:.4f}"
+            loss = training.run_epoch(epoch - 1, task.met_by_all, advance=functools.partial(bar.advance, note=note))
+            found = recall()
+            bar.milestone(epoch=epoch, loss=loss, recall=found)
+            if found is None or highest is None or found > highest:
+                best_epoch, best, highest = epoch, _copy(factors), found
+    return best_epoch, best
+
+
+@torch.no_grad()
+def _put(task: Task, towers: TwoTowers, factors: Factors) -> None:
+    """Make the towers give exactly these vectors to all who are known, and as much of them as history tells to others.
+
+    The history is mapped by ridge regression of the users' factors on their pooled histories; a user's id gets the
+    difference. What else the towers read starts at zero.
+    """
+    d = factors.items.shape[1]
+    gram, cross = torch.zeros(d + 1, d + 1).double(), torch.zeros(d + 1, d).double()
+    for users, pooled in _pooled(task, towers, factors.items):
+        wide = functional.pad(pooled.double(), (0, 1), value=1.0)  # the last column finds the mean
+        gram += wide.T @ wide
+        cross += wide.T @ factors.users[users].double()
+    penalty = RIDGE * float(gram[:d, :d].trace()) / d
+    gram += torch.diag(functional.pad(torch.full((d,), penalty + TINY).double(), (0, 1)))
+    history = torch.linalg.solve(gram, cross).float()  # [d + 1, d]
+    rest = torch.zeros_like(factors.users)
+    for users, pooled in _pooled(task, towers, factors.items):
+        rest[users] = factors.users[users] - functional.pad(pooled, (0, 1), value=1.0) @ history
+    met = torch.from_numpy(task.counts.items > 0)
+    towers.start_exactly(rest, history[:d], history[d], factors.items, met)
+
+
+def _pooled(task: Task, towers: TwoTowers, items: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(int64[n] users, float32[n, d] their pooled histories), some users at a time."""
+    for table in task.everybody.tables():
+        known = task.everybody.known(table)
+        users = np.flatnonzero(np.diff(known.starts))
+        for part in np.split(users, range(BATCH_USERS, len(users), BATCH_USERS)):
+            history = (torch.from_numpy(array) for array in known.last(part, task.architecture.history_length))
+            yield torch.from_numpy(part), towers.user.pool(items, *history)
+
+
+def _copy(factors: Factors) -> Factors:
+    return Factors(factors.users.clone(), factors.items.clone())
