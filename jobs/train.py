@@ -181,7 +181,8 @@ def fit(
             if team.rank == 0:
                 checkpoint.save_training(folder, state, towers, optimiser, best)
             log.end(ended)
-            bar.milestone(epoch=epoch, loss=ended.loss, recall=ended.recall, examples_per_second=round(speed))
+            recall = None if ended.recall is None else round(ended.recall, 4)
+            bar.milestone(epoch=epoch, loss=round(loss, 4), recall=recall, examples_per_second=round(speed))
     towers.load_state_dict(best)
     towers.forget(*unmet(task))
     return towers.eval(), state
