@@ -8,8 +8,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 
-from jobs import datasets
+from jobs import datasets, model, task
+from jobs.features import item_features, user_features
+from jobs.shards import Shards
+from jobs.towers import ItemTensors, UserTensors
 from schemas import tables
 from schemas.config import Config
 
@@ -138,3 +142,23 @@ def _users(users: int, counts: np.ndarray) -> pa.Table:
     columns = {"user_index": np.arange(users, dtype=np.int32), "user_id": [str(n) for n in range(users)]}
     columns |= {"segment": [""] * users, "features": [[] for _ in range(users)], "interactions": counts}
     return pa.table(columns, schema=tables.USERS)
+
+
+def embedded(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """(float32[users, d], float32[items, d]) by the trained model, histories up to the test part; without Spark."""
+    prepared, trained = (datasets.open_dataset(config.paths.workspace, DAY, name) for name in ("prepared", "model"))
+    towers, card = model.load(trained.path)
+    shape = card.architecture
+    shards = Shards(prepared, memory_mb=config.train.memory_mb, learn_validation=True)
+    items, users = (task.read_sorted(prepared.part(f"{noun}s"), f"{noun}_index") for noun in ("item", "user"))
+    every = UserTensors.of(user_features(users, shape.encoding))
+    found = torch.zeros(shape.users, shape.dimensions)
+    with torch.no_grad():
+        vectors = towers.item(ItemTensors.of(item_features(items, shape.encoding)))
+        for table in shards.tables():
+            known = shards.known(table)
+            for part in np.split(np.arange(shape.users), range(BATCH, shape.users, BATCH)):
+                history = (torch.from_numpy(array) for array in known.last(part, shape.history_length))
+                users_of_part = every.take(torch.from_numpy(part))
+                found[part] = towers.user(users_of_part, towers.user.pool(vectors, *history))
+    return found.numpy(), vectors.numpy()

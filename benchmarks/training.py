@@ -1,0 +1,228 @@
+"""What the towers learn and how long they take, on public data with published figures.
+
+Yelp2018 (the LightGCN split): recall@20, NDCG@20 and recall@1000 of the trained towers, of what they start from, and of
+implicit's ALS in the same run; and the minutes that each took. Online Retail and Deskdrop by the whole journey: recall
+of cold users and cold items beside the popularity order and content alone.
+
+    python -m benchmarks.training --data FOLDER      # yelp2018-lightgcn, online-retail, deskdrop in it
+    python -m benchmarks.training --data FOLDER --only yelp
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from benchmarks import measure, yelp
+from jobs import train
+from jobs.blend import blend
+from jobs.factors import factorise
+from jobs.least_squares import alternate
+from jobs.start import NORMALISED_SHARE, ROUNDS
+from schemas.config import Config, Paths, Train
+
+LIGHTGCN, MF_BSL = 0.0649, 0.0725
+PUBLISHED = {
+    "MF-BPR": (0.0576, 0.0468),
+    "LightGCN": (LIGHTGCN, 0.0530),
+    "EASE": (0.0657, 0.0552),
+    "MF-CCL": (0.0698, 0.0572),
+    "SimpleX": (0.0701, 0.0575),
+    "MF + BSL": (MF_BSL, 0.0599),
+    "LightGCN + BSL": (0.0744, 0.0617),
+}
+"""Recall@20 and NDCG@20 on this split; source: the papers of the models and Wu et al. 2023, BSL, table 2."""
+YELP_KEYS = (
+    "yelp_recall20",
+    "yelp_ndcg20",
+    "yelp_recall1000",
+    "als128_recall1000",
+    "minutes_to_lightgcn",
+    "minutes_total",
+)
+Vectors = tuple[np.ndarray, np.ndarray]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is asked for; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", choices=["yelp", "cold"])
+    parser.add_argument("--epochs", type=int, default=Train().factor_epochs, help="of refinement")
+    parser.add_argument("--dimensions", type=int, default=256)
+    arguments = parser.parse_args(argv)
+    facts = measure.header("training")
+    rows: list[measure.Row] = []
+    summary: dict[str, float | None] = {}
+    if arguments.only != "cold":
+        summary |= on_yelp(
+            arguments.data / "yelp2018-lightgcn",
+            rows,
+            Train(
+                dimensions=arguments.dimensions,
+                similarity="dot",
+                max_epochs=0,
+                factor_epochs=arguments.epochs,
+                threads=os.cpu_count() or 1,
+            ),
+        )
+    if arguments.only != "yelp":
+        summary |= cold(arguments.data, rows)
+    measure.finish(facts, rows, summary)
+
+
+def on_yelp(folder: Path, rows: list[measure.Row], settings: Train) -> dict[str, float | None]:
+    """The table of Yelp2018; nothing where the data is not."""
+    if not folder.is_dir():
+        print(f"no {folder}: Yelp2018 is left out")
+        return {}
+    data = yelp.read(folder)
+    print(f"\nYelp2018: {data.users:,} users, {data.items:,} items, {len(data.train.users):,} pairs to learn from")
+    for name, (recall, ndcg) in PUBLISHED.items():
+        print(f"{'published: ' + name:<58} recall@20 {recall:.4f}  ndcg@20 {ndcg:.4f}")
+    als = _judged(rows, data, "implicit ALS, 128 factors", lambda: _implicit(data, 128))
+    _judged(rows, data, "implicit ALS, 256 factors", lambda: _implicit(data, 256))
+    _factorisations(rows, data, settings.dimensions)
+    with tempfile.TemporaryDirectory() as folder_of_run:
+        start = msgspec.structs.replace(settings, factor_epochs=0)
+        quick = _judged(rows, data, "towers, not refined", lambda: _towers(data, Path(folder_of_run) / "0", start))
+        full = _judged(rows, data, "towers", lambda: _towers(data, Path(folder_of_run) / "1", settings))
+    first = next((run["seconds"] for run in (quick, full) if run["recall20"] >= LIGHTGCN), None)
+    found = (
+        full["recall20"],
+        full["ndcg20"],
+        full["recall1000"],
+        als["recall1000"],
+        None if first is None else round(first / 60, 2),
+        round(full["seconds"] / 60, 2),
+    )
+    return dict(zip(YELP_KEYS, found, strict=True))
+
+
+def _judged(rows: list[measure.Row], data: yelp.Yelp, name: str, make: Callable[[], Vectors]) -> dict[str, float]:
+    """Make vectors against the clock, measure and print them."""
+    started = time.monotonic()
+    users, items = make()
+    seconds = round(time.monotonic() - started, 1)
+    found = yelp.measure(data, users, items) | {"seconds": seconds, "dimensions": float(users.shape[1])}
+    rows.append({"name": name, **found})
+    print(
+        f"{name:<58} recall@20 {found['recall20']:.4f}  ndcg@20 {found['ndcg20']:.4f}  recall@1000"
+        f" {found['recall1000']:.4f}  {users.shape[1]:>4} dimensions  {seconds:>7.1f} s",
+        flush=True,
+    )
+    return found
+
+
+def _factorisations(rows: list[measure.Row], data: yelp.Yelp, served: int) -> None:
+    """What the towers start from: the two factorisations, their sum as teacher, and its projections as students."""
+    pairs = np.unique(data.train.users * data.items + data.train.items)
+    takers = np.bincount(pairs % data.items, minlength=data.items)
+
+    def blocks() -> list[np.ndarray]:
+        return [pairs]
+
+    found: dict[str, Vectors] = {}
+
+    def normalised() -> Vectors:
+        found["normalised"] = factorise(blocks, takers, users=data.users, dimensions=served, seed=7)
+        return found["normalised"]
+
+    def squares() -> Vectors:
+        found["squares"] = alternate(blocks, *found["normalised"], rounds=ROUNDS)
+        return found["squares"]
+
+    def both(dimensions: int) -> Vectors:
+        return blend(found["squares"], found["normalised"], share=NORMALISED_SHARE, dimensions=dimensions)
+
+    _judged(rows, data, "degree-normalised SVD", normalised)
+    _judged(rows, data, f"least squares, {ROUNDS} rounds from there", squares)
+    teacher = None
+    for dimensions in (2 * served, served, served // 2, served // 4):
+        name = "both added: the teacher" if teacher is None else f"the teacher projected to {dimensions}: a student"
+        run = _judged(rows, data, name, functools.partial(both, dimensions))
+        teacher = teacher or run
+        kept = ", ".join(f"{key} {run[key] / teacher[key]:.1%}" for key in ("recall20", "ndcg20", "recall1000"))
+        print(f"{'':<58} keeps {kept} at {dimensions / (2 * served):.3f} of the bytes and products")
+
+
+def _implicit(data: yelp.Yelp, factors: int) -> Vectors:
+    import implicit
+    import scipy.sparse
+    import threadpoolctl
+
+    ones = np.ones(len(data.train.users), np.float32)
+    matrix = scipy.sparse.csr_matrix((ones, (data.train.users, data.train.items)), shape=(data.users, data.items))
+    with threadpoolctl.threadpool_limits(1, "blas"):
+        als = implicit.als.AlternatingLeastSquares(
+            factors=factors, alpha=100, regularization=300, iterations=10, random_state=7
+        )
+        als.fit(matrix, show_progress=False)
+    return als.user_factors, als.item_factors
+
+
+def _towers(data: yelp.Yelp, workspace: Path, settings: Train) -> Vectors:
+    """The product's own training: epochs chosen on a tenth of the training part, then anew on all of it."""
+    config = Config(paths=Paths(workspace=str(workspace)), train=settings)
+    yelp.write_prepared(data, config)
+    train.run(config, yelp.DAY)
+    return yelp.embedded(config)
+
+
+def cold(data: Path, rows: list[measure.Row]) -> dict[str, float | None]:
+    """Recall of users and items that training never met, on two shops, by the whole journey."""
+    ratio: float | None = None
+    for name in ("online-retail", "deskdrop"):
+        if not (data / name).is_dir():
+            print(f"no {data / name}: left out")
+            continue
+        report = _report(name, data / name)
+        print(f"\n{name}: recall of {report['interactions']:,} wanted items of {report['users']:,} users")
+        for kind in ("users", "items"):
+            segment = next(segment for segment in report["segments"][kind] if segment["name"] == "cold")
+            found = _recalls(segment)
+            rows.append({"name": f"{name}, cold {kind}", "interactions": segment["interactions"], **found})
+            print(f"  cold {kind} ({segment['interactions']:,} of these): {json.dumps(found)}")
+            if (name, kind) == ("online-retail", "items") and found.get("popularity recall@100"):
+                ratio = round(float(found["ours recall@100"]) / float(found["popularity recall@100"]), 2)
+    return {"cold_item_recall_vs_popularity": ratio}
+
+
+def _report(name: str, data: Path) -> dict[str, Any]:
+    """What `evaluate` says at the end of the journey of an example."""
+    root = Path(__file__).resolve().parent.parent
+    with tempfile.TemporaryDirectory() as folder:
+        example = Path(folder) / name
+        shutil.copytree(root / "examples" / name, example, ignore=shutil.ignore_patterns("data", "work", "store"))
+        (example / "data").symlink_to(data.resolve())
+        steps = "prepare,train,embed,retrieve,lists,evaluate"
+        command = [sys.executable, str(root / "shortlist.py"), "run", "--config", str(example / "shortlist.toml")]
+        subprocess.run([*command, "--only", steps], check=True)
+        report = next(example.glob("work/*/report/report.json"))
+        return json.loads(report.read_bytes())  # type: ignore[no-any-return]
+
+
+def _recalls(segment: dict[str, Any]) -> dict[str, float | str | None]:
+    """What each ranking finds in a segment, by ranking and length of list."""
+    return {
+        f"{ranking} recall@{k}": value
+        for ranking in ("ours", "popularity", "content")
+        for k, value in segment.get(ranking, {}).get("recall", {}).items()
+    }
+
+
+if __name__ == "__main__":
+    main()
