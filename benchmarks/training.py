@@ -142,14 +142,15 @@ def _factorisations(rows: list[measure.Row], data: yelp.Yelp, served: int) -> No
         return found["normalised"]
 
     def squares() -> Vectors:
-        found["squares"] = alternate(blocks, *found["normalised"], rounds=ROUNDS)
+        shape = data.users, data.items
+        found["squares"] = alternate(blocks, shape=shape, dimensions=served, rounds=ROUNDS, seed=7)
         return found["squares"]
 
     def both(dimensions: int) -> Vectors:
         return blend(found["squares"], found["normalised"], share=NORMALISED_SHARE, dimensions=dimensions)
 
     _judged(rows, data, "degree-normalised SVD", normalised)
-    _judged(rows, data, f"least squares, {ROUNDS} rounds from there", squares)
+    _judged(rows, data, f"least squares, {ROUNDS} rounds", squares)
     teacher = None
     for dimensions in (2 * served, served, served // 2, served // 4):
         name = "both added: the teacher" if teacher is None else f"the teacher projected to {dimensions}: a student"

@@ -54,6 +54,16 @@ def blend(
     )
 
 
+def flattened(users: np.ndarray, items: np.ndarray, share: float) -> np.ndarray:
+    """The items, float32[items, k], without a share of what the mean user thinks of them: with 1 there is nothing left.
+
+    The popularity of an item is what all users agree on; what tells users apart stays as it is.
+    """
+    mean = users.mean(axis=0, dtype=np.float64)
+    liked = items @ mean
+    return (items - np.outer(share * (liked - liked.mean()), mean / max(mean @ mean, 1e-30))).astype(np.float32)
+
+
 def _whitening(side: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(float64[k, r], float64[r, k]): side @ the first has orthonormal columns, and times the second is side again."""
     variances, axes = np.linalg.eigh(_gram(side))

@@ -89,10 +89,10 @@ def copy(towers: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone() for name, tensor in towers.state_dict().items()}
 
 
-def advance(progress: Progress, epoch: Epoch, *, max_epochs: int, patience: int) -> Progress:
-    """The state after one more epoch. Without a validation slice the last epoch is the best."""
+def advance(progress: Progress, epoch: Epoch, *, max_epochs: int, patience: int, by_recall: bool = True) -> Progress:
+    """The state after one more epoch. Without a validation slice, or not `by_recall`, the last epoch is the best."""
     best = progress.curve[progress.best_epoch].recall
-    is_better = epoch.recall is None or best is None or epoch.recall > best
+    is_better = not by_recall or epoch.recall is None or best is None or epoch.recall > best
     best_epoch = epoch.epoch if is_better else progress.best_epoch
     is_over = epoch.epoch >= max_epochs or epoch.epoch - best_epoch >= patience
     return Progress([*progress.curve, epoch], best_epoch, is_over, progress.refined)

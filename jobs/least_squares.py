@@ -22,6 +22,7 @@ from jobs.factors import Blocks
 WEIGHT, PENALTY = 100.0, 300.0
 """Of a pair that met, against 1 of one that did not; of the squared lengths."""
 GRADIENT_STEPS = 3
+START = np.float32(0.01)
 NEGLIGIBLE = 1e-10
 
 
@@ -34,18 +35,27 @@ class Rows(NamedTuple):
 
 
 def alternate(
-    blocks: Blocks, users: np.ndarray, items: np.ndarray, *, rounds: int, advance: Callable[[], None] = lambda: None
+    blocks: Blocks,
+    *,
+    shape: tuple[int, int],
+    dimensions: int,
+    rounds: int,
+    seed: int,
+    advance: Callable[[], None] = lambda: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(float32[users, d], float32[items, d]) that fit better than those given, from which it starts.
+    """(float32[users, d], float32[items, d]), from small random numbers.
 
-    From the factors of `factors.factorise` four rounds fit as well as ten from random numbers.
+    From the factors of `factors.factorise` four rounds fit as well as ten from here. But then both factorisations say
+    the same, and blended and refined they list worse than two that do not.
 
     Args:
         blocks: see `factors.Blocks`.
+        shape: (users, items) there are.
         rounds: times that both sides are solved.
         advance: called after each.
     """
-    users, items = _fitted(blocks, users, items)
+    rng = np.random.default_rng(seed)
+    users, items = (START * rng.random((n, dimensions), dtype=np.float32) for n in shape)
     for _ in range(rounds):
         gram = _gram(items)
         for met in _seen(blocks, len(items), by_item=False):
@@ -56,21 +66,6 @@ def alternate(
         _solve(items, gram, functools.partial(_products_by_item, blocks, users, len(items)))
         advance()
     return users, items
-
-
-def _fitted(blocks: Blocks, users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The factors times the number with which they fit best, both sides with the same total of squares."""
-    met, squares = 0.0, 0.0
-    for rows in _seen(blocks, len(items), by_item=False):
-        of_pairs = np.empty(len(rows.columns), dtype=np.float32)
-        _scores(rows.starts, rows.columns, users[rows.rows], items, of_pairs)
-        met += of_pairs.sum(dtype=np.float64)
-        squares += np.square(of_pairs, dtype=np.float64).sum()
-    every = np.sum(_gram(users).astype(np.float64) * _gram(items))
-    best = WEIGHT * met / max(every + (WEIGHT - 1) * squares, 1e-30)
-    lengths = [float(np.einsum("nk,nk->", side, side, dtype=np.float64)) or 1.0 for side in (users, items)]
-    of_users, of_items = best**0.5 * (lengths[1] / lengths[0]) ** 0.25, best**0.5 * (lengths[0] / lengths[1]) ** 0.25
-    return users * np.float32(of_users), items * np.float32(of_items)
 
 
 def _seen(blocks: Blocks, items: int, *, by_item: bool) -> Iterator[Rows]:
@@ -133,17 +128,6 @@ def _dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """float32[n, 1]"""
     found: np.ndarray = np.einsum("nd,nd->n", left, right)[:, None]
     return found
-
-
-@numba.njit(parallel=True, fastmath=True)
-def _scores(starts, columns, left, right, found):  # type: ignore[no-untyped-def]
-    """Compiled: found[place] = the product of the factors of the pair at that place."""
-    for row in numba.prange(len(starts) - 1):
-        for place in range(starts[row], starts[row + 1]):
-            product = np.float32(0)
-            for k in range(left.shape[1]):
-                product += left[row, k] * right[columns[place], k]
-            found[place] = product
 
 
 @numba.njit(parallel=True, fastmath=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 
 
@@ -26,6 +27,7 @@ def sampled_softmax(
     *,
     temperature: float,
     catalogue: int,
+    offsets: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Weighted mean cross-entropy of each user's positive item against the shared negatives; a scalar.
 
@@ -37,14 +39,33 @@ def sampled_softmax(
         importance: [batch], the weights of the mean.
         temperature: divides the dot products.
         catalogue: items that the negatives were drawn from; each negative stands for catalogue / n of them.
+        offsets: [batch] and [n], added to the scores of positives and negatives, see `popularity_offsets`.
     """
     scaled = users / temperature
     positive = (scaled * positives).sum(dim=1)  # [batch]
+    if offsets is not None:
+        positive = positive + offsets[0]
     # [batch, n] is the largest array of a step: one product, one write in place, one reduction.
     negative = (scaled @ negatives.T).index_put_(same, users.new_tensor(-math.inf))
+    if offsets is not None:
+        negative += offsets[1]
     others = torch.logsumexp(negative, dim=1) + math.log(max(catalogue - 1, 1) / len(negatives))
     losses = torch.nn.functional.softplus(others - positive)  # [batch]
     return (losses * importance).sum() / importance.sum()
+
+
+def popularity_offsets(takers: np.ndarray, share: float) -> torch.Tensor:
+    """float32[items]: `share` of the logarithm of each item's popularity, to be added to its scores in training only.
+
+    What the offset says need not be learned: served without it, an item's popularity counts by so much less.
+
+    Args:
+        takers: int64[items], users who met each item.
+
+    Source: Menon et al. 2021, Long-tail learning via logit adjustment.
+    """
+    popularity = (takers + 1.0) / (takers.sum() + len(takers))
+    return torch.from_numpy((share * np.log(popularity)).astype(np.float32))
 
 
 def same_items(positives: torch.Tensor, negatives: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -43,9 +43,14 @@ class Factors(NamedTuple):
 class Refinement:
     """A training of factors in place, an epoch at a time."""
 
-    def __init__(self, factors: Factors, *, epochs: int, seed: int) -> None:
-        """The learning rate falls to 0 over `epochs`."""
+    def __init__(self, factors: Factors, *, epochs: int, seed: int, offsets: torch.Tensor | None = None) -> None:
+        """The learning rate falls to 0 over `epochs`.
+
+        Args:
+            offsets: float32[items], added to the scores in training, see `losses.popularity_offsets`.
+        """
         self.factors = factors
+        self._offsets = torch.zeros(len(factors.items)) if offsets is None else offsets
         self._epochs, self._seed = epochs, seed
         self._users, self._items = _RowAdam(factors.users), _RowAdam(factors.items)
 
@@ -76,10 +81,12 @@ class Refinement:
         items = self.factors.items[rows].requires_grad_()
         keep = torch.from_numpy(rng.random(users.shape, dtype=np.float32) >= DROPOUT)
         hidden = users * keep / (1.0 - DROPOUT)
+        offsets = self._offsets[rows]
         drawn = items if of_drawn is None else functional.embedding(of_drawn, items)
         met = functional.embedding(of_met, items)
-        positive = (hidden[batch.rows] * met).sum(dim=1)  # [pairs]
-        others = torch.logsumexp(hidden @ drawn.T, dim=1) + math.log(n_items / len(drawn))  # [users]
+        positive = (hidden[batch.rows] * met).sum(dim=1) + offsets[of_met]  # [pairs]
+        scores = hidden @ drawn.T + (offsets if of_drawn is None else offsets[of_drawn])  # [users, drawn]
+        others = torch.logsumexp(scores, dim=1) + math.log(n_items / len(drawn))  # [users]
         losses = functional.softplus(others[batch.rows] - positive)
         share = 1.0 / batch.counts[batch.rows]
         loss = (losses * share).sum() / len(batch.users)

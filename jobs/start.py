@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from jobs import progress
-from jobs.blend import balanced, blend
+from jobs.blend import balanced, blend, flattened
 from jobs.factors import factorise
 from jobs.least_squares import alternate
 from jobs.refine import Factors, Refinement
@@ -25,7 +25,7 @@ from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
 from schemas.config import Train
 
-ROUNDS = 5
+ROUNDS = 10
 """Of least squares."""
 NORMALISED_SHARE = 0.35
 """Of the normalised factorisation beside the least squares one, each with scores of standard deviation 1."""
@@ -65,13 +65,14 @@ def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
 
 def _blended(task: Task, config: Train) -> Factors:
     """The two factorisations as one, in no more than `dimensions` numbers; a small catalogue leaves the rest zero."""
-    users, d = task.architecture.users, config.dimensions
+    shape, d, seed = (task.architecture.users, task.architecture.items), config.dimensions, config.seed
     with progress.bar("factors", ROUNDS + 1) as bar:
-        normalised = factorise(task.met_by_all, task.counts.takers, users=users, dimensions=d, seed=config.seed)
+        normalised = factorise(task.met_by_all, task.counts.takers, users=shape[0], dimensions=d, seed=seed)
         bar.advance(1, "least squares")
-        squares = alternate(task.met_by_all, *normalised, rounds=ROUNDS, advance=bar.advance)
-    blended = balanced(*blend(squares, normalised, share=NORMALISED_SHARE, dimensions=d))
-    return Factors(*(torch.from_numpy(np.pad(side, ((0, 0), (0, d - side.shape[1])))) for side in blended))
+        squares = alternate(task.met_by_all, shape=shape, dimensions=d, rounds=ROUNDS, seed=seed, advance=bar.advance)
+    users, items = balanced(*blend(squares, normalised, share=NORMALISED_SHARE, dimensions=d))
+    items = flattened(users, items, config.popularity_debias)
+    return Factors(*(torch.from_numpy(np.pad(side, ((0, 0), (0, d - side.shape[1])))) for side in (users, items)))
 
 
 def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]:
@@ -81,14 +82,15 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]
         return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
 
     best_epoch, best, highest = 0, _copy(factors), recall()
-    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed)
+    offsets = None if task.offsets is None else task.offsets.cpu()
+    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed, offsets=offsets)
     with progress.bar("refine", config.factor_epochs * task.pairs) as bar:
         for epoch in range(1, config.factor_epochs + 1):
             note = f"epoch {epoch}  recall {highest or 0:.4f}"
             loss = training.run_epoch(epoch - 1, task.met_by_all, advance=functools.partial(bar.advance, note=note))
             found = recall()
             bar.milestone(epoch=epoch, loss=loss, recall=found)
-            if found is None or highest is None or found > highest:
+            if config.popularity_debias or found is None or highest is None or found > highest:
                 best_epoch, best, highest = epoch, _copy(factors), found
     return best_epoch, best
 

@@ -21,6 +21,7 @@ from jobs.epochs import Epochs
 from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Windows
 from jobs.features import item_features, learn_encoding, user_features
+from jobs.losses import popularity_offsets
 from jobs.shards import Counts, Shards, count, distinct_pairs
 from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
@@ -49,6 +50,8 @@ class Task:
     """The interactions of all users; the same as `shards` where nobody shares the work."""
     counts: Counts
     epochs: Epochs
+    offsets: torch.Tensor | None
+    """float32[items]: what is added to the scores in training, see `losses.popularity_offsets`; None for nothing."""
     validation: ValidationSlice | None
     """The first process's; nobody else validates."""
 
@@ -121,6 +124,9 @@ def read_task(
         epochs=Epochs(
             shards, counts, windows, batch_size=-(-config.batch_size // team.size), limit=config.examples_per_epoch
         ),
+        offsets=popularity_offsets(counts.takers, config.popularity_debias).to(device)
+        if config.popularity_debias
+        else None,
         validation=ValidationSlice(
             everybody,
             history_length=config.history_length,

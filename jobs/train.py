@@ -175,7 +175,13 @@ def fit(
                 task, towers, optimiser, config, last=state.curve[-1], bar=bar, log=log, team=team
             )
             ended = Epoch(epoch, loss, _recall(task, towers, config, team))
-            state = checkpoint.advance(state, ended, max_epochs=config.max_epochs, patience=config.patience)
+            state = checkpoint.advance(
+                state,
+                ended,
+                max_epochs=config.max_epochs,
+                patience=config.patience,
+                by_recall=not config.popularity_debias,
+            )
             if state.best_epoch == epoch:
                 best = checkpoint.copy(towers)
             if team.rank == 0:
@@ -264,6 +270,7 @@ def batch_loss(task: Task, towers: TwoTowers, batch: Batch, config: Train, gener
         batch.importance.to(device),
         temperature=temperature(config),
         catalogue=catalogue,
+        offsets=None if task.offsets is None else (task.offsets[batch.targets], task.offsets[negatives]),
     )
 
 

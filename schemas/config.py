@@ -169,6 +169,10 @@ class Train(Section, frozen=True):
     weight_decay: Weight = 0.0
     temperature: Annotated[float, Meta(gt=0.0)] = 0.1
     """Divides the cosine between user and item before the softmax."""
+    popularity_debias: Share = 0.0
+    """Share of an item's (logarithmic) popularity that the towers are kept from learning. Lists then hold more of the
+    long tail, and fewer hits; `evaluate` shows both. 0: popular items are as likely as they were in the data. More: all
+    epochs are trained, since recall, which popular items rule, cannot choose among them."""
     initialise: Literal["factors", "random"] = "factors"
     """Where the id embeddings start: a matrix factorisation, far better on small data, or small random numbers."""
     user_id_share: Share = 0.3

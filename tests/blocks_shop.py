@@ -50,11 +50,18 @@ def block_of(index: np.ndarray | int, regular: int) -> np.ndarray | int:
 
 
 def write_prepared(
-    config: Config, *, noise: bool = False, seed: int = 5, test_seed: int | None = None, files: int = 2
+    config: Config,
+    *,
+    noise: bool = False,
+    seed: int = 5,
+    test_seed: int | None = None,
+    files: int = 2,
+    popular: int = 1,
 ) -> None:
     """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
 
-    With `test_seed`, other items in the test split. All interactions of a user lie in one of so many `files`.
+    With `popular`, the first half of the items is met so many times as often as the other half. With `test_seed`, other
+    items in the test split. All interactions of a user lie in one of so many `files`.
     """
     rng = np.random.default_rng(seed)
     users, items = [], []
@@ -62,7 +69,10 @@ def write_prepared(
         for _ in range(14):
             block = rng.integers(BLOCKS) if noise else user % BLOCKS
             users.append(user)
-            items.append(int(rng.integers(ITEMS // BLOCKS)) * BLOCKS + int(block))
+            place = int(rng.integers(ITEMS // BLOCKS))
+            if popular > 1:
+                place = place % (ITEMS // BLOCKS // 2) + (ITEMS // BLOCKS // 2) * (rng.random() * (popular + 1) < 1)
+            items.append(place * BLOCKS + int(block))
     ages = rng.integers(1, 10 * 86_400, len(users))
     splits = np.where(ages < 86_400, tables.TEST, np.where(ages < 2 * 86_400, tables.VALIDATION, tables.TRAIN))
     # Cold users have done something on the last day, cold items nothing at all.
@@ -79,7 +89,7 @@ def write_prepared(
     n = len(users)
     blank = [""] * n
     with datasets.step(
-        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed} {files}"}
+        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed} {files} {popular}"}
     ) as draft:
         weights = rng.choice([1.0, 5.0], n)
         columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]

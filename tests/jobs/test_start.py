@@ -10,10 +10,10 @@ import torch
 from blocks_shop import BLOCKS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
 from jobs import datasets, model, task, train
-from jobs.blend import balanced, blend
-from jobs.factors import factorise
+from jobs.blend import balanced, blend, flattened
 from jobs.features import item_features, user_features
 from jobs.least_squares import PENALTY, WEIGHT, alternate
+from jobs.losses import popularity_offsets
 from jobs.refine import Factors, Refinement
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
@@ -59,6 +59,17 @@ def test_a_blend_is_the_best_approximation_of_the_sum(d: int) -> None:
     np.testing.assert_allclose(users @ items.T, nearest, atol=1e-4)
 
 
+def test_what_all_users_agree_on_can_be_taken_out() -> None:
+    users, items = random_factors(1)
+    users += 0.5
+    left = flattened(users, items, 1.0)
+    assert np.ptp((users @ left.T).mean(axis=0)) < 1e-4
+    apart = users - users.mean(axis=0)
+    orthogonal = apart - np.outer(apart @ users.mean(axis=0), users.mean(axis=0)) / np.square(users.mean(axis=0)).sum()
+    np.testing.assert_allclose(orthogonal @ left.T, orthogonal @ items.T, atol=1e-4)
+    np.testing.assert_array_equal(flattened(users, items, 0.0), items)
+
+
 def test_a_blend_of_two_equal_ones_needs_no_more_dimensions() -> None:
     users, items = blend(random_factors(1), random_factors(1), share=0.5, dimensions=12)
     assert users.shape[1] == items.shape[1] == 6
@@ -92,16 +103,15 @@ def test_least_squares_end_where_solving_every_equation_ends(pairs: np.ndarray) 
     met = np.zeros(N_USERS * N_ITEMS, dtype=bool)
     met[pairs] = True
     met = met.reshape(N_USERS, N_ITEMS)
-    started = factorise(lambda: [pairs], met.sum(axis=0), users=N_USERS, dimensions=4, seed=1)
-    found = alternate(lambda: [pairs], *started, rounds=60)
+    found = alternate(lambda: [pairs], shape=met.shape, dimensions=4, rounds=100, seed=1)
     wanted = exactly_alternated(met, random_factors(3, d=4)[1].astype(np.float64), rounds=400)
     assert loss_of(met, *found) == pytest.approx(loss_of(met, *wanted), rel=1e-3)
 
 
 def test_least_squares_do_not_depend_on_the_cut_into_blocks(pairs: np.ndarray) -> None:
-    started = random_factors(5)
-    whole = alternate(lambda: [pairs], *started, rounds=3)
-    cut = alternate(lambda: in_blocks(pairs, 7), *started, rounds=3)
+    settings = {"shape": (N_USERS, N_ITEMS), "dimensions": 6, "rounds": 3, "seed": 5}
+    whole = alternate(lambda: [pairs], **settings)
+    cut = alternate(lambda: in_blocks(pairs, 7), **settings)
     for one, other in zip(whole, cut, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
 
@@ -142,6 +152,25 @@ def test_refinement_leaves_users_alone_who_met_nothing(pairs: np.ndarray) -> Non
     users, _ = refined(pairs, factors, 2)
     assert np.array_equal(users[3].numpy(), factors[0][3])
     assert not np.array_equal(users[4].numpy(), factors[0][4])
+
+
+def test_what_an_offset_says_of_popularity_is_not_learned(pairs: np.ndarray) -> None:
+    """Users who met items at random: all that is to be learned is how popular the items are."""
+    rng = np.random.default_rng(8)
+    chance = np.linspace(0.05, 0.6, N_ITEMS)
+    random_pairs = np.flatnonzero(rng.random((N_USERS, N_ITEMS)) < chance)
+    takers = np.bincount(random_pairs % N_ITEMS, minlength=N_ITEMS)
+    slopes = []
+    for share in (0.0, 1.0):
+        found = Factors(torch.full((N_USERS, 4), 1.0), torch.zeros(N_ITEMS, 4))
+        offsets = popularity_offsets(takers, share)
+        training = Refinement(found, epochs=400, seed=1, offsets=offsets)
+        for epoch in range(400):
+            training.run_epoch(epoch, lambda: [random_pairs], advance=lambda _: None)
+        scores = (found.users @ found.items.T).mean(dim=0).numpy()
+        slopes.append(np.polyfit(np.log(chance), scores, 1)[0])
+    assert slopes[0] > 0.05
+    assert abs(slopes[1]) < slopes[0] / 5
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +214,26 @@ def test_the_same_seed_starts_with_the_same_bytes(ranked: Config, tmp_path: Path
         for config in (ranked, again)
     )
     assert first == second
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_debiased_towers_show_more_of_the_catalogue(tmp_path: Path, similarity: str) -> None:
+    """Half of the items are met ten times as often: the other half must be seen more with the option than without."""
+    shown = []
+    for share in (0.0, 1.0):
+        config = small_config(tmp_path / f"{share}", similarity=similarity, popularity_debias=share, history_length=1)
+        write_prepared(config, noise=True, popular=10)
+        train.run(config, DAY)
+        towers, card = model.load(datasets.open_dataset(config.paths.workspace, DAY, "model").path)
+        prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
+        items, users = (task.read_sorted(prepared.part(f"{noun}s"), f"{noun}_index") for noun in ("item", "user"))
+        encoding = card.architecture.encoding
+        with torch.no_grad():
+            vectors = towers.item(ItemTensors.of(item_features(items, encoding)))[:ITEMS]
+            every = towers.user(UserTensors.of(user_features(users, encoding)), torch.zeros(len(users), 16))
+        best = (every[:USERS] @ vectors.T).topk(10).indices.numpy()
+        shown.append((best >= ITEMS // 2).mean())
+    assert shown[1] > shown[0] + 0.05
 
 
 def test_towers_with_free_vectors_go_on_learning(tmp_path: Path) -> None:
