@@ -82,6 +82,7 @@ def settings(config: Spark) -> dict[str, str]:
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.driver.memory": config.driver_memory,
+        "spark.executorEnv.OMP_WAIT_POLICY": "passive",  # as jobs.cli has it, and why
     }
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         found["spark.master"] = config.master

@@ -127,7 +127,8 @@ def choose(assignment: Assignment) -> Progress:
 def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tuple[TwoTowers, Progress, int]:
     """What `fit` returns, and the number of examples."""
     prepared = datasets.open_dataset(assignment.workspace, assignment.day, "prepared")
-    with reproducible(config.seed, threads=config.threads):
+    threads = config.threads if team.size == 1 else config.threads or torch.get_num_threads()
+    with reproducible(config.seed, threads=threads):
         task = read_task(
             prepared,
             config,

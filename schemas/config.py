@@ -191,9 +191,9 @@ class Train(Section, frozen=True):
     """Processes that train together, as tasks of one Spark stage: each on its share of the users, `batch_size` in all.
     1: in this process, without Spark."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count = 1
-    """Of torch on a CPU; 0: as many as there are cores. The same number gives the same weights to the last bit. Small
-    steps gain little from a second thread, and lose much where other processes want the cores."""
+    threads: Count = 0
+    """Of torch on a CPU; 0: as many as there are cores, and as Spark gives a task where several workers train. The same
+    number gives the same weights to the last bit; another one may change the last digits."""
 
 
 class Retrieve(Section, frozen=True):
