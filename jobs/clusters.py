@@ -13,6 +13,9 @@ KMEANS_ROUNDS = 6
 POINTS_PER_CLUSTER = 32
 """Vectors that k-means looks at, per cluster: beyond this the clusters hardly move, and the time grows."""
 
+SMALL = 1 << 24
+"""Distances that one thread computes sooner than several, which wait for each other, actively, at every round."""
+
 
 class Clusters(NamedTuple):
     """Items grouped by their vectors. Clusters are numbered so that one and the next are near each other."""
@@ -67,8 +70,14 @@ def _kmeans(vectors: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]
         min_points_per_centroid=1,
         max_points_per_centroid=POINTS_PER_CLUSTER,
     )
-    kmeans.train(vectors)
-    _, nearest = kmeans.index.search(vectors, 1)  # [n, 1]
+    threads = faiss.omp_get_max_threads()
+    if len(vectors) * clusters < SMALL:
+        faiss.omp_set_num_threads(1)
+    try:
+        kmeans.train(vectors)
+        _, nearest = kmeans.index.search(vectors, 1)  # [n, 1]
+    finally:
+        faiss.omp_set_num_threads(threads)
     return nearest[:, 0], kmeans.centroids
 
 

@@ -40,7 +40,8 @@ class Pairs(NamedTuple):
 def run(config: Config, day: str) -> Report:
     """Write `evaluation`: report.json, the candidates' recall, NDCG and coverage beside those of the popularity order.
 
-    And `active`: how many users did something in the last days of the data, and how many of them get a list.
+    And `active`: how many users did something in the last days of the data, and how many of them get a list. And
+    `search`: how the candidates were found, so that a version says it too.
 
     A user is judged on the items of the test interactions, without those that the policy left out of the list because
     the user had consumed them before: nobody could have been offered these. With no test interactions at all, as on
@@ -58,6 +59,7 @@ def run(config: Config, day: str) -> Report:
         if draft.complete is not None:
             return Report(step="evaluate", day=day, skipped=True, rows=draft.complete.rows)
         report = _judge(prepared, candidates, drop_consumed=config.retrieve.consumed == "drop")
+        report["search"] = {name: candidates.extra(name) for name in sorted(candidates.manifest.extra)}
         report["active"] = _active(prepared, candidates, datasets.end_of(day))
         (draft.path / "report.json").write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
         draft.rows["users"] = report["users"]

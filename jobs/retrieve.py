@@ -57,6 +57,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         _build_index(config.retrieve, prepared, embeddings, draft)
         served, judged = (spark.read.parquet(str(embeddings.part(part))) for part in ("users", "evaluation_users"))
         method = _calibrate(spark, config.retrieve, draft, served, prepared)
+        ready = time.monotonic()
         for part, users, known in (("users", served, "true"), ("evaluation", judged, f"split < {TEST}")):
             # A number of our own: Spark would put a small table into one task, however long its search takes.
             tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
@@ -64,7 +65,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
                 spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known=known
             )
             draft.rows[part] = _search_all(config.retrieve, queries, draft.path, part, method)
-    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=draft.extra)
+    details = draft.extra | {"seconds_before_search": round(ready - started, 1)}
+    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
 def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> None:

@@ -236,10 +236,9 @@ def _ascending(excluded: Ragged, items: int) -> Ragged:
 
 def _found(keys: np.ndarray) -> Found:
     """What sorted keys say: see `top_k.best_keys`."""
-    is_item = keys != top_k.NO_KEY
     offsets = np.zeros(len(keys) + 1, dtype=np.int32)
-    np.cumsum(is_item.sum(axis=1), out=offsets[1:])
-    best = keys[is_item]
-    high = (best >> np.uint64(32)).astype(np.uint32)
-    scores = np.where(high >> 31, high, ~high & np.uint32(0x7FFFFFFF)).view(np.float32)
-    return Found(offsets, best.astype(np.uint32).view(np.int32), scores)
+    np.cumsum((keys != top_k.NO_KEY).sum(axis=1), out=offsets[1:])
+    items = np.empty(offsets[-1], dtype=np.int32)
+    scores = np.empty(offsets[-1], dtype=np.float32)
+    top_k.read_keys(keys, offsets, items, scores)
+    return Found(offsets, items, scores)

@@ -258,6 +258,16 @@ def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def read_keys(keys, offsets, items, scores):  # type: ignore[no-untyped-def]
+    """The items and scores of the sorted keys of each query, one query after the other from `offsets` on."""
+    for query in range(len(keys)):
+        for place in range(offsets[query + 1] - offsets[query]):
+            key = keys[query, place]
+            items[offsets[query] + place] = key & np.uint64(0xFFFFFFFF)
+            scores[offsets[query] + place] = _value_of(np.uint32(key >> np.uint64(32)) ^ np.uint32(0xFFFFFFFF))
+
+
+@_compiled
 def first_lists(bounds, lengths, wanted, chosen):  # type: ignore[no-untyped-def]
     """Mark in bool[m, lists] the lists of largest bound that together hold `wanted[m]` items."""
     lists = len(lengths)

@@ -52,12 +52,5 @@ def clustered(items: int, queries: int = 200, seed: int = 5) -> tuple[np.ndarray
 
 def share_found(best: search.Found, found: search.Found) -> float:
     """Share of the best items that were found."""
-    return float(
-        np.mean(
-            [
-                item in dict(row)
-                for expected, row in zip(rows_of(best), rows_of(found), strict=True)
-                for item, _ in expected
-            ]
-        )
-    )
+    pairs = zip(rows_of(best), rows_of(found), strict=True)
+    return float(np.mean([np.isin([i for i, _ in row], [i for i, _ in own]).mean() for row, own in pairs]))

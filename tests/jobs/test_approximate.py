@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -56,13 +55,11 @@ def test_a_list_does_not_depend_on_the_batch(searched: tuple[index.ItemIndex, np
         apart += rows_of(search.search(item_index, queries[part], ragged(excluded[part]), 30, method))
     assert apart == together
     assert not any(item in excluded[row] for row, found in enumerate(together) for item, _ in found)
-    assert all(len(row) == 30 for row in together)
+    assert all(0 < len(row) <= 30 for row in together)
 
 
-def test_a_graph_of_the_raw_vectors_would_find_less(
-    searched: tuple[index.ItemIndex, np.ndarray], tmp_path: Path
-) -> None:
-    """What the extra coordinate is for: the nearest vector is not the one of largest product."""
+def test_the_nearest_raw_vectors_are_not_the_best(searched: tuple[index.ItemIndex, np.ndarray]) -> None:
+    """What the extra coordinate is for."""
     item_index, queries = searched
     nearest = np.square(queries[:20, None] - item_index.vectors[None]).sum(axis=2).argsort(axis=1)[:, :50]
     best = rows_of(search.search(item_index, queries[:20], nothing(20), 50))
