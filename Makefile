@@ -56,9 +56,10 @@ lint: install  ## ruff, mypy, Dockerfiles, compose file
 format:  ## let ruff put the code in shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite and RocksDB (25 minutes, 13 GB of disk)
+bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, RocksDB, FAISS and implicit (an hour, 17 GB of disk)
 	@$(BIN)/python -m benchmarks.lookup
 	@$(BIN)/python -m benchmarks.store
+	@$(BIN)/python -m benchmarks.retrieval
 
 .venv/.bench-installed: requirements/bench.lock .venv/.installed
 	@$(UV) --python $(BIN)/python -r requirements/bench.lock

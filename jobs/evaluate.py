@@ -75,6 +75,7 @@ def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) 
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
         found, ours = _judge_all(prepared, candidates, held_out)
+        found["search"] = {name: candidates.extra(name) for name in sorted(candidates.manifest.extra)}
         found["active"] = _active(prepared, candidates, datasets.end_of(day))
         _write(draft.path / REPORT, found)
         np.save(draft.path / ROWS, ours)

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, index, vectors
+from jobs import approximate, calibration, datasets, index, vectors
 from jobs.datasets import Dataset, Draft
 from jobs.progress import Report
+from jobs.search import Method, Ragged, search
 from schemas.config import Config, Lists, Retrieve
 from schemas.tables import LISTS
 
@@ -119,34 +120,36 @@ def _write_neighbours(
     folder.mkdir()
     dense = np.load(candidates.part("vectors.npy"), mmap_mode="r")
     items = len(dense)
-    exact = candidates.extra("kind") == "exact"
-    clusters = index.Clusters(np.load(candidates.part("list_of.npy")), np.load(candidates.part("centres.npy")))
-    index.build(folder, vectors.unit(dense), np.arange(items, dtype=np.int32), clusters, exact=exact)
+    same_lists = index.list_of(np.load(candidates.part("starts.npy")))
+    index.build(folder, vectors.unit(dense), np.arange(items, dtype=np.int32), same_lists)
     token = index.token_of(folder)
-    probes = _probes(index.open_index(str(folder), token), config.neighbours, retrieve)
-    search = functools.partial(_search_batches, folder=str(folder), token=token, k=config.neighbours, probes=probes)
+    item_index = index.open_index(str(folder), token)
+    if retrieve.method in ("hnsw", "ivfpq"):
+        approximate.build(item_index, retrieve.method)
+    method, draft.extra["search"] = calibration.choose(item_index, *_samples(item_index), config.neighbours, retrieve)
+    find = functools.partial(_search_batches, folder=str(folder), token=token, k=config.neighbours, method=method)
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-    found = spark.range(0, items, 1, tasks).mapInArrow(search, "item int, items array<int>, scores array<float>")
+    found = spark.range(0, items, 1, tasks).mapInArrow(find, "item int, items array<int>, scores array<float>")
     found.write.parquet(str(folder / "neighbours"))
     _save_padded(draft.path, folder / "neighbours", items, config.neighbours)
     shutil.rmtree(folder)
 
 
-def _probes(item_index: index.ItemIndex, k: int, retrieve: Retrieve) -> int:
-    if item_index.ivf is None or retrieve.probes:
-        return retrieve.probes
-    sample = np.unique(np.linspace(0, len(item_index.vectors) - 1, SAMPLE_ITEMS).astype(np.int32))
-    return index.calibrate(item_index, item_index.vectors[sample], _itself(sample), k, retrieve.min_recall)
+def _samples(item_index: index.ItemIndex) -> list[calibration.Queries]:
+    """Items to calibrate on, and others to measure with."""
+    sample = np.unique(np.linspace(0, len(item_index.vectors) - 1, 2 * SAMPLE_ITEMS).astype(np.int32))
+    halves = (sample[::2], sample[1::2] if len(sample) > 1 else sample)
+    return [calibration.Queries(item_index.vectors[half], _itself(half)) for half in halves]
 
 
 def _search_batches(
-    batches: Iterable[pa.RecordBatch], *, folder: str, token: str, k: int, probes: int
+    batches: Iterable[pa.RecordBatch], *, folder: str, token: str, k: int, method: Method
 ) -> Iterator[pa.RecordBatch]:
     item_index = index.open_index(folder, token)
     for batch in batches:
         for start in range(0, batch.num_rows, BATCH_ITEMS):
             items = batch.column("id").slice(start, BATCH_ITEMS).to_numpy().astype(np.int32)
-            found = index.search(item_index, item_index.vectors[items], _itself(items), k, probes=probes)
+            found = search(item_index, item_index.vectors[items], _itself(items), k, method)
             yield pa.RecordBatch.from_arrays(
                 [
                     pa.array(items),
@@ -157,8 +160,8 @@ def _search_batches(
             )
 
 
-def _itself(items: np.ndarray) -> index.Ragged:
-    return index.Ragged(np.arange(len(items) + 1, dtype=np.int64), items)
+def _itself(items: np.ndarray) -> Ragged:
+    return Ragged(np.arange(len(items) + 1, dtype=np.int64), items)
 
 
 def _save_padded(folder: Path, found: Path, items: int, k: int) -> None:

@@ -1,7 +1,8 @@
 """The best items of every user, in Spark: each task searches the item index for its share of the users.
 
-The index is built once, in the dataset's folder, and memory-mapped by the tasks; a user's vector and consumed items
-travel as Arrow batches. See `index` for why the lists do not depend on how the users are divided among tasks.
+The index is built once, in the dataset's folder, and memory-mapped by the tasks: all of a machine share one copy. A
+user's vector and consumed items travel as Arrow batches. See `search` for why the lists do not depend on how the users
+are divided among tasks.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, index, vectors
+from jobs import approximate, calibration, clusters, datasets, index, vectors
+from jobs.calibration import Queries
 from jobs.datasets import Dataset, Draft
 from jobs.errors import SourceError
 from jobs.progress import Report
+from jobs.search import Method, Ragged, search
 from schemas.config import Config, Retrieve
 from schemas.tables import CANDIDATES, TEST
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-SAMPLE_USERS = 256
-"""Users on whom an inexact index is calibrated; as many others measure it."""
+SAMPLE_USERS = 512
+"""Users on whom the search is calibrated; as many others measure it."""
 
 ATTEMPT = "attempt-"
 """Start of the name of a file that a task is writing, or has written and nobody asked for."""
@@ -51,20 +54,23 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     ) as draft:
         if draft.complete is not None:
             return Report(step="retrieve", day=day, skipped=True, rows=draft.complete.rows)
-        dimensions = _build_index(config.retrieve, prepared, embeddings, draft)
-        served = _with_consumed(spark, config.retrieve, embeddings.part("users"), prepared, "true")
-        judged = _with_consumed(
-            spark, config.retrieve, embeddings.part("evaluation_users"), prepared, f"split < {TEST}"
-        )
-        _refuse_bad_users(served.select("user_index", "vector"), judged.select("user_index", "vector"), dimensions)
-        probes = _calibrate(config.retrieve, draft, served)
-        for part, users in (("users", served), ("evaluation", judged)):
-            draft.rows[part] = _search_all(config.retrieve, users, draft.path, part, probes)
-    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=draft.extra)
+        _build_index(config.retrieve, prepared, embeddings, draft)
+        served, judged = (spark.read.parquet(str(embeddings.part(part))) for part in ("users", "evaluation_users"))
+        method = _calibrate(spark, config.retrieve, draft, served, prepared)
+        ready = time.monotonic()
+        for part, users, known in (("users", served, "true"), ("evaluation", judged, f"split < {TEST}")):
+            # A number of our own: Spark would put a small table into one task, however long its search takes.
+            tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+            queries = _with_consumed(
+                spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known=known
+            )
+            draft.rows[part] = _search_all(config.retrieve, queries, draft.path, part, method)
+    details = draft.extra | {"seconds_before_search": round(ready - started, 1)}
+    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
-def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> int:
-    """Write order.npy and the other files of the index; returns the dimensions of the vectors."""
+def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> None:
+    """Write order.npy and the other files of the index."""
     catalogue = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(
         columns=["item_index", "interactions"]
     )
@@ -74,79 +80,73 @@ def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft
     popularity = np.zeros(items, dtype=np.int64)
     popularity[catalogue["item_index"].to_numpy()] = catalogue["interactions"].to_numpy()
     item_vectors = vectors.gather(embeddings.part("items"), "item", items)
-    clusters = index.cluster(item_vectors, config.lists or index.default_lists(items))
-    order = index.dense_order(clusters, popularity)
-    exact = items < config.exact_below
-    index.build(draft.path, item_vectors, order, clusters, exact=exact)
+    grouped = clusters.cluster(item_vectors, config.lists or clusters.default_clusters(items))
+    order = clusters.dense_order(grouped, popularity)
+    index.build(draft.path, item_vectors, order, grouped.of_item[order])
+    if config.method in ("hnsw", "ivfpq"):
+        approximate.build(_open(draft.path), config.method)
     draft.rows["items"] = items
-    draft.extra |= {"kind": "exact" if exact else "ivf", "nlist": len(clusters.centres)}
-    return item_vectors.shape[1]
 
 
-def _with_consumed(spark: SparkSession, config: Retrieve, users: Path, prepared: Dataset, known: str) -> DataFrame:
+def _open(folder: Path) -> index.ItemIndex:
+    return index.open_index(str(folder), index.token_of(folder))
+
+
+def _with_consumed(
+    spark: SparkSession, config: Retrieve, users: DataFrame, prepared: Dataset, *, known: str, few: bool = False
+) -> DataFrame:
     """(user_index, vector, consumed): one row per user; `known` says which interactions may be looked at."""
     from pyspark.sql import functions as F
 
-    # A number of our own: Spark would put a small table into one task, however long its search takes.
-    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-    queries = spark.read.parquet(str(users)).repartition(tasks, "user_index")
     if config.consumed == "keep":
-        return queries.withColumn("consumed", F.array().cast("array<int>"))
-    consumed = (
-        spark.read.parquet(str(prepared.part("interactions")))
-        .where(f"consumed and {known}")
-        .groupBy("user_index")
-        .agg(F.collect_set("item_index").alias("consumed"))
-    )
-    return queries.join(consumed, "user_index", "left")
+        return users.withColumn("consumed", F.array().cast("array<int>"))
+    pairs = spark.read.parquet(str(prepared.part("interactions"))).where(f"consumed and {known}")
+    if few:
+        pairs = pairs.join(F.broadcast(users.select("user_index")), "user_index", "left_semi")
+    consumed = pairs.groupBy("user_index").agg(F.collect_list("item_index").alias("consumed"))
+    return users.join(consumed, "user_index", "left")
 
 
-def _refuse_bad_users(served: DataFrame, judged: DataFrame, dimensions: int) -> None:
-    is_bad = (
-        f"vector is null or size(vector) != {dimensions} "
-        f"or exists(vector, x -> x is null or isnan(x) or abs(x) > {vectors.LARGEST})"
-    )
-    count, first = served.union(judged).where(is_bad).selectExpr("count(*)", "min(user_index)").first() or (0, 0)
-    if count:
-        raise vectors.bad_vectors(count, "user", first)
-
-
-def _calibrate(config: Retrieve, draft: Draft, served: DataFrame) -> int:
-    """How many lists to probe; the recall of an inexact index, measured on users it was not calibrated on."""
+def _calibrate(spark: SparkSession, config: Retrieve, draft: Draft, served: DataFrame, prepared: Dataset) -> Method:
+    """How to search; what it finds is measured on users it was not calibrated on, and goes into the manifest."""
     from pyspark.sql import functions as F
 
-    item_index = index.open_index(str(draft.path), index.token_of(draft.path))
-    if item_index.ivf is None:
-        draft.extra |= {"nprobe": 0, "recall_on_sample": 1.0}
-        return 0
+    item_index = _open(draft.path)
     # The same users at every run, wherever they stand in the table.
-    table = served.orderBy(F.xxhash64("user_index"), "user_index").limit(2 * SAMPLE_USERS).toArrow()
-    half = (len(table) + 1) // 2
-    first, second = (_queries(item_index, part) for part in (table.slice(0, half), table.slice(half)))
+    chosen = served.select("user_index").orderBy(F.xxhash64("user_index"), "user_index").limit(2 * SAMPLE_USERS)
+    sample = served.join(F.broadcast(chosen), "user_index")
+    table = _with_consumed(spark, config, sample, prepared, known="true", few=True).toArrow()
+    is_good = ~_is_bad(table["vector"].combine_chunks(), item_index.vectors.shape[1])
+    table = table.filter(pa.array(is_good)).sort_by("user_index").combine_chunks()
+    first, second = (
+        _queries(item_index, table.take(np.arange(start, len(table), 2))) for start in (0, 1 if len(table) > 1 else 0)
+    )
     k = min(config.candidates, len(item_index.vectors))
-    probes = config.probes or index.calibrate(item_index, *first, k, config.min_recall)
-    recall = index.measure_recall(item_index, *(second if len(table) > half else first), k, probes=probes)
-    draft.extra |= {"nprobe": probes, "recall_on_sample": round(recall, 4)}
-    return probes
+    method, facts = calibration.choose(item_index, first, second, k, config)
+    draft.extra |= facts
+    return method
 
 
-def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, probes: int) -> int:
+def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, method: Method) -> int:
     """Write the part of the dataset in `folder` that holds these users' lists; the number of users.
 
     The tasks write the files themselves: a list of 1,000 passes through Spark number by number, which took longer than
     the search. A task that ran twice leaves two files, of which the one counts that Spark was told of.
     """
     (folder / part).mkdir()
-    search = functools.partial(
+    task = functools.partial(
         _search_partition,
         folder=str(folder),
         part=part,
         token=index.token_of(folder),
         k=config.candidates,
-        probes=probes,
+        method=method,
         batch_users=config.batch_users,
     )
-    written = users.mapInArrow(search, "partition int, file string, users bigint").collect()
+    written = users.mapInArrow(task, "partition int, file string, users bigint, bad bigint, first int").collect()
+    bad = sum(row["bad"] for row in written)
+    if bad:
+        raise vectors.bad_vectors(bad, "user", min(row["first"] for row in written if row["bad"]))
     if not written:  # Spark starts no task for no users at all
         pa.parquet.write_table(CANDIDATES.empty_table(), folder / part / "part-00000.parquet")
     for row in written:
@@ -157,7 +157,14 @@ def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, pro
 
 
 def _search_partition(
-    batches: Iterable[pa.RecordBatch], *, folder: str, part: str, token: str, k: int, probes: int, batch_users: int
+    batches: Iterable[pa.RecordBatch],
+    *,
+    folder: str,
+    part: str,
+    token: str,
+    k: int,
+    method: Method,
+    batch_users: int,
 ) -> Iterator[pa.RecordBatch]:
     from pyspark import TaskContext
 
@@ -165,46 +172,74 @@ def _search_partition(
     assert context is not None
     item_index = index.open_index(folder, token)
     path = Path(folder) / part / f"{ATTEMPT}{context.partitionId():05d}-{secrets.token_hex(8)}"
-    users = 0
-    with pa.parquet.ParquetWriter(path, CANDIDATES, use_dictionary=False) as file:
-        for found in search_batches(item_index, batches, k=k, probes=probes, batch_users=batch_users):
-            file.write_batch(found)
-            users += found.num_rows
+    users, bad = 0, np.empty(0, dtype=np.int32)
+    # Lists of numbers near random: compressing them took longer than writing them.
+    with pa.parquet.ParquetWriter(
+        path, CANDIDATES, use_dictionary=False, compression="none", write_statistics=["user_index"]
+    ) as file:
+        for some in chunks(batches, batch_users):
+            is_bad = _is_bad(some.column("vector"), item_index.vectors.shape[1])
+            bad = np.append(bad, some.column("user_index").to_numpy()[is_bad])
+            if len(bad):
+                continue  # the job fails; what is left to do is to count them all
+            file.write_batch(search_users(item_index, some, k, method))
+            users += some.num_rows
     yield pa.RecordBatch.from_pydict(
         {
             "partition": pa.array([context.partitionId()], pa.int32()),
             "file": [path.name],
             "users": pa.array([users], pa.int64()),
+            "bad": pa.array([len(bad)], pa.int64()),
+            "first": pa.array([bad.min(initial=np.iinfo(np.int32).max)], pa.int32()),
         }
     )
 
 
-def search_batches(
-    item_index: index.ItemIndex, batches: Iterable[pa.RecordBatch], *, k: int, probes: int, batch_users: int
-) -> Iterator[pa.RecordBatch]:
-    """Rows of CANDIDATES for rows of (user_index, vector, consumed), at most `batch_users` at a time.
-
-    That bounds the memory of a task, whatever the number of its users.
-    """
+def chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The same rows, `rows` at a time: what bounds the memory of a task, whatever the number of its users."""
+    held: list[pa.RecordBatch] = []
+    count = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, batch_users):
-            users = batch.slice(start, batch_users)
-            queries, excluded = _queries(item_index, users)
-            found = index.search(item_index, queries, excluded, k, probes=probes)
-            columns = [
-                users.column("user_index").cast(pa.int32()),
-                pa.ListArray.from_arrays(found.offsets, found.items),
-                pa.ListArray.from_arrays(found.offsets, found.scores),
-            ]
-            yield pa.RecordBatch.from_arrays(columns, schema=CANDIDATES)
+        left = batch
+        while count + left.num_rows >= rows:
+            held.append(left.slice(0, rows - count))
+            left = left.slice(rows - count)
+            yield pa.concat_batches(held)
+            held, count = [], 0
+        if left.num_rows:
+            held.append(left)
+            count += left.num_rows
+    if held:
+        yield pa.concat_batches(held)
 
 
-def _queries(item_index: index.ItemIndex, users: pa.RecordBatch | pa.Table) -> tuple[np.ndarray, index.Ragged]:
+def search_users(item_index: index.ItemIndex, users: pa.RecordBatch, k: int, method: Method) -> pa.RecordBatch:
+    """Rows of CANDIDATES for rows of (user_index, vector, consumed)."""
+    found = search(item_index, *_queries(item_index, users), k, method)
+    columns = [
+        users.column("user_index").cast(pa.int32()),
+        pa.ListArray.from_arrays(found.offsets, found.items),
+        pa.ListArray.from_arrays(found.offsets, found.scores),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=CANDIDATES)
+
+
+def _is_bad(column: pa.ListArray, dimensions: int) -> np.ndarray:
+    """bool[n]: the vectors that are missing, of another length, or hold a number that is none or too large."""
+    lengths = pa.compute.fill_null(pa.compute.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    is_bad = lengths != dimensions
+    values = column.filter(pa.array(~is_bad)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
+    with np.errstate(invalid="ignore"):
+        is_bad[~is_bad] = ~(np.abs(values) <= vectors.LARGEST).all(axis=1)
+    return is_bad
+
+
+def _queries(item_index: index.ItemIndex, users: pa.RecordBatch | pa.Table) -> Queries:
     """The users' vectors, and the dense indexes of what they consumed."""
-    queries = vectors.matrix(users.column("vector"), item_index.vectors.shape[1])
+    found = vectors.matrix(users.column("vector"), item_index.vectors.shape[1])
     consumed = users.column("consumed")
     if isinstance(consumed, pa.ChunkedArray):
         consumed = consumed.combine_chunks()
     lengths = pa.compute.fill_null(pa.compute.list_value_length(consumed), 0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return queries, index.Ragged(offsets, item_index.dense_of[consumed.flatten().to_numpy()])
+    return Queries(found, Ragged(offsets, item_index.dense_of[consumed.flatten().to_numpy()]))

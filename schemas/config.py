@@ -202,16 +202,18 @@ class Retrieve(Section, frozen=True):
     candidates: Annotated[int, Meta(ge=1, le=1000)] = 1000
     consumed: Literal["drop", "keep"] = "drop"
     """What happens to items the user has consumed (see `data.interactions.consumed_events`)."""
-    exact_below: Count = 100_000
-    """Catalogues smaller than this are searched exactly; larger ones through an IVF index."""
+    method: Literal["auto", "exact", "grouped", "hnsw", "ivfpq"] = "auto"
+    """How the best items are found. `grouped` looks into few lists of items, together with all users who look there;
+    `auto` takes it where it is less work than `exact`. `hnsw` and `ivfpq` are for catalogues that exceed memory."""
     lists: Count = 0
     """Inverted lists of the index; also the clusters that give items their dense order. 0: 4·√items."""
     probes: Count = 0
-    """Inverted lists searched per user. 0: as few as reach `min_recall` on a sample of users."""
-    min_recall: Share = 0.95
-    """Share of the exact best items that an index must find, when `probes` is left to it."""
-    batch_users: Positive = 2048
-    """Users searched at a time in one task; bounds the memory of the task."""
+    """Inverted lists searched per user, or the breadth of an `hnsw` search. 0: as `min_recall` needs on a sample of
+    users; with `grouped` each user then searches a number of their own."""
+    min_recall: Share = 0.99
+    """Share of the exact best items that a search must find, when `probes` is left to it."""
+    batch_users: Positive = 4096
+    """Users searched at a time in one task. More share the work better; each takes some 40 KB of the task's memory."""
 
 
 class Lists(Section, frozen=True):

@@ -97,7 +97,7 @@ class Gates(Section, frozen=True):
     out_of_stock: AtMost = _most(0.2, 0.5)
     """Share of sampled candidates that are out of stock: the re-ranker leaves them out, and may run short."""
     ann_recall: AtLeast = _least(0.9, 0.8)
-    """Share of the exact best items that sampled lists hold; `retrieve.min_recall` aims at 0.95."""
+    """Share of the exact best items that sampled lists hold; `retrieve.min_recall` aims at 0.99."""
 
     recall: AtLeast = _least(0.01, 0)
     """Recall on held-out interactions. What is good depends on the data; 0 refuses only what was not measured."""

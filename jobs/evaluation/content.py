@@ -16,7 +16,6 @@ from jobs.datasets import Dataset
 from jobs.evaluation.held_out import IS_TEST, HeldOut, rows_of
 from jobs.evaluation.judged import RECALL_AT
 from jobs.features import WORDS
-from jobs.index import best_columns
 
 MAX_USERS = 5000
 MAX_SCORED = 2_000_000_000
@@ -97,7 +96,7 @@ def content_lists(
         scores = _scores(vectors, _profiles(vectors, history, start, len(part)))  # [users, items by popularity]
         excluded = rows_of(held_out.consumed, part)
         scores[excluded.user, place_of[excluded.item]] = -np.inf
-        at, best = best_columns(scores, max(RECALL_AT))
+        at, best = _best_columns(scores, max(RECALL_AT))
         yield part, np.where(best > -np.inf, held_out.popular[at], -1)
 
 
@@ -150,3 +149,22 @@ def _scores(vectors: Vectors, profiles: np.ndarray) -> np.ndarray:
     scores = np.empty(sums.shape[::-1], dtype=np.float32)
     scores[:, longest_first] = sums.T
     return scores
+
+
+def _best_columns(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """(int32[m, k'], float32[m, k']): column and value of each row's k largest, equal values by column.
+
+    One unsigned key holds both, so that a partial sort settles ties as well: the value's bits, turned so that larger
+    values come first, above the column.
+    """
+    k = min(k, scores.shape[1])
+    bits = (scores + np.float32(0)).view(np.uint32)  # the addition turns -0 into 0
+    keys = np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF)).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(scores.shape[1], dtype=np.uint64)
+    if 0 < k < scores.shape[1]:
+        keys.partition(k - 1, axis=1)
+    best = np.sort(keys[:, :k], axis=1)
+    high = (best >> np.uint64(32)).astype(np.uint32)
+    values = np.where(high >> 31, high, ~high & np.uint32(0x7FFFFFFF)).view(np.float32)
+    return best.astype(np.uint32).astype(np.int32), values

@@ -21,7 +21,7 @@ HALF_LIVES = {"popular": 30.0, "trending": 2.0}
 def configure(folder: Path, **settings: Any) -> Config:
     return Config(
         paths=Paths(workspace=str(folder), store=str(folder / "store")),
-        retrieve=Retrieve(candidates=5, min_recall=1.0, exact_below=settings.pop("exact_below", 1000)),
+        retrieve=Retrieve(candidates=5, min_recall=1.0, method=settings.pop("method", "auto")),
         lists=Lists(**{"length": 20, "neighbours": 7, "min_segment_users": 13} | settings),
     )
 
@@ -94,7 +94,7 @@ def test_neighbours_are_those_of_a_full_sort_by_cosine(made: Config, world: Any,
 def test_through_an_index_calibrated_to_miss_nothing_neighbours_are_the_same(
     spark: Any, made: Config, world: Any, world_day: str, tmp_path: Path
 ) -> None:
-    config = configure(tmp_path, exact_below=0, neighbours=7)
+    config = configure(tmp_path, method="grouped", neighbours=7)
     world.write(config.paths.workspace)
     retrieve.run(config, world_day, spark)
     lists.run(config, world_day, spark)

@@ -1,0 +1,333 @@
+"""The inner loops of a search, compiled: which scores pass a threshold, and which of those are the best.
+
+A float32 score of a matrix product is off by up to `slack` of its query. Here it only decides what is looked at: every
+choice between items within twice that slack is made by exact dot products of vectors on the grid (`vectors.on_grid`),
+so no result depends on how a matrix was cut into blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
+"""Sorts behind every item."""
+
+LOWEST = np.float32(-3.4028235e38)
+"""Everything finite is above it."""
+
+_STRIPE = 32
+_DIGIT = 11
+
+
+class Asked(NamedTuple):
+    """The queries of a search, and what is searched."""
+
+    wide: np.ndarray  # float64[m, d], on the grid
+    slacks: np.ndarray  # float32[m]
+    offsets: np.ndarray  # int64[m + 1]: what query i excludes is excluded[offsets[i]:offsets[i + 1]]
+    excluded: np.ndarray  # int32, ascending for each query
+    vectors: np.ndarray  # float32[n, d], on the grid
+    k: int
+
+
+class Seen(NamedTuple):
+    """A buffer for each query: items that can be among its best, with their float32 scores."""
+
+    items: np.ndarray  # int32[m, room]
+    scores: np.ndarray  # float32[m, room]
+    counts: np.ndarray  # int32[m]: places filled
+    floors: np.ndarray  # float32[m]: what a score must reach
+
+
+def room_for(k: int, width: int) -> int:
+    """Places that a buffer needs: for what `_keep_best` leaves, for blocks of `width`, and some to fill meanwhile."""
+    return k + k // 8 + 8 + min(max(k, 256), 1024) + width
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled at the first call. Floating-point sums may be reordered: those of products on the grid are exact."""
+    return _kept(function, fastmath={"reassoc", "contract", "nsz"})
+
+
+def _strict(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiled to what is written, operation by operation: the same on every machine."""
+    return _kept(function, fastmath=False)
+
+
+def _kept(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
+    """Compiled once per machine: kept on disk, unless there is nowhere to write."""
+    try:
+        return numba.njit(cache=True, nogil=True, **options)(function)
+    except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
+        return numba.njit(nogil=True, **options)(function)
+
+
+@_compiled
+def _order_of(value):  # type: ignore[no-untyped-def]
+    """uint32 that grows with a float32; -0 counts as 0."""
+    if value == 0:
+        return np.uint32(0x80000000)
+    bits = np.float32(value).view(np.uint32)
+    return np.uint32(bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits | np.uint32(0x80000000))
+
+
+@_compiled
+def _value_of(order):  # type: ignore[no-untyped-def]
+    """The float32 whose `_order_of` this is."""
+    bits = np.uint32(order)
+    bits = np.uint32(bits ^ np.uint32(0x80000000) if bits >> np.uint32(31) else bits ^ np.uint32(0xFFFFFFFF))
+    return bits.view(np.float32)
+
+
+@_compiled
+def _kth_order(orders, k):  # type: ignore[no-untyped-def]
+    """The k-th largest (from 1) of uint32[n], n ≥ k; by counting its digits, the highest first."""
+    found = np.uint32(0)
+    known = np.uint32(0)  # mask of the bits that are settled
+    left = k
+    counts = np.empty(1 << _DIGIT, dtype=np.int32)
+    for shift in (21, 10, 0):
+        bits = _DIGIT if shift else 10
+        mask = np.uint32((1 << bits) - 1)
+        counts[:] = 0
+        for place in range(len(orders)):
+            if (orders[place] & known) == found:
+                counts[np.int64((orders[place] >> np.uint32(shift)) & mask)] += 1
+        digit = (1 << bits) - 1
+        while counts[digit] < left:
+            left -= counts[digit]
+            digit -= 1
+        found = np.uint32(found | (np.uint32(digit) << np.uint32(shift)))
+        known = np.uint32(known | (mask << np.uint32(shift)))
+    return found
+
+
+@_compiled
+def kth_largest(values, k):  # type: ignore[no-untyped-def]
+    """The k-th largest (from 1) of float32[n], n ≥ k."""
+    orders = np.empty(len(values), dtype=np.uint32)
+    for place in range(len(values)):
+        orders[place] = _order_of(values[place])
+    return _value_of(_kth_order(orders, k))
+
+
+@_compiled
+def exact_score(query, vector):  # type: ignore[no-untyped-def]
+    """The dot product of float64[d] and float32[d], both on the grid, rounded once."""
+    total = 0.0
+    for place in range(len(query)):
+        total += query[place] * np.float64(vector[place])
+    return np.float32(total)
+
+
+@_compiled
+def _keep_best(asked, seen, query):  # type: ignore[no-untyped-def]
+    """Drop what cannot be among a query's best k of its buffer; the k-th score.
+
+    Left are k items or a few more.
+
+    Requires: the buffer holds k items at least.
+    """
+    k, slack = asked.k, asked.slacks[query]
+    items, scores = seen.items[query], seen.scores[query]
+    kth = kth_largest(scores[: seen.counts[query]], k)
+    kept = 0
+    for place in range(seen.counts[query]):
+        if scores[place] >= kth - 2 * slack:
+            items[kept] = items[place]
+            scores[kept] = scores[place]
+            kept += 1
+    seen.counts[query] = kept
+    if kept > k + k // 8 + 8:
+        kth = _keep_exactly(asked, seen, query)
+    seen.floors[query] = max(seen.floors[query], kth - 2 * slack)
+    return kth
+
+
+@_compiled
+def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
+    """As `_keep_best`, by exact scores, of which the lower item settles ties: k items are left. Their order stays."""
+    k, count = asked.k, seen.counts[query]
+    items, scores = seen.items[query], seen.scores[query]
+    for place in range(count):
+        scores[place] = exact_score(asked.wide[query], asked.vectors[items[place]])
+    kth = kth_largest(scores[:count], k)
+    left = k
+    equals = np.empty(count, dtype=np.uint32)
+    n_equal = 0
+    for place in range(count):
+        if scores[place] > kth:
+            left -= 1
+        elif scores[place] == kth:
+            equals[n_equal] = ~np.uint32(items[place])  # larger for lower items
+            n_equal += 1
+    last = ~np.uint32(_kth_order(equals[:n_equal], left))
+    kept = 0
+    for place in range(count):
+        if scores[place] > kth or (scores[place] == kth and np.uint32(items[place]) <= last):
+            items[kept] = items[place]
+            scores[kept] = scores[place]
+            kept += 1
+    seen.counts[query] = kept
+    return kth
+
+
+@_compiled
+def _key(score, item):  # type: ignore[no-untyped-def]
+    """uint64 that sorts by score, the largest first, then by item."""
+    return (np.uint64(_order_of(score) ^ np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(item)
+
+
+@_compiled
+def take_above(block, rows, begin, asked, seen):  # type: ignore[no-untyped-def]
+    """Append to each query's buffer the scores of a block that are not below its floor; raise the floor when full.
+
+    Args:
+        block: float32[r, width], scores of the items begin, begin + 1, …; those of excluded items become -inf.
+        rows: int32[r], the query of each row.
+    """
+    width = block.shape[1]
+    room = seen.items.shape[1]
+    for row in range(len(rows)):
+        query = rows[row]
+        values = block[row]
+        first, last = asked.offsets[query], asked.offsets[query + 1]
+        if first < last:
+            place = first + np.searchsorted(asked.excluded[first:last], begin)
+            while place < last and asked.excluded[place] < begin + width:
+                values[asked.excluded[place] - begin] = -np.inf
+                place += 1
+        if seen.counts[query] + width > room:
+            _keep_best(asked, seen, query)
+        floor = max(seen.floors[query], LOWEST)
+        count = seen.counts[query]
+        items, scores = seen.items[query], seen.scores[query]
+        for start in range(0, width, _STRIPE):
+            stop = min(start + _STRIPE, width)
+            passing = 0
+            for place in range(start, stop):
+                passing += values[place] >= floor
+            if passing:
+                for place in range(start, stop):
+                    items[count] = begin + place
+                    scores[count] = values[place]
+                    count += values[place] >= floor
+        seen.counts[query] = count
+
+
+@_compiled
+def settle(asked, seen):  # type: ignore[no-untyped-def]
+    """float32[m]: the exact k-th best score of each buffer, -inf where it holds fewer; it keeps little more than k."""
+    found = np.full(len(asked.wide), -np.inf, dtype=np.float32)
+    near = np.empty(seen.items.shape[1], dtype=np.float32)
+    for query in range(len(asked.wide)):
+        if seen.counts[query] < asked.k:
+            continue
+        kth = _keep_best(asked, seen, query)
+        surely, close = 0, 0
+        for place in range(seen.counts[query]):
+            if seen.scores[query, place] > kth + 2 * asked.slacks[query]:
+                surely += 1
+            else:
+                near[close] = exact_score(asked.wide[query], asked.vectors[seen.items[query, place]])
+                close += 1
+        found[query] = kth_largest(near[:close], asked.k - surely)
+    return found
+
+
+@_compiled
+def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
+    """Fill uint64[m, k] with the keys of each query's best items, in no order; NO_KEY where there are fewer.
+
+    A key's high half is the bits of the exact score, turned so that the largest sorts first; the low half is the item.
+    """
+    for query in range(len(asked.wide)):
+        if seen.counts[query] > asked.k:
+            _keep_best(asked, seen, query)
+        if seen.counts[query] > asked.k:
+            _keep_exactly(asked, seen, query)
+        count = seen.counts[query]
+        for place in range(count):
+            item = seen.items[query, place]
+            keys[query, place] = _key(exact_score(asked.wide[query], asked.vectors[item]), item)
+        keys[query, count:] = NO_KEY
+
+
+@_compiled
+def read_keys(keys, offsets, items, scores):  # type: ignore[no-untyped-def]
+    """The items and scores of the sorted keys of each query, one query after the other from `offsets` on."""
+    for query in range(len(keys)):
+        for place in range(offsets[query + 1] - offsets[query]):
+            key = keys[query, place]
+            items[offsets[query] + place] = key & np.uint64(0xFFFFFFFF)
+            scores[offsets[query] + place] = _value_of(np.uint32(key >> np.uint64(32)) ^ np.uint32(0xFFFFFFFF))
+
+
+@_compiled
+def first_lists(bounds, lengths, wanted, chosen):  # type: ignore[no-untyped-def]
+    """Mark in bool[m, lists] the lists of largest bound that together hold `wanted[m]` items."""
+    lists = len(lengths)
+    mean = max(1, lengths.sum() // lists)
+    for query in range(len(bounds)):
+        size = min(lists, 2 + wanted[query] // mean)
+        while True:  # a few lists are enough as a rule: look at half as many more each time
+            kth = kth_largest(bounds[query], size)
+            held = 0
+            for number in range(lists):
+                chosen[query, number] = bounds[query, number] >= kth
+                if chosen[query, number]:
+                    held += lengths[number]
+            if held >= wanted[query] or size == lists:
+                break
+            size = min(lists, size + size // 2 + 1)
+
+
+@_compiled
+def largest(bounds, probes, chosen):  # type: ignore[no-untyped-def]
+    """Mark in bool[m, lists] the `probes` largest bounds of each query; of equal ones the first."""
+    for query in range(len(bounds)):
+        kth = kth_largest(bounds[query], probes)
+        left = probes
+        for number in range(bounds.shape[1]):
+            chosen[query, number] = bounds[query, number] > kth
+            left -= chosen[query, number]
+        for number in range(bounds.shape[1]):
+            if left and bounds[query, number] == kth:
+                chosen[query, number] = True
+                left -= 1
+
+
+@_strict
+def reaching(bounds, spans, spreads, floors, but):  # type: ignore[no-untyped-def]
+    """bool[m, lists]: where a bound, raised by `spans[m]` spreads, gets to the floor; not where `but` is set."""
+    chosen = np.empty(bounds.shape, dtype=np.bool_)
+    for query in range(len(bounds)):
+        floor, span = np.float64(floors[query]), spans[query]
+        for number in range(len(spreads)):
+            raised = np.float64(bounds[query, number]) + span * spreads[number]
+            chosen[query, number] = raised >= floor and not but[query, number]
+    return chosen
+
+
+@_compiled
+def by_list(chosen):  # type: ignore[no-untyped-def]
+    """(int64[lists + 1], int32[…]): for each list the queries that bool[m, lists] marks, ascending."""
+    m, lists = chosen.shape
+    offsets = np.zeros(lists + 1, dtype=np.int64)
+    for query in range(m):
+        for number in range(lists):
+            offsets[number + 1] += chosen[query, number]
+    for number in range(lists):
+        offsets[number + 1] += offsets[number]
+    rows = np.empty(offsets[lists], dtype=np.int32)
+    at = offsets[:-1].copy()
+    for query in range(m):
+        for number in range(lists):
+            if chosen[query, number]:
+                rows[at[number]] = query
+                at[number] += 1
+    return offsets, rows
