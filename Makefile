@@ -41,7 +41,7 @@ install: .venv/.installed .venv-airflow/.installed  ## both environments, from t
 demo: install  ## two nights of the shop by the real scheduler, served, cut over, rolled back (under 10 minutes)
 	@$(BIN)/python examples/demo.py
 
-test: install  ## every test
+test: install  ## every test but those of test-cluster
 	@$(BIN)/python -m pytest
 
 test-cluster: install  ## the whole journey on a Spark master with two workers, beside local mode (some minutes)
