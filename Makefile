@@ -12,10 +12,10 @@ export UV_TORCH_BACKEND ?= cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test soak lint format bench lock clean
+.PHONY: help install demo test test-cluster soak lint format bench lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: .venv/.installed .venv-airflow/.installed  ## both environments, from the committed locks
 
@@ -41,8 +41,11 @@ install: .venv/.installed .venv-airflow/.installed  ## both environments, from t
 demo: install  ## two nights of the shop by the real scheduler, served, cut over, rolled back (under 10 minutes)
 	@$(BIN)/python examples/demo.py
 
-test: install  ## every test
+test: install  ## every test but those of test-cluster
 	@$(BIN)/python -m pytest
+
+test-cluster: install  ## the whole journey on a Spark master with two workers, beside local mode (some minutes)
+	@$(BIN)/python -m pytest -m cluster tests/cluster
 
 soak: install  ## every promise of the README with its full numbers, some hours; SOAK="--only 4 --scale 0.01"
 	@PYTHONPATH=tests $(BIN)/python -m promises.soak $(SOAK)

@@ -3,6 +3,9 @@
 A task may run twice: retried, or speculatively beside another. Each attempt writes a file of its own and the first
 complete one gets the shard's name. Any later one must hold the same bytes: the records are sorted by key, and nothing
 in them depends on the clock or on the order in which they came.
+
+On a cluster the tasks do not see the store, which is on a disk of the driver's machine: they leave the shards in the
+workspace, and the driver takes them from there.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -22,7 +26,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, vectors
+from jobs import cluster, datasets, vectors
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
 from jobs.progress import Report
@@ -36,6 +40,7 @@ from prediction_store.writer import (
     VersionDraft,
     attempt_at,
     commit_shard,
+    copy_shard,
     find_by_inputs,
     write_shard,
 )
@@ -63,6 +68,7 @@ class ShardPlan(NamedTuple):
     seed: int
     index_bits: int
     expected_bytes: int
+    is_shared: bool = False  # the paths lie on a disk that several machines share, where LMDB must not write
 
 
 def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
@@ -91,7 +97,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             _write_catalogue(draft, inputs, weights)
             _write_users(draft, config, inputs, spark, named.path)
             made_at = datasets.end_of(day)
-            records = _write_shards(draft, config, inputs, spark, made_at)
+            records = _write_shards(draft, config, inputs, spark, made_at=made_at, scratch=named.path)
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,
@@ -197,20 +203,31 @@ def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) ->
 
 
 def _write_shards(
-    draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], spark: SparkSession, made_at: int
+    draft: VersionDraft,
+    config: Config,
+    inputs: Mapping[str, Dataset],
+    spark: SparkSession,
+    *,
+    made_at: int,
+    scratch: Path,
 ) -> int:
     """Write the records of all users into the shards; the number of records."""
     from pyspark.sql import functions as F
 
     shards = config.store.shards
     items, users = (inputs["prepared"].rows[name] for name in ("items", "users"))
+    paths = [draft.shard_path(number) for number in range(shards)]
+    shared = scratch / "shards" if cluster.runs_on_cluster(spark) else None
     plan = ShardPlan(
-        paths=tuple(str(draft.shard_path(number)) for number in range(shards)),
+        paths=tuple(str(shared / path.name if shared else path) for path in paths),
         made_at=made_at,
         seed=draft.seed,
         index_bits=draft.index_bits,
         expected_bytes=_record_bytes(config.retrieve.candidates, items) * math.ceil(users / shards),
+        is_shared=shared is not None,
     )
+    if shared:
+        shared.mkdir()
     draft.check_room(plan.expected_bytes * shards)
     ids = spark.read.parquet(str(inputs["prepared"].part("users"))).selectExpr(
         "user_index", "cast(user_id as binary) as key"
@@ -230,6 +247,10 @@ def _write_shards(
         raise DatasetDamagedError(
             f"{total} of {users} users have candidates", hint="make them again: shortlist retrieve"
         )
+    if shared:
+        for path in paths:
+            copy_shard(shared / path.name, path)
+        shutil.rmtree(shared)
     return total
 
 
@@ -283,8 +304,15 @@ def write_attempt(batches: Iterable[pa.RecordBatch], shard: int, plan: ShardPlan
         ShardConflictError: an earlier attempt has written other bytes.
     """
     final = Path(plan.paths[shard])
-    report = write_shard(attempt_at(final), _records(batches, shard, plan), expected_bytes=plan.expected_bytes)
-    commit_shard(report.path, final)
+    attempt = attempt_at(final)
+    records = _records(batches, shard, plan)
+    if plan.is_shared:
+        with TemporaryDirectory(prefix="shortlist-") as folder:
+            report = write_shard(Path(folder) / final.name, records, expected_bytes=plan.expected_bytes)
+            copy_shard(report.path, attempt)
+    else:
+        report = write_shard(attempt, records, expected_bytes=plan.expected_bytes)
+    commit_shard(attempt, final)
     return report
 
 

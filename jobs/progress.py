@@ -73,6 +73,11 @@ def stage(report: Report) -> None:
     )
 
 
+def notice(event: str, **details: Any) -> None:
+    """Print one log line about something that is not a step, on stderr."""
+    _log().info(event, **details)
+
+
 def _log() -> Any:
     render: Any = (
         structlog.dev.ConsoleRenderer(colors=True, pad_event_to=10, sort_keys=False)

@@ -6,10 +6,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from jobs import cluster
 from jobs.errors import JobError
 from jobs.java import java_home
 from schemas.config import Spark
@@ -17,6 +19,7 @@ from schemas.config import Spark
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+PARTITIONS = "spark.sql.shuffle.partitions"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 QUIET = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
@@ -26,6 +29,9 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     """A session named `shortlist-<name>`, stopped when the block ends.
 
     Under spark-submit the Java process is already there: its settings win over ours where both are given.
+
+    Raises:
+        JobError: Spark does not start, as when there is no master at the address.
     """
     from pyspark.sql import SparkSession
 
@@ -38,12 +44,42 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     builder = SparkSession.builder.appName(f"shortlist-{name}")
     for key, value in settings(config).items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
-    try:
+    with TemporaryDirectory(prefix="shortlist-") as folder, ExitStack() as stack:
+        with _start_for_people(config.master):
+            spark = builder.getOrCreate()
+            stack.callback(spark.stop)
+            spark.sparkContext.setLogLevel("ERROR")
+            _join(spark, Path(folder))
         yield spark
-    finally:
-        spark.stop()
+
+
+@contextmanager
+def _start_for_people(master: str) -> Iterator[None]:
+    from py4j.protocol import Py4JError
+
+    try:
+        yield
+    except Py4JError as error:
+        raise JobError(
+            f"Spark does not start with the master {master}: {_cause(str(error))}",
+            hint="does the master run, and is spark.master the address that its log names?",
+        ) from error
+
+
+def _join(spark: SparkSession, folder: Path) -> None:
+    """Make the executors ready, if they are elsewhere, and cut the work into twice as many tasks as there are cores.
+
+    Spark's own 200 tasks are mostly overhead on a few cores.
+    """
+    context = spark.sparkContext
+    conf = context.getConf()
+    grows = conf.get("spark.dynamicAllocation.enabled") == "true"  # executors come when there is work
+    if cluster.is_cluster(context.master):
+        cluster.ship_code(context, folder)
+        if not grows:
+            cluster.await_executors(context)
+    if not grows and not conf.contains(PARTITIONS):
+        spark.conf.set(PARTITIONS, str(2 * context.defaultParallelism))
 
 
 @contextmanager
@@ -67,7 +103,7 @@ def errors_for_people(step: str) -> Iterator[None]:
 
 def _cause(text: str) -> str:
     """The line that names the cause: the last one of a Python traceback in a task, else the first line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip(": ") for line in text.splitlines() if line.strip(": ")]
     named = [line for line in lines if re.match(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ", line)]
     python = [line for line in named if not line.startswith(("org.", "java.", "py4j.", "pyspark."))]
     return (python or named or lines or ["no message"])[-1 if python else 0][:500]
@@ -77,23 +113,17 @@ def settings(config: Spark) -> dict[str, str]:
     """The Spark settings that a configuration stands for; `spark.conf` has the last word."""
     found = {
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": str(config.shuffle_partitions or _default_partitions(config.master)),
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": str(sys.stderr.isatty()).lower(),
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.driver.memory": config.driver_memory,
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",  # as jobs.cli has it, and why
     }
+    if config.shuffle_partitions:
+        found[PARTITIONS] = str(config.shuffle_partitions)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         found["spark.master"] = config.master
         found["spark.driver.extraJavaOptions"] = f"{QUIET} {QUICK_START}" if config.quick_start else QUIET
         if config.quick_start:
             found["spark.executor.extraJavaOptions"] = QUICK_START
     return found | config.conf
-
-
-def _default_partitions(master: str) -> int:
-    local = re.fullmatch(r"local\[(\d+|\*)\]", master)
-    if not local:
-        return 200
-    return 2 * (os.cpu_count() or 1 if local.group(1) == "*" else int(local.group(1)))

@@ -6,6 +6,7 @@ The only code that opens LMDB for writing: a read-write open of a missing path w
 from __future__ import annotations
 
 import secrets
+import shutil
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,6 +90,16 @@ def commit_shard(attempt: Path, final: Path) -> None:
                 hint="the step that made them gives other results when it is repeated",
             )
     durable.remove_file(attempt)
+
+
+def copy_shard(finished: Path, target: Path) -> None:
+    """Copy a finished shard from another disk, and sync it. Sealing the version reads it back.
+
+    Raises:
+        DiskError: the target exists, or the file system refuses; what was written is gone then.
+    """
+    with finished.open("rb") as source, durable.create(target) as copy:
+        shutil.copyfileobj(source, copy, durable.READ_BYTES)
 
 
 def attempt_at(final: Path) -> Path:

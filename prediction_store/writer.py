@@ -9,7 +9,7 @@ from prediction_store.columns import Categories, Texts
 from prediction_store.draft import VersionDraft
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest, verify_sizes
-from prediction_store.shards import ShardReport, attempt_at, commit_shard, shard_of, write_shard
+from prediction_store.shards import ShardReport, attempt_at, commit_shard, copy_shard, shard_of, write_shard
 
 __all__ = [
     "Categories",
@@ -18,6 +18,7 @@ __all__ = [
     "VersionDraft",
     "attempt_at",
     "commit_shard",
+    "copy_shard",
     "find_by_inputs",
     "shard_of",
     "write_shard",

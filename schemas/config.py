@@ -300,12 +300,13 @@ class Serve(Section, frozen=True):
 
 
 class Spark(Section, frozen=True):
-    """The one SparkSession of a job. Any master: the job files stay as they are."""
+    """The one SparkSession of a job. Any master: the job files and all other settings stay as they are."""
 
     master: Name = "local[*]"
     driver_memory: Annotated[str, Meta(pattern=r"^\d+[kmgt]$")] = "2g"
     shuffle_partitions: Count = 0
-    """0: twice the cores of a local master, else 200."""
+    """0: twice the cores of the executors that have come, of this machine with a local master. Results do not depend on
+    it. With Spark's dynamic allocation 0 means Spark's own 200."""
     quick_start: bool = True
     """C1 compiler and serial collector: halves the cost of short local jobs, slows long scans."""
     conf: dict[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from jobs import build, datasets, evaluate, lists, retrieve
+from jobs import build, cluster, datasets, evaluate, lists, retrieve
 from prediction_store.errors import ShardConflictError
+from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
-from prediction_store.shards import open_shard
+from prediction_store.shards import copy_shard, open_shard
 from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
@@ -271,6 +273,41 @@ def test_two_attempts_at_a_shard_with_the_same_records_agree(tmp_path: Path) -> 
     assert first.path != second.path
     assert (first.users, first.bytes) == (second.users, second.bytes)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0001.mdb"]
+
+
+def test_a_shard_that_travels_over_a_shared_disk_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("here", "shared", "node"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    here, shared = plan_of(tmp_path / "here"), plan_of(tmp_path / "shared")._replace(is_shared=True)
+    build.write_attempt(shard_rows(), 1, here)
+    for _ in range(2):
+        build.write_attempt(shard_rows(), 1, shared)
+    assert Path(shared.paths[1]).read_bytes() == Path(here.paths[1]).read_bytes()
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["shard-0001.mdb"]
+    assert list((tmp_path / "node").iterdir()) == []
+
+
+def test_a_build_whose_tasks_do_not_see_the_store_gives_the_same_files(
+    spark: Any, journey: Path, world_day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here,) = versions(journey / "store")
+    config = configure(journey, "shared-disk")
+    taken: list[Path] = []
+
+    def take(finished: Path, target: Path) -> None:
+        taken.append(finished)
+        copy_shard(finished, target)
+
+    monkeypatch.setattr(cluster, "runs_on_cluster", lambda _: True)
+    monkeypatch.setattr(build, "copy_shard", take)
+    there = str(build.run(config, world_day, spark, NOW + 9).details["version"])
+    first, second = read_manifest(journey / "store", here), read_manifest(journey / "shared-disk", there)
+    assert second.files == first.files
+    assert len(taken) == 3
+    assert all(path.is_relative_to(config.paths.workspace) and not path.exists() for path in taken)
+    left = dataset(journey, world_day, "version")
+    assert [path.name for path in left.path.iterdir()] == ["manifest.json"]
 
 
 def test_an_attempt_that_differs_from_the_first_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from jobs import java
 from jobs.errors import JobError
 from jobs.spark import errors_for_people, settings
 from schemas.config import Spark
+
+ROOT = Path(__file__).parents[2]
 
 
 def fake_java(home: Path, major: int) -> Path:
@@ -47,8 +50,21 @@ def test_the_java_that_pip_brought_drops_the_module_it_lacks_and_nothing_else() 
 def test_the_configurations_own_settings_have_the_last_word() -> None:
     found = settings(Spark(master="local[3]", conf={"spark.driver.memory": "5g"}))
     assert found["spark.driver.memory"] == "5g"
-    assert found["spark.sql.shuffle.partitions"] == "6"
-    assert settings(Spark(master="spark://host:7077"))["spark.sql.shuffle.partitions"] == "200"
+    assert "spark.sql.shuffle.partitions" not in found
+    assert settings(Spark(shuffle_partitions=7))["spark.sql.shuffle.partitions"] == "7"
+
+
+def test_work_is_cut_into_twice_as_many_tasks_as_there_are_cores_unless_somebody_has_said_otherwise() -> None:
+    """In a process of its own: the tests' own session is there already."""
+    code = """
+from jobs.spark import PARTITIONS, session
+from schemas.config import Spark
+for config in (Spark(master="local[3]"), Spark(master="local[3]", conf={PARTITIONS: "5"})):
+    with session(config, "tests") as spark:
+        print(spark.conf.get(PARTITIONS))
+"""
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.split() == ["6", "5"]
 
 
 def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
@@ -69,8 +85,6 @@ def test_an_error_of_spark_itself_is_told_too(spark: Any, tmp_path: Path) -> Non
 
 
 def test_workers_run_the_python_that_runs_the_tests(spark: Any) -> None:
-    import sys
-
     assert os.environ["PYSPARK_PYTHON"] == sys.executable
     seen = spark.range(1).mapInArrow(_interpreter, "python string").first()
     assert seen["python"] == sys.prefix
