@@ -10,6 +10,7 @@ ShortlistError
     ├── NothingToTrainError     the train split is empty
     ├── TrainingDivergedError   the loss is not a number, or exactly zero
     ├── BadVectorsError         an embedding is NaN or infinite
+    ├── MissingEncoderError     the sentence encoder that the configuration asks for is not installed
     ├── NothingToJudgeError     there are test interactions, and nobody's list can be judged by them
     └── NoJavaError             Spark has no Java to run on
 """
@@ -53,6 +54,10 @@ class TrainingDivergedError(JobError):
 
 class BadVectorsError(JobError):
     """Raised when an embedding holds NaN or infinity."""
+
+
+class MissingEncoderError(JobError):
+    """Raised when `train.text` asks for sentences and the extra that brings their encoder is not installed."""
 
 
 class NothingToJudgeError(JobError):

@@ -18,6 +18,7 @@ from jobs.datasets import Dataset
 from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Histories, Windows, histories
 from jobs.features import item_features, learn_encoding, user_features
+from jobs.sentences import Titles
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
 from schemas.config import Train
@@ -53,10 +54,12 @@ def read_task(
     made_at: int,
     device: torch.device,
     learn_validation: bool = False,
+    titles: Titles | None = None,
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
     With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by.
+    With `titles` the item tower reads their sentence vectors, too.
 
     Raises:
         NothingToTrainError: the train split is empty.
@@ -83,7 +86,8 @@ def read_task(
             f"no interaction of the train split to learn from ({len(interactions)} before the test split)",
             hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
         )
-    encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets)
+    sentences, read = (None, None) if titles is None else (titles.vectors, titles.said())
+    encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets, sentences=read)
     return Task(
         architecture=Architecture(
             items=len(items),
@@ -92,7 +96,7 @@ def read_task(
             history_length=config.history_length,
             encoding=encoding,
         ),
-        items=_hide_unmet(ItemTensors.of(item_features(items, encoding), device), items),
+        items=_hide_unmet(ItemTensors.of(item_features(items, encoding, sentences), device), items),
         users=_hide_unmet(UserTensors.of(user_features(users, encoding), device), users),
         known=known,
         windows=windows,

@@ -1,6 +1,6 @@
 """The two towers: torch modules that turn items and users into unit vectors of one space.
 
-item = unit(id + category + brand + numbers + mean of title words)
+item = unit(id + category + brand + numbers + mean of title words [+ the title's sentence vector mapped])
 user = unit(id + history mapped + user columns), history = weighted mean of the unit vectors of the last items
 
 Both are sums of embeddings: an item that training never saw keeps all but its id, a user who is new keeps the history.
@@ -15,6 +15,7 @@ direction, where free lengths overfit it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,15 +56,17 @@ class ItemTensors:
     brands: torch.Tensor
     numbers: torch.Tensor
     words: torch.Tensor
+    sentences: torch.Tensor
+    """float16"""
 
     @staticmethod
     def of(features: ItemFeatures, device: torch.device | str = "cpu") -> ItemTensors:
-        arrays = features.ids, features.categories, features.brands, features.numbers, features.words
+        arrays = (getattr(features, field.name) for field in dataclasses.fields(ItemTensors))
         return ItemTensors(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def take(self, rows: torch.Tensor) -> ItemTensors:
         """The items at `rows`, int64[m]."""
-        every = self.ids, self.categories, self.brands, self.numbers, self.words
+        every = (getattr(self, field.name) for field in dataclasses.fields(self))
         return ItemTensors(*(tensor[rows] for tensor in every))
 
 
@@ -98,11 +101,16 @@ class ItemTower(nn.Module):
         nn.init.normal_(self.numbers.bias, std=SMALL)
         with torch.no_grad():
             self.words.weight[0] = 0.0
+        read = encoding.sentences
+        # Zeros: no random number is drawn, so all other weights start as they do without sentences.
+        self.sentences = None if read is None else nn.Parameter(torch.zeros(d, read.dimensions))
 
     def forward(self, items: ItemTensors, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], rows of length 1. `keep_id` bool[n]: items whose id is dropped are False."""
         content = self.category(items.categories) + self.brand(items.brands) + self.words(items.words)
         content = content + self.numbers(items.numbers.to(self.numbers.weight.dtype))
+        if self.sentences is not None:
+            content = content + functional.linear(items.sentences.to(self.sentences.dtype), self.sentences)
         return functional.normalize(_of_id(self.id, items.ids, keep_id) + content, dim=-1)
 
 

@@ -17,11 +17,13 @@ from torch.nn import functional
 from jobs import checkpoint, datasets, model, progress
 from jobs.checkpoint import Epoch, Progress
 from jobs.device import choose_device, reproducible
+from jobs.encoder import find_encoder
 from jobs.errors import TrainingDivergedError
 from jobs.examples import TARGETS, Batch
 from jobs.factors import factorise
 from jobs.losses import same_items, sampled_softmax
 from jobs.progress import Bar, Report
+from jobs.sentences import read_titles
 from jobs.task import Reading, Task, read_task, unmet
 from jobs.towers import TwoTowers
 from schemas.config import Config, Train
@@ -35,31 +37,46 @@ CHOOSE, REFIT = "choose", "refit"
 
 
 def run(config: Config, day: str) -> Report:
-    """Write `model`: towers.safetensors and model.json. A killed training goes on after its last finished epoch.
+    """Write `model`: towers.safetensors, model.json, and the titles' vectors if it reads any.
+
+    A killed training goes on after its last finished epoch.
 
     Raises:
         NothingToTrainError: the train split is empty.
         TrainingDivergedError: the loss became NaN, infinite or exactly zero.
+        MissingEncoderError: the titles are to be read as sentences, and the encoder is not installed.
     """
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
+    encoder = find_encoder() if config.train.text == "sentences" else None
     with datasets.step(
-        config.paths.workspace, day, "model", inputs=[prepared], settings=[config.train, reading], resumable=True
+        config.paths.workspace,
+        day,
+        "model",
+        inputs=[prepared],
+        settings=[config.train, reading],
+        outside={} if encoder is None else {"encoder": encoder.id},
+        resumable=True,
     ) as draft:
         if draft.complete is not None:
             return Report(step="train", day=day, skipped=True, rows=draft.complete.rows)
         device = choose_device(config.train.device)
         made_at = datasets.end_of(day)
+        titles = None if encoder is None else read_titles(config.paths.workspace, prepared, encoder)
         with reproducible(config.train.seed, threads=config.train.threads):
-            task = read_task(prepared, config.train, reading, made_at=made_at, device=device)
+            task = read_task(prepared, config.train, reading, made_at=made_at, device=device, titles=titles)
             towers, curve, best = fit(task, config.train, draft.path / CHOOSE)
         if config.train.refit and len(task.validation.users):
             again = msgspec.structs.replace(config.train, max_epochs=max(best, 1))
             with reproducible(config.train.seed, threads=config.train.threads):
-                task = read_task(prepared, again, reading, made_at=made_at, device=device, learn_validation=True)
+                task = read_task(
+                    prepared, again, reading, made_at=made_at, device=device, learn_validation=True, titles=titles
+                )
                 towers, _, _ = fit(task, again, draft.path / REFIT)
         trained = model.save(draft.path, towers, temperature=config.train.temperature, best_epoch=best, curve=curve)
+        if titles is not None:
+            np.save(draft.path / model.SENTENCES, titles.vectors)
         for phase in (CHOOSE, REFIT):
             checkpoint.remove(draft.path / phase)
         draft.rows["examples"] = task.windows.examples

@@ -170,6 +170,9 @@ class Train(Section, frozen=True):
     """Most recent interactions of a user that the user tower pools."""
     title_buckets: Positive = 4096
     """Hash buckets of title words."""
+    text: Literal["words", "sentences"] = "words"
+    """What the item tower reads of titles: hashed words, or beside them the vector of a frozen sentence encoder, which
+    needs the extra `text`."""
     validation_users: Positive = 4000
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100
