@@ -33,7 +33,7 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 class Sentences(msgspec.Struct, frozen=True):
-    """Whose sentence vectors of the titles the item tower reads."""
+    """Whose sentence vectors of the items' texts the item tower reads."""
 
     encoder: str
     dimensions: int
@@ -71,7 +71,7 @@ class ItemFeatures:
     words: np.ndarray
     """int64[n, TITLE_WORDS]: 1 + hash bucket, padded with 0."""
     sentences: np.ndarray
-    """float16[n, dimensions of the sentence vectors]; none of them where titles are read as words only."""
+    """float16[n, dimensions of the sentence vectors]; none of them where words are all that is read."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def learn_encoding(
 def item_features(
     items: pa.Table | pa.RecordBatch, encoding: Encoding, sentences: np.ndarray | None = None
 ) -> ItemFeatures:
-    """The numbers of a table of items. `sentences`: the titles' vectors by item_index, where the encoding has any."""
+    """The numbers of a table of items. `sentences`: the texts' vectors by item_index, where the encoding has any."""
     assert (sentences is None) == (encoding.sentences is None)
     prices = _normalised(_log_prices(items), encoding.price)
     ages = _normalised(_log_ages(items, encoding.made_at), encoding.age)

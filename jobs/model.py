@@ -80,7 +80,7 @@ def open_sentences(folder: Path, architecture: Architecture) -> np.ndarray | Non
     hint = f"remove {folder} and run again: shortlist train"
     try:
         found: np.ndarray = np.load(folder / SENTENCES, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError) as error:
         raise DatasetDamagedError(f"{folder / SENTENCES} cannot be read: {error}", hint=hint) from error
     if found.shape != (architecture.items, read.dimensions) or found.dtype != np.float16:
         raise DatasetDamagedError(

@@ -18,7 +18,7 @@ from jobs.datasets import Dataset
 from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Histories, Windows, histories
 from jobs.features import item_features, learn_encoding, user_features
-from jobs.sentences import Titles
+from jobs.sentences import Texts
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
 from schemas.config import Train
@@ -54,12 +54,12 @@ def read_task(
     made_at: int,
     device: torch.device,
     learn_validation: bool = False,
-    titles: Titles | None = None,
+    texts: Texts | None = None,
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
     With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by.
-    With `titles` the item tower reads their sentence vectors, too.
+    With `texts` the item tower reads their sentence vectors, too.
 
     Raises:
         NothingToTrainError: the train split is empty.
@@ -86,7 +86,7 @@ def read_task(
             f"no interaction of the train split to learn from ({len(interactions)} before the test split)",
             hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
         )
-    sentences, read = (None, None) if titles is None else (titles.vectors, titles.said())
+    sentences, read = (None, None) if texts is None else (texts.vectors, texts.said())
     encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets, sentences=read)
     return Task(
         architecture=Architecture(

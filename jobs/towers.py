@@ -1,6 +1,6 @@
 """The two towers: torch modules that turn items and users into unit vectors of one space.
 
-item = unit(id + category + brand + numbers + mean of title words [+ the title's sentence vector mapped])
+item = unit(id + category + brand + numbers + mean of title words [+ sentence vector mapped])
 user = unit(id + history mapped + user columns), history = weighted mean of the unit vectors of the last items
 
 Both are sums of embeddings: an item that training never saw keeps all but its id, a user who is new keeps the history.
@@ -35,6 +35,12 @@ FIRST_DECAY = 0.97
 """Weight of one step into the past before training has learned better."""
 
 SMALL = 0.02
+
+RIDGE, MOST_WEIGHT = 3.0, 100
+"""Of the regression of item factors on sentence vectors: the penalty, in mean weights of an item; and the interactions
+from which on an item weighs no more. A weight is the square root of an item's interactions."""
+
+CHUNK = 65_536
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +118,32 @@ class ItemTower(nn.Module):
         if self.sentences is not None:
             content = content + functional.linear(items.sentences.to(self.sentences.dtype), self.sentences)
         return functional.normalize(_of_id(self.id, items.ids, keep_id) + content, dim=-1)
+
+    def explain_ids(self, items: ItemTensors, counts: np.ndarray) -> None:
+        """Let the sentence vectors say what they can of the ids, by ridge regression; the ids keep the rest.
+
+        An item that training meets stays where it is, and one that it does not comes to where its text points.
+
+        Args:
+            items: the whole catalogue; row k has the id k + 1.
+            counts: int64[items], interactions that training meets.
+        """
+        assert self.sentences is not None
+        weights = np.sqrt(np.minimum(counts, MOST_WEIGHT))
+        with torch.no_grad():
+            read = items.sentences.cpu()
+            ids = self.id.weight[1:].cpu().double()
+            gram = torch.eye(read.shape[1], dtype=torch.float64) * (RIDGE * weights.mean())
+            moments = torch.zeros(read.shape[1], ids.shape[1], dtype=torch.float64)
+            for start in range(0, len(ids), CHUNK):
+                part = slice(start, start + CHUNK)
+                weighted = read[part].double() * torch.from_numpy(weights[part])[:, None]
+                gram += weighted.T @ read[part].double()
+                moments += weighted.T @ ids[part]
+            found = torch.linalg.solve(gram, moments).T.float()  # [d, dimensions of the sentence vectors]
+            self.sentences.copy_(found)
+            said = functional.linear(items.sentences.float(), self.sentences)
+            self.id.weight[1:] -= torch.where(torch.from_numpy(counts > 0)[:, None].to(said.device), said, 0.0)
 
 
 class UserTower(nn.Module):

@@ -23,7 +23,7 @@ from jobs.examples import TARGETS, Batch
 from jobs.factors import factorise
 from jobs.losses import same_items, sampled_softmax
 from jobs.progress import Bar, Report
-from jobs.sentences import read_titles
+from jobs.sentences import read_texts
 from jobs.task import Reading, Task, read_task, unmet
 from jobs.towers import TwoTowers
 from schemas.config import Config, Train
@@ -37,14 +37,14 @@ CHOOSE, REFIT = "choose", "refit"
 
 
 def run(config: Config, day: str) -> Report:
-    """Write `model`: towers.safetensors, model.json, and the titles' vectors if it reads any.
+    """Write `model`: towers.safetensors, model.json, and the texts' vectors if it reads any.
 
     A killed training goes on after its last finished epoch.
 
     Raises:
         NothingToTrainError: the train split is empty.
         TrainingDivergedError: the loss became NaN, infinite or exactly zero.
-        MissingEncoderError: the titles are to be read as sentences, and the encoder is not installed.
+        MissingEncoderError: texts are to be read as sentences, and the encoder is not installed.
     """
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
@@ -63,20 +63,20 @@ def run(config: Config, day: str) -> Report:
             return Report(step="train", day=day, skipped=True, rows=draft.complete.rows)
         device = choose_device(config.train.device)
         made_at = datasets.end_of(day)
-        titles = None if encoder is None else read_titles(config.paths.workspace, prepared, encoder)
+        texts = None if encoder is None else read_texts(config.paths.workspace, prepared, encoder)
         with reproducible(config.train.seed, threads=config.train.threads):
-            task = read_task(prepared, config.train, reading, made_at=made_at, device=device, titles=titles)
+            task = read_task(prepared, config.train, reading, made_at=made_at, device=device, texts=texts)
             towers, curve, best = fit(task, config.train, draft.path / CHOOSE)
         if config.train.refit and len(task.validation.users):
             again = msgspec.structs.replace(config.train, max_epochs=max(best, 1))
             with reproducible(config.train.seed, threads=config.train.threads):
                 task = read_task(
-                    prepared, again, reading, made_at=made_at, device=device, learn_validation=True, titles=titles
+                    prepared, again, reading, made_at=made_at, device=device, learn_validation=True, texts=texts
                 )
                 towers, _, _ = fit(task, again, draft.path / REFIT)
         trained = model.save(draft.path, towers, temperature=config.train.temperature, best_epoch=best, curve=curve)
-        if titles is not None:
-            np.save(draft.path / model.SENTENCES, titles.vectors)
+        if texts is not None:
+            np.save(draft.path / model.SENTENCES, texts.vectors)
         for phase in (CHOOSE, REFIT):
             checkpoint.remove(draft.path / phase)
         draft.rows["examples"] = task.windows.examples
@@ -125,6 +125,8 @@ def _start(task: Task, towers: TwoTowers, config: Train) -> None:
     pairs = users, task.known.items
     factors = factorise(*pairs, shape=(shape.users, shape.items), dimensions=shape.dimensions, seed=config.seed)
     towers.start_from(*factors, user_share=config.user_id_share)
+    if towers.item.sentences is not None:
+        towers.item.explain_ids(task.items, np.bincount(task.known.items, minlength=shape.items))
 
 
 def _train_epoch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,17 @@ def block_of(index: np.ndarray | int, regular: int) -> np.ndarray | int:
     return np.where(np.asarray(index) < regular, np.asarray(index) % BLOCKS, np.asarray(index) - regular)
 
 
-def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_seed: int | None = None) -> None:
+def write_prepared(
+    config: Config,
+    *,
+    noise: bool = False,
+    seed: int = 5,
+    test_seed: int | None = None,
+    titles: Sequence[str] | None = None,
+) -> None:
     """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
 
-    With `test_seed`, other items in the test split.
+    With `test_seed`, other items in the test split. With `titles`, of all items, nothing else tells the blocks.
     """
     rng = np.random.default_rng(seed)
     users, items = [], []
@@ -77,7 +85,7 @@ def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_s
     n = len(users)
     blank = [""] * n
     with datasets.step(
-        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed}"}
+        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed} {titles}"}
     ) as draft:
         weights = rng.choice([1.0, 5.0], n)
         columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]
@@ -88,10 +96,10 @@ def write_prepared(config: Config, *, noise: bool = False, seed: int = 5, test_s
         columns = [
             range(total),
             [f"item-{k:03d}" for k in range(total)],
-            [f"Word{b} thing {k % 7}" for k, b in enumerate(blocks)],
-            [f"kind {b}" for b in blocks],
+            titles or [f"Word{b} thing {k % 7}" for k, b in enumerate(blocks)],
+            [f"kind {b}" if titles is None else "" for b in blocks],
             [""] * total,
-            [float(b + 1) for b in blocks],
+            [float(b + 1) if titles is None else None for b in blocks],
             [None] * total,
             [True] * total,
             np.bincount(np.array(items)[trained], minlength=total),
