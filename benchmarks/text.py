@@ -14,7 +14,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +28,7 @@ from jobs.datasets import Dataset
 from jobs.spark import session
 from schemas.config import Config
 from schemas.config_file import load_config
-from schemas.tables import TEST
+from schemas.tables import TEST, TRAIN
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -46,20 +46,45 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("SHORTLIST_DATA") or ROOT.parent / "shared/data")
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--cold-share", type=float, default=0.2, help="of the items, made cold in the second half")
+    parser.add_argument("--cold-share", type=float, default=0.2, help="of the items, made cold in the other half")
     options = parser.parse_args()
     facts = header("text")
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder:
-        configs = {name: configure(name, options.data, Path(folder) / name) for name in DATA}
-        with session(configs[DATA[0]].spark, "benchmark") as spark:
-            for share in (0.0, options.cold_share):
-                for name, config in configs.items():
-                    rows += run_all(name, config, share, options.seeds, spark)
+    with tempfile.TemporaryDirectory(prefix="shortlist-bench-") as folder, session(Config().spark, "text") as spark:
+        worlds = [
+            World(name, share, config)
+            for name in DATA
+            for share, config in prepare_both(name, options.data, Path(folder) / name, options.cold_share, spark)
+        ]
+        # Seed by seed, so that a run that was stopped has judged everything equally often.
+        for seed in range(1, options.seeds + 1):
+            for world in worlds:
+                rows += [run_one(world, seed, text, spark) for text in TEXTS]
     print()
     for line in table(rows):
         print(line)
     finish(facts, rows, summary(rows, options.cold_share))
+
+
+class World(NamedTuple):
+    """A data set that is prepared."""
+
+    name: str
+    made_cold: float
+    """Share of the items that were made cold."""
+    config: Config
+
+
+def prepare_both(
+    name: str, data: Path, folder: Path, share: float, spark: SparkSession
+) -> Iterator[tuple[float, Config]]:
+    """The data set as it is, and with a share of its items made cold; each in a workspace of its own."""
+    whole, cut = (configure(name, data, folder / part) for part in ("whole", "cut"))
+    day = journey.default_day(whole)
+    prepare.run(whole, day, spark)
+    yield 0.0, whole
+    make_cold(datasets.open_dataset(whole.paths.workspace, day, "prepared"), cut, day, share)
+    yield share, cut
 
 
 def configure(name: str, data: Path, folder: Path) -> Config:
@@ -72,48 +97,40 @@ def configure(name: str, data: Path, folder: Path) -> Config:
     return load_config(file, overrides)
 
 
-def run_all(name: str, config: Config, share: float, seeds: int, spark: SparkSession) -> Iterator[Row]:
-    """Both texts with each seed, one line each."""
-    day = journey.default_day(config)
-    prepare.run(config, day, spark)
-    if share:
-        make_cold(config, day, share)
-    for seed in range(1, seeds + 1):
-        for text in TEXTS:
-            settings = msgspec.structs.replace(config.train, seed=seed, text=text)
-            chosen = msgspec.structs.replace(config, train=settings)
-            train.run(chosen, day)
-            embed.run(chosen, day, spark)
-            retrieve.run(chosen, day, spark)
-            evaluate.run(chosen, day)
-            found = measure(chosen, day)
-            row: Row = {"data": name, "made_cold": share, "seed": seed, "text": text, **found}
-            print(json.dumps(row), flush=True)
-            yield row
+def run_one(world: World, seed: int, text: str, spark: SparkSession) -> Row:
+    """Train, embed, retrieve, evaluate; prints a line."""
+    day = journey.default_day(world.config)
+    settings = msgspec.structs.replace(world.config.train, seed=seed, text=text)
+    config = msgspec.structs.replace(world.config, train=settings)
+    train.run(config, day)
+    embed.run(config, day, spark)
+    retrieve.run(config, day, spark)
+    evaluate.run(config, day)
+    found: Row = {"data": world.name, "made_cold": world.made_cold, "seed": seed, "text": text, **measure(config, day)}
+    print(json.dumps(found), flush=True)
+    return found
 
 
-def make_cold(config: Config, day: str, share: float) -> None:
-    """Replace `prepared` by one in which a share of the items has met nobody before the test split."""
-    whole = datasets.open_dataset(config.paths.workspace, day, "prepared")
+def make_cold(whole: Dataset, config: Config, day: str, share: float) -> None:
+    """Write a `prepared` in which a share of the items has met nobody before the test split."""
     tables = {part: _read(whole, part) for part in ("interactions", "items", "users")}
-    items = tables["items"].sort_by("item_index")
+    items, users = tables["items"].sort_by("item_index"), tables["users"].sort_by("user_index")
     is_cold = np.random.default_rng(0).random(len(items)) < share
     met = tables["interactions"]
     split, item, user = (met[column].to_numpy() for column in ("split", "item_index", "user_index"))
     keep = (split == TEST) | ~is_cold[item]
-    tables["interactions"] = met.filter(pa.array(keep))
-    in_train = keep & (split == 0)
-    for part, sorted_table, index in (("items", items, item), ("users", tables["users"].sort_by("user_index"), user)):
-        place = sorted_table.schema.get_field_index("interactions")
-        counts = pa.array(np.bincount(index[in_train], minlength=len(sorted_table)), pa.int64())
-        tables[part] = sorted_table.set_column(place, sorted_table.schema.field(place), counts)
-    with datasets.step(
-        config.paths.workspace, day, "prepared", outside={"cold": f"{share} {whole.fingerprint}"}
-    ) as draft:
-        for part, cut in tables.items():
+    in_train = keep & (split == TRAIN)
+    cut = {
+        "interactions": met.filter(pa.array(keep)),
+        "items": _with_counts(items, item[in_train]),
+        "users": _with_counts(users, user[in_train]),
+    }
+    made_of = {"cold": f"{share} of {whole.fingerprint}"}
+    with datasets.step(config.paths.workspace, day, "prepared", outside=made_of) as draft:
+        for part, table in cut.items():
             (draft.path / part).mkdir()
-            pa.parquet.write_table(cut, draft.path / part / "part-0.parquet")
-        draft.rows |= whole.rows | {"interactions": len(tables["interactions"])}
+            pa.parquet.write_table(table, draft.path / part / "part-0.parquet")
+        draft.rows |= whole.rows | {"interactions": len(cut["interactions"])}
 
 
 def measure(config: Config, day: str) -> dict[str, float]:
@@ -173,6 +190,12 @@ def _ratios(rows: list[Row], share: float, measure: str) -> Iterator[float]:
 def _spread(rows: list[Row], text: str, measure: str) -> str:
     values = [float(row[measure]) for row in rows if row["text"] == text]
     return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+
+
+def _with_counts(table: pa.Table, indexes: np.ndarray) -> pa.Table:
+    place = table.schema.get_field_index("interactions")
+    counts = pa.array(np.bincount(indexes, minlength=len(table)), pa.int64())
+    return table.set_column(place, table.schema.field(place), counts)
 
 
 def _read(dataset: Dataset, part: str) -> pa.Table:
