@@ -12,7 +12,7 @@ export UV_TORCH_BACKEND ?= cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster soak lint format bench lock clean
+.PHONY: help install demo test test-cluster soak lint format bench install-text lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,12 @@ bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, 
 
 .venv/.bench-installed: requirements/bench.lock .venv/.installed
 	@$(UV) --python $(BIN)/python -r requirements/bench.lock
+	@touch $@
+
+install-text: .venv/.text-installed  ## the sentence encoder that train.text = "sentences" reads titles with (250 MB)
+
+.venv/.text-installed: requirements/text.lock .venv/.installed
+	@$(UV) --python $(BIN)/python -r requirements/text.lock
 	@touch $@
 
 lock: .venv/.installed  ## compile the lock files anew from setup.cfg and requirements/airflow.in

@@ -58,9 +58,10 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
 def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str) -> Iterator[pa.RecordBatch]:
     """Rows of `prepared/items` to rows of `embeddings/items`."""
     towers = load_towers(model_folder, token)
+    sentences = model.open_sentences(Path(model_folder), towers.architecture)
     for batch in batches:
         with torch.no_grad():
-            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding)))
+            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences)))
         yield _rows(batch.column("item_index"), found, ITEM_EMBEDDINGS)
 
 

@@ -11,6 +11,7 @@ ShortlistError
     ├── TrainingDivergedError   the loss is not a number, or exactly zero
     ├── NothingToTuneError      nobody is in the validation split, so that no setting is better than another
     ├── BadVectorsError         an embedding is NaN or infinite
+    ├── MissingEncoderError     the sentence encoder that the configuration asks for is not installed
     ├── NothingToJudgeError     there are test interactions, and nobody's list can be judged by them
     └── NoJavaError             Spark has no Java to run on
 """
@@ -58,6 +59,10 @@ class TrainingDivergedError(JobError):
 
 class BadVectorsError(JobError):
     """Raised when an embedding holds NaN or infinity."""
+
+
+class MissingEncoderError(JobError):
+    """Raised when `train.text` asks for sentences and the extra that brings their encoder is not installed."""
 
 
 class NothingToJudgeError(JobError):

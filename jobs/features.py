@@ -32,6 +32,13 @@ class Scale(msgspec.Struct, frozen=True):
     deviation: float = 1.0
 
 
+class Sentences(msgspec.Struct, frozen=True):
+    """Whose sentence vectors of the items' texts the item tower reads."""
+
+    encoder: str
+    dimensions: int
+
+
 class Encoding(msgspec.Struct, frozen=True, kw_only=True):
     """How the columns of items and users become numbers. Part of model.json."""
 
@@ -45,6 +52,8 @@ class Encoding(msgspec.Struct, frozen=True, kw_only=True):
     made_at: int
     """The instant at which items have their age."""
     title_buckets: int
+    sentences: Sentences | None = None
+    """Read beside the title's words; None where training read words only."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,8 @@ class ItemFeatures:
     """float32[n, NUMBERS]"""
     words: np.ndarray
     """int64[n, TITLE_WORDS]: 1 + hash bucket, padded with 0."""
+    sentences: np.ndarray
+    """float16[n, dimensions of the sentence vectors]; none of them where words are all that is read."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,9 @@ class UserFeatures:
     """int64[n, user columns]"""
 
 
-def learn_encoding(items: pa.Table, users: pa.Table, *, made_at: int, title_buckets: int) -> Encoding:
+def learn_encoding(
+    items: pa.Table, users: pa.Table, *, made_at: int, title_buckets: int, sentences: Sentences | None = None
+) -> Encoding:
     """The encoding for these items and users, both tables as `prepare` writes them.
 
     Only what has interactions, by the tables' own column, enters a vocabulary: a value that training never meets has
@@ -90,11 +103,15 @@ def learn_encoding(items: pa.Table, users: pa.Table, *, made_at: int, title_buck
         age=_scale(ages),
         made_at=made_at,
         title_buckets=title_buckets,
+        sentences=sentences,
     )
 
 
-def item_features(items: pa.Table | pa.RecordBatch, encoding: Encoding) -> ItemFeatures:
-    """The numbers of a table of items."""
+def item_features(
+    items: pa.Table | pa.RecordBatch, encoding: Encoding, sentences: np.ndarray | None = None
+) -> ItemFeatures:
+    """The numbers of a table of items. `sentences`: the texts' vectors by item_index, where the encoding has any."""
+    assert (sentences is None) == (encoding.sentences is None)
     prices = _normalised(_log_prices(items), encoding.price)
     ages = _normalised(_log_ages(items, encoding.made_at), encoding.age)
     return ItemFeatures(
@@ -103,6 +120,7 @@ def item_features(items: pa.Table | pa.RecordBatch, encoding: Encoding) -> ItemF
         brands=_codes(items.column("brand").to_pylist(), encoding.brands),
         numbers=np.column_stack([*prices, *ages]).astype(np.float32),
         words=_hashed_words(items.column("title").to_pylist(), encoding.title_buckets),
+        sentences=np.zeros((len(items), 0), np.float16) if sentences is None else sentences[_indexes(items)],
     )
 
 
@@ -132,6 +150,10 @@ def _is_known(table: pa.Table) -> np.ndarray:
 
 def _id_rows(table: pa.Table | pa.RecordBatch, index: str) -> np.ndarray:
     return table.column(index).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+
+
+def _indexes(items: pa.Table | pa.RecordBatch) -> np.ndarray:
+    return items.column("item_index").to_numpy(zero_copy_only=False)
 
 
 def _vocabulary(values: Iterable[str]) -> list[str]:

@@ -1,4 +1,7 @@
-"""A trained model on disk: towers.safetensors holds the weights, model.json all else that rebuilds the towers."""
+"""A trained model on disk: towers.safetensors holds the weights, model.json all else that rebuilds the towers.
+
+Where the item tower reads sentence vectors, sentences.npy has those of the catalogue it was trained with.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -13,7 +17,7 @@ from jobs.checkpoint import Epoch, Progress
 from jobs.errors import DatasetDamagedError
 from jobs.towers import Architecture, TwoTowers, load_weights
 
-WEIGHTS, CARD = "towers.safetensors", "model.json"
+WEIGHTS, CARD, SENTENCES = "towers.safetensors", "model.json", "sentences.npy"
 FORMAT = 2
 
 
@@ -65,3 +69,24 @@ def load(folder: Path) -> tuple[TwoTowers, Model]:
         return load_weights(model.architecture, weights), model
     except RuntimeError as error:
         raise DatasetDamagedError(f"the weights in {folder} do not fit its {CARD}: {error}", hint=hint) from error
+
+
+def open_sentences(folder: Path, architecture: Architecture) -> np.ndarray | None:
+    """float16[items, dimensions] by item_index, mapped into memory; None where the model reads words only.
+
+    Raises:
+        DatasetDamagedError: the file is missing, torn, or does not fit the model.
+    """
+    read = architecture.encoding.sentences
+    if read is None:
+        return None
+    hint = f"remove {folder} and run again: shortlist train"
+    try:
+        found: np.ndarray = np.load(folder / SENTENCES, mmap_mode="r", allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise DatasetDamagedError(f"{folder / SENTENCES} cannot be read: {error}", hint=hint) from error
+    if found.shape != (architecture.items, read.dimensions) or found.dtype != np.float16:
+        raise DatasetDamagedError(
+            f"{folder / SENTENCES} does not fit its {CARD}: {found.dtype}{found.shape}", hint=hint
+        )
+    return found

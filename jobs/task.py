@@ -22,6 +22,7 @@ from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Windows
 from jobs.features import item_features, learn_encoding, user_features
 from jobs.losses import popularity_offsets
+from jobs.sentences import Texts
 from jobs.shards import Counts, Shards, count, distinct_pairs
 from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
@@ -78,11 +79,12 @@ def read_task(
     device: torch.device,
     learn_validation: bool = False,
     team: Team = ALONE,
+    texts: Texts | None = None,
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
     With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by. Each process
-    of a team has the interactions of its share of the users.
+    of a team has the interactions of its share of the users. With `texts` the item tower reads their sentence vectors.
 
     Raises:
         NothingToTrainError: the train split is empty.
@@ -106,7 +108,8 @@ def read_task(
     windows = functools.partial(
         Windows, history_length=config.history_length, cut=cut, half_life_days=half_life, newest=counts.newest
     )
-    encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets)
+    sentences, read = (None, None) if texts is None else (texts.vectors, texts.said())
+    encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets, sentences=read)
     return Task(
         architecture=Architecture(
             items=len(items),
@@ -116,7 +119,7 @@ def read_task(
             history_length=config.history_length,
             encoding=encoding,
         ),
-        items=_hide_unmet(ItemTensors.of(item_features(items, encoding), device), items),
+        items=_hide_unmet(ItemTensors.of(item_features(items, encoding, sentences), device), items),
         users=_hide_unmet(UserTensors.of(user_features(users, encoding), device), users),
         shards=shards,
         everybody=everybody,

@@ -1,6 +1,6 @@
 """The two towers: torch modules that turn items and users into vectors of one space.
 
-item = unit(id + category + brand + numbers + mean of title words)
+item = unit(id + category + brand + numbers + mean of title words [+ sentence vector mapped])
 user = unit(id + history mapped + user columns), history = weighted mean of the vectors of the last items
 
 With the similarity `dot` nothing is brought to length 1: a longer item is a more popular one.
@@ -17,6 +17,7 @@ direction, where free lengths overfit it.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ FIRST_DECAY = 0.97
 """Weight of one step into the past before training has learned better."""
 
 SMALL = 0.02
+
+RIDGE, MOST_WEIGHT = 3.0, 100
+"""Of the regression of item factors on sentence vectors: the penalty, in mean weights of an item; and the interactions
+from which on an item weighs no more. A weight is the square root of an item's interactions."""
+
+CHUNK = 65_536
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +66,17 @@ class ItemTensors:
     brands: torch.Tensor
     numbers: torch.Tensor
     words: torch.Tensor
+    sentences: torch.Tensor
+    """float16"""
 
     @staticmethod
     def of(features: ItemFeatures, device: torch.device | str = "cpu") -> ItemTensors:
-        arrays = features.ids, features.categories, features.brands, features.numbers, features.words
+        arrays = (getattr(features, field.name) for field in dataclasses.fields(ItemTensors))
         return ItemTensors(*(torch.from_numpy(array).to(device) for array in arrays))
 
     def take(self, rows: torch.Tensor) -> ItemTensors:
         """The items at `rows`, int64[m]."""
-        every = self.ids, self.categories, self.brands, self.numbers, self.words
+        every = (getattr(self, field.name) for field in dataclasses.fields(self))
         return ItemTensors(*(tensor[rows] for tensor in every))
 
 
@@ -103,13 +112,44 @@ class ItemTower(nn.Module):
         nn.init.normal_(self.numbers.bias, std=SMALL)
         with torch.no_grad():
             self.words.weight[0] = 0.0
+        read = encoding.sentences
+        # Zeros: no random number is drawn, so all other weights start as they do without sentences.
+        self.sentences = None if read is None else nn.Parameter(torch.zeros(d, read.dimensions))
 
     def forward(self, items: ItemTensors, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], rows of length 1 for cosines. `keep_id` bool[n]: items whose id is dropped are False."""
         content = self.category(items.categories) + self.brand(items.brands) + self.words(items.words)
         content = content + self.numbers(items.numbers.to(self.numbers.weight.dtype))
+        if self.sentences is not None:
+            content = content + functional.linear(items.sentences.to(self.sentences.dtype), self.sentences)
         found = _of_id(self.id, items.ids, keep_id) + content
         return functional.normalize(found, dim=-1) if self._is_unit else found
+
+    def explain_ids(self, items: ItemTensors, counts: np.ndarray) -> None:
+        """Let the sentence vectors say what they can of the ids, by ridge regression; the ids keep the rest.
+
+        An item that training meets stays where it is, and one that it does not comes to where its text points.
+
+        Args:
+            items: the whole catalogue; row k has the id k + 1.
+            counts: int64[items], interactions that training meets.
+        """
+        assert self.sentences is not None
+        weights = np.sqrt(np.minimum(counts, MOST_WEIGHT))
+        with torch.no_grad():
+            read = items.sentences.cpu()
+            ids = self.id.weight[1:].cpu().double()
+            gram = torch.eye(read.shape[1], dtype=torch.float64) * (RIDGE * weights.mean())
+            moments = torch.zeros(read.shape[1], ids.shape[1], dtype=torch.float64)
+            for start in range(0, len(ids), CHUNK):
+                part = slice(start, start + CHUNK)
+                weighted = read[part].double() * torch.from_numpy(weights[part])[:, None]
+                gram += weighted.T @ read[part].double()
+                moments += weighted.T @ ids[part]
+            found = torch.linalg.solve(gram, moments).T.float()  # [d, dimensions of the sentence vectors]
+            self.sentences.copy_(found)
+            said = functional.linear(items.sentences.float(), self.sentences)
+            self.id.weight[1:] -= torch.where(torch.from_numpy(counts > 0)[:, None].to(said.device), said, 0.0)
 
 
 class UserTower(nn.Module):

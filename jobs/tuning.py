@@ -13,6 +13,7 @@ import msgspec
 
 from jobs import checkpoint, datasets, progress, train
 from jobs.datasets import Draft
+from jobs.encoder import find_encoder
 from jobs.errors import NothingToTuneError, TrainingDivergedError
 from jobs.progress import Report
 from jobs.task import Reading
@@ -150,17 +151,18 @@ class _Laboratory:
     def _train(self, settings: Train, folder: Path) -> tuple[float | None, int]:
         """(recall, its epoch); 0 where the training came to nothing."""
         logs = self._workspace / self._day / "logs" / "tune" / folder.name
+        assignment = train.Assignment(
+            config=settings,
+            reading=self._reading,
+            workspace=str(self._workspace),
+            day=self._day,
+            draft=str(folder),
+            logs=str(logs),
+        )
+        if settings.text == "sentences":
+            assignment = train.with_sentences(assignment, find_encoder(), folder)
         try:
-            state = train.choose(
-                train.Assignment(
-                    config=settings,
-                    reading=self._reading,
-                    workspace=str(self._workspace),
-                    day=self._day,
-                    draft=str(folder),
-                    logs=str(logs),
-                )
-            )
+            state = train.choose(assignment)
         except TrainingDivergedError:
             return 0.0, 0
         return state.curve[state.best_epoch].recall, state.best_epoch

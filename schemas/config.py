@@ -183,6 +183,9 @@ class Train(Section, frozen=True):
     """Most recent interactions of a user that the user tower pools."""
     title_buckets: Positive = 4096
     """Hash buckets of title words."""
+    text: Literal["words", "sentences"] = "words"
+    """What the item tower reads of an item's text: hashed words of the title, or beside them the vector that a frozen
+    sentence encoder makes of title and category. It needs the extra `text`, and finds items that nobody has met."""
     validation_users: Positive = 4000
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100

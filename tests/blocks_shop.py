@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +58,13 @@ def write_prepared(
     test_seed: int | None = None,
     files: int = 2,
     popular: int = 1,
+    titles: Sequence[str] | None = None,
 ) -> None:
     """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
 
     With `popular`, the first half of the items is met so many times as often as the other half. With `test_seed`, other
-    items in the test split. All interactions of a user lie in one of so many `files`.
+    items in the test split. With `titles`, of all items, nothing else tells the blocks. All interactions of a user lie
+    in one of so many `files`.
     """
     rng = np.random.default_rng(seed)
     users, items = [], []
@@ -89,7 +92,10 @@ def write_prepared(
     n = len(users)
     blank = [""] * n
     with datasets.step(
-        config.paths.workspace, DAY, "prepared", outside={"seed": f"{seed} {noise} {test_seed} {files} {popular}"}
+        config.paths.workspace,
+        DAY,
+        "prepared",
+        outside={"seed": f"{seed} {noise} {test_seed} {files} {popular} {titles}"},
     ) as draft:
         weights = rng.choice([1.0, 5.0], n)
         columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]
@@ -100,10 +106,10 @@ def write_prepared(
         columns = [
             range(total),
             [f"item-{k:03d}" for k in range(total)],
-            [f"Word{b} thing {k % 7}" for k, b in enumerate(blocks)],
-            [f"kind {b}" for b in blocks],
+            titles or [f"Word{b} thing {k % 7}" for k, b in enumerate(blocks)],
+            [f"kind {b}" if titles is None else "" for b in blocks],
             [""] * total,
-            [float(b + 1) for b in blocks],
+            [float(b + 1) if titles is None else None for b in blocks],
             [None] * total,
             [True] * total,
             np.bincount(np.array(items)[trained], minlength=total),

@@ -12,9 +12,9 @@ import torch
 from jobs.examples import TARGETS, Histories, Windows, histories
 from jobs.factors import factorise
 from jobs.features import TITLE_WORDS, item_features, learn_encoding, user_features
+from jobs.fit import pool_windows
 from jobs.losses import same_items, sampled_softmax
 from jobs.towers import FIRST_DECAY, Architecture, ItemTensors, TwoTowers, UserTensors
-from jobs.train import pool_windows
 from schemas import tables
 
 DAY = 86_400

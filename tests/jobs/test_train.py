@@ -15,7 +15,7 @@ import pytest
 import torch
 from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import checkpoint, datasets, model, task, train
+from jobs import checkpoint, datasets, fit, model, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
 from jobs.towers import ItemTensors, TwoTowers
@@ -170,9 +170,9 @@ def test_a_training_interrupted_after_any_epoch_ends_with_the_same_bytes(
     write_prepared(config)
     killed_after(checkpoints, monkeypatch, config)
     trained = []
-    original = train._train_epoch
+    original = fit._train_epoch
     monkeypatch.setattr(
-        train, "_train_epoch", lambda *a, last, **k: trained.append(last.epoch + 1) or original(*a, last=last, **k)
+        fit, "_train_epoch", lambda *a, last, **k: trained.append(last.epoch + 1) or original(*a, last=last, **k)
     )
     train.run(config, DAY)
     every = [0, 1, 2, 3, *range(trained_model(learned)[1].best_epoch + 1)]
@@ -227,14 +227,14 @@ def test_a_loss_that_cannot_be_stops_the_training_and_says_where(
 ) -> None:
     config = small_config(tmp_path)
     write_prepared(config)
-    original = train.batch_loss
+    original = fit.batch_loss
     calls = []
 
     def broken(*arguments: object) -> torch.Tensor:
         calls.append(1)
         return original(*arguments) * (loss if len(calls) == 2 else 1.0)
 
-    monkeypatch.setattr(train, "batch_loss", broken)
+    monkeypatch.setattr(fit, "batch_loss", broken)
     with pytest.raises(TrainingDivergedError, match=r"epoch 1, step 1") as stopped:
         train.run(config, DAY)
     assert advice in stopped.value.hint
