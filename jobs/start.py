@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from jobs import progress
 from jobs.blend import balanced, blend, flattened
+from jobs.explain import explain_ids
 from jobs.factors import factorise
 from jobs.least_squares import alternate
 from jobs.refine import Factors, Refinement
@@ -48,7 +49,7 @@ def start(task: Task, towers: TwoTowers, config: Train, team: Team = ALONE) -> i
             task.met, task.counts.takers, users=users, dimensions=dimensions, seed=config.seed, team=team
         )
         towers.start_from(*factors, user_share=config.user_id_share)
-        _explain(task, towers)
+        explain_ids(towers.item, task.items, task.counts.items)
         return 0
     if team.rank > 0:  # the others wait: this takes as long as an epoch or two of theirs
         return 0
@@ -61,7 +62,7 @@ def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
     factors = _blended(task, config)
     best_epoch, factors = _refined(task, config, factors)
     _put(task, towers, factors)
-    _explain(task, towers)
+    explain_ids(towers.item, task.items, task.counts.items)
     return best_epoch
 
 
@@ -118,11 +119,6 @@ def _put(task: Task, towers: TwoTowers, factors: Factors) -> None:
         rest[users] = factors.users[users] - functional.pad(pooled, (0, 1), value=1.0) @ history
     met = torch.from_numpy(task.counts.items > 0)
     towers.start_exactly(rest, history[:d], history[d], factors.items, met)
-
-
-def _explain(task: Task, towers: TwoTowers) -> None:
-    if towers.item.sentences is not None:
-        towers.item.explain_ids(task.items, task.counts.items)
 
 
 def _pooled(task: Task, towers: TwoTowers, items: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

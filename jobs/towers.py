@@ -39,12 +39,6 @@ FIRST_DECAY = 0.97
 
 SMALL = 0.02
 
-RIDGE, MOST_WEIGHT = 3.0, 100
-"""Of the regression of item factors on sentence vectors: the penalty, in mean weights of an item; and the interactions
-from which on an item weighs no more. A weight is the square root of an item's interactions."""
-
-CHUNK = 65_536
-
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """All that rebuilds the modules around saved weights. Part of model.json."""
@@ -118,38 +112,16 @@ class ItemTower(nn.Module):
 
     def forward(self, items: ItemTensors, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], rows of length 1 for cosines. `keep_id` bool[n]: items whose id is dropped are False."""
+        found = _of_id(self.id, items.ids, keep_id) + self.content(items)
+        return functional.normalize(found, dim=-1) if self._is_unit else found
+
+    def content(self, items: ItemTensors) -> torch.Tensor:
+        """float[n, d]: what all but the ids say."""
         content = self.category(items.categories) + self.brand(items.brands) + self.words(items.words)
         content = content + self.numbers(items.numbers.to(self.numbers.weight.dtype))
         if self.sentences is not None:
             content = content + functional.linear(items.sentences.to(self.sentences.dtype), self.sentences)
-        found = _of_id(self.id, items.ids, keep_id) + content
-        return functional.normalize(found, dim=-1) if self._is_unit else found
-
-    def explain_ids(self, items: ItemTensors, counts: np.ndarray) -> None:
-        """Let the sentence vectors say what they can of the ids, by ridge regression; the ids keep the rest.
-
-        An item that training meets stays where it is, and one that it does not comes to where its text points.
-
-        Args:
-            items: the whole catalogue; row k has the id k + 1.
-            counts: int64[items], interactions that training meets.
-        """
-        assert self.sentences is not None
-        weights = np.sqrt(np.minimum(counts, MOST_WEIGHT))
-        with torch.no_grad():
-            read = items.sentences.cpu()
-            ids = self.id.weight[1:].cpu().double()
-            gram = torch.eye(read.shape[1], dtype=torch.float64) * (RIDGE * weights.mean())
-            moments = torch.zeros(read.shape[1], ids.shape[1], dtype=torch.float64)
-            for start in range(0, len(ids), CHUNK):
-                part = slice(start, start + CHUNK)
-                weighted = read[part].double() * torch.from_numpy(weights[part])[:, None]
-                gram += weighted.T @ read[part].double()
-                moments += weighted.T @ ids[part]
-            found = torch.linalg.solve(gram, moments).T.float()  # [d, dimensions of the sentence vectors]
-            self.sentences.copy_(found)
-            said = functional.linear(items.sentences.float(), self.sentences)
-            self.id.weight[1:] -= torch.where(torch.from_numpy(counts > 0)[:, None].to(said.device), said, 0.0)
+        return content
 
 
 class UserTower(nn.Module):

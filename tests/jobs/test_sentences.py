@@ -18,9 +18,10 @@ from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, block_of, small_config, 
 from jobs import datasets, embed, encoder, model, sentences, task, train
 from jobs.encoder import Encoder, find_encoder
 from jobs.errors import DatasetDamagedError, MissingEncoderError
+from jobs.explain import MOST_WEIGHT, RIDGE, explain_ids
 from jobs.features import WORDS, Sentences, item_features, learn_encoding
 from jobs.sentences import sentence_vectors
-from jobs.towers import MOST_WEIGHT, RIDGE, Architecture, ItemTensors, TwoTowers
+from jobs.towers import Architecture, ItemTensors, TwoTowers
 from schemas.config import Config
 
 
@@ -145,7 +146,7 @@ def test_sentences_explain_ids_and_move_no_item_that_training_meets(tmp_path: Pa
     with torch.no_grad():
         towers.id.weight[1:] = torch.from_numpy(vectors.astype(np.float32) @ truth * (counts > 0)[:, None])
         before = towers(tensors)
-        towers.explain_ids(tensors, counts)
+        explain_ids(towers, tensors, counts)
         after = towers(tensors)
     np.testing.assert_allclose(after[counts > 0], before[counts > 0], atol=1e-5)
     weight = np.sqrt(np.minimum(counts, MOST_WEIGHT))[:, None]
