@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from object_storage import BUCKET, S3Server, s3_server
 
 from schemas.config import Spark
+
+# A machine that others use, too, may take a second for anything.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
