@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 DAY = "2026-03-02"
 FILES = 4
+JUDGED = 100
+"""Users with a list for evaluation too."""
 CONSUMED = 10
 """Items that each user has consumed, none of which may be found."""
 
@@ -67,7 +69,10 @@ def _write_inputs(workspace: Path, items: np.ndarray, users: np.ndarray) -> None
     with datasets.step(workspace, DAY, "embeddings") as draft:
         _write(draft.path / "items", [np.arange(len(items), dtype=np.int32), _lists(items)], tables.ITEM_EMBEDDINGS)
         _write(draft.path / "users", [np.arange(len(users), dtype=np.int32), _lists(users)], tables.USER_EMBEDDINGS)
-        _write(draft.path / "evaluation_users", [np.empty(0, np.int32), _lists(users[:0])], tables.USER_EMBEDDINGS)
+        few = users[:JUDGED]
+        _write(
+            draft.path / "evaluation_users", [np.arange(len(few), dtype=np.int32), _lists(few)], tables.USER_EMBEDDINGS
+        )
 
 
 def _lists(vectors: np.ndarray) -> pa.ListArray:

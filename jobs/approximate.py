@@ -13,7 +13,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from jobs import top_k
+from jobs import probes, top_k
 from jobs.index import ItemIndex, list_of, token_of
 from jobs.search import Method, Ragged, asked, list_bounds
 
@@ -70,12 +70,12 @@ def _finds(index: ItemIndex, queries: np.ndarray, wide: np.ndarray, fetch: int, 
         breadth = faiss.SearchParametersHNSW(efSearch=max(method.probes, fetch))
         return found.search(np.pad(queries, ((0, 0), (0, 1))), fetch, params=breadth)[1]
     # The lists are chosen here: FAISS would choose by a float32 product that changes with the size of the batch.
-    probes = min(max(method.probes, 1), index.lists)
+    number = min(max(method.probes, 1), index.lists)
     chosen = np.zeros((len(queries), index.lists), dtype=np.bool_)
-    top_k.largest(list_bounds(index, wide), probes, chosen)
-    lists = np.nonzero(chosen)[1].reshape(len(queries), probes)
+    probes.largest(list_bounds(index, wide), number, chosen)
+    lists = np.nonzero(chosen)[1].reshape(len(queries), number)
     closeness = np.take_along_axis(wide @ index.means.astype(np.float64).T, lists, axis=1).astype(np.float32)
-    found.nprobe = probes
+    found.nprobe = number
     return found.search_preassigned(queries, fetch, lists.astype(np.int64), closeness)[1]
 
 

@@ -27,13 +27,19 @@ from jobs.errors import SourceError
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
 from schemas.config import Config, Retrieve
-from schemas.tables import CANDIDATES, TEST
+from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 SAMPLE_USERS = 512
 """Users on whom the search is calibrated; as many others measure it."""
+
+HASH = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio, Knuth's multiplier: numbers that follow each other are spread evenly."""
+
+PARTS = (("users", "users", "true"), ("evaluation", "evaluation_users", f"split < {TEST}"))
+"""Each part of the dataset, the part of `embeddings` it is made from, and the interactions that may be known."""
 
 ATTEMPT = "attempt-"
 """Start of the name of a file that a task is writing, or has written and nobody asked for."""
@@ -55,15 +61,13 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         if draft.complete is not None:
             return Report(step="retrieve", day=day, skipped=True, rows=draft.complete.rows)
         _build_index(config.retrieve, prepared, embeddings, draft)
-        served, judged = (spark.read.parquet(str(embeddings.part(part))) for part in ("users", "evaluation_users"))
-        method = _calibrate(spark, config.retrieve, draft, served, prepared)
+        method = _calibrate(config.retrieve, prepared, embeddings, draft)
         ready = time.monotonic()
-        for part, users, known in (("users", served, "true"), ("evaluation", judged, f"split < {TEST}")):
+        for part, source, known in PARTS:
+            users = spark.read.parquet(str(embeddings.part(source)))
             # A number of our own: Spark would put a small table into one task, however long its search takes.
             tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-            queries = _with_consumed(
-                spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known=known
-            )
+            queries = _with_consumed(spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known)
             draft.rows[part] = _search_all(config.retrieve, queries, draft.path, part, method)
     details = draft.extra | {"seconds_before_search": round(ready - started, 1)}
     return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
@@ -92,39 +96,60 @@ def _open(folder: Path) -> index.ItemIndex:
     return index.open_index(str(folder), index.token_of(folder))
 
 
-def _with_consumed(
-    spark: SparkSession, config: Retrieve, users: DataFrame, prepared: Dataset, *, known: str, few: bool = False
-) -> DataFrame:
+def _with_consumed(spark: SparkSession, config: Retrieve, users: DataFrame, prepared: Dataset, known: str) -> DataFrame:
     """(user_index, vector, consumed): one row per user; `known` says which interactions may be looked at."""
     from pyspark.sql import functions as F
 
     if config.consumed == "keep":
         return users.withColumn("consumed", F.array().cast("array<int>"))
-    pairs = spark.read.parquet(str(prepared.part("interactions"))).where(f"consumed and {known}")
-    if few:
-        pairs = pairs.join(F.broadcast(users.select("user_index")), "user_index", "left_semi")
-    consumed = pairs.groupBy("user_index").agg(F.collect_list("item_index").alias("consumed"))
+    consumed = (
+        spark.read.parquet(str(prepared.part("interactions")))
+        .where(f"consumed and {known}")
+        .groupBy("user_index")
+        .agg(F.collect_list("item_index").alias("consumed"))
+    )
     return users.join(consumed, "user_index", "left")
 
 
-def _calibrate(spark: SparkSession, config: Retrieve, draft: Draft, served: DataFrame, prepared: Dataset) -> Method:
+def _calibrate(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> Method:
     """How to search; what it finds is measured on users it was not calibrated on, and goes into the manifest."""
-    from pyspark.sql import functions as F
-
     item_index = _open(draft.path)
-    # The same users at every run, wherever they stand in the table.
-    chosen = served.select("user_index").orderBy(F.xxhash64("user_index"), "user_index").limit(2 * SAMPLE_USERS)
-    sample = served.join(F.broadcast(chosen), "user_index")
-    table = _with_consumed(spark, config, sample, prepared, known="true", few=True).toArrow()
-    is_good = ~_is_bad(table["vector"].combine_chunks(), item_index.vectors.shape[1])
-    table = table.filter(pa.array(is_good)).sort_by("user_index").combine_chunks()
+    sample = _sample(embeddings.part("users"), 2 * SAMPLE_USERS)
+    sample = sample.filter(pa.array(~_is_bad(sample.column("vector"), item_index.vectors.shape[1])))
     first, second = (
-        _queries(item_index, table.take(np.arange(start, len(table), 2))) for start in (0, 1 if len(table) > 1 else 0)
+        _sampled(config, item_index, prepared, sample.take(pa.array(np.arange(start, len(sample), 2))))
+        for start in (0, min(1, max(len(sample) - 1, 0)))
     )
     k = min(config.candidates, len(item_index.vectors))
     method, facts = calibration.choose(item_index, first, second, k, config)
     draft.extra |= facts
     return method
+
+
+def _sample(users: Path, rows: int) -> pa.RecordBatch:
+    """(user_index, vector) of the users of lowest hash, in that order: the same wherever they stand in the table."""
+    lowest = pa.RecordBatch.from_pylist([], schema=USER_EMBEDDINGS)
+    for batch in pa.dataset.dataset(users, format="parquet").to_batches(columns=USER_EMBEDDINGS.names):
+        both = pa.concat_batches([lowest, batch.cast(USER_EMBEDDINGS)])
+        hashes = both.column("user_index").to_numpy().astype(np.uint64) * HASH
+        lowest = both.take(pa.array(np.argsort(hashes, kind="stable")[:rows]))
+    return lowest
+
+
+def _sampled(config: Retrieve, item_index: index.ItemIndex, prepared: Dataset, users: pa.RecordBatch) -> Queries:
+    """The vectors of a few users, and what they consumed."""
+    found = vectors.matrix(users.column("vector"), item_index.vectors.shape[1])
+    if config.consumed == "keep":
+        return Queries(found, Ragged(np.zeros(len(found) + 1, dtype=np.int64), np.empty(0, dtype=np.int32)))
+    own = users.column("user_index")
+    pairs = pa.dataset.dataset(prepared.part("interactions"), format="parquet").to_table(
+        columns=["user_index", "item_index"],
+        filter=pa.dataset.field("consumed") & pa.dataset.field("user_index").isin(own),
+    )
+    row = pa.compute.index_in(pairs["user_index"], value_set=own).to_numpy()
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=len(found)))]).astype(np.int64)
+    items = pairs["item_index"].to_numpy()[np.argsort(row, kind="stable")]
+    return Queries(found, Ragged(offsets, item_index.dense_of[items]))
 
 
 def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, method: Method) -> int:
@@ -234,12 +259,10 @@ def _is_bad(column: pa.ListArray, dimensions: int) -> np.ndarray:
     return is_bad
 
 
-def _queries(item_index: index.ItemIndex, users: pa.RecordBatch | pa.Table) -> Queries:
+def _queries(item_index: index.ItemIndex, users: pa.RecordBatch) -> Queries:
     """The users' vectors, and the dense indexes of what they consumed."""
     found = vectors.matrix(users.column("vector"), item_index.vectors.shape[1])
     consumed = users.column("consumed")
-    if isinstance(consumed, pa.ChunkedArray):
-        consumed = consumed.combine_chunks()
     lengths = pa.compute.fill_null(pa.compute.list_value_length(consumed), 0).to_numpy()
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Queries(found, Ragged(offsets, item_index.dense_of[consumed.flatten().to_numpy()]))

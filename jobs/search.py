@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs import top_k
+from jobs import probes, top_k
 from jobs.index import ItemIndex
 from jobs.vectors import on_grid
 
@@ -168,14 +168,14 @@ class _Batch:
         lists = self.index.lists
         if method.name == "grouped" and method.probes:
             chosen = np.zeros((len(self.queries), lists), dtype=np.bool_)
-            top_k.largest(self.bounds, min(method.probes, lists), chosen)
+            probes.largest(self.bounds, min(method.probes, lists), chosen)
             self.look_into(chosen)
             return
         first = self.first_lists()
         floors = self.look_first(first)
         if method.name == "grouped":
             spans = (method.reach - FIRST_REACH) * lengths_of(self.asked.wide)
-            self.look_into(top_k.reaching(self.bounds, spans, self.index.spreads, floors, first))
+            self.look_into(probes.reaching(self.bounds, spans, self.index.spreads, floors, first))
         else:
             self.seen.counts[:] = 0  # the floor stays: what was seen comes again with everything else
             self.look_at_all()
@@ -184,7 +184,7 @@ class _Batch:
         """bool[m, lists]: the lists that promise most, as many as hold a few times k items."""
         chosen = np.zeros((len(self.queries), self.index.lists), dtype=np.bool_)
         wanted = np.diff(self.asked.offsets) + max(FIRST_ITEMS * self.asked.k, LEAST_FIRST_ITEMS)
-        top_k.first_lists(self.bounds, np.diff(self.index.starts), wanted, chosen)
+        probes.first_lists(self.bounds, np.diff(self.index.starts), wanted, chosen)
         return chosen
 
     def look_first(self, first: np.ndarray) -> np.ndarray:
@@ -194,7 +194,7 @@ class _Batch:
 
     def look_into(self, chosen: np.ndarray) -> None:
         """Look into the lists that bool[m, lists] marks."""
-        offsets, rows = top_k.by_list(chosen)
+        offsets, rows = probes.by_list(chosen)
         for number in np.flatnonzero(np.diff(offsets)):
             begin, end = int(self.index.starts[number]), int(self.index.starts[number + 1])
             self._multiply(rows[offsets[number] : offsets[number + 1]], begin, end, gather=True)

@@ -48,12 +48,12 @@ def room_for(k: int, width: int) -> int:
     return k + k // 8 + 8 + min(max(k, 256), 1024) + width
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled at the first call. Floating-point sums may be reordered: those of products on the grid are exact."""
     return _kept(function, fastmath={"reassoc", "contract", "nsz"})
 
 
-def _strict(function: Callable[..., Any]) -> Callable[..., Any]:
+def strict(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiled to what is written, operation by operation: the same on every machine."""
     return _kept(function, fastmath=False)
 
@@ -66,7 +66,7 @@ def _kept(function: Callable[..., Any], **options: object) -> Callable[..., Any]
         return numba.njit(nogil=True, **options)(function)
 
 
-@_compiled
+@compiled
 def _order_of(value):  # type: ignore[no-untyped-def]
     """uint32 that grows with a float32; -0 counts as 0."""
     if value == 0:
@@ -75,7 +75,7 @@ def _order_of(value):  # type: ignore[no-untyped-def]
     return np.uint32(bits ^ np.uint32(0xFFFFFFFF) if bits >> np.uint32(31) else bits | np.uint32(0x80000000))
 
 
-@_compiled
+@compiled
 def _value_of(order):  # type: ignore[no-untyped-def]
     """The float32 whose `_order_of` this is."""
     bits = np.uint32(order)
@@ -83,7 +83,7 @@ def _value_of(order):  # type: ignore[no-untyped-def]
     return bits.view(np.float32)
 
 
-@_compiled
+@compiled
 def _kth_order(orders, k):  # type: ignore[no-untyped-def]
     """The k-th largest (from 1) of uint32[n], n ≥ k; by counting its digits, the highest first."""
     found = np.uint32(0)
@@ -106,7 +106,7 @@ def _kth_order(orders, k):  # type: ignore[no-untyped-def]
     return found
 
 
-@_compiled
+@compiled
 def kth_largest(values, k):  # type: ignore[no-untyped-def]
     """The k-th largest (from 1) of float32[n], n ≥ k."""
     orders = np.empty(len(values), dtype=np.uint32)
@@ -115,7 +115,7 @@ def kth_largest(values, k):  # type: ignore[no-untyped-def]
     return _value_of(_kth_order(orders, k))
 
 
-@_compiled
+@compiled
 def exact_score(query, vector):  # type: ignore[no-untyped-def]
     """The dot product of float64[d] and float32[d], both on the grid, rounded once."""
     total = 0.0
@@ -124,7 +124,7 @@ def exact_score(query, vector):  # type: ignore[no-untyped-def]
     return np.float32(total)
 
 
-@_compiled
+@compiled
 def _keep_best(asked, seen, query):  # type: ignore[no-untyped-def]
     """Drop what cannot be among a query's best k of its buffer; the k-th score.
 
@@ -148,7 +148,7 @@ def _keep_best(asked, seen, query):  # type: ignore[no-untyped-def]
     return kth
 
 
-@_compiled
+@compiled
 def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
     """As `_keep_best`, by exact scores, of which the lower item settles ties: k items are left. Their order stays."""
     k, count = asked.k, seen.counts[query]
@@ -176,13 +176,13 @@ def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
     return kth
 
 
-@_compiled
+@compiled
 def _key(score, item):  # type: ignore[no-untyped-def]
     """uint64 that sorts by score, the largest first, then by item."""
     return (np.uint64(_order_of(score) ^ np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(item)
 
 
-@_compiled
+@compiled
 def take_above(block, rows, begin, asked, seen):  # type: ignore[no-untyped-def]
     """Append to each query's buffer the scores of a block that are not below its floor; raise the floor when full.
 
@@ -219,7 +219,7 @@ def take_above(block, rows, begin, asked, seen):  # type: ignore[no-untyped-def]
         seen.counts[query] = count
 
 
-@_compiled
+@compiled
 def settle(asked, seen):  # type: ignore[no-untyped-def]
     """float32[m]: the exact k-th best score of each buffer, -inf where it holds fewer; it keeps little more than k."""
     found = np.full(len(asked.wide), -np.inf, dtype=np.float32)
@@ -239,7 +239,7 @@ def settle(asked, seen):  # type: ignore[no-untyped-def]
     return found
 
 
-@_compiled
+@compiled
 def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
     """Fill uint64[m, k] with the keys of each query's best items, in no order; NO_KEY where there are fewer.
 
@@ -257,7 +257,7 @@ def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
         keys[query, count:] = NO_KEY
 
 
-@_compiled
+@compiled
 def read_keys(keys, offsets, items, scores):  # type: ignore[no-untyped-def]
     """The items and scores of the sorted keys of each query, one query after the other from `offsets` on."""
     for query in range(len(keys)):
@@ -265,69 +265,3 @@ def read_keys(keys, offsets, items, scores):  # type: ignore[no-untyped-def]
             key = keys[query, place]
             items[offsets[query] + place] = key & np.uint64(0xFFFFFFFF)
             scores[offsets[query] + place] = _value_of(np.uint32(key >> np.uint64(32)) ^ np.uint32(0xFFFFFFFF))
-
-
-@_compiled
-def first_lists(bounds, lengths, wanted, chosen):  # type: ignore[no-untyped-def]
-    """Mark in bool[m, lists] the lists of largest bound that together hold `wanted[m]` items."""
-    lists = len(lengths)
-    mean = max(1, lengths.sum() // lists)
-    for query in range(len(bounds)):
-        size = min(lists, 2 + wanted[query] // mean)
-        while True:  # a few lists are enough as a rule: look at half as many more each time
-            kth = kth_largest(bounds[query], size)
-            held = 0
-            for number in range(lists):
-                chosen[query, number] = bounds[query, number] >= kth
-                if chosen[query, number]:
-                    held += lengths[number]
-            if held >= wanted[query] or size == lists:
-                break
-            size = min(lists, size + size // 2 + 1)
-
-
-@_compiled
-def largest(bounds, probes, chosen):  # type: ignore[no-untyped-def]
-    """Mark in bool[m, lists] the `probes` largest bounds of each query; of equal ones the first."""
-    for query in range(len(bounds)):
-        kth = kth_largest(bounds[query], probes)
-        left = probes
-        for number in range(bounds.shape[1]):
-            chosen[query, number] = bounds[query, number] > kth
-            left -= chosen[query, number]
-        for number in range(bounds.shape[1]):
-            if left and bounds[query, number] == kth:
-                chosen[query, number] = True
-                left -= 1
-
-
-@_strict
-def reaching(bounds, spans, spreads, floors, but):  # type: ignore[no-untyped-def]
-    """bool[m, lists]: where a bound, raised by `spans[m]` spreads, gets to the floor; not where `but` is set."""
-    chosen = np.empty(bounds.shape, dtype=np.bool_)
-    for query in range(len(bounds)):
-        floor, span = np.float64(floors[query]), spans[query]
-        for number in range(len(spreads)):
-            raised = np.float64(bounds[query, number]) + span * spreads[number]
-            chosen[query, number] = raised >= floor and not but[query, number]
-    return chosen
-
-
-@_compiled
-def by_list(chosen):  # type: ignore[no-untyped-def]
-    """(int64[lists + 1], int32[…]): for each list the queries that bool[m, lists] marks, ascending."""
-    m, lists = chosen.shape
-    offsets = np.zeros(lists + 1, dtype=np.int64)
-    for query in range(m):
-        for number in range(lists):
-            offsets[number + 1] += chosen[query, number]
-    for number in range(lists):
-        offsets[number + 1] += offsets[number]
-    rows = np.empty(offsets[lists], dtype=np.int32)
-    at = offsets[:-1].copy()
-    for query in range(m):
-        for number in range(lists):
-            if chosen[query, number]:
-                rows[at[number]] = query
-                at[number] += 1
-    return offsets, rows
