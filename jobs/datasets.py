@@ -28,7 +28,6 @@ DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 STEP_OF = {
     "prepared": "prepare",
-    "tuning": "tune",
     "model": "train",
     "embeddings": "embed",
     "candidates": "retrieve",
