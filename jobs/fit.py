@@ -44,7 +44,7 @@ def fit(
     done = max(len(state.curve) - 1, 0)
     with (
         progress.bar("train", config.max_epochs * task.epochs.per_epoch, is_silent=team.rank > 0) as bar,
-        TrainingLog(logs, per_epoch=task.epochs.per_epoch, epochs=done) as log,
+        TrainingLog(logs, per_epoch=task.epochs.per_epoch, epochs=done if state.curve else None) as log,
     ):
         bar.advance(done * task.epochs.per_epoch)
         if not state.curve:

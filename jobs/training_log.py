@@ -20,8 +20,8 @@ POINTS_PER_EPOCH = 100
 class TrainingLog:
     """The event file of one training, closed when the block ends."""
 
-    def __init__(self, folder: Path | None, *, per_epoch: int, epochs: int) -> None:
-        """Append to the log of a training that goes on after so many `epochs`; 0 begins it anew.
+    def __init__(self, folder: Path | None, *, per_epoch: int, epochs: int | None) -> None:
+        """Append to the log of a training that goes on after so many `epochs`; None begins it anew.
 
         Args:
             folder: of the event files; None: nothing is written.
@@ -35,10 +35,12 @@ class TrainingLog:
             return
         from tensorboardX import SummaryWriter
 
-        if not epochs:
+        if epochs is None:
             shutil.rmtree(folder, ignore_errors=True)
         # TensorBoard forgets what a killed training had written after its last checkpoint: it is written again.
-        self._writer = SummaryWriter(str(folder), purge_step=epochs * per_epoch + 1 if epochs else None, flush_secs=10)
+        again = None if epochs is None else epochs * per_epoch + 1
+        number = len(list(folder.iterdir())) if folder.is_dir() else 0  # the name tells seconds only
+        self._writer = SummaryWriter(str(folder), purge_step=again, flush_secs=10, filename_suffix=f".{number:04d}")
 
     def __enter__(self) -> TrainingLog:
         return self

@@ -47,7 +47,7 @@ def logs_of(config: Config, phase: str = train.CHOOSE) -> Path:
 
 
 def test_a_training_can_be_read_by_tensorboard(tmp_path: Path) -> None:
-    config = small_config(tmp_path)
+    config = small_config(tmp_path, initialise="random")
     write_prepared(config)
     examples = train.run(config, DAY)
     events = events_in(logs_of(config))
@@ -92,9 +92,16 @@ def test_a_training_that_goes_on_appends_and_takes_back_what_it_repeats(
         assert scalars(events_in(logs_of(config)), tag) == scalars(events_in(logs_of(whole)), tag)
 
 
+def test_a_log_that_goes_on_in_the_same_second_loses_nothing(tmp_path: Path) -> None:
+    for epochs, loss in ((None, 3.0), (1, 4.0)):
+        with TrainingLog(tmp_path / "logs", per_epoch=10, epochs=epochs) as log:
+            log.end(Epoch((epochs or 0) + 1, loss, None))
+    assert scalars(events_in(tmp_path / "logs"), "epoch_loss") == [(10, 3.0), (20, 4.0)]
+
+
 def test_another_training_of_the_same_name_begins_its_log_anew(tmp_path: Path) -> None:
     for loss in (3.0, 4.0):
-        with TrainingLog(tmp_path / "logs", per_epoch=10, epochs=0) as log:
+        with TrainingLog(tmp_path / "logs", per_epoch=10, epochs=None) as log:
             log.end(Epoch(1, loss, None))
     assert scalars(events_in(tmp_path / "logs"), "epoch_loss") == [(10, 4.0)]
 
