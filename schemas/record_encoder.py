@@ -142,8 +142,8 @@ def _quantised(
     scores: AnyArray, lowest: AnyArray, highest: AnyArray, steps: int
 ) -> tuple[AnyArray, AnyArray, AnyArray]:
     """float32[rows] offsets and scales, and uint32[rows, length] of steps, in the arithmetic of `encode_record`."""
-    offset = lowest.astype(np.float32)
-    scale = ((highest.astype(np.float64) - offset) / steps).astype(np.float32)
+    offset = lowest.astype(np.float32) + np.float32(0)  # see `encode_record`: 0, and never -0
+    scale = ((highest.astype(np.float64) - offset) / steps + 0.0).astype(np.float32)
     is_flat = ~(scale > 0)
     shares = np.subtract(scores, offset.astype(np.float64)[:, None])  # float64[rows, length]
     shares /= np.where(is_flat, 1, scale).astype(np.float64)[:, None]

@@ -69,6 +69,16 @@ def test_every_record_is_what_it_would_be_alone(batch: tuple[Lists, Common]) -> 
     assert isinstance(together, list)
 
 
+@pytest.mark.parametrize("scores", [[0.0, -0.0], [-0.0, 0.0], [3e-45, -0.0, 0.0], [3e-45, 0.0, -0.0]])
+def test_a_lowest_score_of_minus_zero_is_zero(scores: list[float]) -> None:
+    n = len(scores)
+    lists = Lists([b"ann", b"bob"], np.arange(2), np.arange(2 * n), np.array(2 * scores), np.array([0, n, 2 * n]))
+    together, alone = both(lists, COMMON)
+    assert together == alone
+    as_zero = lists._replace(scores=np.abs(lists.scores))
+    assert together == both(as_zero, COMMON)[0]
+
+
 FINE = Lists(
     keys=[b"ann", b"bob", b"cy"],
     user_rows=np.array([0, 1, 2]),
