@@ -81,20 +81,22 @@ def _blended(task: Task, config: Train) -> Factors:
 def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]:
     """(the epoch with the best recall, the factors it left); without a validation slice the last."""
 
-    def recall() -> float | None:
+    def recall(factors: Factors) -> float | None:
         return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
 
-    best_epoch, best, highest = 0, _copy(factors), recall()
+    best_epoch, best, highest = 0, factors.copy(), recall(factors)
     offsets = None if task.offsets is None else task.offsets.cpu()
-    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed, offsets=offsets)
+    drawn = np.flatnonzero(task.counts.items)
+    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed, drawn=drawn, offsets=offsets)
     with progress.bar("refine", config.factor_epochs * task.pairs) as bar:
         for epoch in range(1, config.factor_epochs + 1):
             note = f"epoch {epoch}  recall {highest or 0:.4f}"
             loss = training.run_epoch(epoch - 1, task.met_by_all, advance=functools.partial(bar.advance, note=note))
-            found = recall()
+            now = training.factors()
+            found = recall(now)
             bar.milestone(epoch=epoch, loss=loss, recall=found)
             if config.popularity_debias or found is None or highest is None or found > highest:
-                best_epoch, best, highest = epoch, _copy(factors), found
+                best_epoch, best, highest = epoch, now, found
     return best_epoch, best
 
 
@@ -129,7 +131,3 @@ def _pooled(task: Task, towers: TwoTowers, items: torch.Tensor) -> Iterator[tupl
         for part in np.split(users, range(BATCH_USERS, len(users), BATCH_USERS)):
             history = (torch.from_numpy(array) for array in known.last(part, task.architecture.history_length))
             yield torch.from_numpy(part), towers.user.pool(items, *history)
-
-
-def _copy(factors: Factors) -> Factors:
-    return Factors(factors.users.clone(), factors.items.clone())

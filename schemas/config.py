@@ -148,7 +148,7 @@ class Train(Section, frozen=True):
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: vectors of length 1. `dot`: free vectors, which start from a factorisation that has been taught to
     rank; better where users are known by many interactions. `shortlist tune` tells which."""
-    factor_epochs: Count = 8
+    factor_epochs: Count = 20
     """Epochs in which the factorisation is taught, with `dot`; the validation slice chooses among them."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
