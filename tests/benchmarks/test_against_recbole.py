@@ -21,7 +21,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.skipif(not recbole_process.PYTHON.exists(), reason="RecBole is not installed: make install-recbole")
 def test_what_recbole_learned_comes_back_in_our_order(raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A user likes a quarter of the items, so a recall@1000 of 1 is learned; numbers in another order find 0.92."""
+    """20 of the 215 items left of a liked quarter find 0.093 of what is wanted, 20 of all 1,040 left find 0.019."""
     against_recbole.main([*TINY, "--epochs", "25", "--every", "10"])
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert tuple(figures) == KEYS
@@ -29,7 +29,7 @@ def test_what_recbole_learned_comes_back_in_our_order(raw: Path, capsys: pytest.
     assert kept["summary"] == figures
     bpr = [row for row in kept["rows"] if row["name"] == "RecBole BPR"]
     assert [row["epoch"] for row in bpr] == [10, 20, 25]
-    assert bpr[-1]["recall1000"] > 0.98
+    assert bpr[-1]["recall20"] > 0.06
     assert figures["recbole_bpr_epoch_s"] == pytest.approx(bpr[-1]["seconds"] / 25, abs=1e-3)
     lightgcn = next(row for row in kept["rows"] if row["name"] == "RecBole LightGCN")
     assert lightgcn["steps"] == 4
