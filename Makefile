@@ -12,10 +12,10 @@ export UV_TORCH_BACKEND ?= cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster soak lint format bench install-text lock clean
+.PHONY: help install demo test test-cluster soak lint format bench install-text install-recbole lock clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 install: .venv/.installed .venv-airflow/.installed  ## both environments, from the committed locks
 
@@ -74,7 +74,15 @@ install-text: .venv/.text-installed  ## the sentence encoder that train.text = "
 	@$(UV) --python $(BIN)/python -r requirements/text.lock
 	@touch $@
 
-lock: .venv/.installed  ## compile the lock files anew from setup.cfg and requirements/airflow.in
+install-recbole: .venv-recbole/.installed  ## RecBole in .venv-recbole, for benchmarks.against_recbole (1.1 GB)
+
+.venv-recbole/.installed: requirements/recbole.lock .venv/.installed
+	@echo "== installing RecBole into .venv-recbole (1.1 GB)"
+	@test -x .venv-recbole/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-recbole
+	@$(UV) --python .venv-recbole/bin/python -r requirements/recbole.lock
+	@touch $@
+
+lock: .venv/.installed  ## compile the lock files anew from setup.cfg, requirements/airflow.in and recbole.in
 	@requirements/lock.sh
 
 clean:  ## remove what the demo and the tests left; the environments stay

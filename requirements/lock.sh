@@ -11,4 +11,5 @@ compile setup.cfg --extra serve -c requirements/shortlist.lock -o requirements/s
 compile setup.cfg --extra bench -c requirements/shortlist.lock -o requirements/bench.lock
 compile setup.cfg --extra text -c requirements/shortlist.lock -o requirements/text.lock
 compile requirements/airflow.in --override requirements/overrides.txt -o requirements/airflow.lock
+compile requirements/recbole.in --override requirements/recbole-overrides.txt -o requirements/recbole.lock
 sed -i 's/+cpu$//' requirements/*.lock
