@@ -132,12 +132,12 @@ def ours(data: yelp.Yelp, rows: list[measure.Row], *, dimensions: int, epochs: i
         factors = start([pairs], data, dimensions)
         seconds = time.monotonic() - started
         judge(rows, curve, data, (0, seconds), *factors)
-        training = Refinement(factors, epochs=epochs, seed=SEED)
+        training = Refinement(factors, epochs=epochs, seed=SEED, drawn=np.unique(pairs % data.items))
         for epoch in range(1, epochs + 1):
             started = time.monotonic()
             training.run_epoch(epoch - 1, lambda: [pairs], advance=lambda _: None)
             seconds += time.monotonic() - started
-            judge(rows, curve, data, (epoch, seconds), *factors)
+            judge(rows, curve, data, (epoch, seconds), *training.factors())
     return curve
 
 
