@@ -25,12 +25,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 
 from benchmarks import measure, yelp
 from jobs import train
-from jobs.blend import blend
+from jobs.blend import balanced, blend
 from jobs.factors import factorise
 from jobs.least_squares import alternate
+from jobs.refine import Factors, Refinement
 from jobs.start import NORMALISED_SHARE, ROUNDS
 from schemas.config import Config, Paths, Train
 
@@ -53,6 +55,8 @@ YELP_KEYS = (
     "minutes_to_lightgcn",
     "minutes_total",
 )
+FACTORISATIONS_SHARE = 0.25
+"""Of the factorisations in the teacher, beside the towers; each with scores of standard deviation 1."""
 Vectors = tuple[np.ndarray, np.ndarray]
 
 
@@ -95,11 +99,18 @@ def on_yelp(folder: Path, rows: list[measure.Row], settings: Train) -> dict[str,
         print(f"{'published: ' + name:<58} recall@20 {recall:.4f}  ndcg@20 {ndcg:.4f}")
     als = _judged(rows, data, "implicit ALS, 128 factors", lambda: _implicit(data, 128))
     _judged(rows, data, "implicit ALS, 256 factors", lambda: _implicit(data, 256))
-    _factorisations(rows, data, settings.dimensions)
+    factorisations = _factorisations(rows, data, settings.dimensions)
+    made: list[Vectors] = []
+
+    def towers(folder: str, config: Train) -> Vectors:
+        made.append(_towers(data, Path(folder), config))
+        return made[-1]
+
     with tempfile.TemporaryDirectory() as folder_of_run:
         start = msgspec.structs.replace(settings, factor_epochs=0)
-        quick = _judged(rows, data, "towers, not refined", lambda: _towers(data, Path(folder_of_run) / "0", start))
-        full = _judged(rows, data, "towers", lambda: _towers(data, Path(folder_of_run) / "1", settings))
+        quick = _judged(rows, data, "towers, not refined", lambda: towers(f"{folder_of_run}/0", start))
+        full = _judged(rows, data, "towers", lambda: towers(f"{folder_of_run}/1", settings))
+    _distilled(rows, data, made[-1], factorisations, settings)
     first = next((run["seconds"] for run in (quick, full) if run["recall20"] >= LIGHTGCN), None)
     found = (
         full["recall20"],
@@ -127,8 +138,8 @@ def _judged(rows: list[measure.Row], data: yelp.Yelp, name: str, make: Callable[
     return found
 
 
-def _factorisations(rows: list[measure.Row], data: yelp.Yelp, served: int) -> None:
-    """What the towers start from: the two factorisations, their sum as teacher, and its projections as students."""
+def _factorisations(rows: list[measure.Row], data: yelp.Yelp, served: int) -> Vectors:
+    """What the towers start from: the two factorisations, and their sum, which has twice the dimensions."""
     pairs = np.unique(data.train.users * data.items + data.train.items)
     takers = np.bincount(pairs % data.items, minlength=data.items)
 
@@ -137,27 +148,59 @@ def _factorisations(rows: list[measure.Row], data: yelp.Yelp, served: int) -> No
 
     found: dict[str, Vectors] = {}
 
-    def normalised() -> Vectors:
-        found["normalised"] = factorise(blocks, takers, users=data.users, dimensions=served, seed=7)
-        return found["normalised"]
+    def keep(name: str, make: Callable[[], Vectors]) -> None:
+        def kept() -> Vectors:
+            found[name] = make()
+            return found[name]
 
-    def squares() -> Vectors:
-        shape = data.users, data.items
-        found["squares"] = alternate(blocks, shape=shape, dimensions=served, rounds=ROUNDS, seed=7)
-        return found["squares"]
+        _judged(rows, data, name, kept)
 
-    def both(dimensions: int) -> Vectors:
-        return blend(found["squares"], found["normalised"], share=NORMALISED_SHARE, dimensions=dimensions)
+    svd, squares, both = "degree-normalised SVD", f"least squares, {ROUNDS} rounds", "both factorisations added"
+    shape = data.users, data.items
+    keep(svd, lambda: factorise(blocks, takers, users=data.users, dimensions=served, seed=7))
+    keep(squares, lambda: alternate(blocks, shape=shape, dimensions=served, rounds=ROUNDS, seed=7))
+    keep(both, lambda: blend(found[squares], found[svd], share=NORMALISED_SHARE, dimensions=2 * served))
+    return found[both]
 
-    _judged(rows, data, "degree-normalised SVD", normalised)
-    _judged(rows, data, f"least squares, {ROUNDS} rounds", squares)
-    teacher = None
-    for dimensions in (2 * served, served, served // 2, served // 4):
-        name = "both added: the teacher" if teacher is None else f"the teacher projected to {dimensions}: a student"
-        run = _judged(rows, data, name, functools.partial(both, dimensions))
-        teacher = teacher or run
-        kept = ", ".join(f"{key} {run[key] / teacher[key]:.1%}" for key in ("recall20", "ndcg20", "recall1000"))
-        print(f"{'':<58} keeps {kept} at {dimensions / (2 * served):.3f} of the bytes and products")
+
+def _taught(data: yelp.Yelp, factors: Vectors, *, dimensions: int, epochs: int, seed: int) -> Vectors:
+    """Factors of so many dimensions after the refinement, on the whole training part."""
+    pairs = np.unique(data.train.users * data.items + data.train.items)
+    start = Factors(*(torch.from_numpy(side.copy()) for side in balanced(*_strongest(factors, dimensions))))
+    training = Refinement(start, epochs=epochs, seed=seed, drawn=np.unique(pairs % data.items))
+    for epoch in range(epochs):
+        training.run_epoch(epoch, lambda: [pairs], advance=lambda _: None)
+    users, items = training.factors()
+    return users.numpy(), items.numpy()
+
+
+def _strongest(factors: Vectors, dimensions: int) -> Vectors:
+    """The best approximation by so many dimensions: `blend` gives them in the order of their strength."""
+    return factors[0][:, :dimensions], factors[1][:, :dimensions]
+
+
+def _distilled(
+    rows: list[measure.Row], data: yelp.Yelp, towers: Vectors, factorisations: Vectors, settings: Train
+) -> None:
+    """An ensemble as teacher, and what its projections to fewer dimensions keep of it, beside towers of their size."""
+    served = settings.dimensions
+    taught = functools.partial(_taught, data, factorisations, epochs=settings.factor_epochs)
+    found: list[Vectors] = []
+
+    def teacher() -> Vectors:
+        pair = blend(towers, taught(dimensions=served, seed=8), share=1.0, dimensions=2 * served)
+        found.append(blend(pair, factorisations, share=FACTORISATIONS_SHARE, dimensions=4 * served))
+        return found[0]
+
+    whole = _judged(rows, data, "two towers and both factorisations: the teacher", teacher)
+    for dimensions in (served, served // 2, served // 4):
+        name = f"the teacher projected to {dimensions}: a student"
+        run = _judged(rows, data, name, functools.partial(_strongest, found[0], dimensions))
+        kept = ", ".join(f"{key} {run[key] / whole[key]:.1%}" for key in ("recall20", "ndcg20", "recall1000"))
+        print(f"{'':<58} keeps {kept} at {dimensions / found[0][0].shape[1]:.3f} of the bytes and products")
+        if dimensions < served:
+            alone = functools.partial(taught, dimensions=dimensions, seed=7)
+            _judged(rows, data, f"refined with {dimensions} dimensions from the start", alone)
 
 
 def _implicit(data: yelp.Yelp, factors: int) -> Vectors:
