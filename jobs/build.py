@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, vectors
+from jobs import datasets, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
 from prediction_store.columns import NewColumn
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
+from prediction_store.user_tower import StoredTower
 from prediction_store.writer import Categories, Texts, VersionDraft, find_by_inputs
 from reranker.signals import default_weights
 from schemas import config as settings
@@ -61,6 +62,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
         with VersionDraft.begin(root, digest, now) as draft:
             _write_catalogue(draft, inputs, weights)
             _write_users(draft, config, inputs, spark, named.path)
+            _write_tower(draft, config, inputs, named.path)
             made_at = datasets.end_of(day)
             records = write_shards(draft, config, inputs, spark, made_at=made_at, scratch=named.path)
             manifest = draft.seal(
@@ -82,6 +84,7 @@ def inputs_digest(config: Config, inputs: Mapping[str, Dataset], weights: Ranker
     parts = {name: dataset.fingerprint for name, dataset in inputs.items()}
     facts = [parts, config.store.shards, config.store.version_ttl_hours, MANIFEST_FORMAT, RECORD_FORMAT]
     facts += [datasets.REVISION["version"], encode_weights(weights).decode()]
+    facts += [config.data.interactions.event_weights]
     return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()
 
 
@@ -147,6 +150,30 @@ def _write_users(
     )
     consumed = _consumed(inputs, spark, users) if config.retrieve.consumed == "drop" else None
     draft.write_user_facts(consumed, segments.sort_by("user_index")["segment"].to_pylist())
+
+
+def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], scratch: Path) -> None:
+    """What makes user vectors anew, through files like the vectors."""
+    embeddings, paths = inputs["embeddings"], []
+
+    def mapped(name: str, shape: int | tuple[int, int], kind: type) -> np.ndarray:
+        if shape == 0:
+            return np.empty(0, kind)
+        paths.append(scratch / f"{name}.npy")
+        return np.lib.format.open_memmap(paths[-1], mode="w+", dtype=kind, shape=shape)
+
+    users, folder = inputs["prepared"].rows["users"], embeddings.part("users")
+    bases = vectors.gather(folder, "user", users, lambda shape: mapped("bases", shape, np.float32), column="base")
+    order = np.load(inputs["candidates"].part("order.npy"))
+    tower = user_states.load_tower(
+        embeddings.part(user_states.PART),
+        is_unit=bool(embeddings.extra("is_unit")),
+        history_length=int(embeddings.extra("history_length", int)),
+        event_weights=config.data.interactions.event_weights,
+    )
+    draft.write_user_tower(StoredTower(tower, bases, user_states.gather_histories(folder, users, order, mapped)))
+    for path in paths:
+        path.unlink()
 
 
 def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) -> Consumed:

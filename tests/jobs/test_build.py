@@ -24,6 +24,7 @@ from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
 from schemas.record import encode_record, record_seed
+from schemas.user_tower import TowerFacts
 
 NOW = 1_772_500_000.0
 
@@ -101,6 +102,24 @@ def test_every_user_keeps_what_was_consumed_and_the_own_segment(
         known = version.has_segment(segment_of[user])
         assert version.segment_of(user) == (segment_of[user] if known else "")
     assert some
+
+
+def test_the_tower_and_what_it_needs_of_every_user_are_in_the_version(
+    version: Version, journey: Path, world: Any, world_day: str
+) -> None:
+    order = np.load(dataset(journey, world_day, "candidates").part("order.npy"))
+    stored = version.user_tower
+    assert stored is not None
+    for name, array in world.tower().items():
+        np.testing.assert_array_equal(getattr(stored.tower, name), array)
+    weights = configure(journey).data.interactions.event_weights
+    assert stored.tower.facts == TowerFacts(is_unit=False, history_length=8, event_weights=weights)
+    np.testing.assert_array_equal(stored.bases, world.bases())
+    offsets, items, weights = stored.histories
+    for user in range(world.users):
+        own = slice(offsets[user], offsets[user + 1])
+        assert list(zip(order[items[own]].tolist(), weights[own].tolist(), strict=True)) == world.history(user)
+    assert offsets[-1] > 0
 
 
 def test_the_catalogue_is_in_dense_order(version: Version, journey: Path, world: Any, world_day: str) -> None:
