@@ -4,8 +4,8 @@
 
 Every call is of another user of 20,000, with 50 to 100 interactions in a history that may be 110 long, and another
 session of 10, among 50,000 items. One thread, as a serving worker has; torch runs without gradients and with the
-history already as tensors. Both are asked for the same users, and have to agree. The line "CPU time" leaves out when the
-machine gave the core to somebody else.
+history already as tensors. Both are asked for the same users, and have to agree. The line "CPU time" leaves out when
+the machine gave the core to somebody else.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def save_tower(folder: Path, towers: TwoTowers) -> None:
         }
     folder.mkdir()
     for name, tensor in parts.items():
-        np.save(folder / f"{name}.npy", tensor.to(torch.float32).numpy())
+        np.save(folder / f"{name}.npy", tensor.detach().to(torch.float32).numpy())
 
 
 def load_tower(folder: Path, *, is_unit: bool, history_length: int, event_weights: Mapping[str, float]) -> Tower:

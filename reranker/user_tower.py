@@ -41,6 +41,7 @@ class UserTower:
         # frexp is exact where a logarithm may round up to the next bucket.
         buckets = np.minimum(np.frexp(distances)[1] - 1, len(tower.recency) - 1)
         self._recency = np.array(tower.recency)[buckets]  # [history_length], oldest first
+        self._ones = np.ones(self._length, np.float32)
 
     @classmethod
     def of(cls, version: Version) -> Self | None:
@@ -64,7 +65,7 @@ class UserTower:
             items: uint32[s], dense indexes of the session's items, oldest first.
             weights: float32[s], see `weights_of`.
         """
-        if not weights.all():
+        if np.count_nonzero(weights) < len(weights):
             says_something = weights > 0
             items, weights = items[says_something], weights[says_something]
         room = self._length - len(items)
@@ -79,15 +80,16 @@ class UserTower:
             if start < stop:
                 items = np.concatenate((self._items[start:stop], items))
                 weights = np.concatenate((self._weights[start:stop], weights))
-        if len(items):
+        if n := len(items):
             shares = np.sqrt(weights)
-            shares *= self._recency[-len(items) :]
-            shares /= shares.sum()
-            pooled = shares @ self._item_vectors.take(items, axis=0)  # [n] @ [n, d]
-            found: Float32 = self._matrix @ pooled
+            shares *= self._recency[-n:]
+            # `dot` and not `@` or `sum`: with so few numbers it is the calls that cost.
+            pooled = shares.dot(self._item_vectors.take(items, axis=0))  # [n] · [n, d]
+            pooled /= shares.dot(self._ones[:n])
+            found: Float32 = self._matrix.dot(pooled)
             found += base
         else:
             found = np.array(base)
         if self._is_unit:
-            found /= max(math.sqrt(found @ found), SHORTEST)
+            found /= max(math.sqrt(found.dot(found)), SHORTEST)
         return found
