@@ -41,7 +41,7 @@ class Tower(NamedTuple):
     """float32[d]: the base of a user whom the model does not know."""
     recency: npt.NDArray[np.float32]
     """float32[buckets]: what the square root of an event's weight is multiplied by. Bucket b has the distances 2^b to
-    2^(b+1) - 1 from the end, which is at distance 1; the last one all beyond."""
+    2^(b+1) - 1 from the end, which is at distance 1; the last one all beyond. All above 0."""
 
 
 class StoredTower(NamedTuple):
@@ -108,8 +108,8 @@ def _misfits(stored: StoredTower, n_users: int, n_items: int, dimensions: int) -
         yield f"a tower {matrix.shape}, {stranger.shape}, bases {bases.shape}; {n_users} users have {d} numbers each"
     if any(array.dtype != np.float32 for array in (matrix, stranger, recency, bases, weights)):
         yield "the numbers of a tower are not float32"
-    if recency.size == 0 or not bool((recency >= 0).all()):
-        yield "a tower's weights of recency are missing or below 0"
+    if recency.size == 0 or not bool((recency > 0).all()):
+        yield "a tower's weights of recency are missing or not above 0"
     if offsets.dtype != np.int64 or items.dtype != np.uint32 or items.shape != weights.shape:
         yield f"histories of {items.shape} items, {items.dtype}, and {weights.shape} weights; offsets {offsets.dtype}"
     if offsets.shape != (n_users + 1,) or offsets[0] != 0 or offsets[-1] != len(items):

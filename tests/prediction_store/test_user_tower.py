@@ -61,7 +61,7 @@ def test_a_history_of_nobody_is_a_history(root: Path, make_version: MakeVersion)
         ("stranger", np.ones(4, np.float64), "not float32"),
         ("stranger", np.full(4, np.nan, np.float32), "not finite"),
         ("recency", np.empty(0, np.float32), "recency are missing"),
-        ("recency", np.array([1.0, -0.1], np.float32), "below 0"),
+        ("recency", np.array([1.0, 0.0], np.float32), "not above 0"),
         ("bases", np.ones((2, 4), np.float32), "have 4 numbers"),
         ("offsets", np.array([0, 2, 3], np.int64), "do not fit 3 users"),
         ("offsets", np.array([0, 2, 2, 4], np.int64), "do not fit"),
