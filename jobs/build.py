@@ -156,9 +156,9 @@ def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Datas
     """What makes user vectors anew, through files like the vectors."""
     embeddings, paths = inputs["embeddings"], []
 
-    def mapped(name: str, shape: int | tuple[int, int], kind: type) -> np.ndarray:
-        if shape == 0:
-            return np.empty(0, kind)
+    def mapped(name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
+        if 0 in shape:
+            return np.empty(shape, kind)  # nothing cannot be mapped
         paths.append(scratch / f"{name}.npy")
         return np.lib.format.open_memmap(paths[-1], mode="w+", dtype=kind, shape=shape)
 

@@ -20,8 +20,8 @@ from schemas.user_tower import TowerFacts
 
 PART = "tower"
 
-Allocate = Callable[[str, int, type], np.ndarray]
-"""Makes an array of a name, a length and a type."""
+Allocate = Callable[[str, tuple[int, ...], type], np.ndarray]
+"""Makes an array of a name, a shape and a type."""
 
 
 def save_tower(folder: Path, towers: TwoTowers) -> None:
@@ -76,9 +76,8 @@ def gather_histories(folder: Path, users: int, order: np.ndarray, allocate: Allo
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     dense = np.empty(len(order), np.uint32)
     dense[order] = np.arange(len(order), dtype=np.uint32)
-    found = Histories(
-        offsets, allocate("items", int(offsets[-1]), np.uint32), allocate("weights", int(offsets[-1]), np.float32)
-    )
+    total = (int(offsets[-1]),)
+    found = Histories(offsets, allocate("items", total, np.uint32), allocate("weights", total, np.float32))
     for index, items, weights, counts in _batches(folder):
         starts = offsets[index] - (np.cumsum(counts) - counts)
         places = np.arange(len(items)) + np.repeat(starts, counts)

@@ -143,8 +143,8 @@ def test_other_event_weights_make_another_version(built: Built) -> None:
     assert build.inputs_digest(built.config, inputs, ranker) != build.inputs_digest(other, inputs, ranker)
 
 
-def in_memory(_: str, length: int, kind: type) -> np.ndarray:
-    return np.empty(length, kind)
+def in_memory(_: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
+    return np.empty(shape, kind)
 
 
 def write_states(folder: Path, rows: list[dict[str, Any]], rows_per_file: int) -> Path:
