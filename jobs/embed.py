@@ -13,23 +13,27 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 
-from jobs import datasets, model, vectors
+from jobs import datasets, model, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.features import item_features, user_features
 from jobs.progress import Report
 from jobs.towers import ItemTensors, TwoTowers, UserTensors
 from schemas.config import Config
-from schemas.tables import ITEM_EMBEDDINGS, TEST, USER_EMBEDDINGS
+from schemas.tables import ITEM_EMBEDDINGS, TEST, USER_STATES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 ITEM_SCHEMA = "item_index int, vector array<float>"
-USER_SCHEMA = "user_index int, vector array<float>"
+USER_SCHEMA = (
+    "user_index int, vector array<float>, base array<float>, history_items array<int>, history_weights array<float>"
+)
 
 
 def run(config: Config, day: str, spark: SparkSession) -> Report:
     """Write `embeddings`: items, users with all they did, and evaluation users as they were before the test split.
+
+    Beside each user's vector stands what it is made from, so that it can be made anew from a longer history.
 
     Raises:
         BadVectorsError: a vector is NaN or infinite.
@@ -40,7 +44,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     with datasets.step(config.paths.workspace, day, "embeddings", inputs=[prepared, trained]) as draft:
         if draft.complete is not None:
             return Report(step="embed", day=day, skipped=True, rows=draft.complete.rows)
-        _, card = model.load(trained.path)
+        towers, card = model.load(trained.path)
         shape = card.architecture
         # Paths stay the same from run to run and workers live on: the token keeps them from using an old model.
         token = f"{trained.fingerprint}-{prepared.fingerprint}"
@@ -51,7 +55,9 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         for part, users in _user_parts(spark, prepared, shape.history_length):
             users.mapInArrow(embed, USER_SCHEMA).write.parquet(str(draft.path / part))
             draft.rows[part] = _checked_users(draft.path / part)
+        user_states.save_tower(draft.path / user_states.PART, towers.double())
         draft.extra |= {"space_id": card.space_id, "dimensions": shape.dimensions}
+        draft.extra |= {"is_unit": shape.similarity == "cosine", "history_length": shape.history_length}
     return Report(step="embed", day=day, rows=draft.rows, seconds=time.monotonic() - started)
 
 
@@ -62,7 +68,8 @@ def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str
     for batch in batches:
         with torch.no_grad():
             found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences)))
-        yield _rows(batch.column("item_index"), found, ITEM_EMBEDDINGS)
+        index = batch.column("item_index").cast(pa.int32())
+        yield pa.RecordBatch.from_arrays([index, _lists(found)], schema=ITEM_EMBEDDINGS)
 
 
 def embed_users(
@@ -80,15 +87,19 @@ def embed_users(
         histories = batch.column("history")
         events = histories.flatten()
         lengths = pa.compute.fill_null(pa.compute.list_value_length(histories), 0).to_numpy(zero_copy_only=False)
+        items, weights = (events.field(name).to_numpy(zero_copy_only=False) for name in ("item_index", "weight"))
         with torch.no_grad():
             pooled = towers.user.pool(
                 item_vectors,
-                torch.from_numpy(events.field("item_index").to_numpy(zero_copy_only=False).astype(np.int64)),
-                torch.from_numpy(events.field("weight").to_numpy(zero_copy_only=False).astype(np.float64)),
+                torch.from_numpy(items.astype(np.int64)),
+                torch.from_numpy(weights.astype(np.float64)),
                 torch.from_numpy(lengths.astype(np.int64)),
             )
-            found = towers.user(users, pooled)
-        yield _rows(batch.column("user_index"), found, USER_EMBEDDINGS)
+            found, bases = towers.user(users, pooled), towers.user.base(users)
+        index = batch.column("user_index").cast(pa.int32())
+        ends = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+        history = (pa.ListArray.from_arrays(ends, pa.array(values)) for values in (items, weights))
+        yield pa.RecordBatch.from_arrays([index, _lists(found), _lists(bases), *history], schema=USER_STATES)
 
 
 @functools.lru_cache(maxsize=1)
@@ -138,17 +149,17 @@ def _with_history(users: DataFrame, interactions: DataFrame, length: int) -> Dat
     return users.join(histories, "user_index", "left").sortWithinPartitions("user_index")
 
 
-def _rows(index: pa.Array, found: torch.Tensor, schema: pa.Schema) -> pa.RecordBatch:
+def _lists(found: torch.Tensor) -> pa.ListArray:
+    """Rows of numbers as lists of float32."""
     values = found.to(torch.float32).numpy()
     offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
-    lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
-    return pa.RecordBatch.from_arrays([index.cast(pa.int32()), lists], schema=schema)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values.reshape(-1)))
 
 
 def _checked_users(folder: Path) -> int:
     """The number of rows. Raises BadVectorsError when a vector holds NaN or infinity."""
     rows = 0
-    for batch in pa.dataset.dataset(folder, format="parquet").to_batches():
+    for batch in pa.dataset.dataset(folder, format="parquet").to_batches(columns=["user_index", "vector"]):
         if batch.num_rows:
             found = vectors.matrix(batch.column("vector"), len(batch.column("vector")[0]))
             vectors.refuse_bad(found, batch.column("user_index").to_numpy(), "user")

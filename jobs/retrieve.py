@@ -64,7 +64,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         method = _calibrate(config.retrieve, prepared, embeddings, draft)
         ready = time.monotonic()
         for part, source, known in PARTS:
-            users = spark.read.parquet(str(embeddings.part(source)))
+            users = spark.read.parquet(str(embeddings.part(source))).select(*USER_EMBEDDINGS.names)
             # A number of our own: Spark would put a small table into one task, however long its search takes.
             tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
             queries = _with_consumed(spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known)

@@ -146,9 +146,13 @@ class UserTower(nn.Module):
         of the history, 2 for the one before. Weight 0 stays 0.
         """
         bucket = distances.clamp(min=1).to(torch.float32).log2().floor().long().clamp(max=RECENCY_BUCKETS - 1)
-        # Only ratios count: the largest is 1, so that no learning rate makes an infinity of it.
-        recency = (self.recency - self.recency.max()).clamp(min=-20.0).exp()
+        recency = self.of_recency()
         return event_weights.to(recency.dtype).sqrt() * recency[bucket]
+
+    def of_recency(self) -> torch.Tensor:
+        """float[RECENCY_BUCKETS]: how much a distance counts, by its bucket."""
+        # Only ratios count: the largest is 1, so that no learning rate makes an infinity of it.
+        return (self.recency - self.recency.max()).clamp(min=-20.0).exp()
 
     def forward(self, users: UserTensors, pooled: torch.Tensor, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], of length 1 for cosines; `pooled` [n, d] is each history's weighted mean, zeros for none."""
@@ -156,6 +160,13 @@ class UserTower(nn.Module):
         for k, embedding in enumerate(self.columns):
             found = found + embedding(users.columns[:, k])
         return functional.normalize(found, dim=-1) if self._is_unit else found
+
+    def base(self, users: UserTensors) -> torch.Tensor:
+        """float[n, d]: what is said of each user without a history, before anything is brought to length 1."""
+        found = self.id(users.ids) + self.history.bias
+        for k, embedding in enumerate(self.columns):
+            found = found + embedding(users.columns[:, k])
+        return found
 
     def pool(
         self, item_vectors: torch.Tensor, items: torch.Tensor, event_weights: torch.Tensor, lengths: torch.Tensor

@@ -35,7 +35,9 @@ def matrix(lists: pa.ListArray | pa.ChunkedArray, dimensions: int) -> np.ndarray
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(lists), dimensions)
 
 
-def gather(folder: Path, what: str, rows: int, allocate: Allocate | None = None) -> np.ndarray:
+def gather(
+    folder: Path, what: str, rows: int, allocate: Allocate | None = None, *, column: str = "vector"
+) -> np.ndarray:
     """float32[rows, d]: the vectors of a part of `embeddings`, row = `<what>_index`; read batch by batch.
 
     Args:
@@ -48,13 +50,13 @@ def gather(folder: Path, what: str, rows: int, allocate: Allocate | None = None)
     """
     vectors = None
     seen = np.zeros(rows, dtype=np.int64)
-    for batch in pa.dataset.dataset(folder, format="parquet").to_batches(columns=[f"{what}_index", "vector"]):
+    for batch in pa.dataset.dataset(folder, format="parquet").to_batches(columns=[f"{what}_index", column]):
         if batch.num_rows == 0:
             continue
         if vectors is None:
-            vectors = (allocate or _in_memory)((rows, len(batch.column("vector")[0])))
+            vectors = (allocate or _in_memory)((rows, len(batch.column(column)[0])))
         indexes = batch.column(f"{what}_index").to_numpy()
-        found = matrix(batch.column("vector"), vectors.shape[1])
+        found = matrix(batch.column(column), vectors.shape[1])
         refuse_bad(found, indexes, what)
         if not 0 <= indexes.min() <= indexes.max() < rows:
             raise DatasetDamagedError(f"{folder}: {what}_index {indexes.min()} to {indexes.max()}; there are {rows}")

@@ -26,6 +26,7 @@ from prediction_store.read_back import read_back
 from prediction_store.shards import INDEX_VALUE, write_shard
 from prediction_store.survey import Wanted
 from prediction_store.user_facts import Consumed, nothing_consumed, write_user_facts
+from prediction_store.user_tower import StoredTower, write_user_tower
 from schemas.manifest import RECORD_FORMAT, Counts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
 from schemas.record import MAX_KEY_BYTES, RankedItems, index_bits_for, is_key, record_seed
@@ -57,6 +58,7 @@ class VersionDraft:
         self._dimensions: int | None = None
         self._n_users: int | None = None
         self._segments: list[str] | None = None
+        self._has_tower = False
         self._space_id = ""
 
     @classmethod
@@ -172,6 +174,17 @@ class VersionDraft:
         known = nothing_consumed(self._n_users) if consumed is None else consumed
         write_user_facts(self.path, known, segments, self._segments, self._of_items()[0])
 
+    def write_user_tower(self, stored: StoredTower) -> None:
+        """Write what makes user vectors anew in a request; a version may be without it.
+
+        Requires: `write_items` and `write_user_vectors` have run.
+        """
+        n_items, dimensions = self._of_items()
+        if self._n_users is None:
+            raise BuildError("the user vectors have to be written first")
+        write_user_tower(self.path, stored, self._n_users, n_items, dimensions)
+        self._has_tower = True
+
     def write_neighbours(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
         """Write the nearest items of each item, best first: int32[n_items, k] padded with -1, float32[n_items, k].
 
@@ -281,6 +294,8 @@ class VersionDraft:
                   layout.CONSUMED_ITEMS, layout.SEGMENTS, layout.LISTS, layout.NEIGHBOURS, layout.NEIGHBOUR_SCORES,
                   layout.RANKER, layout.REPORT}  # fmt: skip
         wanted |= {layout.shard_file(number) for number in range(shards)}
+        if self._has_tower:
+            wanted |= set(layout.OF_TOWER)
         there = {file for file in layout.files_of(self.path) if not file.startswith(f"{layout.COLUMNS}/")}
         if there != wanted:
             raise BuildError(

@@ -28,13 +28,24 @@ USER_VECTORS: Final = "users/vectors.npy"
 CONSUMED_OFFSETS: Final = "users/consumed.offsets.npy"
 CONSUMED_ITEMS: Final = "users/consumed.items.npy"
 SEGMENTS: Final = "users/segments.npy"
+USER_BASES: Final = "users/bases.npy"
+HISTORY_OFFSETS: Final = "users/history.offsets.npy"
+HISTORY_ITEMS: Final = "users/history.items.npy"
+HISTORY_WEIGHTS: Final = "users/history.weights.npy"
+TOWER_FACTS: Final = "tower/tower.json"
+TOWER_MATRIX: Final = "tower/matrix.npy"
+TOWER_STRANGER: Final = "tower/stranger.npy"
+TOWER_RECENCY: Final = "tower/recency.npy"
+OF_TOWER: Final = (USER_BASES, HISTORY_OFFSETS, HISTORY_ITEMS, HISTORY_WEIGHTS, TOWER_FACTS, TOWER_MATRIX,
+                   TOWER_STRANGER, TOWER_RECENCY)  # fmt: skip
+"""All of these files are in a version, or none."""
 COLUMNS: Final = "items/columns"
 LISTS: Final = "lists/lists.msgpack"
 NEIGHBOURS: Final = "lists/neighbours.npy"
 NEIGHBOUR_SCORES: Final = "lists/neighbour_scores.npy"
 RANKER: Final = "ranker/weights.json"
 REPORT: Final = "evaluation/report.json"
-FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "evaluation")
+FOLDERS: Final = ("candidates", "users", "tower", "items", COLUMNS, "lists", "ranker", "evaluation")
 """Every folder inside a version, parents first."""
 
 BUILDING: Final = ".building-"

@@ -32,6 +32,7 @@ from prediction_store.lookups import Lookups
 from prediction_store.manifest import Sealed, take_lease, verify
 from prediction_store.shards import INDEX_VALUE, open_shard
 from prediction_store.user_facts import open_user_facts
+from prediction_store.user_tower import open_user_tower
 from schemas.ranker import decode_weights
 from schemas.record import is_key, record_seed
 
@@ -73,6 +74,8 @@ class OpenedVersion:
             self.columns = open_columns(path, self.manifest.columns, n_items)
             self.lists = decode_lists((path / layout.LISTS).read_bytes(), n_items)
             self.user_facts = open_user_facts(path, self.lists.segments, counts.users, n_items)
+            has_tower = not self.manifest.files.keys().isdisjoint(layout.OF_TOWER)
+            self.user_tower = open_user_tower(path, counts.users, n_items, dimensions) if has_tower else None
             self.neighbours = map_array(path / layout.NEIGHBOURS, "<i4", (n_items, None))
             self.neighbour_scores = map_array(path / layout.NEIGHBOUR_SCORES, "<f4", self.neighbours.shape)
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from prediction_store.columns import Column
 from prediction_store.errors import ClosedVersionError, StoreError
 from prediction_store.opened import OpenedVersion, open_version, release
+from prediction_store.user_tower import StoredTower
 from schemas.held import ShardRange
 from schemas.manifest import Manifest
 from schemas.ranker import RankerWeights
@@ -133,6 +134,11 @@ class Version:
     def segment_of(self, row: int) -> str:
         """The segment of a user, by the record's `user_row`; "" when it has no lists of its own."""
         return self._opened.user_facts.segment(row)
+
+    @property
+    def user_tower(self) -> StoredTower | None:
+        """What makes user vectors anew, by the record's `user_row`; mapped, read-only. None: the version has none."""
+        return self._opened.user_tower
 
     def item_index(self, item_id: str) -> int | None:
         """The dense index of an item; None: not in the catalogue."""

@@ -72,6 +72,17 @@ USER_EMBEDDINGS = pa.schema(
     ]
 )
 
+USER_STATES = pa.schema(
+    [
+        *USER_EMBEDDINGS,
+        # What the vector is made from: base + matrix · pooled history, and then perhaps brought to length 1.
+        pa.field("base", pa.list_(pa.float32()), nullable=False),
+        pa.field("history_items", pa.list_(pa.int32()), nullable=False),  # item_index, oldest first
+        pa.field("history_weights", pa.list_(pa.float32()), nullable=False),  # of their events
+    ]
+)
+"""What `embeddings` has of users; whoever needs the vectors only reads `USER_EMBEDDINGS` of it."""
+
 CANDIDATES = pa.schema(
     [
         pa.field("user_index", pa.int32(), nullable=False),

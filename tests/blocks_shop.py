@@ -120,6 +120,7 @@ def write_prepared(
         counts = np.bincount(np.array(users)[trained], minlength=total)
         columns = [range(total), [f"user-{k:03d}" for k in range(total)], [""] * total, features, counts]
         _write(draft.path / "users", columns, tables.USERS)
+        draft.rows |= {"interactions": n, "items": ITEMS + COLD_ITEMS, "users": USERS + COLD_USERS}
 
 
 def _write(folder: Path, columns: list, schema: pa.Schema, file: np.ndarray | None = None) -> None:

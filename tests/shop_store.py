@@ -14,11 +14,13 @@ import numpy.typing as npt
 from prediction_store import history
 from prediction_store.gates import run_gates
 from prediction_store.user_facts import Consumed
+from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
 from schemas.gate_config import Gates
 from schemas.gate_report import GateReport
 from schemas.ranker import RankerWeights
 from schemas.record import RankedItems, encode_record
+from schemas.user_tower import TowerFacts
 
 MADE_AT = 1_767_225_600
 """2026-01-01T00:00:00Z."""
@@ -69,6 +71,7 @@ def write_small_version(
     segments: Mapping[str, str] | None = None,
     neighbours: npt.NDArray[np.int32] | None = None,
     ranker: RankerWeights | None = None,
+    tower: StoredTower | None = None,
     space_id: str = SPACE,
     report: Mapping[str, Any] | bytes | None = None,
     shards: int = 2,
@@ -90,6 +93,7 @@ def write_small_version(
             segment "DE" has popular items 3, 2 and 1.
         consumed, segments: by user id; by default nothing and everybody's.
         neighbours: int32[n, k]; by default the next three items, with scores 0.9, 0.8 and 0.7.
+        tower: such as `small_tower`; by default none.
         cut_over: make it current at once, gates or not.
     """
     lists = default_lists(n_items) if lists is None else lists
@@ -123,6 +127,8 @@ def write_small_version(
             Consumed(np.cumsum([0, *map(len, held)], dtype=np.int64), np.concatenate(held).astype(np.uint32)),
             [(segments or {}).get(user, "") for user in lists] + [""] * (len(user_vectors) - len(lists)),
         )
+        if tower is not None:
+            draft.write_user_tower(tower)
         draft.write_neighbours(neighbours, near_scores.astype(np.float32))
         draft.write_ranker(ranker or RankerWeights(["base_score"], [1.0], space_id))
         draft.write_report(
@@ -138,6 +144,25 @@ def write_small_version(
     if cut_over:
         history.cutover(root, name, "test@localhost", "made by a test", now, force=True)
     return name
+
+
+def small_tower(n_users: int, n_items: int, dimensions: int) -> StoredTower:
+    """A user tower; the first user has a history of two items, the last one has the last item, the others nothing."""
+    random = np.random.default_rng(8)
+    return StoredTower(
+        Tower(
+            TowerFacts(is_unit=True, history_length=8, event_weights={"view": 1.0}),
+            random.standard_normal((dimensions, dimensions), np.float32),
+            random.standard_normal(dimensions, np.float32),
+            np.array([1.0, 0.5], np.float32),
+        ),
+        random.standard_normal((n_users, dimensions), np.float32),
+        Histories(
+            np.array([0, *[2] * (n_users - 1), 3], np.int64),
+            np.array([1, 0, n_items - 1], np.uint32),
+            np.array([1.0, 3.0, 1.0], np.float32),
+        ),
+    )
 
 
 def judge(root: Path, name: str, *, candidates: int = 1000, now: float = 1, **settings: Any) -> GateReport:

@@ -23,7 +23,8 @@ class World:
     """A few users and items with vectors; `write` makes the two datasets of `DAY` from it.
 
     `events` are (user, item, weight, time, consumed, split). Vectors are small whole numbers, so that dot products are
-    exact in any arithmetic and ties are common. Every fifth user consumes nothing.
+    exact in any arithmetic and ties are common. Every fifth user consumes nothing. The user tower is one of plain
+    numbers that have nothing to do with the vectors.
     """
 
     users: int = 40
@@ -63,6 +64,20 @@ class World:
             if who == user and consumed and not (before_test and split == tables.TEST)
         }  # fmt: skip
 
+    def history(self, user: int) -> list[tuple[int, float]]:
+        """(item, weight) of the last eight interactions, oldest first."""
+        mine = sorted((when, item, weight) for who, item, weight, when, _, _ in self.events if who == user)
+        return [(item, weight) for _, item, weight in mine[-8:]]
+
+    def bases(self) -> np.ndarray:
+        return self.user_vectors + np.float32(0.5)
+
+    def tower(self) -> dict[str, np.ndarray]:
+        """What lies in the files of `embeddings/tower`."""
+        d = self.dimensions
+        matrix = np.arange(d * d, dtype=np.float32).reshape(d, d)
+        return {"matrix": matrix, "stranger": matrix[0] / 2, "recency": np.array([1.0, 0.5], np.float32)}
+
     def write(self, workspace: Path) -> None:
         with datasets.step(workspace, DAY, "prepared", outside={"world": repr(self.events)}) as draft:
             user, item, weight, when, consumed, split = zip(*self.events, strict=True) if self.events else [()] * 6
@@ -92,13 +107,19 @@ class World:
         vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex()
         with datasets.step(workspace, DAY, "embeddings", outside={"vectors": vectors}) as draft:
             _write(draft.path / "items", [range(self.items), list(self.item_vectors)], tables.ITEM_EMBEDDINGS)
-            _write(draft.path / "users", [range(self.users), list(self.user_vectors)], tables.USER_EMBEDDINGS)
+            known = [self.history(user) for user in range(self.users)]
+            history = ([[event[k] for event in events] for events in known] for k in (0, 1))
+            columns = [range(self.users), list(self.user_vectors), list(self.bases()), *history]
+            _write(draft.path / "users", columns, tables.USER_STATES)
             judged = self.judged()
             # Their history ends sooner, so their vectors differ from the served ones.
             columns = [judged, list(self.evaluation_vectors()[judged])]
             _write(draft.path / "evaluation_users", columns, tables.USER_EMBEDDINGS)
             draft.rows |= {"items": self.items, "users": self.users, "evaluation_users": len(judged)}
-            draft.extra["space_id"] = "0123456789abcdef"
+            (draft.path / "tower").mkdir()
+            for name, array in self.tower().items():
+                np.save(draft.path / "tower" / f"{name}.npy", array)
+            draft.extra |= {"space_id": "0123456789abcdef", "is_unit": False, "history_length": 8}
 
     def write_candidates(
         self, workspace: Path | str, lists: dict[int, list[int]], served: dict[int, list[int]] | None = None

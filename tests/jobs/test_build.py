@@ -15,7 +15,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from jobs import build, cluster, datasets, evaluate, lists, retrieve
+from jobs import build, cluster, datasets, evaluate, lists, retrieve, shard_writing
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -24,6 +24,7 @@ from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
 from schemas.record import encode_record, record_seed
+from schemas.user_tower import TowerFacts
 
 NOW = 1_772_500_000.0
 
@@ -101,6 +102,24 @@ def test_every_user_keeps_what_was_consumed_and_the_own_segment(
         known = version.has_segment(segment_of[user])
         assert version.segment_of(user) == (segment_of[user] if known else "")
     assert some
+
+
+def test_the_tower_and_what_it_needs_of_every_user_are_in_the_version(
+    version: Version, journey: Path, world: Any, world_day: str
+) -> None:
+    order = np.load(dataset(journey, world_day, "candidates").part("order.npy"))
+    stored = version.user_tower
+    assert stored is not None
+    for name, array in world.tower().items():
+        np.testing.assert_array_equal(getattr(stored.tower, name), array)
+    weights = configure(journey).data.interactions.event_weights
+    assert stored.tower.facts == TowerFacts(is_unit=False, history_length=8, event_weights=weights)
+    np.testing.assert_array_equal(stored.bases, world.bases())
+    offsets, items, weights = stored.histories
+    for user in range(world.users):
+        own = slice(offsets[user], offsets[user + 1])
+        assert list(zip(order[items[own]].tolist(), weights[own].tolist(), strict=True)) == world.history(user)
+    assert offsets[-1] > 0
 
 
 def test_the_catalogue_is_in_dense_order(version: Version, journey: Path, world: Any, world_day: str) -> None:
@@ -261,15 +280,17 @@ def shard_rows(turn: int = 0) -> list[pa.RecordBatch]:
     return pa.Table.from_pylist(rows).to_batches(max_chunksize=5 if turn else 2)
 
 
-def plan_of(folder: Path) -> build.ShardPlan:
+def plan_of(folder: Path) -> shard_writing.ShardPlan:
     paths = tuple(str(folder / f"shard-{number:04d}.mdb") for number in range(3))
-    return build.ShardPlan(paths, 1_772_496_000, record_seed("0" * 64), 20, 100_000)
+    return shard_writing.ShardPlan(paths, 1_772_496_000, record_seed("0" * 64), 20, 100_000)
 
 
 def test_two_attempts_at_a_shard_with_the_same_records_agree(tmp_path: Path) -> None:
     batches = shard_rows()
-    first = build.write_attempt(batches, 1, plan_of(tmp_path))
-    second = build.write_attempt(pa.Table.from_batches(batches).to_batches(max_chunksize=7), 1, plan_of(tmp_path))
+    first = shard_writing.write_attempt(batches, 1, plan_of(tmp_path))
+    second = shard_writing.write_attempt(
+        pa.Table.from_batches(batches).to_batches(max_chunksize=7), 1, plan_of(tmp_path)
+    )
     assert first.path != second.path
     assert (first.users, first.bytes) == (second.users, second.bytes)
     assert [path.name for path in tmp_path.iterdir()] == ["shard-0001.mdb"]
@@ -280,9 +301,9 @@ def test_a_shard_that_travels_over_a_shared_disk_is_the_same(tmp_path: Path, mon
         (tmp_path / name).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
     here, shared = plan_of(tmp_path / "here"), plan_of(tmp_path / "shared")._replace(is_shared=True)
-    build.write_attempt(shard_rows(), 1, here)
+    shard_writing.write_attempt(shard_rows(), 1, here)
     for _ in range(2):
-        build.write_attempt(shard_rows(), 1, shared)
+        shard_writing.write_attempt(shard_rows(), 1, shared)
     assert Path(shared.paths[1]).read_bytes() == Path(here.paths[1]).read_bytes()
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["shard-0001.mdb"]
     assert list((tmp_path / "node").iterdir()) == []
@@ -300,7 +321,7 @@ def test_a_build_whose_tasks_do_not_see_the_store_gives_the_same_files(
         copy_shard(finished, target)
 
     monkeypatch.setattr(cluster, "runs_on_cluster", lambda _: True)
-    monkeypatch.setattr(build, "copy_shard", take)
+    monkeypatch.setattr(shard_writing, "copy_shard", take)
     there = str(build.run(config, world_day, spark, NOW + 9).details["version"])
     first, second = read_manifest(journey / "store", here), read_manifest(journey / "shared-disk", there)
     assert second.files == first.files
@@ -311,10 +332,10 @@ def test_a_build_whose_tasks_do_not_see_the_store_gives_the_same_files(
 
 
 def test_an_attempt_that_differs_from_the_first_is_refused(tmp_path: Path) -> None:
-    build.write_attempt(shard_rows(), 1, plan_of(tmp_path))
+    shard_writing.write_attempt(shard_rows(), 1, plan_of(tmp_path))
     kept = (tmp_path / "shard-0001.mdb").read_bytes()
     with pytest.raises(ShardConflictError, match="differ"):
-        build.write_attempt(shard_rows(turn=1), 1, plan_of(tmp_path))
+        shard_writing.write_attempt(shard_rows(turn=1), 1, plan_of(tmp_path))
     assert (tmp_path / "shard-0001.mdb").read_bytes() == kept
 
 
@@ -327,7 +348,7 @@ def test_a_shard_holds_what_encoding_each_list_alone_would_give(tmp_path: Path) 
         for number, (key, items, of_items) in enumerate(zip(keys, lists, scores, strict=True))
     ]
     plan = plan_of(tmp_path)
-    build.write_attempt(pa.Table.from_pylist(rows).to_batches(max_chunksize=5), 1, plan)
+    shard_writing.write_attempt(pa.Table.from_pylist(rows).to_batches(max_chunksize=5), 1, plan)
     with open_shard(tmp_path / "shard-0001.mdb") as shard, shard.begin() as transaction:
         assert dict(transaction.cursor()) == {
             key: encode_record(
@@ -342,5 +363,5 @@ def test_a_record_of_a_thousand_candidates_is_planned_as_one_page() -> None:
         b"u", np.arange(1000), np.arange(1000, 0, -1.0), made_at=1, user_row=0, seed=0, index_bits=20
     )
     assert len(record) <= 4080
-    assert build._record_bytes(1000, 5000) == 4096 + 128
-    assert build._record_bytes(1000, 1 << 25) == 2 * 4096 + 128
+    assert shard_writing.record_bytes(1000, 5000) == 4096 + 128
+    assert shard_writing.record_bytes(1000, 1 << 25) == 2 * 4096 + 128

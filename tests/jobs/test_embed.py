@@ -42,6 +42,11 @@ def read(config: Config, part: str, index: str = "user_index") -> dict[int, np.n
     return {key: np.array(vector, np.float32) for key, vector in zip(rows[index], rows["vector"], strict=True)}
 
 
+def table(config: Config, part: str, index: str) -> pa.Table:
+    folder = datasets.open_dataset(config.paths.workspace, DAY, "embeddings").part(part)
+    return pa.dataset.dataset(folder, format="parquet").to_table().sort_by(index).combine_chunks()
+
+
 def plain_torch(config: Config, before_split: int) -> tuple[np.ndarray, np.ndarray]:
     """(item vectors, user vectors) with the histories of all splits below `before_split`, in float32 and at once."""
     prepared = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
@@ -99,6 +104,7 @@ def test_the_partitioning_changes_no_bit(embedded: Config, spark: Any, tmp_path:
         expected, found = read(embedded, part, index), read(other, part, index)
         assert expected.keys() == found.keys()
         assert all(np.array_equal(expected[key], found[key]) for key in expected), part
+        assert table(embedded, part, index).equals(table(other, part, index)), "nor does it change any other column"
 
 
 def test_the_history_of_a_new_user_puts_him_among_the_items_he_likes(embedded: Config) -> None:

@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from small_world import DAY, World
 
-from jobs import build, datasets, evaluate, lists, retrieve
+from jobs import build, datasets, evaluate, lists, retrieve, shard_writing
 from jobs.spark import session
 from prediction_store.manifest import read_manifest
 from prediction_store.writer import shard_of
@@ -50,13 +50,15 @@ def run(seed: int, trials: int, folder: Path) -> Outcome:
             remove_store(place)
             place.mkdir()
         for shard, table in enumerate(rows):
-            build.write_attempt(table.to_batches(), shard, plan_of(clean))
+            shard_writing.write_attempt(table.to_batches(), shard, plan_of(clean))
             attempts = [
-                partial(build.write_attempt, cut(table, dice), shard, plan_of(crowded)) for _ in range(ATTEMPTS)
+                partial(shard_writing.write_attempt, cut(table, dice), shard, plan_of(crowded)) for _ in range(ATTEMPTS)
             ]
             outcome.count("attempts", ATTEMPTS)
             outcome.count("attempts killed", at_once(attempts, dice, outcome))
-            build.write_attempt(cut(table, dice), shard, plan_of(crowded))  # a retry, which agrees or is refused
+            shard_writing.write_attempt(
+                cut(table, dice), shard, plan_of(crowded)
+            )  # a retry, which agrees or is refused
             paths = [Path(plan_of(place).paths[shard]) for place in (clean, crowded)]
             digests.append([sha256(path.read_bytes()).hexdigest() for path in paths])
         outcome.tried += 1
@@ -89,9 +91,9 @@ def cut(table: pa.Table, dice: random.Random) -> list[pa.RecordBatch]:
     return table.take(order).sort_by("key").to_batches(max_chunksize=dice.randint(1, 64))
 
 
-def plan_of(folder: Path) -> build.ShardPlan:
+def plan_of(folder: Path) -> shard_writing.ShardPlan:
     paths = tuple(str(folder / f"shard-{number:04d}.mdb") for number in range(SHARDS))
-    return build.ShardPlan(paths, int(NOW), record_seed("0" * 64), 20, 100_000)
+    return shard_writing.ShardPlan(paths, int(NOW), record_seed("0" * 64), 20, 100_000)
 
 
 def at_once(attempts: Sequence[Callable[[], object]], dice: random.Random, outcome: Outcome) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from shop_store import MakeVersion, default_lists
+from shop_store import MakeVersion, default_lists, small_tower
 
 from prediction_store import durable, history, layout
 from prediction_store.check import check
@@ -29,8 +30,8 @@ USERS = {f"user-{n}": [n % 12] for n in range(32)}
 
 @pytest.fixture
 def name(root: Path, make_version: MakeVersion, folder: Remote) -> str:
-    """A version of four shards, in object storage."""
-    name = make_version("a", shards=SHARDS, lists=USERS)
+    """A version of four shards with a user tower, in object storage."""
+    name = make_version("a", shards=SHARDS, lists=USERS, tower=small_tower(len(USERS), 12, 4))
     push(root, folder, name, flow=Flow())
     return name
 
@@ -67,6 +68,16 @@ def test_a_user_of_another_shard_is_no_unknown_user(name: str, there: Path) -> N
             else:
                 with pytest.raises(ShardNotHeldError, match="is on other hosts"):
                     version.read(user)
+
+
+def test_a_host_of_some_shards_has_the_tower_of_all_users(name: str, there: Path) -> None:
+    wanted = small_tower(len(USERS), 12, 4)
+    with Version.open(there, name) as version:
+        found = version.user_tower
+    assert found is not None
+    np.testing.assert_array_equal(found.bases, wanted.bases)
+    np.testing.assert_array_equal(found.histories.items, wanted.histories.items)
+    np.testing.assert_array_equal(found.tower.matrix, wanted.tower.matrix)
 
 
 def test_such_a_host_can_cut_over_and_roll_back(

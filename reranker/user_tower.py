@@ -1,0 +1,95 @@
+"""The user tower in numpy: a user's vector with what happened since the lists were made, from the trained weights.
+
+vector = [at length 1] base + matrix · (weighted mean of the vectors of the last items)
+
+Nothing is learned here and nothing approximated: it is the vector that `embed` would give the user, had the session
+been in the data already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from prediction_store.user_tower import StoredTower
+from reranker.arrays import Float32, Indexes
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+SHORTEST = 1e-12
+"""A vector that is shorter has no direction; as in torch's `normalize`."""
+
+
+class UserTower:
+    """The tower of one version. Any number of threads may use it at once, also when the version is closed."""
+
+    def __init__(self, stored: StoredTower, item_vectors: Float32) -> None:
+        tower = stored.tower
+        self._is_unit = tower.facts.is_unit
+        self._event_weights = tower.facts.event_weights
+        self._length = tower.facts.history_length
+        self._bases = stored.bases
+        self._starts, self._items, self._weights = stored.histories
+        self._item_vectors = item_vectors
+        self._matrix = np.array(tower.matrix)
+        self._stranger = np.array(tower.stranger)
+        distances = np.arange(self._length, 0, -1)
+        # frexp is exact where a logarithm may round up to the next bucket.
+        buckets = np.minimum(np.frexp(distances)[1] - 1, len(tower.recency) - 1)
+        self._recency = np.array(tower.recency)[buckets]  # [history_length], oldest first
+        self._ones = np.ones(self._length, np.float32)
+
+    @classmethod
+    def of(cls, version: Version) -> Self | None:
+        """The tower of a version; None: the version has none."""
+        stored = version.user_tower
+        return None if stored is None else cls(stored, version.item_vectors)
+
+    def weights_of(self, events: Sequence[str]) -> Float32:
+        """float32[n]: what events of these types weighed in training; 0 for a type that it did not know."""
+        known = self._event_weights
+        return np.array([known.get(event, 0.0) for event in events], np.float32)
+
+    def refreshed(self, user_row: int | None, items: Indexes, weights: Float32) -> Float32:
+        """float32[d]: the user's vector, the session coming after all that the version knows of the user.
+
+        Only the last `history_length` interactions of both together count. Repeated items count as often as they are
+        there; an event of weight 0 counts as if it were not there, as in training.
+
+        Args:
+            user_row: of the record; None: a user whom the version does not know.
+            items: uint32[s], dense indexes of the session's items, oldest first.
+            weights: float32[s], see `weights_of`.
+        """
+        if np.count_nonzero(weights) < len(weights):
+            says_something = weights > 0
+            items, weights = items[says_something], weights[says_something]
+        room = self._length - len(items)
+        if room < 0:
+            items, weights, room = items[-room:], weights[-room:], 0
+        if user_row is None:
+            base = self._stranger
+        else:
+            base = self._bases[user_row]
+            start, stop = self._starts[user_row : user_row + 2].tolist()
+            start = max(start, stop - room)
+            if start < stop:
+                items = np.concatenate((self._items[start:stop], items))
+                weights = np.concatenate((self._weights[start:stop], weights))
+        if n := len(items):
+            shares = np.sqrt(weights)
+            shares *= self._recency[-n:]
+            # `dot` and not `@` or `sum`: with so few numbers it is the calls that cost.
+            pooled = shares.dot(self._item_vectors.take(items, axis=0))  # [n] · [n, d]
+            pooled /= shares.dot(self._ones[:n])
+            found: Float32 = self._matrix.dot(pooled)
+            found += base
+        else:
+            found = np.array(base)
+        if self._is_unit:
+            found /= max(math.sqrt(found.dot(found)), SHORTEST)
+        return found
