@@ -75,17 +75,12 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
 
 def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> None:
     """Write order.npy and the other files of the index."""
-    catalogue = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(
-        columns=["item_index", "interactions"]
-    )
-    items = len(catalogue)
+    items = pa.dataset.dataset(prepared.part("items"), format="parquet").count_rows()
     if items == 0:
         raise SourceError("there are no items to choose from", hint="check data.items and data.interactions")
-    popularity = np.zeros(items, dtype=np.int64)
-    popularity[catalogue["item_index"].to_numpy()] = catalogue["interactions"].to_numpy()
     item_vectors = vectors.gather(embeddings.part("items"), "item", items)
     grouped = clusters.cluster(item_vectors, config.lists or clusters.default_clusters(items))
-    order = clusters.dense_order(grouped, popularity)
+    order = clusters.dense_order(grouped)
     index.build(draft.path, item_vectors, order, grouped.of_item[order])
     if config.method in ("hnsw", "ivfpq"):
         approximate.build(_open(draft.path), config.method)
