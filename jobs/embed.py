@@ -46,7 +46,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         token = f"{trained.fingerprint}-{prepared.fingerprint}"
         items = draft.path / "items"
         _write_items(spark, prepared, trained, items, token)
-        draft.rows["items"] = len(vectors.gather(items, "item", shape.items))
+        draft.rows["items"] = len(vectors.gather(items, "item", prepared.rows["items"]))
         embed = functools.partial(embed_users, model_folder=str(trained.path), items_folder=str(items), token=token)
         for part, users in _user_parts(spark, prepared, shape.history_length):
             users.mapInArrow(embed, USER_SCHEMA).write.parquet(str(draft.path / part))
@@ -59,9 +59,10 @@ def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str
     """Rows of `prepared/items` to rows of `embeddings/items`."""
     towers = load_towers(model_folder, token)
     sentences = model.open_sentences(Path(model_folder), towers.architecture)
+    rows = model.open_rows(Path(model_folder), "item")
     for batch in batches:
         with torch.no_grad():
-            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences)))
+            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences, rows)))
         yield _rows(batch.column("item_index"), found, ITEM_EMBEDDINGS)
 
 
@@ -74,9 +75,11 @@ def embed_users(
     for none.
     """
     towers = load_towers(model_folder, token)
-    item_vectors = load_item_vectors(items_folder, towers.architecture.items, token)
+    rows = model.open_rows(Path(model_folder), "user")
+    items = model.count_items(Path(model_folder), towers.architecture)
+    item_vectors = load_item_vectors(items_folder, items, token)
     for batch in batches:
-        users = UserTensors.of(user_features(batch, towers.architecture.encoding))
+        users = UserTensors.of(user_features(batch, towers.architecture.encoding, rows))
         histories = batch.column("history")
         events = histories.flatten()
         lengths = pa.compute.fill_null(pa.compute.list_value_length(histories), 0).to_numpy(zero_copy_only=False)
