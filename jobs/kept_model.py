@@ -4,8 +4,9 @@
 the ids of its rows; a kept one says for each item and user of its day which row is theirs. It has all that the next
 day needs to keep it on, whether or not the day of the training is still in the workspace.
 
-No held-out interaction is learned: a training ends before the test part of its own day, which lies before that of
-any later day (with `split.strategy = per_user`: a user's last interactions are among the last of then, or new).
+No held-out interaction is learned: a training ends before the test part of its own day, which begins before that of
+any later day. Where each user's last interactions judge this does not hold: those who had too few for a test part are
+trained on whole, and what they did last may judge them when they have done more. So no model is kept there.
 """
 
 from __future__ import annotations
@@ -47,16 +48,19 @@ def settings_digest(config: Config, reading: Reading, encoder: str) -> str:
     return datasets.fingerprint("", "model", inputs, sections)
 
 
-def find(workspace: Path, day: str, keep_days: int, settings: str) -> tuple[Dataset | None, str]:
-    """The newest model that may stand for one of `day`; None, and why there is none.
+def find(config: Config, day: str, settings: str) -> tuple[Dataset | None, str]:
+    """The newest model that may stand for one of `day`; None, and why there is none, if one is wanted.
 
     A model of the day itself comes first, so that a finished day stays what it is: kept, or trained.
     """
+    keep_days = config.train.keep_days
+    if keep_days and config.split.strategy == "per_user":
+        return None, "with split.strategy = per_user it may have learned what is judged"
     why = f"no model of the last {keep_days} days is in the workspace" if keep_days else ""
     today = date.fromisoformat(day)
     for back in range(keep_days + 1 if keep_days else 0):
         try:
-            found = datasets.open_dataset(workspace, str(today - timedelta(days=back)), "model")
+            found = datasets.open_dataset(config.paths.workspace, str(today - timedelta(days=back)), "model")
         except (MissingDatasetError, DatasetDamagedError):
             continue
         if any(name not in found.manifest.extra for name in CARRIED):

@@ -22,7 +22,8 @@ class Train(Section, frozen=True):
     keep_days: Count = 0
     """Days for which a trained model is kept: while one of so many days or fewer ago is in the workspace, made with the
     same settings, it is taken in place of a new one. What does not change keeps its vector then, which is what
-    `retrieve.changed_only` builds on; what is new is known by content and history alone. 0: trained every day."""
+    `retrieve.changed_only` builds on; what is new is known by content and history alone. Not with
+    `split.strategy = per_user`, where it could have learned what it is judged by. 0: trained every day."""
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
     max_epochs: Count = 4
     """The learning rate falls to 0 over as many epochs. 0: the towers stay as `initialise` made them."""
