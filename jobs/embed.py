@@ -46,7 +46,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         token = f"{trained.fingerprint}-{prepared.fingerprint}"
         items = draft.path / "items"
         _write_items(spark, prepared, trained, items, token)
-        draft.rows["items"] = len(vectors.gather(items, "item", prepared.rows["items"]))
+        draft.rows["items"] = len(vectors.gather(items, "item", model.count_items(trained.path, shape)))
         embed = functools.partial(embed_users, model_folder=str(trained.path), items_folder=str(items), token=token)
         for part, users in _user_parts(spark, prepared, shape.history_length):
             users.mapInArrow(embed, USER_SCHEMA).write.parquet(str(draft.path / part))
