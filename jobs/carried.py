@@ -102,19 +102,21 @@ def carry(lists: pa.RecordBatch, known: Known) -> tuple[pa.RecordBatch, np.ndarr
     items = known.dense_of[lists.column("items").flatten().to_numpy()]
     scores = lists.column("scores").flatten().to_numpy()
     ends = np.cumsum(lengths, dtype=np.int64)
-    row = np.repeat(np.arange(len(user)), lengths)
-    stays = np.bincount(row, items < 0, minlength=len(user)) == 0
+    stays = np.ones(len(user), dtype=bool)
+    stays[np.searchsorted(ends, np.flatnonzero(items < 0), side="right")] = False
     if len(known.fresh):
         lowest = np.full(len(user), -np.inf, dtype=np.float32)  # there is room for any item in a shorter list
         is_full = lengths == known.k
         lowest[is_full] = scores[ends[is_full] - 1]
         stays &= _best(known.user_vectors[user], known.fresh) < lowest
-    kept = stays[row]
+    if not stays.all():
+        kept = np.repeat(stays, lengths)
+        items, scores = items[kept], scores[kept]
     offsets = np.concatenate([[0], np.cumsum(lengths[stays])]).astype(np.int32)
     columns = [
         pa.array(user[stays], pa.int32()),
-        pa.ListArray.from_arrays(offsets, items[kept]),
-        pa.ListArray.from_arrays(offsets, scores[kept]),
+        pa.ListArray.from_arrays(offsets, items),
+        pa.ListArray.from_arrays(offsets, scores),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=CANDIDATES), user[~stays]
 
