@@ -43,7 +43,7 @@ def prepare(folder: Path, items: np.ndarray, users: np.ndarray, k: int) -> Ours:
     folder.mkdir(parents=True)
     started = time.perf_counter()
     found = clusters.cluster(items, clusters.default_clusters(len(items)))
-    order = clusters.dense_order(found, np.zeros(len(items), dtype=np.int64))
+    order = clusters.dense_order(found)
     index.build(folder, items, order, found.of_item[order])
     built = time.perf_counter()
     opened = index.open_index(str(folder), index.token_of(folder))

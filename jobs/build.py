@@ -91,7 +91,12 @@ def inputs_digest(config: Config, inputs: Mapping[str, Dataset], weights: Ranker
 def config_digest(config: Config) -> str:
     """The digest of the settings that say what is computed, not of where and on how many cores."""
     return settings.digest(
-        msgspec.structs.replace(settings.without_paths(config), serve=settings.Serve(), spark=settings.Spark())
+        msgspec.structs.replace(
+            settings.without_paths(config),
+            retrieve=settings.deciding(config.retrieve),
+            serve=settings.Serve(),
+            spark=settings.Spark(),
+        )
     )
 
 

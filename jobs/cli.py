@@ -12,6 +12,14 @@ from schemas.options import ConfigOption, DayOption, JsonOption, SetOption
 
 app = typer.Typer(add_completion=False, help="The batch journey.")
 
+ChangedOnlyOption = Annotated[
+    bool,
+    typer.Option(
+        "--changed-only",
+        help="Find lists for changed users alone, the others' are carried over: retrieve.changed_only for this run.",
+    ),
+]
+
 OnlyOption = Annotated[
     str | None,
     typer.Option(
@@ -21,14 +29,21 @@ OnlyOption = Annotated[
 
 
 @app.command()
-def run(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None, only: OnlyOption = None) -> None:  # noqa: B006
+def run(
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    day: DayOption = None,
+    only: OnlyOption = None,
+    changed_only: ChangedOnlyOption = False,
+) -> None:
     """Run the whole journey of one day, from your tables to a live version. Finished steps are skipped.
 
     Example: shortlist run --day 2026-11-21
     """
     from jobs.journey import STEPS
 
-    _run(config, overrides, day, [step.strip() for step in only.split(",")] if only else list(STEPS))
+    steps = [step.strip() for step in only.split(",")] if only else list(STEPS)
+    _run(config, _with_changed_only(overrides, changed_only), day, steps)
 
 
 @app.command()
@@ -95,12 +110,17 @@ def embed(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 
 
 @app.command()
-def retrieve(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def retrieve(
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    day: DayOption = None,
+    changed_only: ChangedOnlyOption = False,
+) -> None:
     """Find the best items of every user.
 
     Example: shortlist retrieve --set retrieve.candidates=500
     """
-    _run(config, overrides, day, ["retrieve"])
+    _run(config, _with_changed_only(overrides, changed_only), day, ["retrieve"])
 
 
 @app.command()
@@ -154,6 +174,10 @@ def gate(
     else:
         terminal.print_gates(report)
     require_passed(report)
+
+
+def _with_changed_only(overrides: list[str], changed_only: bool) -> list[str]:
+    return [*overrides, "retrieve.changed_only=true"] if changed_only else overrides
 
 
 def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> None:

@@ -55,9 +55,9 @@ def cluster(vectors: np.ndarray, clusters: int) -> Clusters:
     return Clusters(of_item, np.concatenate(found))
 
 
-def dense_order(clusters: Clusters, popularity: np.ndarray) -> np.ndarray:
-    """int32[n]: the items by cluster, in a cluster by popularity, at equal popularity by item_index."""
-    return np.lexsort((np.arange(len(popularity)), -popularity, clusters.of_item)).astype(np.int32)
+def dense_order(clusters: Clusters) -> np.ndarray:
+    """int32[n]: the items by cluster, in a cluster by item_index: the same vectors have the same order every night."""
+    return np.argsort(clusters.of_item, kind="stable").astype(np.int32)
 
 
 def _kmeans(vectors: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:

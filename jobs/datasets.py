@@ -39,9 +39,14 @@ STEP_OF = {
 """The verb that makes each dataset, in journey order."""
 
 REVISION = dict.fromkeys(STEP_OF, 1) | {
-    "model": 3, "embeddings": 2, "candidates": 2, "lists": 2, "evaluation": 4, "version": 2,
+    "model": 4, "embeddings": 2, "candidates": 3, "lists": 2, "evaluation": 4, "version": 2,
 }  # fmt: skip
 """Raised when a step's code starts to give another output for the same inputs, so that old datasets are made anew."""
+
+
+CHANGED_ONLY = "changed_only"
+"""The further fact of `candidates` that says what was carried over. It depends on what was there before, and so must
+not get into what is made from it."""
 
 
 class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,15 +151,15 @@ def step(
     final = Path(workspace) / day / name
     draft_path = final.parent / f".{name}.draft"
     sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
-    fingerprint = _fingerprint(day, name, sources, settings)
+    own = fingerprint(day, name, sources, settings)
     final.parent.mkdir(parents=True, exist_ok=True)
     with lock(final.parent / f".{name}.lock", f"{name} of {day}"):
         existing = _existing(final)
-        if existing is not None and existing.fingerprint == fingerprint:
-            yield Draft(final, existing, fingerprint)
+        if existing is not None and existing.fingerprint == own:
+            yield Draft(final, existing, own)
             return
-        _clear(draft_path, fingerprint if resumable else None)
-        draft = Draft(draft_path, None, fingerprint)
+        _clear(draft_path, own if resumable else None)
+        draft = Draft(draft_path, None, own)
         started = time.monotonic()
         try:
             yield draft
@@ -166,7 +171,7 @@ def step(
             format=FORMAT,
             name=name,
             day=day,
-            fingerprint=fingerprint,
+            fingerprint=own,
             inputs=sources,
             rows=draft.rows,
             extra={key: msgspec.Raw(msgspec.json.encode(value)) for key, value in draft.extra.items()},
@@ -175,7 +180,8 @@ def step(
         _complete(draft_path, final, manifest)
 
 
-def _fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Sequence[msgspec.Struct]) -> str:
+def fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Sequence[msgspec.Struct]) -> str:
+    """What the dataset `name` of a day is known by when it is made from these inputs with these settings."""
     parts = [name, REVISION.get(name, 1), day, dict(sources), [[type(s).__name__, s] for s in settings]]
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 

@@ -50,7 +50,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         token = f"{trained.fingerprint}-{prepared.fingerprint}"
         items = draft.path / "items"
         _write_items(spark, prepared, trained, items, token)
-        draft.rows["items"] = len(vectors.gather(items, "item", shape.items))
+        draft.rows["items"] = len(vectors.gather(items, "item", model.count_items(trained.path, shape)))
         embed = functools.partial(embed_users, model_folder=str(trained.path), items_folder=str(items), token=token)
         for part, users in _user_parts(spark, prepared, shape.history_length):
             users.mapInArrow(embed, USER_SCHEMA).write.parquet(str(draft.path / part))
@@ -65,9 +65,10 @@ def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str
     """Rows of `prepared/items` to rows of `embeddings/items`."""
     towers = load_towers(model_folder, token)
     sentences = model.open_sentences(Path(model_folder), towers.architecture)
+    rows = model.open_rows(Path(model_folder), "item")
     for batch in batches:
         with torch.no_grad():
-            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences)))
+            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences, rows)))
         index = batch.column("item_index").cast(pa.int32())
         yield pa.RecordBatch.from_arrays([index, _lists(found)], schema=ITEM_EMBEDDINGS)
 
@@ -81,9 +82,11 @@ def embed_users(
     for none.
     """
     towers = load_towers(model_folder, token)
-    item_vectors = load_item_vectors(items_folder, towers.architecture.items, token)
+    rows = model.open_rows(Path(model_folder), "user")
+    catalogue = model.count_items(Path(model_folder), towers.architecture)
+    item_vectors = load_item_vectors(items_folder, catalogue, token)
     for batch in batches:
-        users = UserTensors.of(user_features(batch, towers.architecture.encoding))
+        users = UserTensors.of(user_features(batch, towers.architecture.encoding, rows))
         histories = batch.column("history")
         events = histories.flatten()
         lengths = pa.compute.fill_null(pa.compute.list_value_length(histories), 0).to_numpy(zero_copy_only=False)

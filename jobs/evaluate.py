@@ -29,7 +29,7 @@ from jobs.evaluation.previous import find_previous, judge_previous
 from jobs.evaluation.summary import OURS, Summary, add_to_segments, difference, said_of, segments
 from jobs.progress import Report
 from prediction_store.errors import StoreError
-from schemas.config import Config, Retrieve
+from schemas.config import Config, Retrieve, deciding
 
 DAY_SECONDS = 86_400
 ACTIVE_DAYS = 30
@@ -69,13 +69,14 @@ def run(config: Config, day: str) -> Report:
 def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) -> bool:
     """Make `evaluation`; False: it was there."""
     with datasets.step(
-        config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[config.retrieve]
+        config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[deciding(config.retrieve)]
     ) as draft:
         if draft.complete is not None:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
         found, ours = _judge_all(prepared, candidates, held_out)
-        found["search"] = {name: candidates.extra(name) for name in sorted(candidates.manifest.extra)}
+        said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
+        found["search"] = {name: candidates.extra(name) for name in said}
         found["active"] = _active(prepared, candidates, datasets.end_of(day))
         _write(draft.path / REPORT, found)
         np.save(draft.path / ROWS, ours)

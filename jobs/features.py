@@ -61,7 +61,7 @@ class ItemFeatures:
     """One row per item, in the order of the table it was made from."""
 
     ids: np.ndarray
-    """int64[n]: row of the id embedding, item_index + 1"""
+    """int64[n]: row of the id embedding, item_index + 1; in a kept model the row of the same id, 0 for none."""
     categories: np.ndarray
     """int64[n]"""
     brands: np.ndarray
@@ -79,7 +79,7 @@ class UserFeatures:
     """One row per user, in the order of the table it was made from."""
 
     ids: np.ndarray
-    """int64[n]: row of the id embedding, user_index + 1"""
+    """int64[n]: row of the id embedding, user_index + 1; in a kept model the row of the same id, 0 for none."""
     columns: np.ndarray
     """int64[n, user columns]"""
 
@@ -108,14 +108,22 @@ def learn_encoding(
 
 
 def item_features(
-    items: pa.Table | pa.RecordBatch, encoding: Encoding, sentences: np.ndarray | None = None
+    items: pa.Table | pa.RecordBatch,
+    encoding: Encoding,
+    sentences: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
 ) -> ItemFeatures:
-    """The numbers of a table of items. `sentences`: the texts' vectors by item_index, where the encoding has any."""
+    """The numbers of a table of items.
+
+    Args:
+        sentences: the texts' vectors by item_index, where the encoding has any.
+        rows: see `model.open_rows`.
+    """
     assert (sentences is None) == (encoding.sentences is None)
     prices = _normalised(_log_prices(items), encoding.price)
     ages = _normalised(_log_ages(items, encoding.made_at), encoding.age)
     return ItemFeatures(
-        ids=_id_rows(items, "item_index"),
+        ids=_id_rows(items, "item_index", rows),
         categories=_codes(items.column("category").to_pylist(), encoding.categories),
         brands=_codes(items.column("brand").to_pylist(), encoding.brands),
         numbers=np.column_stack([*prices, *ages]).astype(np.float32),
@@ -124,16 +132,16 @@ def item_features(
     )
 
 
-def user_features(users: pa.Table | pa.RecordBatch, encoding: Encoding) -> UserFeatures:
-    """The numbers of a table of users."""
-    rows = users.column("features").to_pylist()
+def user_features(users: pa.Table | pa.RecordBatch, encoding: Encoding, rows: np.ndarray | None = None) -> UserFeatures:
+    """The numbers of a table of users; `rows`: see `model.open_rows`."""
+    features = users.column("features").to_pylist()
     columns = [
-        _codes([row[k] if k < len(row) else "" for row in rows], values)
+        _codes([row[k] if k < len(row) else "" for row in features], values)
         for k, values in enumerate(encoding.user_columns)
     ]
-    shape = (len(rows), len(columns))
+    shape = (len(features), len(columns))
     return UserFeatures(
-        ids=_id_rows(users, "user_index"),
+        ids=_id_rows(users, "user_index", rows),
         columns=np.column_stack(columns) if columns else np.zeros(shape, dtype=np.int64),
     )
 
@@ -148,8 +156,9 @@ def _is_known(table: pa.Table) -> np.ndarray:
     return table.column("interactions").to_numpy(zero_copy_only=False) > 0
 
 
-def _id_rows(table: pa.Table | pa.RecordBatch, index: str) -> np.ndarray:
-    return table.column(index).to_numpy(zero_copy_only=False).astype(np.int64) + 1
+def _id_rows(table: pa.Table | pa.RecordBatch, index: str, rows: np.ndarray | None) -> np.ndarray:
+    indexes = table.column(index).to_numpy(zero_copy_only=False)
+    return (indexes if rows is None else rows[indexes]).astype(np.int64) + 1
 
 
 def _indexes(items: pa.Table | pa.RecordBatch) -> np.ndarray:

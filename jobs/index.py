@@ -23,6 +23,7 @@ class ItemIndex:
     starts: np.ndarray  # int64[lists + 1]: list i is the slice starts[i]:starts[i + 1] of the dense indexes
     means: np.ndarray  # float32[lists, d], on the grid: the mean of each list's vectors
     spreads: np.ndarray  # float64[lists]: standard deviation of a component of a list's vectors about the mean
+    item_of: np.ndarray  # int32[n]: dense index to item_index
     dense_of: np.ndarray  # int32[n]: item_index to dense index
     longest: float  # length of the longest vector
     folder: Path
@@ -64,12 +65,14 @@ def open_index(folder: str, token: str) -> ItemIndex:
     """The index in `folder`, opened once per process. `token` tells it from others that were in that folder before."""
     path = Path(folder)
     spreads = np.load(path / "spreads.npy")
+    order = np.load(path / "order.npy")
     return ItemIndex(
         vectors=_mapped(path / "vectors.npy"),
         starts=np.load(path / "starts.npy"),
         means=_mapped(path / "means.npy"),
         spreads=spreads[:-1],
-        dense_of=inverse(np.load(path / "order.npy")),
+        item_of=order,
+        dense_of=inverse(order),
         longest=float(spreads[-1]),
         folder=path,
     )

@@ -18,7 +18,7 @@ from jobs import approximate, calibration, datasets, index, vectors
 from jobs.datasets import Dataset, Draft
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
-from schemas.config import Config, Lists, Retrieve
+from schemas.config import Config, Lists, Retrieve, deciding
 from schemas.tables import LISTS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         day,
         "lists",
         inputs=[prepared, candidates],
-        settings=[config.lists, config.retrieve],
+        settings=[config.lists, deciding(config.retrieve)],
     ) as draft:
         if draft.complete is not None:
             return Report(step="lists", day=day, skipped=True, rows=draft.complete.rows)

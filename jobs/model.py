@@ -18,6 +18,8 @@ from jobs.errors import DatasetDamagedError
 from jobs.towers import Architecture, TwoTowers, load_weights
 
 WEIGHTS, CARD, SENTENCES = "towers.safetensors", "model.json", "sentences.npy"
+ROWS = {"item": "item_rows.npy", "user": "user_rows.npy"}
+"""Only where the model is kept from another day, see `kept_model`."""
 FORMAT = 2
 
 
@@ -71,6 +73,18 @@ def load(folder: Path) -> tuple[TwoTowers, Model]:
         raise DatasetDamagedError(f"the weights in {folder} do not fit its {CARD}: {error}", hint=hint) from error
 
 
+def open_rows(folder: Path, noun: str) -> np.ndarray | None:
+    """int32[items or users]: the model's row of each index of the day, -1 for unknown; None where they are the same."""
+    path = folder / ROWS[noun]
+    return np.load(path, mmap_mode="r", allow_pickle=False) if path.exists() else None
+
+
+def count_items(folder: Path, architecture: Architecture) -> int:
+    """The items of the day that the model in `folder` is for."""
+    rows = open_rows(folder, "item")
+    return architecture.items if rows is None else len(rows)
+
+
 def open_sentences(folder: Path, architecture: Architecture) -> np.ndarray | None:
     """float16[items, dimensions] by item_index, mapped into memory; None where the model reads words only.
 
@@ -85,7 +99,7 @@ def open_sentences(folder: Path, architecture: Architecture) -> np.ndarray | Non
         found: np.ndarray = np.load(folder / SENTENCES, mmap_mode="r", allow_pickle=False)
     except (OSError, EOFError, ValueError) as error:
         raise DatasetDamagedError(f"{folder / SENTENCES} cannot be read: {error}", hint=hint) from error
-    if found.shape != (architecture.items, read.dimensions) or found.dtype != np.float16:
+    if found.shape != (count_items(folder, architecture), read.dimensions) or found.dtype != np.float16:
         raise DatasetDamagedError(
             f"{folder / SENTENCES} does not fit its {CARD}: {found.dtype}{found.shape}", hint=hint
         )

@@ -8,7 +8,7 @@ are divided among tasks.
 from __future__ import annotations
 
 import functools
-import secrets
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,13 +20,14 @@ import pyarrow.compute
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import approximate, calibration, clusters, datasets, index, vectors
+from jobs import approximate, calibration, candidate_files, carried, changed, clusters, datasets, index, vectors
 from jobs.calibration import Queries
+from jobs.changed import Unchanged
 from jobs.datasets import Dataset, Draft
 from jobs.errors import SourceError
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
-from schemas.config import Config, Retrieve
+from schemas.config import Config, Retrieve, deciding
 from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ HASH = np.uint64(0x9E3779B97F4A7C15)
 PARTS = (("users", "users", "true"), ("evaluation", "evaluation_users", f"split < {TEST}"))
 """Each part of the dataset, the part of `embeddings` it is made from, and the interactions that may be known."""
 
-ATTEMPT = "attempt-"
-"""Start of the name of a file that a task is writing, or has written and nobody asked for."""
-
 
 def run(config: Config, day: str, spark: SparkSession) -> Report:
     """Write `candidates`: the dense item order, the index, and the best items of users and of evaluation users.
+
+    With `retrieve.changed_only` lists of the current version that need no search are carried over. The dataset is known
+    by the same fingerprint: its lists are the same, or with an approximate method as good.
 
     Raises:
         BadVectorsError: an embedding is NaN or infinite.
@@ -56,58 +57,80 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
     embeddings = datasets.open_dataset(config.paths.workspace, day, "embeddings")
     with datasets.step(
-        config.paths.workspace, day, "candidates", inputs=[prepared, embeddings], settings=[config.retrieve]
+        config.paths.workspace, day, "candidates", inputs=[prepared, embeddings], settings=[deciding(config.retrieve)]
     ) as draft:
         if draft.complete is not None:
             return Report(step="retrieve", day=day, skipped=True, rows=draft.complete.rows)
-        _build_index(config.retrieve, prepared, embeddings, draft)
+        unchanged, details = _build_index(config, prepared, embeddings, draft)
         method = _calibrate(config.retrieve, prepared, embeddings, draft)
         ready = time.monotonic()
         for part, source, known in PARTS:
             users = spark.read.parquet(str(embeddings.part(source))).select(*USER_EMBEDDINGS.names)
+            interactions = spark.read.parquet(str(prepared.part("interactions"))).where(f"consumed and {known}")
+            if unchanged is not None and part == carried.PART:
+                left = carried.carry_over(spark, config.retrieve, unchanged, draft.path)
+                details |= {"carried": int(np.count_nonzero(~left)), "searched": int(np.count_nonzero(left))}
+                users, interactions = (_only(spark, rows, left) for rows in (users, interactions))
             # A number of our own: Spark would put a small table into one task, however long its search takes.
             tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-            queries = _with_consumed(spark, config.retrieve, users.repartition(tasks, "user_index"), prepared, known)
+            queries = _with_consumed(config.retrieve, users.repartition(tasks, "user_index"), interactions)
             draft.rows[part] = _search_all(config.retrieve, queries, draft.path, part, method)
-    details = draft.extra | {"seconds_before_search": round(ready - started, 1)}
-    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
+        draft.rows[carried.PART] += int(details.get("carried", 0))
+        shutil.rmtree(draft.path / carried.SCRATCH, ignore_errors=True)
+        said = draft.extra | details | {"seconds_before_search": round(ready - started, 1)}
+        if details:
+            draft.extra[datasets.CHANGED_ONLY] = details
+    return Report(step="retrieve", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=said)
 
 
-def _build_index(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> None:
-    """Write order.npy and the other files of the index."""
-    catalogue = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(
-        columns=["item_index", "interactions"]
-    )
-    items = len(catalogue)
+def _build_index(
+    config: Config, prepared: Dataset, embeddings: Dataset, draft: Draft
+) -> tuple[Unchanged | None, dict[str, object]]:
+    """Write order.npy and the other files of the index; what is as it was, where lists are carried over, or why not."""
+    items = pa.dataset.dataset(prepared.part("items"), format="parquet").count_rows()
     if items == 0:
         raise SourceError("there are no items to choose from", hint="check data.items and data.interactions")
-    popularity = np.zeros(items, dtype=np.int64)
-    popularity[catalogue["item_index"].to_numpy()] = catalogue["interactions"].to_numpy()
     item_vectors = vectors.gather(embeddings.part("items"), "item", items)
-    grouped = clusters.cluster(item_vectors, config.lists or clusters.default_clusters(items))
-    order = clusters.dense_order(grouped, popularity)
-    index.build(draft.path, item_vectors, order, grouped.of_item[order])
-    if config.method in ("hnsw", "ivfpq"):
-        approximate.build(_open(draft.path), config.method)
     draft.rows["items"] = items
+    unchanged, details = None, {}
+    if config.retrieve.changed_only:
+        earlier, why = changed.find_earlier(config, embeddings)
+        if earlier is None:
+            details["nothing_carried"] = why
+        else:
+            scratch, dropped = draft.path / carried.SCRATCH, config.retrieve.consumed == "drop"
+            scratch.mkdir()
+            unchanged = changed.compare(earlier, prepared, embeddings, item_vectors, scratch, consumed=dropped)
+    if unchanged is not None and unchanged.has_all_items:
+        for path in unchanged.candidates.path.iterdir():
+            if path.is_file() and path.name != datasets.MANIFEST:
+                shutil.copyfile(path, draft.path / path.name)  # the same vectors give the same index
+        return unchanged, details
+    grouped = clusters.cluster(item_vectors, config.retrieve.lists or clusters.default_clusters(items))
+    order = clusters.dense_order(grouped)
+    index.build(draft.path, item_vectors, order, grouped.of_item[order])
+    if config.retrieve.method in ("hnsw", "ivfpq"):
+        approximate.build(_open(draft.path), config.retrieve.method)
+    return unchanged, details
+
+
+def _only(spark: SparkSession, rows: DataFrame, users: np.ndarray) -> DataFrame:
+    """The rows of the users that bool[users] marks."""
+    marked = spark.createDataFrame(pa.table({"user_index": pa.array(np.flatnonzero(users), pa.int32())}))
+    return rows.join(marked, "user_index", "left_semi")
 
 
 def _open(folder: Path) -> index.ItemIndex:
     return index.open_index(str(folder), index.token_of(folder))
 
 
-def _with_consumed(spark: SparkSession, config: Retrieve, users: DataFrame, prepared: Dataset, known: str) -> DataFrame:
-    """(user_index, vector, consumed): one row per user; `known` says which interactions may be looked at."""
+def _with_consumed(config: Retrieve, users: DataFrame, interactions: DataFrame) -> DataFrame:
+    """(user_index, vector, consumed): one row per user; `interactions` are those by which an item was consumed."""
     from pyspark.sql import functions as F
 
     if config.consumed == "keep":
         return users.withColumn("consumed", F.array().cast("array<int>"))
-    consumed = (
-        spark.read.parquet(str(prepared.part("interactions")))
-        .where(f"consumed and {known}")
-        .groupBy("user_index")
-        .agg(F.collect_list("item_index").alias("consumed"))
-    )
+    consumed = interactions.groupBy("user_index").agg(F.collect_list("item_index").alias("consumed"))
     return users.join(consumed, "user_index", "left")
 
 
@@ -155,10 +178,9 @@ def _sampled(config: Retrieve, item_index: index.ItemIndex, prepared: Dataset, u
 def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, method: Method) -> int:
     """Write the part of the dataset in `folder` that holds these users' lists; the number of users.
 
-    The tasks write the files themselves: a list of 1,000 passes through Spark number by number, which took longer than
-    the search. A task that ran twice leaves two files, of which the one counts that Spark was told of.
+    The tasks write the files themselves, see `candidate_files`.
     """
-    (folder / part).mkdir()
+    (folder / part).mkdir(exist_ok=True)
     task = functools.partial(
         _search_partition,
         folder=str(folder),
@@ -174,10 +196,7 @@ def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, met
         raise vectors.bad_vectors(bad, "user", min(row["first"] for row in written if row["bad"]))
     if not written:  # Spark starts no task for no users at all
         pa.parquet.write_table(CANDIDATES.empty_table(), folder / part / "part-00000.parquet")
-    for row in written:
-        (folder / part / row["file"]).rename(folder / part / f"part-{row['partition']:05d}.parquet")
-    for leftover in (folder / part).glob(f"{ATTEMPT}*"):
-        leftover.unlink()
+    candidate_files.name_files(folder / part, "part", [(row["partition"], row["file"]) for row in written])
     return sum(row["users"] for row in written)
 
 
@@ -196,12 +215,9 @@ def _search_partition(
     context = TaskContext.get()
     assert context is not None
     item_index = index.open_index(folder, token)
-    path = Path(folder) / part / f"{ATTEMPT}{context.partitionId():05d}-{secrets.token_hex(8)}"
+    path = candidate_files.attempt_in(Path(folder) / part, context.partitionId())
     users, bad = 0, np.empty(0, dtype=np.int32)
-    # Lists of numbers near random: compressing them took longer than writing them.
-    with pa.parquet.ParquetWriter(
-        path, CANDIDATES, use_dictionary=False, compression="none", write_statistics=["user_index"]
-    ) as file:
+    with candidate_files.open_writer(path) as file:
         for some in chunks(batches, batch_users):
             is_bad = _is_bad(some.column("vector"), item_index.vectors.shape[1])
             bad = np.append(bad, some.column("user_index").to_numpy()[is_bad])

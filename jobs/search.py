@@ -9,7 +9,8 @@
 4. What is left is scored again, exactly (`vectors.on_grid`), and the best k of it are sorted.
 
 Which lists a query looks into is decided by exact numbers too. So its list depends neither on who else is in the
-batch, nor on the number of tasks, nor on the machine; equal scores go to the lower dense index.
+batch, nor on the number of tasks, nor on the machine; equal scores go to the lower
+item_index, which does not depend on how items are grouped.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ def search(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int, meth
             from jobs import approximate
 
             keys[start:stop] = approximate.best(index, *some, k, method)
-    return _found(keys)
+    return _found(keys, index.dense_of)
 
 
 def reach_needed(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int) -> np.ndarray:
@@ -136,7 +137,9 @@ def asked(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int) -> to
     wide = queries.astype(np.float64)
     dimensions = queries.shape[1]
     slack = (dimensions + 8) * 2.0**-24 * lengths_of(wide) * index.longest + dimensions * 2.0**-125
-    return top_k.Asked(wide, slack.astype(np.float32), excluded.offsets, excluded.values, index.vectors, k)
+    return top_k.Asked(
+        wide, slack.astype(np.float32), excluded.offsets, excluded.values, index.vectors, index.item_of, k
+    )
 
 
 def rows_of(ragged: Ragged, start: int, stop: int) -> Ragged:
@@ -234,11 +237,11 @@ def _ascending(excluded: Ragged, items: int) -> Ragged:
     return Ragged(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), (keys % items).astype(np.int32))
 
 
-def _found(keys: np.ndarray) -> Found:
+def _found(keys: np.ndarray, dense_of: np.ndarray) -> Found:
     """What sorted keys say: see `top_k.best_keys`."""
     offsets = np.zeros(len(keys) + 1, dtype=np.int32)
     np.cumsum((keys != top_k.NO_KEY).sum(axis=1), out=offsets[1:])
     items = np.empty(offsets[-1], dtype=np.int32)
     scores = np.empty(offsets[-1], dtype=np.float32)
-    top_k.read_keys(keys, offsets, items, scores)
+    top_k.read_keys(keys, dense_of, offsets, items, scores)
     return Found(offsets, items, scores)

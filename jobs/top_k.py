@@ -31,6 +31,7 @@ class Asked(NamedTuple):
     offsets: np.ndarray  # int64[m + 1]: what query i excludes is excluded[offsets[i]:offsets[i + 1]]
     excluded: np.ndarray  # int32, ascending for each query
     vectors: np.ndarray  # float32[n, d], on the grid
+    ranks: np.ndarray  # int32[n]: of two items with equal scores the one of lower rank is the better; a permutation
     k: int
 
 
@@ -150,7 +151,7 @@ def _keep_best(asked, seen, query):  # type: ignore[no-untyped-def]
 
 @compiled
 def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
-    """As `_keep_best`, by exact scores, of which the lower item settles ties: k items are left. Their order stays."""
+    """As `_keep_best`, by exact scores, of which the lower rank settles ties: k items are left. Their order stays."""
     k, count = asked.k, seen.counts[query]
     items, scores = seen.items[query], seen.scores[query]
     for place in range(count):
@@ -163,12 +164,12 @@ def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
         if scores[place] > kth:
             left -= 1
         elif scores[place] == kth:
-            equals[n_equal] = ~np.uint32(items[place])  # larger for lower items
+            equals[n_equal] = ~np.uint32(asked.ranks[items[place]])  # larger for lower ranks
             n_equal += 1
     last = ~np.uint32(_kth_order(equals[:n_equal], left))
     kept = 0
     for place in range(count):
-        if scores[place] > kth or (scores[place] == kth and np.uint32(items[place]) <= last):
+        if scores[place] > kth or (scores[place] == kth and np.uint32(asked.ranks[items[place]]) <= last):
             items[kept] = items[place]
             scores[kept] = scores[place]
             kept += 1
@@ -177,9 +178,9 @@ def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _key(score, item):  # type: ignore[no-untyped-def]
-    """uint64 that sorts by score, the largest first, then by item."""
-    return (np.uint64(_order_of(score) ^ np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(item)
+def _key(score, rank):  # type: ignore[no-untyped-def]
+    """uint64 that sorts by score, the largest first, then by rank."""
+    return (np.uint64(_order_of(score) ^ np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(rank)
 
 
 @compiled
@@ -243,7 +244,8 @@ def settle(asked, seen):  # type: ignore[no-untyped-def]
 def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
     """Fill uint64[m, k] with the keys of each query's best items, in no order; NO_KEY where there are fewer.
 
-    A key's high half is the bits of the exact score, turned so that the largest sorts first; the low half is the item.
+    A key's high half is the bits of the exact score, turned so that the largest sorts first; the low half is the item's
+    rank.
     """
     for query in range(len(asked.wide)):
         if seen.counts[query] > asked.k:
@@ -253,15 +255,19 @@ def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
         count = seen.counts[query]
         for place in range(count):
             item = seen.items[query, place]
-            keys[query, place] = _key(exact_score(asked.wide[query], asked.vectors[item]), item)
+            keys[query, place] = _key(exact_score(asked.wide[query], asked.vectors[item]), asked.ranks[item])
         keys[query, count:] = NO_KEY
 
 
 @compiled
-def read_keys(keys, offsets, items, scores):  # type: ignore[no-untyped-def]
-    """The items and scores of the sorted keys of each query, one query after the other from `offsets` on."""
+def read_keys(keys, of_rank, offsets, items, scores):  # type: ignore[no-untyped-def]
+    """The items and scores of the sorted keys of each query, one query after the other from `offsets` on.
+
+    Args:
+        of_rank: int32[n], the item of each rank.
+    """
     for query in range(len(keys)):
         for place in range(offsets[query + 1] - offsets[query]):
             key = keys[query, place]
-            items[offsets[query] + place] = key & np.uint64(0xFFFFFFFF)
+            items[offsets[query] + place] = of_rank[key & np.uint64(0xFFFFFFFF)]
             scores[offsets[query] + place] = _value_of(np.uint32(key >> np.uint64(32)) ^ np.uint32(0xFFFFFFFF))

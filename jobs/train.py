@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import torch
 
-from jobs import checkpoint, datasets, model
+from jobs import checkpoint, datasets, kept_model, model
 from jobs.checkpoint import Progress
 from jobs.device import choose_device, reproducible
 from jobs.encoder import find_encoder
@@ -27,6 +27,7 @@ from schemas.config import Config, Train
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+    from jobs.datasets import Draft
     from jobs.encoder import Encoder
 
 CHOOSE, REFIT = "choose", "refit"
@@ -60,9 +61,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
-    """Write `model`: towers.safetensors, model.json, and the texts' vectors if it reads any.
+    """Write `model`: towers.safetensors, model.json, the ids of its rows, and the texts' vectors if it reads any.
 
-    A killed training goes on after its last finished epoch.
+    A killed training goes on after its last finished epoch. With `train.keep_days` a model that is there is kept.
 
     Args:
         spark: needed where `train.workers` is more than 1.
@@ -78,13 +79,18 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
     prepared = datasets.open_dataset(workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
     encoder = find_encoder() if config.train.text == "sentences" else None
+    outside = {} if encoder is None else {"encoder": encoder.id}
+    made_with = kept_model.settings_digest(config, reading, outside.get("encoder", ""))
+    kept, why = kept_model.find(config, day, made_with)
+    if kept is not None:
+        outside["kept"] = str(kept.extra("trained"))
     with datasets.step(
         workspace,
         day,
         "model",
         inputs=[prepared],
-        settings=[config.train, reading],
-        outside={} if encoder is None else {"encoder": encoder.id},
+        settings=[kept_model.deciding(config.train), reading],
+        outside=outside,
         resumable=True,
     ) as draft:
         if draft.complete is not None:
@@ -99,19 +105,29 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
         )
         if encoder is not None:
             assignment = with_sentences(assignment, encoder, draft.path)
-        if config.train.workers == 1 or spark is None:
-            outcome = learn(assignment)
+        if kept is not None:
+            details = kept_model.keep(kept, prepared, draft)
         else:
-            from jobs.workers import train_together
-
-            outcome = train_together(spark, assignment)
-        for phase in (CHOOSE, REFIT):
-            checkpoint.remove(draft.path / phase)
-        draft.rows["examples"] = outcome.examples
-        draft.extra |= {name: getattr(outcome, name) for name in ("space_id", "best_epoch", "recall")}
-    recall = None if outcome.recall is None else round(outcome.recall, 4)
-    details = {"best_epoch": outcome.best_epoch, f"recall@{config.train.recall_at}": recall}
+            details = _train(assignment, spark, draft) | ({"not_kept": why} if why else {})
+            kept_model.write_ids(prepared, draft.path)
+            draft.extra |= {"trained": draft.fingerprint, "trained_on": day, "settings": made_with}
     return Report(step="train", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
+
+
+def _train(assignment: Assignment, spark: SparkSession | None, draft: Draft) -> dict[str, object]:
+    """Train in as many processes as wanted; what is to be said of it."""
+    if assignment.config.workers == 1 or spark is None:
+        outcome = learn(assignment)
+    else:
+        from jobs.workers import train_together
+
+        outcome = train_together(spark, assignment)
+    for phase in (CHOOSE, REFIT):
+        checkpoint.remove(draft.path / phase)
+    draft.rows["examples"] = outcome.examples
+    draft.extra |= {name: getattr(outcome, name) for name in ("space_id", "best_epoch", "recall")}
+    recall = None if outcome.recall is None else round(outcome.recall, 4)
+    return {"best_epoch": outcome.best_epoch, f"recall@{assignment.config.recall_at}": recall}
 
 
 def with_sentences(assignment: Assignment, encoder: Encoder, folder: Path) -> Assignment:

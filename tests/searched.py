@@ -13,7 +13,7 @@ Row = list[tuple[int, float]]
 
 def make_index(folder: Path, item_vectors: np.ndarray, lists: int = 0) -> index.ItemIndex:
     found = clusters.cluster(item_vectors, lists or clusters.default_clusters(len(item_vectors)))
-    order = clusters.dense_order(found, np.zeros(len(item_vectors), dtype=np.int64))
+    order = clusters.dense_order(found)
     folder.mkdir()
     index.build(folder, item_vectors, order, found.of_item[order])
     return index.open_index(str(folder), index.token_of(folder))
@@ -36,7 +36,7 @@ def rows_of(found: search.Found) -> list[Row]:
 def full_sort(item_index: index.ItemIndex, query: np.ndarray, excluded: list[int], k: int) -> Row:
     on_grid = vectors.on_grid(query[None])[0].astype(np.float64)
     scores = [float(np.float32(np.dot(on_grid, v.astype(np.float64)))) for v in item_index.vectors]
-    order = sorted(set(range(len(scores))) - set(excluded), key=lambda item: (-scores[item], item))
+    order = sorted(set(range(len(scores))) - set(excluded), key=lambda item: (-scores[item], item_index.item_of[item]))
     return [(item, scores[item]) for item in order[:k]]
 
 

@@ -33,10 +33,14 @@ class World:
     seed: int = 3
     segments: Sequence[str] = ("de", "fr", "")
     events: list[tuple[int, int, float, int, bool, int]] = field(default_factory=list)
+    user_ids: list[str] = field(default_factory=list)
+    item_ids: list[str] = field(default_factory=list)
     item_vectors: np.ndarray = field(init=False)
     user_vectors: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
+        self.user_ids = self.user_ids or [f"user-{user:04d}" for user in range(self.users)]
+        self.item_ids = self.item_ids or [f"item-{item:04d}" for item in range(self.items)]
         rng = np.random.default_rng(self.seed)
         self.item_vectors = rng.integers(-3, 4, (self.items, self.dimensions)).astype(np.float32)
         self.user_vectors = rng.integers(-3, 4, (self.users, self.dimensions)).astype(np.float32)
@@ -49,10 +53,10 @@ class World:
                 self.events.append((int(user), int(item), weight, END - age, weight == 5.0 and user % 5 > 0, split))
 
     def user_id(self, user: int) -> str:
-        return f"user-{user:04d}"
+        return self.user_ids[user]
 
     def item_id(self, item: int) -> str:
-        return f"item-{item:04d}"
+        return self.item_ids[item]
 
     def judged(self) -> list[int]:
         """Users with test interactions."""
@@ -78,8 +82,8 @@ class World:
         matrix = np.arange(d * d, dtype=np.float32).reshape(d, d)
         return {"matrix": matrix, "stranger": matrix[0] / 2, "recency": np.array([1.0, 0.5], np.float32)}
 
-    def write(self, workspace: Path) -> None:
-        with datasets.step(workspace, DAY, "prepared", outside={"world": repr(self.events)}) as draft:
+    def write(self, workspace: Path | str, day: str = DAY) -> None:
+        with datasets.step(workspace, day, "prepared", outside={"world": repr(self.events)}) as draft:
             user, item, weight, when, consumed, split = zip(*self.events, strict=True) if self.events else [()] * 6
             texts = pa.array(["view"] * len(user)), pa.nulls(len(user), pa.string())
             columns = [user, item, texts[0], weight, when, texts[1], texts[1], consumed, split]
@@ -105,7 +109,7 @@ class World:
             _write(draft.path / "users", columns, tables.USERS)
             draft.rows |= {"interactions": len(self.events), "items": self.items, "users": self.users}
         vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex()
-        with datasets.step(workspace, DAY, "embeddings", outside={"vectors": vectors}) as draft:
+        with datasets.step(workspace, day, "embeddings", outside={"vectors": vectors}) as draft:
             _write(draft.path / "items", [range(self.items), list(self.item_vectors)], tables.ITEM_EMBEDDINGS)
             known = [self.history(user) for user in range(self.users)]
             history = ([[event[k] for event in events] for events in known] for k in (0, 1))

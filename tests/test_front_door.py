@@ -90,3 +90,15 @@ def test_help_lists_every_verb() -> None:
     assert done.returncode == 0
     for _, verbs in shortlist.VERBS.values():
         assert all(verb in done.stdout for verb in verbs)
+
+
+@pytest.mark.parametrize("verb", ["run", "retrieve"])
+def test_changed_only_is_the_setting_for_one_run(verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import jobs.journey
+
+    found = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs.journey, "run", lambda config, *_, **__: found.append(config.retrieve.changed_only))
+    assert shortlist.run([verb, "--day", "2026-01-02"]) == 0
+    assert shortlist.run([verb, "--day", "2026-01-02", "--changed-only"]) == 0
+    assert found == [False, True]

@@ -39,7 +39,8 @@ def test_with_unequal_lengths_the_best_are_found_and_scored_exactly(
     assert facts["recall_on_sample"] > 0.93  # type: ignore[operator]
     scores = dict(full_sort(item_index, queries[100], [], 6000))
     assert rows_of(found)[0] == sorted(
-        ((item, scores[item]) for item, _ in rows_of(found)[0]), key=lambda pair: (-pair[1], pair[0])
+        ((item, scores[item]) for item, _ in rows_of(found)[0]),
+        key=lambda pair: (-pair[1], item_index.item_of[pair[0]]),
     )
 
 

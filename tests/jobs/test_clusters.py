@@ -38,9 +38,9 @@ def test_a_tiny_or_uniform_catalogue_can_be_clustered(items: int) -> None:
         assert ((found.of_item >= 0) & (found.of_item < len(found.centres))).all()
 
 
-def test_the_dense_order_is_by_cluster_then_popularity_then_item() -> None:
+def test_the_dense_order_is_by_cluster_then_item() -> None:
     found = clusters.Clusters(np.array([1, 0, 1, 0, 1]), np.zeros((2, 3), dtype=np.float32))
-    assert clusters.dense_order(found, np.array([5, 1, 7, 1, 5])).tolist() == [1, 3, 2, 0, 4]
+    assert clusters.dense_order(found).tolist() == [1, 3, 0, 2, 4]
 
 
 def test_clusters_that_follow_each_other_are_near() -> None:

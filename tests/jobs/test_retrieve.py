@@ -38,11 +38,10 @@ def read(config: Config, day: str, part: str) -> Lists:
     }
 
 
-def full_sort(query: np.ndarray, items: np.ndarray, left_out: set[int], k: int, order: np.ndarray) -> list:
-    """Ties go to the lower dense index."""
-    dense = np.argsort(order)
+def full_sort(query: np.ndarray, items: np.ndarray, left_out: set[int], k: int) -> list:
+    """Ties go to the lower item_index."""
     scores = items @ query
-    left = sorted(set(range(len(items))) - left_out, key=lambda item: (-scores[item], dense[item]))
+    left = sorted(set(range(len(items))) - left_out, key=lambda item: (-scores[item], item))
     return [(item, float(scores[item])) for item in left[:k]]
 
 
@@ -61,22 +60,20 @@ def retrieved(spark: Any, world: Any, world_day: str, tmp_path_factory: pytest.T
 
 
 def test_every_user_gets_the_best_items_not_yet_consumed(retrieved: Config, world: Any, world_day: str) -> None:
-    order = np.load(Path(retrieved.paths.workspace) / world_day / "candidates" / "order.npy")
     found = read(retrieved, world_day, "users")
     assert any(world.consumed(user) for user in found)
     assert any(not world.consumed(user) for user in found)
     assert found == {
-        user: full_sort(world.user_vectors[user], world.item_vectors, world.consumed(user), 10, order)
+        user: full_sort(world.user_vectors[user], world.item_vectors, world.consumed(user), 10)
         for user in range(world.users)
     }
 
 
 def test_judged_lists_know_nothing_of_the_test_part(retrieved: Config, world: Any, world_day: str) -> None:
-    order = np.load(Path(retrieved.paths.workspace) / world_day / "candidates" / "order.npy")
     vectors = world.evaluation_vectors()
     assert any(world.consumed(user) != world.consumed(user, before_test=True) for user in world.judged())
     assert read(retrieved, world_day, "evaluation") == {
-        user: full_sort(vectors[user], world.item_vectors, world.consumed(user, before_test=True), 10, order)
+        user: full_sort(vectors[user], world.item_vectors, world.consumed(user, before_test=True), 10)
         for user in world.judged()
     }
 
@@ -122,10 +119,9 @@ def test_an_index_left_to_itself_says_what_it_finds(
     said = retrieve.run(config, world_day, spark).details
     assert (said["method"], said["probes"]) == ("grouped", 12)
     assert 12 < said["lists"] <= 20
-    order = np.load(tmp_path / world_day / "candidates" / "order.npy")
     shares = []
     for user, row in read(config, world_day, "users").items():
-        best = full_sort(world.user_vectors[user], world.item_vectors, set(), 20, order)
+        best = full_sort(world.user_vectors[user], world.item_vectors, set(), 20)
         # By score: of several items that tie at the end of a list, an index may find another one.
         shares.append(np.mean([score >= best[-1][1] for _, score in row]))
     assert 0.7 < np.mean(shares) < 1.0
@@ -139,9 +135,8 @@ def test_more_candidates_than_items_gives_every_item_once(
     config = configure(tmp_path, candidates=1000, consumed="keep")
     world.write(config.paths.workspace)
     retrieve.run(config, world_day, spark)
-    order = np.load(tmp_path / world_day / "candidates" / "order.npy")
     found = read(config, world_day, "users")
-    assert found == {u: full_sort(world.user_vectors[u], world.item_vectors, set(), 1000, order) for u in range(5)}
+    assert found == {u: full_sort(world.user_vectors[u], world.item_vectors, set(), 1000) for u in range(5)}
     assert all(len(row) == 6 for row in found.values())
 
 

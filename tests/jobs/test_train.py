@@ -15,7 +15,7 @@ import pytest
 import torch
 from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import checkpoint, datasets, fit, model, task, train
+from jobs import checkpoint, datasets, fit, kept_model, model, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
 from jobs.towers import ItemTensors, TwoTowers
@@ -110,7 +110,8 @@ def test_saved_and_loaded_towers_are_identical(learned: Config, tmp_path: Path) 
 
 def test_no_pickle_and_no_checkpoint_stay_in_the_model(learned: Config) -> None:
     folder = datasets.open_dataset(learned.paths.workspace, DAY, "model").path
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", model.CARD, model.WEIGHTS]
+    files = {"manifest.json", model.CARD, model.WEIGHTS, *kept_model.IDS.values()}
+    assert {path.name for path in folder.iterdir()} == files
 
 
 def test_training_never_reads_the_test_split(learned: Config) -> None:
