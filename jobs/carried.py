@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet
 
 from jobs import candidate_files, index
 from jobs.changed import USER_VECTORS, Unchanged
@@ -66,7 +65,7 @@ def carry_over(spark: SparkSession, config: Retrieve, unchanged: Unchanged, fold
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     # By turns: what was carried over comes first and what was searched for next, so every task gets of both. And a
     # task writes one file, so that their number does not grow from night to night.
-    found = sorted(unchanged.candidates.part(PART).glob("*.parquet"))
+    found = candidate_files.find(unchanged.candidates.part(PART))
     files = [(n % tasks, str(path)) for n, path in enumerate(found)]
     task = functools.partial(_carry_files, folder=str(folder), k=config.candidates, rows=config.batch_users)
     written = (
@@ -146,12 +145,11 @@ def _carry_files(batches: Iterable[pa.RecordBatch], *, folder: str, k: int, rows
     with candidate_files.open_writer(path) as written:
         for batch in batches:
             for source in batch.column("file").to_pylist():
-                with pa.parquet.ParquetFile(source) as file:
-                    for lists in file.iter_batches(rows, columns=CANDIDATES.names):
-                        found, left = carry(lists, known)
-                        written.write_batch(found)
-                        users += found.num_rows
-                        dropped.append(left)
+                for lists in candidate_files.read(source, rows):
+                    found, left = carry(lists, known)
+                    written.write_batch(found)
+                    users += found.num_rows
+                    dropped.append(left)
     yield pa.RecordBatch.from_pydict(
         {
             "number": pa.array([number], pa.int32()),

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 
-from jobs import datasets
+from jobs import candidate_files, datasets
 from jobs.datasets import Dataset
 from jobs.errors import MissingDatasetError, NothingToJudgeError
 from jobs.evaluation import bootstrap, content
@@ -200,8 +200,7 @@ def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
     interactions = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
     for batch in interactions.to_batches(columns=["user_index"], filter=since):
         is_active[batch.column("user_index").to_numpy()] = True
-    served = pa.dataset.dataset(candidates.part("users"), format="parquet")
-    for batch in served.to_batches(columns=["user_index", "items"], batch_size=BATCH_USERS):
+    for batch in candidate_files.read_all(candidates.part("users"), BATCH_USERS):
         is_filled = np.diff(batch.column("items").offsets.to_numpy()) > 0
         has_list[batch.column("user_index").to_numpy()[is_filled]] = True
     return {"days": ACTIVE_DAYS, "users": int(is_active.sum()), "covered": int((is_active & has_list).sum())}
@@ -209,8 +208,7 @@ def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
 
 def _batches(candidates: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(users int32[m], lists int32[m, width] of dense indexes, padded with -1), at most `BATCH_USERS` at a time."""
-    source = pa.dataset.dataset(candidates.part("evaluation"), format="parquet")
-    for batch in source.to_batches(columns=["user_index", "items"], batch_size=BATCH_USERS):
+    for batch in candidate_files.read_all(candidates.part("evaluation"), BATCH_USERS):
         items = batch.column("items")
         lengths = np.diff(items.offsets.to_numpy())
         lists = np.full((len(lengths), max(lengths, default=0)), -1, dtype=np.int64)
@@ -220,8 +218,9 @@ def _batches(candidates: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _listed(candidates: Dataset) -> np.ndarray:
     """int32[lists]: the users who have a list to be judged, ascending."""
-    source = pa.dataset.dataset(candidates.part("evaluation"), format="parquet")
-    return np.sort(source.to_table(["user_index"])["user_index"].to_numpy())
+    batches = candidate_files.read_all(candidates.part("evaluation"), BATCH_USERS)
+    users = [batch.column("user_index").to_numpy() for batch in batches]
+    return np.sort(np.concatenate([np.empty(0, np.int32), *users]))
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
-import pyarrow.parquet
 
 from jobs import approximate, calibration, candidate_files, carried, changed, clusters, datasets, index, vectors
 from jobs.calibration import Queries
@@ -195,7 +194,8 @@ def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, met
     if bad:
         raise vectors.bad_vectors(bad, "user", min(row["first"] for row in written if row["bad"]))
     if not written:  # Spark starts no task for no users at all
-        pa.parquet.write_table(CANDIDATES.empty_table(), folder / part / "part-00000.parquet")
+        with candidate_files.open_writer(folder / part / f"part-00000{candidate_files.SUFFIX}"):
+            pass
     candidate_files.name_files(folder / part, "part", [(row["partition"], row["file"]) for row in written])
     return sum(row["users"] for row in written)
 

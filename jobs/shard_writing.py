@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
 
-from jobs import cluster
+from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
 from schemas.config import Config
 from schemas.record import HEADER_BYTES, index_bits_for
 from schemas.record_encoder import Common, Lists, encode_records
+from schemas.tables import CANDIDATES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -105,7 +105,7 @@ def _candidates(spark: SparkSession, folder: Path) -> DataFrame:
 
     The tasks read the files themselves: through Spark every single number of a list would become a Java object's field.
     """
-    files = [(number, str(path)) for number, path in enumerate(sorted(folder.glob("*.parquet")))]
+    files = [(number, str(path)) for number, path in enumerate(candidate_files.find(folder))]
     return (
         spark.createDataFrame(files, "number int, file string")
         .repartitionById(len(files), "number")
@@ -116,12 +116,11 @@ def _candidates(spark: SparkSession, folder: Path) -> DataFrame:
 def _read_files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for file in batch.column("file").to_pylist():
-            with pa.parquet.ParquetFile(file) as opened:
-                for rows in opened.iter_batches(BATCH_USERS, columns=["user_index", "items", "scores"]):
-                    yield pa.RecordBatch.from_arrays(
-                        [rows.column("user_index"), _as_bytes(rows.column("items")), _as_bytes(rows.column("scores"))],
-                        names=["user_index", "items", "scores"],
-                    )
+            for rows in candidate_files.read(file, BATCH_USERS):
+                yield pa.RecordBatch.from_arrays(
+                    [rows.column("user_index"), _as_bytes(rows.column("items")), _as_bytes(rows.column("scores"))],
+                    names=CANDIDATES.names,
+                )
 
 
 def _as_bytes(lists: pa.ListArray) -> pa.BinaryArray:

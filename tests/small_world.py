@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from jobs import datasets
+from jobs import candidate_files, datasets
 from schemas import tables
 
 DAY = "2026-03-02"
@@ -138,7 +138,8 @@ class World:
                 ]
                 (draft.path / part).mkdir()
                 table = pa.Table.from_pylist(rows, schema=tables.CANDIDATES)
-                pa.parquet.write_table(table, draft.path / part / "part.parquet", row_group_size=3)
+                with candidate_files.open_writer(draft.path / part / "part.arrow") as file:
+                    file.write_table(table, 3)
 
     def evaluation_vectors(self) -> np.ndarray:
         return np.roll(self.user_vectors, 1, axis=1)

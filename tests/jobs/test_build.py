@@ -15,7 +15,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from jobs import build, cluster, datasets, evaluate, lists, retrieve, shard_writing
+from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -75,7 +75,7 @@ def versions(store: Path) -> list[str]:
 
 
 def test_every_user_reads_what_was_retrieved(version: Version, journey: Path, world: Any, world_day: str) -> None:
-    rows = pa.dataset.dataset(dataset(journey, world_day, "candidates").part("users"), format="parquet").to_table()
+    rows = pa.dataset.dataset(dataset(journey, world_day, "candidates").part("users"), format="ipc").to_table()
     assert rows.num_rows == world.users
     for row in rows.to_pylist():
         read = version.read(world.user_id(row["user_index"]))
@@ -182,17 +182,18 @@ def test_another_partitioning_gives_the_same_bytes(spark: Any, journey: Path, wo
     """Built into another store, from candidate files that are cut and ordered otherwise."""
     config = configure(journey, "other-store")
     folder = dataset(journey, world_day, "candidates").part("users")
-    table = pa.dataset.dataset(folder, format="parquet").to_table()
-    originals = {path: path.read_bytes() for path in folder.glob("*.parquet")}
+    table = pa.dataset.dataset(folder, format="ipc").to_table()
+    originals = {path: path.read_bytes() for path in folder.glob("*.arrow")}
     for path in originals:
         path.unlink()
     turned = table.take(np.random.default_rng(0).permutation(len(table)))
     for number, start in enumerate(range(0, len(turned), 7)):
-        pyarrow.parquet.write_table(turned.slice(start, 7), folder / f"part-{number}.parquet")
+        with candidate_files.open_writer(folder / f"part-{number}.arrow") as file:
+            file.write_table(turned.slice(start, 7))
     try:
         build.run(config, world_day, spark, NOW + 5)
     finally:
-        for path in folder.glob("*.parquet"):
+        for path in folder.glob("*.arrow"):
             path.unlink()
         for path, data in originals.items():
             path.write_bytes(data)

@@ -55,7 +55,7 @@ def lists_of(config: Config, day: str, world: World) -> dict[str, List]:
     """Each user's list by ids."""
     made = datasets.open_dataset(config.paths.workspace, day, "candidates")
     order = np.load(made.part("order.npy"))
-    rows = pa.dataset.dataset(made.part("users"), format="parquet").to_table().to_pylist()
+    rows = pa.dataset.dataset(made.part("users"), format="ipc").to_table().to_pylist()
     assert sorted(row["user_index"] for row in rows) == list(range(world.users))
     return {
         world.user_id(row["user_index"]): [

@@ -28,7 +28,7 @@ def read(config: Config, day: str, part: str) -> Lists:
     """user_index to (item_index, score), as the dataset has them."""
     candidates = datasets.open_dataset(config.paths.workspace, day, "candidates")
     order = np.load(candidates.part("order.npy"))
-    table = pa.dataset.dataset(candidates.part(part), format="parquet").to_table()
+    table = pa.dataset.dataset(candidates.part(part), format="ipc").to_table()
     assert table.schema.names == tables.CANDIDATES.names
     rows = table.to_pylist()
     assert len({row["user_index"] for row in rows}) == len(rows)

@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from small_world import DAY, World
 
-from jobs import build, datasets, evaluate, lists, retrieve, shard_writing
+from jobs import build, candidate_files, datasets, evaluate, lists, retrieve, shard_writing
 from jobs.spark import session
 from prediction_store.manifest import read_manifest
 from prediction_store.writer import shard_of
@@ -151,13 +151,14 @@ def run_builds(seed: int, trials: int, folder: Path) -> Outcome:
 
 def shuffle_files(folder: Path, dice: random.Random) -> None:
     """Cut and order the rows of a dataset's part otherwise."""
-    table = pa.dataset.dataset(folder, format="parquet").to_table()
-    for path in folder.glob("*.parquet"):
+    table = pa.dataset.dataset(folder, format="ipc").to_table()
+    for path in folder.glob("*.arrow"):
         path.unlink()
     turned = table.take(dice.sample(range(len(table)), len(table)))
     rows = dice.randint(5, len(table))
     for number, start in enumerate(range(0, len(turned), rows)):
-        pa.parquet.write_table(turned.slice(start, rows), folder / f"part-{number}.parquet")
+        with candidate_files.open_writer(folder / f"part-{number}.arrow") as file:
+            file.write_table(turned.slice(start, rows))
 
 
 def _config(folder: Path, store: str) -> Config:
