@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import torch
 
-from jobs import datasets, model, user_states, vectors
+from jobs import datasets, kept_model, model, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.features import item_features, user_features
 from jobs.progress import Report
@@ -65,10 +65,11 @@ def embed_items(batches: Iterator[pa.RecordBatch], model_folder: str, token: str
     """Rows of `prepared/items` to rows of `embeddings/items`."""
     towers = load_towers(model_folder, token)
     sentences = model.open_sentences(Path(model_folder), towers.architecture)
-    rows = model.open_rows(Path(model_folder), "item")
+    rows, trained = model.open_rows(Path(model_folder), "item"), kept_model.open_trained(Path(model_folder))
     for batch in batches:
+        seen = batch if rows is None or trained is None else kept_model.as_trained(batch, rows, trained)
         with torch.no_grad():
-            found = towers.item(ItemTensors.of(item_features(batch, towers.architecture.encoding, sentences, rows)))
+            found = towers.item(ItemTensors.of(item_features(seen, towers.architecture.encoding, sentences, rows)))
         index = batch.column("item_index").cast(pa.int32())
         yield pa.RecordBatch.from_arrays([index, _lists(found)], schema=ITEM_EMBEDDINGS)
 

@@ -29,8 +29,11 @@ from jobs.task import Reading
 from schemas.config import Config, without_paths
 from schemas.train_config import Train
 
-IDS = {"item": "item_ids.parquet", "user": "user_ids.parquet"}
-"""The id of each row of the model, in order."""
+IDS = {"item": "items.parquet", "user": "user_ids.parquet"}
+"""The id of each row of the model, in order; of items also what the item tower reads of them."""
+
+READ = ("title", "category", "brand", "price", "released")
+"""The columns of an item that `features.item_features` reads."""
 
 CARRIED = ("space_id", "best_epoch", "recall", "trained", "trained_on", "settings")
 """Facts of a model that stay true when it is kept."""
@@ -93,9 +96,36 @@ def keep(kept: Dataset, prepared: Dataset, draft: Draft) -> dict[str, object]:
 
 
 def write_ids(prepared: Dataset, folder: Path) -> None:
-    """Write the id of each row of a model that is trained on `prepared`."""
-    for noun, file in IDS.items():
-        pa.parquet.write_table(pa.table({f"{noun}_id": ids_of(prepared, noun)}), folder / file)
+    """Write the id of each row of a model that is trained on `prepared`, and what its items are like."""
+    for noun, columns in (("item", READ), ("user", ())):
+        source = pa.dataset.dataset(prepared.part(f"{noun}s"), format="parquet")
+        table = source.to_table([f"{noun}_index", f"{noun}_id", *columns]).sort_by(f"{noun}_index")
+        pa.parquet.write_table(table.drop_columns([f"{noun}_index"]), folder / IDS[noun])
+
+
+def open_trained(folder: Path) -> pa.Table | None:
+    """What the items of a kept model were like when it was trained, by row; None for a model of its own day."""
+    if model.open_rows(folder, "item") is None:
+        return None
+    return pa.parquet.read_table(folder / IDS["item"], columns=list(READ))
+
+
+def as_trained(items: pa.RecordBatch, rows: np.ndarray, trained: pa.Table) -> pa.Table:
+    """Rows of `prepared/items`, those that the model knows as they were when it was trained.
+
+    Else a new price would move the item's vector, and with it the list of everybody who has the item.
+
+    Args:
+        rows: see `model.open_rows`.
+    """
+    row = rows[items.column("item_index").to_numpy()]
+    is_known, place = pa.array(row >= 0), pa.array(np.maximum(row, 0))
+    table = pa.table(items)
+    for name in READ if len(trained) else ():
+        then = trained[name].take(place)
+        number = table.schema.get_field_index(name)
+        table = table.set_column(number, name, pa.compute.if_else(is_known, then, table[name]))
+    return table
 
 
 def row_of(ids: pa.Array, known: pa.Array) -> np.ndarray:

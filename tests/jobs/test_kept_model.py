@@ -37,7 +37,10 @@ def shop(folder: Path, **settings: Any) -> Config:
 
 
 def write_next(config: Config, day: str) -> None:
-    """The prepared dataset of another day: the same, with one item and one user more, before some of the others."""
+    """The prepared dataset of another day: the same, with one item and one user more, before some of the others.
+
+    And two of the items cost more and are of another category.
+    """
     before = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
     tables = {
         name: pa.dataset.dataset(before.part(name), format="parquet").to_table()
@@ -46,6 +49,9 @@ def write_next(config: Config, day: str) -> None:
     for name, index, new in (("items", "item_index", NEW_ITEM), ("users", "user_index", NEW_USER)):
         rows = sorted(tables[name].to_pylist(), key=lambda row: row[index])
         noun = index.removesuffix("_index")
+        if noun == "item":
+            for row in rows[3:5]:
+                row |= {"price": 99.0 + (row["price"] or 0.0), "category": rows[-1]["category"]}
         rows.insert(new, rows[new - 1] | {f"{noun}_id": rows[new - 1][f"{noun}_id"] + "x", "interactions": 0})
         tables[name] = pa.Table.from_pylist(
             [row | {index: number} for number, row in enumerate(rows)], schema=tables[name].schema
