@@ -1,13 +1,14 @@
 """The best items of every user, in Spark: each task searches the item index for its share of the users.
 
-The index is built once, in the dataset's folder, and memory-mapped by the tasks: all of a machine share one copy. A
-user's vector and consumed items travel as Arrow batches. See `search` for why the lists do not depend on how the users
-are divided among tasks.
+The index is built once, in the dataset's folder, and memory-mapped by the tasks: all of a machine share one copy. So do
+they with the users' vectors and what each has consumed (see `queries`): Spark deals out the work. See `search` for why
+the lists do not depend on how the users are divided among tasks.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -25,12 +26,16 @@ from jobs.changed import Unchanged
 from jobs.datasets import Dataset, Draft
 from jobs.errors import SourceError
 from jobs.progress import Report
+from jobs.queries import bad_rows, open_queries, write_queries
 from jobs.search import Method, Ragged, search
 from schemas.config import Config, Retrieve, deciding
 from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import SparkSession
+
+SCRATCH = ".queries"
+"""Folder in the dataset for what the tasks read of the users; gone when the part is complete."""
 
 SAMPLE_USERS = 512
 """Users on whom the search is calibrated; as many others measure it."""
@@ -38,7 +43,10 @@ SAMPLE_USERS = 512
 HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio, Knuth's multiplier: numbers that follow each other are spread evenly."""
 
-PARTS = (("users", "users", "true"), ("evaluation", "evaluation_users", f"split < {TEST}"))
+PARTS = (
+    ("users", "users", pa.dataset.scalar(True)),
+    ("evaluation", "evaluation_users", pa.dataset.field("split") < TEST),
+)
 """Each part of the dataset, the part of `embeddings` it is made from, and the interactions that may be known."""
 
 
@@ -64,16 +72,22 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         method = _calibrate(config.retrieve, prepared, embeddings, draft)
         ready = time.monotonic()
         for part, source, known in PARTS:
-            users = spark.read.parquet(str(embeddings.part(source))).select(*USER_EMBEDDINGS.names)
-            interactions = spark.read.parquet(str(prepared.part("interactions"))).where(f"consumed and {known}")
+            left = None
             if unchanged is not None and part == carried.PART:
                 left = carried.carry_over(spark, config.retrieve, unchanged, draft.path)
                 details |= {"carried": int(np.count_nonzero(~left)), "searched": int(np.count_nonzero(left))}
-                users, interactions = (_only(spark, rows, left) for rows in (users, interactions))
-            # A number of our own: Spark would put a small table into one task, however long its search takes.
-            tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-            queries = _with_consumed(config.retrieve, users.repartition(tasks, "user_index"), interactions)
-            draft.rows[part] = _search_all(config.retrieve, queries, draft.path, part, method)
+            scratch = draft.path / SCRATCH
+            scratch.mkdir()
+            draft.rows[part] = write_queries(
+                scratch,
+                embeddings.part(source),
+                prepared.part("interactions") if config.retrieve.consumed == "drop" else None,
+                known=known,
+                dimensions=_open(draft.path).vectors.shape[1],
+                wanted=left,
+            )
+            _search_all(spark, config.retrieve, draft, part, method)
+            shutil.rmtree(scratch)
         draft.rows[carried.PART] += int(details.get("carried", 0))
         shutil.rmtree(draft.path / carried.SCRATCH, ignore_errors=True)
         said = draft.extra | details | {"seconds_before_search": round(ready - started, 1)}
@@ -113,31 +127,15 @@ def _build_index(
     return unchanged, details
 
 
-def _only(spark: SparkSession, rows: DataFrame, users: np.ndarray) -> DataFrame:
-    """The rows of the users that bool[users] marks."""
-    marked = spark.createDataFrame(pa.table({"user_index": pa.array(np.flatnonzero(users), pa.int32())}))
-    return rows.join(marked, "user_index", "left_semi")
-
-
 def _open(folder: Path) -> index.ItemIndex:
     return index.open_index(str(folder), index.token_of(folder))
-
-
-def _with_consumed(config: Retrieve, users: DataFrame, interactions: DataFrame) -> DataFrame:
-    """(user_index, vector, consumed): one row per user; `interactions` are those by which an item was consumed."""
-    from pyspark.sql import functions as F
-
-    if config.consumed == "keep":
-        return users.withColumn("consumed", F.array().cast("array<int>"))
-    consumed = interactions.groupBy("user_index").agg(F.collect_list("item_index").alias("consumed"))
-    return users.join(consumed, "user_index", "left")
 
 
 def _calibrate(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: Draft) -> Method:
     """How to search; what it finds is measured on users it was not calibrated on, and goes into the manifest."""
     item_index = _open(draft.path)
     sample = _sample(embeddings.part("users"), 2 * SAMPLE_USERS)
-    sample = sample.filter(pa.array(~_is_bad(sample.column("vector"), item_index.vectors.shape[1])))
+    sample = sample.filter(pa.array(~bad_rows(sample.column("vector"), item_index.vectors.shape[1])))
     first, second = (
         _sampled(config, item_index, prepared, sample.take(pa.array(np.arange(start, len(sample), 2))))
         for start in (0, min(1, max(len(sample) - 1, 0)))
@@ -174,11 +172,12 @@ def _sampled(config: Retrieve, item_index: index.ItemIndex, prepared: Dataset, u
     return Queries(found, Ragged(offsets, item_index.dense_of[items]))
 
 
-def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, method: Method) -> int:
-    """Write the part of the dataset in `folder` that holds these users' lists; the number of users.
+def _search_all(spark: SparkSession, config: Retrieve, draft: Draft, part: str, method: Method) -> None:
+    """Write a part of the dataset: the lists of the users in SCRATCH.
 
     The tasks write the files themselves, see `candidate_files`.
     """
+    folder, users = draft.path, draft.rows[part]
     (folder / part).mkdir(exist_ok=True)
     task = functools.partial(
         _search_partition,
@@ -187,98 +186,46 @@ def _search_all(config: Retrieve, users: DataFrame, folder: Path, part: str, met
         token=index.token_of(folder),
         k=config.candidates,
         method=method,
-        batch_users=config.batch_users,
     )
-    written = users.mapInArrow(task, "partition int, file string, users bigint, bad bigint, first int").collect()
-    bad = sum(row["bad"] for row in written)
-    if bad:
-        raise vectors.bad_vectors(bad, "user", min(row["first"] for row in written if row["bad"]))
-    if not written:  # Spark starts no task for no users at all
+    # A number of our own: Spark would put a small table into one task, however long its search takes.
+    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    size = min(config.batch_users, max(1, math.ceil(users / tasks)))
+    work = [(n % tasks, start, min(start + size, users)) for n, start in enumerate(range(0, users, size))]
+    written = []
+    if work:
+        dealt = spark.createDataFrame(work, "task int, start bigint, stop bigint").repartitionById(tasks, "task")
+        written = dealt.mapInArrow(task, "partition int, file string").collect()
+    else:
         with candidate_files.open_writer(folder / part / f"part-00000{candidate_files.SUFFIX}"):
             pass
     candidate_files.name_files(folder / part, "part", [(row["partition"], row["file"]) for row in written])
-    return sum(row["users"] for row in written)
 
 
 def _search_partition(
-    batches: Iterable[pa.RecordBatch],
-    *,
-    folder: str,
-    part: str,
-    token: str,
-    k: int,
-    method: Method,
-    batch_users: int,
+    batches: Iterable[pa.RecordBatch], *, folder: str, part: str, token: str, k: int, method: Method
 ) -> Iterator[pa.RecordBatch]:
     from pyspark import TaskContext
 
     context = TaskContext.get()
     assert context is not None
-    item_index = index.open_index(folder, token)
+    item_index, queries = index.open_index(folder, token), open_queries(Path(folder) / SCRATCH)
     path = candidate_files.attempt_in(Path(folder) / part, context.partitionId())
-    users, bad = 0, np.empty(0, dtype=np.int32)
     with candidate_files.open_writer(path) as file:
-        for some in chunks(batches, batch_users):
-            is_bad = _is_bad(some.column("vector"), item_index.vectors.shape[1])
-            bad = np.append(bad, some.column("user_index").to_numpy()[is_bad])
-            if len(bad):
-                continue  # the job fails; what is left to do is to count them all
-            file.write_batch(search_users(item_index, some, k, method))
-            users += some.num_rows
-    yield pa.RecordBatch.from_pydict(
-        {
-            "partition": pa.array([context.partitionId()], pa.int32()),
-            "file": [path.name],
-            "users": pa.array([users], pa.int64()),
-            "bad": pa.array([len(bad)], pa.int64()),
-            "first": pa.array([bad.min(initial=np.iinfo(np.int32).max)], pa.int32()),
-        }
-    )
+        for batch in batches:
+            for row in batch.to_pylist():
+                users, some = queries.take(row["start"], row["stop"], item_index.dense_of)
+                file.write_batch(search_users(item_index, users, some, k, method))
+    yield pa.RecordBatch.from_pydict({"partition": pa.array([context.partitionId()], pa.int32()), "file": [path.name]})
 
 
-def chunks(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The same rows, `rows` at a time: what bounds the memory of a task, whatever the number of its users."""
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in batches:
-        left = batch
-        while count + left.num_rows >= rows:
-            held.append(left.slice(0, rows - count))
-            left = left.slice(rows - count)
-            yield pa.concat_batches(held)
-            held, count = [], 0
-        if left.num_rows:
-            held.append(left)
-            count += left.num_rows
-    if held:
-        yield pa.concat_batches(held)
-
-
-def search_users(item_index: index.ItemIndex, users: pa.RecordBatch, k: int, method: Method) -> pa.RecordBatch:
-    """Rows of CANDIDATES for rows of (user_index, vector, consumed)."""
-    found = search(item_index, *_queries(item_index, users), k, method)
+def search_users(
+    item_index: index.ItemIndex, users: np.ndarray, queries: Queries, k: int, method: Method
+) -> pa.RecordBatch:
+    """Rows of CANDIDATES for the users, int32[m] user_index, and their queries."""
+    found = search(item_index, *queries, k, method)
     columns = [
-        users.column("user_index").cast(pa.int32()),
+        pa.array(users, pa.int32()),
         pa.ListArray.from_arrays(found.offsets, found.items),
         pa.ListArray.from_arrays(found.offsets, found.scores),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=CANDIDATES)
-
-
-def _is_bad(column: pa.ListArray, dimensions: int) -> np.ndarray:
-    """bool[n]: the vectors that are missing, of another length, or hold a number that is none or too large."""
-    lengths = pa.compute.fill_null(pa.compute.list_value_length(column), -1).to_numpy(zero_copy_only=False)
-    is_bad = lengths != dimensions
-    values = column.filter(pa.array(~is_bad)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
-    with np.errstate(invalid="ignore"):
-        is_bad[~is_bad] = ~(np.abs(values) <= vectors.LARGEST).all(axis=1)
-    return is_bad
-
-
-def _queries(item_index: index.ItemIndex, users: pa.RecordBatch) -> Queries:
-    """The users' vectors, and the dense indexes of what they consumed."""
-    found = vectors.matrix(users.column("vector"), item_index.vectors.shape[1])
-    consumed = users.column("consumed")
-    lengths = pa.compute.fill_null(pa.compute.list_value_length(consumed), 0).to_numpy()
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Queries(found, Ragged(offsets, item_index.dense_of[consumed.flatten().to_numpy()]))

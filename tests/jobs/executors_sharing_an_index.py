@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jobs import index, retrieve
-from jobs.search import Method
+from jobs import index, retrieve, vectors
+from jobs.calibration import Queries
+from jobs.search import Method, Ragged
 from jobs.spark import session
 from schemas.config import Spark
 
@@ -41,7 +42,9 @@ def search_and_tell(batches: Iterable[pa.RecordBatch], folder: str, token: str) 
     """Search, then wait until the other has searched too, for what is shared shows only in both at once."""
     opened = index.open_index(folder, token)
     for batch in batches:
-        retrieve.search_users(opened, batch, 10, Method())
+        nothing = Ragged(np.zeros(len(batch) + 1, np.int64), np.empty(0, np.int32))
+        queries = Queries(vectors.matrix(batch.column("vector"), 64), nothing)
+        retrieve.search_users(opened, batch.column("user_index").to_numpy(), queries, 10, Method())
     mark = Path(folder) / f"searched-{os.getpid()}"
     mark.touch()
     deadline = time.monotonic() + SECONDS
@@ -64,7 +67,6 @@ def main(folder: str) -> None:
         {
             "user_index": pa.array(np.arange(40, dtype=np.int32)),
             "vector": pa.array(list(rng.standard_normal((40, 64)).astype(np.float32)), pa.list_(pa.float32())),
-            "consumed": pa.array([[]] * 40, pa.list_(pa.int32())),
         }
     )
     settings = Spark(master=MASTER, shuffle_partitions=2, conf={"spark.executor.memory": "512m"})
