@@ -33,7 +33,7 @@ from jobs.blend import balanced, blend
 from jobs.factors import factorise
 from jobs.least_squares import alternate
 from jobs.refine import Factors, Refinement
-from jobs.start import NORMALISED_SHARE, ROUNDS
+from jobs.start import FACTORS_SHARE, NORMALISED_SHARE, ROUNDS
 from schemas.config import Config, Paths, Train
 
 LIGHTGCN, MF_BSL = 0.0649, 0.0725
@@ -55,8 +55,6 @@ YELP_KEYS = (
     "minutes_to_lightgcn",
     "minutes_total",
 )
-FACTORISATIONS_SHARE = 0.25
-"""Of the factorisations in the teacher, beside the towers; each with scores of standard deviation 1."""
 Vectors = tuple[np.ndarray, np.ndarray]
 
 
@@ -100,17 +98,11 @@ def on_yelp(folder: Path, rows: list[measure.Row], settings: Train) -> dict[str,
     als = _judged(rows, data, "implicit ALS, 128 factors", lambda: _implicit(data, 128))
     _judged(rows, data, "implicit ALS, 256 factors", lambda: _implicit(data, 256))
     factorisations = _factorisations(rows, data, settings.dimensions)
-    made: list[Vectors] = []
-
-    def towers(folder: str, config: Train) -> Vectors:
-        made.append(_towers(data, Path(folder), config))
-        return made[-1]
-
     with tempfile.TemporaryDirectory() as folder_of_run:
         start = msgspec.structs.replace(settings, factor_epochs=0)
-        quick = _judged(rows, data, "towers, not refined", lambda: towers(f"{folder_of_run}/0", start))
-        full = _judged(rows, data, "towers", lambda: towers(f"{folder_of_run}/1", settings))
-    _distilled(rows, data, made[-1], factorisations, settings)
+        quick = _judged(rows, data, "towers, not refined", lambda: _towers(data, Path(folder_of_run) / "0", start))
+        full = _judged(rows, data, "towers", lambda: _towers(data, Path(folder_of_run) / "1", settings))
+    _distilled(rows, data, factorisations, settings)
     first = next((run["seconds"] for run in (quick, full) if run["recall20"] >= LIGHTGCN), None)
     found = (
         full["recall20"],
@@ -179,20 +171,18 @@ def _strongest(factors: Vectors, dimensions: int) -> Vectors:
     return factors[0][:, :dimensions], factors[1][:, :dimensions]
 
 
-def _distilled(
-    rows: list[measure.Row], data: yelp.Yelp, towers: Vectors, factorisations: Vectors, settings: Train
-) -> None:
+def _distilled(rows: list[measure.Row], data: yelp.Yelp, factorisations: Vectors, settings: Train) -> None:
     """An ensemble as teacher, and what its projections to fewer dimensions keep of it, beside towers of their size."""
     served = settings.dimensions
     taught = functools.partial(_taught, data, factorisations, epochs=settings.factor_epochs)
     found: list[Vectors] = []
 
     def teacher() -> Vectors:
-        pair = blend(towers, taught(dimensions=served, seed=8), share=1.0, dimensions=2 * served)
-        found.append(blend(pair, factorisations, share=FACTORISATIONS_SHARE, dimensions=4 * served))
+        pair = blend(*(taught(dimensions=served, seed=seed) for seed in (7, 8)), share=1.0, dimensions=2 * served)
+        found.append(blend(pair, factorisations, share=FACTORS_SHARE, dimensions=4 * served))
         return found[0]
 
-    whole = _judged(rows, data, "two towers and both factorisations: the teacher", teacher)
+    whole = _judged(rows, data, "two refined and both factorisations: the teacher", teacher)
     for dimensions in (served, served // 2, served // 4):
         name = f"the teacher projected to {dimensions}: a student"
         run = _judged(rows, data, name, functools.partial(_strongest, found[0], dimensions))

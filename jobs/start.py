@@ -30,6 +30,8 @@ ROUNDS = 10
 """Of least squares."""
 NORMALISED_SHARE = 0.35
 """Of the normalised factorisation beside the least squares one, each with scores of standard deviation 1."""
+FACTORS_SHARE = 0.25
+"""Of both factorisations beside the refined ones in the teacher."""
 BATCH_USERS = 4096
 TINY = 1e-12
 RIDGE = 1e-3
@@ -59,23 +61,46 @@ def start(task: Task, towers: TwoTowers, config: Train, team: Team = ALONE) -> i
 def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
     # Before anything is compiled or computed: the numbers do not depend on the threads, only the time does.
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-    factors = _blended(task, config)
-    best_epoch, factors = _refined(task, config, factors)
-    _put(task, towers, factors)
+    both = _blended(task, config)
+    best_epoch, refined = _refined(task, config, _strongest(both, config.dimensions))
+    if best_epoch and config.teachers > 1:
+        others = [_taught(task, config, both, epochs=best_epoch, number=n) for n in range(1, config.teachers)]
+        refined = distilled([refined, *others], both, config.dimensions)
+    _put(task, towers, refined)
     explain_ids(towers.item, task.items, task.counts.items)
     return best_epoch
 
 
 def _blended(task: Task, config: Train) -> Factors:
-    """The two factorisations as one, in no more than `dimensions` numbers; a small catalogue leaves the rest zero."""
+    """The two factorisations as one of twice the dimensions, the strongest first; see `blend`."""
     shape, d, seed = (task.architecture.users, task.architecture.items), config.dimensions, config.seed
     with progress.bar("factors", ROUNDS + 1) as bar:
         normalised = factorise(task.met_by_all, task.counts.takers, users=shape[0], dimensions=d, seed=seed)
         bar.advance(1, "least squares")
         squares = alternate(task.met_by_all, shape=shape, dimensions=d, rounds=ROUNDS, seed=seed, advance=bar.advance)
-    users, items = balanced(*blend(squares, normalised, share=NORMALISED_SHARE, dimensions=d))
-    items = flattened(users, items, config.popularity_debias)
-    return Factors(*(torch.from_numpy(np.pad(side, ((0, 0), (0, d - side.shape[1])))) for side in (users, items)))
+    users, items = blend(squares, normalised, share=NORMALISED_SHARE, dimensions=2 * d)
+    return Factors(torch.from_numpy(users), torch.from_numpy(flattened(users, items, config.popularity_debias)))
+
+
+def _strongest(both: Factors, dimensions: int) -> Factors:
+    """The best approximation by so many dimensions, scores of deviation 1; a small catalogue leaves the rest zero."""
+    sides = balanced(*(side[:, :dimensions].numpy() for side in both))
+    return Factors(*(_padded(side, dimensions) for side in sides))
+
+
+def _padded(side: np.ndarray, dimensions: int) -> torch.Tensor:
+    return torch.from_numpy(np.pad(side, ((0, 0), (0, dimensions - side.shape[1]))))
+
+
+def distilled(towers: list[Factors], both: Factors, dimensions: int) -> Factors:
+    """A student of `dimensions` for an ensemble: refined factors, all alike, and a share of both factorisations.
+
+    The nearest to the sum of their scores, each of standard deviation 1, see `blend`.
+    """
+    alike = [balanced(*(side.numpy() for side in one)) for one in towers]
+    teacher = tuple(np.hstack(sides) for sides in zip(*alike, strict=True))
+    student = blend(teacher, tuple(side.numpy() for side in both), share=FACTORS_SHARE, dimensions=dimensions)
+    return Factors(*(_padded(side, dimensions) for side in balanced(*student)))
 
 
 def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]:
@@ -85,9 +110,7 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]
         return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
 
     best_epoch, best, highest = 0, factors.copy(), recall(factors)
-    offsets = None if task.offsets is None else task.offsets.cpu()
-    drawn = np.flatnonzero(task.counts.items)
-    training = Refinement(factors, epochs=config.factor_epochs, seed=config.seed, drawn=drawn, offsets=offsets)
+    training = _refinement(task, factors, epochs=config.factor_epochs, seed=config.seed)
     with progress.bar("refine", config.factor_epochs * task.pairs) as bar:
         for epoch in range(1, config.factor_epochs + 1):
             note = f"epoch {epoch}  recall {highest or 0:.4f}"
@@ -98,6 +121,22 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]
             if config.popularity_debias or found is None or highest is None or found > highest:
                 best_epoch, best, highest = epoch, now, found
     return best_epoch, best
+
+
+def _taught(task: Task, config: Train, both: Factors, *, epochs: int, number: int) -> Factors:
+    """One more refinement from the same start, with other random numbers."""
+    training = _refinement(task, _strongest(both, config.dimensions), epochs=epochs, seed=config.seed + number)
+    with progress.bar(f"refine, teacher {number + 1}", epochs * task.pairs) as bar:
+        for epoch in range(epochs):
+            loss = training.run_epoch(epoch, task.met_by_all, advance=bar.advance)
+            bar.milestone(epoch=epoch + 1, loss=loss)
+    return training.factors()
+
+
+def _refinement(task: Task, factors: Factors, *, epochs: int, seed: int) -> Refinement:
+    offsets = None if task.offsets is None else task.offsets.cpu()
+    drawn = np.flatnonzero(task.counts.items)
+    return Refinement(factors, epochs=epochs, seed=seed, drawn=drawn, offsets=offsets)
 
 
 @torch.no_grad()

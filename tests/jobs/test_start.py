@@ -17,6 +17,7 @@ from jobs.features import item_features, user_features
 from jobs.least_squares import PENALTY, WEIGHT, alternate
 from jobs.losses import popularity_offsets
 from jobs.refine import Factors, Refinement
+from jobs.start import distilled
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
 
@@ -157,6 +158,23 @@ def test_refinement_leaves_users_alone_who_met_nothing(pairs: np.ndarray) -> Non
     )
     assert cosines[3] == pytest.approx(1.0, abs=1e-6)
     assert cosines[4] < 1.0 - 1e-5
+
+
+def test_a_student_says_what_all_its_teachers_say_as_far_as_its_dimensions_go() -> None:
+    scores = []
+    teachers = [random_factors(seed, d=3) for seed in (1, 2, 3)]
+    both = random_factors(4, d=3)
+    for users, items in (balanced(*one) for one in [*teachers, both]):
+        scores.append(users.astype(np.float64) @ items.T)
+    wanted = sum(scores[:3]) / np.std(sum(scores[:3])) + 0.25 * scores[3]
+    as_tensors = [Factors(*map(torch.from_numpy, one)) for one in [*teachers, both]]
+    users, items = distilled(as_tensors[:3], as_tensors[3], 14)
+    assert users.shape[1] == items.shape[1] == 14
+    np.testing.assert_allclose((users @ items.T).numpy(), wanted / np.std(wanted), atol=1e-3)
+    few = distilled(as_tensors[:3], as_tensors[3], 4)
+    left, strengths, right = np.linalg.svd(wanted / np.std(wanted))
+    best = left[:, :4] * strengths[:4] @ right[:4]
+    np.testing.assert_allclose((few.users @ few.items.T).numpy(), best / np.std(best), atol=1e-3)
 
 
 def test_what_an_offset_says_of_popularity_is_not_learned(monkeypatch: pytest.MonkeyPatch) -> None:
