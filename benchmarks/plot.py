@@ -1,4 +1,4 @@
-"""A plot as a self-contained SVG file: a few panels side by side, both axes logarithmic."""
+"""A plot as a self-contained SVG file: a few panels side by side, with logarithmic axes unless said otherwise."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class Panel(NamedTuple):
     title: str
     x_label: str
     lines: Mapping[str, Points]
+    is_linear: bool = False
+    """The axis of y, which then begins where the values do."""
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -41,8 +43,27 @@ class _Axis:
         share = (math.log10(value) - self.low) / (self.high - self.low)
         return round(self._begin + share * (self._end - self._begin), 1)
 
-    def decades(self) -> list[float]:
+    def ticks(self) -> list[float]:
         return [10.0**power for power in range(self.low, self.high + 1)]
+
+
+class _Linear:
+    """Round steps, four to nine of them, on a stretch of the picture."""
+
+    def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
+        spread = max(values) - min(values) or abs(max(values)) or 1.0
+        power = 10.0 ** math.floor(math.log10(spread))
+        self._step = next(step for step in (0.2 * power, 0.5 * power, power, 2 * power) if spread / step <= 7)
+        self._low, self._high = math.floor(min(values) / self._step), math.ceil(max(values) / self._step)
+        self._high = max(self._high, self._low + 1)
+        self._begin, self._end = begin, end
+
+    def at(self, value: float) -> float:
+        share = (value / self._step - self._low) / (self._high - self._low)
+        return round(self._begin + share * (self._end - self._begin), 1)
+
+    def ticks(self) -> list[float]:
+        return [number * self._step for number in range(self._low, self._high + 1)]
 
 
 def _number(value: float) -> str:
@@ -54,12 +75,12 @@ def _panel(panel: Panel, left: float) -> str:
     if not points:
         return ""
     x = _Axis([at for at, _ in points], left + LEFT, left + WIDTH - RIGHT)
-    y = _Axis([value for _, value in points], HEIGHT - BOTTOM, TOP)
+    y = (_Linear if panel.is_linear else _Axis)([value for _, value in points], HEIGHT - BOTTOM, TOP)
     parts = [_text(left + LEFT, 20, panel.title, "start", 'font-weight="bold"')]
-    for value in x.decades():
+    for value in x.ticks():
         parts.append(_line([(x.at(value), TOP), (x.at(value), HEIGHT - BOTTOM)], "#dddddd", 1))
         parts.append(_text(x.at(value), HEIGHT - BOTTOM + 16, _number(value), "middle"))
-    for value in y.decades():
+    for value in y.ticks():
         parts.append(_line([(left + LEFT, y.at(value)), (left + WIDTH - RIGHT, y.at(value))], "#dddddd", 1))
         parts.append(_text(left + LEFT - 6, y.at(value) + 4, _number(value), "end"))
     parts.append(_text((2 * left + LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, panel.x_label, "middle"))
@@ -77,7 +98,7 @@ def _colours(panel: Panel) -> list[str]:
     return [COLOURS[number % len(COLOURS)] for number in range(len(panel.lines))]
 
 
-def _label_places(panel: Panel, y: _Axis) -> list[float]:
+def _label_places(panel: Panel, y: _Axis | _Linear) -> list[float]:
     """Where the names stand: beside the ends of their lines, moved apart where they would touch."""
     ends = [y.at(line[-1][1]) + 4 if line else 0.0 for line in panel.lines.values()]
     places = list(ends)

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks import measure, yelp
+from benchmarks.plot import Panel, svg
 from jobs import train
 from jobs.blend import balanced, blend
 from jobs.factors import factorise
@@ -55,6 +56,19 @@ YELP_KEYS = (
     "minutes_to_lightgcn",
     "minutes_total",
 )
+KINDS = (
+    ("implicit ALS", "implicit ALS"),
+    ("degree-normalised", "SVD"),
+    ("least squares", "least squares"),
+    ("both factorisations", "both added"),
+    ("towers", "towers"),
+    ("two refined", "distilled"),
+    ("the teacher projected", "distilled"),
+    ("refined with", "refined alone"),
+)
+"""Starts of names of rows, and the line of the plot they are on."""
+TRAINED_ALONE = ("implicit ALS", "towers")
+"""Those whose seconds are all that it takes; the others build on one another."""
 Vectors = tuple[np.ndarray, np.ndarray]
 
 
@@ -83,7 +97,28 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if arguments.only != "yelp":
         summary |= cold(arguments.data, rows)
+    measure.RAW.mkdir(exist_ok=True)
+    (measure.RAW / "training.svg").write_text(svg(panels(rows)), encoding="utf-8")
     measure.finish(facts, rows, summary)
+
+
+def panels(rows: list[measure.Row]) -> list[Panel]:
+    """What was found on Yelp2018, by the time it took and by the dimensions it needs."""
+
+    def lines(x: str, y: str) -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            name = next((kind for start, kind in KINDS if str(row["name"]).startswith(start)), None)
+            if name is not None and float(row[x]) > 0:
+                found.setdefault(name, []).append((float(row[x]), float(row[y])))
+        return {name: sorted(points) for name, points in found.items()}
+
+    whole = {name: line for name, line in lines("seconds", "recall20").items() if name in TRAINED_ALONE}
+    return [
+        Panel("recall@20", "seconds of training", whole, is_linear=True),
+        Panel("recall@20", "dimensions", lines("dimensions", "recall20"), is_linear=True),
+        Panel("recall@1000", "dimensions", lines("dimensions", "recall1000"), is_linear=True),
+    ]
 
 
 def on_yelp(folder: Path, rows: list[measure.Row], settings: Train) -> dict[str, float | None]:
