@@ -58,3 +58,14 @@ def test_a_plot_shows_every_point() -> None:
     drawn = ElementTree.fromstring(svg([Panel("one", "users", lines), Panel("two", "users", {})]))
     assert len(list(drawn.iter("{http://www.w3.org/2000/svg}circle"))) == 4
     assert {"a < b", "1,000,000", "0.01"} <= {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+
+
+def test_a_linear_axis_has_round_steps_around_its_values() -> None:
+    lines = {"a": [(10.0, 0.0626), (100.0, 0.0716)]}
+    drawn = ElementTree.fromstring(svg([Panel("recall", "seconds", lines, is_linear=True)]))
+    texts = {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"0.062", "0.064", "0.066", "0.068", "0.07", "0.072"} <= texts
+    low, high = (float(dot.attrib["cy"]) for dot in drawn.iter("{http://www.w3.org/2000/svg}circle"))
+    ticks = {text.text: float(text.attrib["y"]) - 4 for text in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    per_unit = (ticks["0.062"] - ticks["0.072"]) / 0.01
+    assert low - high == pytest.approx(per_unit * 0.009, abs=0.2)

@@ -58,6 +58,7 @@ def test_it_ends_with_one_line_of_json(
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(figures) == list(training.YELP_KEYS)
     assert figures["yelp_recall1000"] > 0.8
+    assert "towers" in (tmp_path / "raw" / "training.svg").read_text()
 
 
 def test_it_says_what_is_left_out(
