@@ -260,7 +260,8 @@ class VersionDraft:
             files=files,
         )
         self._put(layout.MANIFEST, encode_manifest(manifest))
-        durable.seal(self.path, layout.FOLDERS[::-1], layout.version_path(self.root, self.name))
+        folders = [*layout.FOLDERS[::-1], *([layout.TOWER] if self._has_tower else [])]
+        durable.seal(self.path, folders, layout.version_path(self.root, self.name))
         self._release()
         return manifest
 

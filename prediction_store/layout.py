@@ -45,8 +45,10 @@ NEIGHBOURS: Final = "lists/neighbours.npy"
 NEIGHBOUR_SCORES: Final = "lists/neighbour_scores.npy"
 RANKER: Final = "ranker/weights.json"
 REPORT: Final = "evaluation/report.json"
-FOLDERS: Final = ("candidates", "users", "tower", "items", COLUMNS, "lists", "ranker", "evaluation")
-"""Every folder inside a version, parents first."""
+TOWER: Final = "tower"
+"""The folder of a version that has a tower; a version without one does not have it."""
+FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "evaluation")
+"""Every folder inside any version, parents first."""
 
 BUILDING: Final = ".building-"
 PULLING: Final = ".pulling-"

@@ -62,6 +62,7 @@ def write_user_tower(folder: Path, stored: StoredTower, n_users: int, n_items: i
     for problem in _misfits(stored, n_users, n_items, dimensions):
         raise BuildError(problem)
     tower, bases, histories = stored
+    durable.make_new_folder(folder / layout.TOWER)
     write_array(folder / layout.USER_BASES, bases)
     write_array(folder / layout.HISTORY_OFFSETS, histories.offsets)
     write_array(folder / layout.HISTORY_ITEMS, histories.items)

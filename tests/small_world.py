@@ -56,7 +56,7 @@ class World:
         return self.user_ids[user]
 
     def item_id(self, item: int) -> str:
-        return self.item_ids[item]
+        return self.item_ids[item] if item < len(self.item_ids) else f"item-{item:04d}"  # one that is gone
 
     def judged(self) -> list[int]:
         """Users with test interactions."""
