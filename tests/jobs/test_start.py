@@ -132,14 +132,14 @@ def test_refinement_ranks_what_was_met_before_what_was_not(
     pairs: np.ndarray, monkeypatch: pytest.MonkeyPatch, negatives: int
 ) -> None:
     monkeypatch.setattr("jobs.refine.NEGATIVES", negatives)
-    users, items = refined(pairs, tuple(0.1 * side for side in random_factors(6, d=16)), epochs=120)
+    users, items = refined(pairs, tuple(0.1 * side for side in random_factors(6, d=16)), epochs=400)
     scores = (users @ items.T).numpy()
     met = np.zeros(scores.size, dtype=bool)
     met[pairs] = True
     lowest_met = np.where(met.reshape(scores.shape), scores, np.inf).min(axis=1, keepdims=True)
     before = (scores > lowest_met) & ~met.reshape(scores.shape)
     known = np.isin(np.arange(N_USERS), pairs // N_ITEMS)
-    assert before[known].mean() < 0.25, "few others stand before the last of those met"
+    assert before[known].mean() < 0.15, "few others stand before the last of those met"
 
 
 def test_refinement_gives_the_same_numbers_again_and_others_for_another_seed(pairs: np.ndarray) -> None:
@@ -195,7 +195,7 @@ def test_what_an_offset_says_of_popularity_is_not_learned(monkeypatch: pytest.Mo
         scores = (users @ items.T).mean(dim=0).numpy()
         slopes.append(np.polyfit(np.log(chance), scores, 1)[0])
     assert slopes[0] > 0.05
-    assert abs(slopes[1]) < slopes[0] / 3
+    assert abs(slopes[1]) < slopes[0] / 5
 
 
 @pytest.fixture(scope="module")
