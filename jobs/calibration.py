@@ -108,4 +108,4 @@ def _breadth(index: ItemIndex, sample: Queries, k: int, wanted: Retrieve) -> Met
 
 def _share(best: Found, found: Found, items: int) -> float:
     keys = [np.repeat(np.arange(len(f.offsets) - 1), np.diff(f.offsets)) * items + f.items for f in (best, found)]
-    return float(np.isin(*keys).mean()) if len(keys[0]) else 1.0
+    return len(np.intersect1d(*keys, assume_unique=True)) / len(keys[0]) if len(keys[0]) else 1.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 SCRATCH = ".queries"
-"""Folder in the dataset for what the tasks read of the users; gone when the part is complete."""
+"""Folder in the dataset for what the tasks read of the users of each part; gone when all lists are found."""
 
 SAMPLE_USERS = 512
 """Users on whom the search is calibrated; as many others measure it."""
@@ -76,8 +77,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
             if unchanged is not None and part == carried.PART:
                 left = carried.carry_over(spark, config.retrieve, unchanged, draft.path)
                 details |= {"carried": int(np.count_nonzero(~left)), "searched": int(np.count_nonzero(left))}
-            scratch = draft.path / SCRATCH
-            scratch.mkdir()
+            scratch = draft.path / SCRATCH / part
+            scratch.mkdir(parents=True)
             draft.rows[part] = write_queries(
                 scratch,
                 embeddings.part(source),
@@ -86,8 +87,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
                 dimensions=_open(draft.path).vectors.shape[1],
                 wanted=left,
             )
-            _search_all(spark, config.retrieve, draft, part, method)
-            shutil.rmtree(scratch)
+        _search_all(spark, config.retrieve, draft, method)
+        shutil.rmtree(draft.path / SCRATCH)
         draft.rows[carried.PART] += int(details.get("carried", 0))
         shutil.rmtree(draft.path / carried.SCRATCH, ignore_errors=True)
         said = draft.extra | details | {"seconds_before_search": round(ready - started, 1)}
@@ -172,50 +173,58 @@ def _sampled(config: Retrieve, item_index: index.ItemIndex, prepared: Dataset, u
     return Queries(found, Ragged(offsets, item_index.dense_of[items]))
 
 
-def _search_all(spark: SparkSession, config: Retrieve, draft: Draft, part: str, method: Method) -> None:
-    """Write a part of the dataset: the lists of the users in SCRATCH.
+def _search_all(spark: SparkSession, config: Retrieve, draft: Draft, method: Method) -> None:
+    """Write the parts of the dataset: the lists of the users in SCRATCH.
 
-    The tasks write the files themselves, see `candidate_files`.
+    The tasks write the files themselves, see `candidate_files`. All parts are one job of Spark's: one more takes half a
+    second however little there is to do.
     """
-    folder, users = draft.path, draft.rows[part]
-    (folder / part).mkdir(exist_ok=True)
-    task = functools.partial(
-        _search_partition,
-        folder=str(folder),
-        part=part,
-        token=index.token_of(folder),
-        k=config.candidates,
-        method=method,
-    )
+    folder = draft.path
     # A number of our own: Spark would put a small table into one task, however long its search takes.
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
-    size = min(config.batch_users, max(1, math.ceil(users / tasks)))
-    work = [(n % tasks, start, min(start + size, users)) for n, start in enumerate(range(0, users, size))]
+    work: list[tuple[int, str, int, int]] = []
+    for part, _, _ in PARTS:
+        (folder / part).mkdir(exist_ok=True)
+        users = draft.rows[part]
+        size = min(config.batch_users, max(1, math.ceil(users / tasks)))
+        work += [(n % tasks, part, at, min(at + size, users)) for n, at in enumerate(range(0, users, size))]
+        if users == 0:
+            with candidate_files.open_writer(folder / part / f"part-00000{candidate_files.SUFFIX}"):
+                pass
+    task = functools.partial(
+        _search_partition, folder=str(folder), token=index.token_of(folder), k=config.candidates, method=method
+    )
     written = []
     if work:
-        dealt = spark.createDataFrame(work, "task int, start bigint, stop bigint").repartitionById(tasks, "task")
-        written = dealt.mapInArrow(task, "partition int, file string").collect()
-    else:
-        with candidate_files.open_writer(folder / part / f"part-00000{candidate_files.SUFFIX}"):
-            pass
-    candidate_files.name_files(folder / part, "part", [(row["partition"], row["file"]) for row in written])
+        dealt = spark.createDataFrame(work, "task int, part string, start bigint, stop bigint")
+        dealt = dealt.repartitionById(tasks, "task")
+        written = dealt.mapInArrow(task, "part string, partition int, file string").collect()
+    for part, _, _ in PARTS:
+        own = [(row["partition"], row["file"]) for row in written if row["part"] == part]
+        candidate_files.name_files(folder / part, "part", own)
 
 
 def _search_partition(
-    batches: Iterable[pa.RecordBatch], *, folder: str, part: str, token: str, k: int, method: Method
+    batches: Iterable[pa.RecordBatch], *, folder: str, token: str, k: int, method: Method
 ) -> Iterator[pa.RecordBatch]:
+    """A task's share: one file for each part that it has users of."""
     from pyspark import TaskContext
 
     context = TaskContext.get()
     assert context is not None
-    item_index, queries = index.open_index(folder, token), open_queries(Path(folder) / SCRATCH)
-    path = candidate_files.attempt_in(Path(folder) / part, context.partitionId())
-    with candidate_files.open_writer(path) as file:
-        for batch in batches:
-            for row in batch.to_pylist():
-                users, some = queries.take(row["start"], row["stop"], item_index.dense_of)
-                file.write_batch(search_users(item_index, users, some, k, method))
-    yield pa.RecordBatch.from_pydict({"partition": pa.array([context.partitionId()], pa.int32()), "file": [path.name]})
+    item_index, number = index.open_index(folder, token), context.partitionId()
+    pieces = sorted((row for batch in batches for row in batch.to_pylist()), key=operator.itemgetter("start"))
+    for part in sorted({piece["part"] for piece in pieces}):
+        queries = open_queries(Path(folder) / SCRATCH / part)
+        path = candidate_files.attempt_in(Path(folder) / part, number)
+        with candidate_files.open_writer(path) as file:
+            for piece in pieces:
+                if piece["part"] == part:
+                    users, some = queries.take(piece["start"], piece["stop"], item_index.dense_of)
+                    file.write_batch(search_users(item_index, users, some, k, method))
+        yield pa.RecordBatch.from_pydict(
+            {"part": [part], "partition": pa.array([number], pa.int32()), "file": [path.name]}
+        )
 
 
 def search_users(

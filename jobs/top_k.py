@@ -144,43 +144,77 @@ def _keep_best(asked, seen, query):  # type: ignore[no-untyped-def]
             kept += 1
     seen.counts[query] = kept
     if kept > k + k // 8 + 8:
-        kth = _keep_exactly(asked, seen, query)
+        kth = _keep_exactly(asked, seen, query, kth)
     seen.floors[query] = max(seen.floors[query], kth - 2 * slack)
     return kth
 
 
 @compiled
-def _keep_exactly(asked, seen, query):  # type: ignore[no-untyped-def]
-    """As `_keep_best`, by exact scores, of which the lower rank settles ties: k items are left. Their order stays."""
-    k, count = asked.k, seen.counts[query]
+def _keep_exactly(asked, seen, query, kth):  # type: ignore[no-untyped-def]
+    """Keep a query's best k, of equal scores those of lower rank; the exact k-th score. The order stays.
+
+    Args:
+        kth: the k-th largest of the scores as they are; only those within twice the slack of it are scored again.
+    """
+    k, slack = asked.k, asked.slacks[query]
     items, scores = seen.items[query], seen.scores[query]
-    for place in range(count):
-        scores[place] = exact_score(asked.wide[query], asked.vectors[items[place]])
-    kth = kth_largest(scores[:count], k)
-    left = k
-    equals = np.empty(count, dtype=np.uint32)
-    n_equal = 0
-    for place in range(count):
-        if scores[place] > kth:
+    near = np.empty(seen.counts[query], dtype=np.float32)
+    left, close = k, 0
+    for place in range(seen.counts[query]):
+        if scores[place] > kth + 2 * slack:
             left -= 1
-        elif scores[place] == kth:
+        else:
+            near[close] = exact_score(asked.wide[query], asked.vectors[items[place]])
+            close += 1
+    exact = kth_largest(near[:close], left)
+    equals = np.empty(close, dtype=np.uint32)
+    close, n_equal = 0, 0
+    for place in range(seen.counts[query]):
+        if scores[place] > kth + 2 * slack:
+            continue
+        if near[close] > exact:
+            left -= 1
+        elif near[close] == exact:
             equals[n_equal] = ~np.uint32(asked.ranks[items[place]])  # larger for lower ranks
             n_equal += 1
+        close += 1
     last = ~np.uint32(_kth_order(equals[:n_equal], left))
-    kept = 0
-    for place in range(count):
-        if scores[place] > kth or (scores[place] == kth and np.uint32(asked.ranks[items[place]]) <= last):
+    close, kept = 0, 0
+    for place in range(seen.counts[query]):
+        is_kept = scores[place] > kth + 2 * slack
+        score = scores[place]
+        if not is_kept:
+            score = near[close]
+            is_kept = score > exact or (score == exact and np.uint32(asked.ranks[items[place]]) <= last)
+            close += 1
+        if is_kept:
             items[kept] = items[place]
-            scores[kept] = scores[place]
+            scores[kept] = score
             kept += 1
     seen.counts[query] = kept
-    return kth
+    return exact
 
 
 @compiled
 def _key(score, rank):  # type: ignore[no-untyped-def]
     """uint64 that sorts by score, the largest first, then by rank."""
     return (np.uint64(_order_of(score) ^ np.uint32(0xFFFFFFFF)) << np.uint64(32)) | np.uint64(rank)
+
+
+@compiled
+def _first_from(asked, query, begin):  # type: ignore[no-untyped-def]
+    """The place of the first item from `begin` on among those that a query excludes; the end where there is none.
+
+    Written out: to slice the array, as `np.searchsorted` needs, takes longer than to search.
+    """
+    low, high = asked.offsets[query], asked.offsets[query + 1]
+    while low < high:
+        middle = (low + high) >> 1
+        if asked.excluded[middle] < begin:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @compiled
@@ -195,28 +229,24 @@ def take_above(block, rows, begin, asked, seen):  # type: ignore[no-untyped-def]
     room = seen.items.shape[1]
     for row in range(len(rows)):
         query = rows[row]
-        values = block[row]
-        first, last = asked.offsets[query], asked.offsets[query + 1]
-        if first < last:
-            place = first + np.searchsorted(asked.excluded[first:last], begin)
-            while place < last and asked.excluded[place] < begin + width:
-                values[asked.excluded[place] - begin] = -np.inf
-                place += 1
+        place, last = _first_from(asked, query, begin), asked.offsets[query + 1]
+        while place < last and asked.excluded[place] < begin + width:
+            block[row, asked.excluded[place] - begin] = -np.inf
+            place += 1
         if seen.counts[query] + width > room:
             _keep_best(asked, seen, query)
         floor = max(seen.floors[query], LOWEST)
         count = seen.counts[query]
-        items, scores = seen.items[query], seen.scores[query]
         for start in range(0, width, _STRIPE):
             stop = min(start + _STRIPE, width)
             passing = 0
             for place in range(start, stop):
-                passing += values[place] >= floor
+                passing += block[row, place] >= floor
             if passing:
                 for place in range(start, stop):
-                    items[count] = begin + place
-                    scores[count] = values[place]
-                    count += values[place] >= floor
+                    seen.items[query, count] = begin + place
+                    seen.scores[query, count] = block[row, place]
+                    count += block[row, place] >= floor
         seen.counts[query] = count
 
 
@@ -249,9 +279,9 @@ def best_keys(asked, seen, keys):  # type: ignore[no-untyped-def]
     """
     for query in range(len(asked.wide)):
         if seen.counts[query] > asked.k:
-            _keep_best(asked, seen, query)
-        if seen.counts[query] > asked.k:
-            _keep_exactly(asked, seen, query)
+            kth = _keep_best(asked, seen, query)
+            if seen.counts[query] > asked.k:
+                _keep_exactly(asked, seen, query, kth)
         count = seen.counts[query]
         for place in range(count):
             item = seen.items[query, place]
