@@ -34,7 +34,7 @@ from jobs.blend import balanced, blend
 from jobs.factors import factorise
 from jobs.least_squares import alternate
 from jobs.refine import Factors, Refinement
-from jobs.start import FACTORS_SHARE, NORMALISED_SHARE, ROUNDS
+from jobs.start import NORMALISED_SHARE, ROUNDS, distilled
 from schemas.config import Config, Paths, Train
 
 LIGHTGCN, MF_BSL = 0.0649, 0.0725
@@ -62,8 +62,7 @@ KINDS = (
     ("least squares", "least squares"),
     ("both factorisations", "both added"),
     ("towers", "towers"),
-    ("two refined", "distilled"),
-    ("the teacher projected", "distilled"),
+    ("the teacher", "distilled"),
     ("refined with", "refined alone"),
 )
 """Starts of names of rows, and the line of the plot they are on."""
@@ -79,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=["yelp", "cold"])
     parser.add_argument("--epochs", type=int, default=Train().factor_epochs, help="of refinement")
     parser.add_argument("--dimensions", type=int, default=256)
+    parser.add_argument("--teachers", type=int, default=4, help="`train.teachers`")
     arguments = parser.parse_args(argv)
     facts = measure.header("training")
     rows: list[measure.Row] = []
@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 similarity="dot",
                 max_epochs=0,
                 factor_epochs=arguments.epochs,
+                teachers=arguments.teachers,
                 threads=os.cpu_count() or 1,
             ),
         )
@@ -197,8 +198,7 @@ def _taught(data: yelp.Yelp, factors: Vectors, *, dimensions: int, epochs: int, 
     training = Refinement(start, epochs=epochs, seed=seed, drawn=np.unique(pairs % data.items))
     for epoch in range(epochs):
         training.run_epoch(epoch, lambda: [pairs], advance=lambda _: None)
-    users, items = training.factors()
-    return users.numpy(), items.numpy()
+    return _arrays(training.factors())
 
 
 def _strongest(factors: Vectors, dimensions: int) -> Vectors:
@@ -207,25 +207,33 @@ def _strongest(factors: Vectors, dimensions: int) -> Vectors:
 
 
 def _distilled(rows: list[measure.Row], data: yelp.Yelp, factorisations: Vectors, settings: Train) -> None:
-    """An ensemble as teacher, and what its projections to fewer dimensions keep of it, beside towers of their size."""
-    served = settings.dimensions
+    """The ensemble as teacher, and what its projections to fewer dimensions keep of it, beside towers of their size."""
+    served, teachers = settings.dimensions, settings.teachers
     taught = functools.partial(_taught, data, factorisations, epochs=settings.factor_epochs)
     found: list[Vectors] = []
 
     def teacher() -> Vectors:
-        pair = blend(*(taught(dimensions=served, seed=seed) for seed in (7, 8)), share=1.0, dimensions=2 * served)
-        found.append(blend(pair, factorisations, share=FACTORS_SHARE, dimensions=4 * served))
+        refined = [_factors(taught(dimensions=served, seed=settings.seed + number)) for number in range(teachers)]
+        found.append(_arrays(distilled(refined, _factors(factorisations), (teachers + 2) * served)))
         return found[0]
 
-    whole = _judged(rows, data, "two refined and both factorisations: the teacher", teacher)
+    whole = _judged(rows, data, f"the teacher: {teachers} refined and both factorisations", teacher)
     for dimensions in (served, served // 2, served // 4):
         name = f"the teacher projected to {dimensions}: a student"
         run = _judged(rows, data, name, functools.partial(_strongest, found[0], dimensions))
         kept = ", ".join(f"{key} {run[key] / whole[key]:.1%}" for key in ("recall20", "ndcg20", "recall1000"))
         print(f"{'':<58} keeps {kept} at {dimensions / found[0][0].shape[1]:.3f} of the bytes and products")
         if dimensions < served:
-            alone = functools.partial(taught, dimensions=dimensions, seed=7)
+            alone = functools.partial(taught, dimensions=dimensions, seed=settings.seed)
             _judged(rows, data, f"refined with {dimensions} dimensions from the start", alone)
+
+
+def _factors(vectors: Vectors) -> Factors:
+    return Factors(*map(torch.from_numpy, vectors))
+
+
+def _arrays(factors: Factors) -> Vectors:
+    return factors.users.numpy(), factors.items.numpy()
 
 
 def _implicit(data: yelp.Yelp, factors: int) -> Vectors:

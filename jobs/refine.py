@@ -101,8 +101,8 @@ class Refinement:
 
     def _step(self, batch: _Batch, rng: np.random.Generator, rate: float) -> float:
         rows, of_drawn, of_met = _touched(batch.items, self._drawn, rng)
-        users = self._rows.users[batch.users].requires_grad_()
-        items = self._rows.items[rows].requires_grad_()
+        users = self._rows.users.index_select(0, batch.users).requires_grad_()
+        items = self._rows.items.index_select(0, rows).requires_grad_()
         keep = torch.from_numpy(rng.random(users.shape, dtype=np.float32) >= DROPOUT)
         user = functional.normalize(users * keep, dim=1) / TEMPERATURE
         item = functional.normalize(items, dim=1)
@@ -160,9 +160,11 @@ class _RowAdam:
         """Move the `rows` of the table from `values` against the gradient that `values` has gathered."""
         gradient = values.grad
         assert gradient is not None
-        steps = self._steps[rows] + 1
-        first = torch.lerp(gradient, self._first[rows], BETAS[0])
-        second = torch.lerp(gradient.square(), self._second[rows], BETAS[1])
-        self._steps[rows], self._first[rows], self._second[rows] = steps, first, second
+        steps = self._steps.index_select(0, rows) + 1
+        first = torch.lerp(gradient, self._first.index_select(0, rows), BETAS[0])
+        second = torch.lerp(gradient.square(), self._second.index_select(0, rows), BETAS[1])
         scale = (second / (1 - BETAS[1] ** steps)).sqrt_().add_(EPSILON)
-        self._table[rows] = values.detach() - rate * (first / (1 - BETAS[0] ** steps)) / scale
+        moved = values.detach() - rate * (first / (1 - BETAS[0] ** steps)) / scale
+        # Not by `table[rows] = `: where algorithms must be deterministic that goes number by number.
+        for table, new in ((self._steps, steps), (self._first, first), (self._second, second), (self._table, moved)):
+            table.index_copy_(0, rows, new)
