@@ -78,6 +78,59 @@ def extend(path: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
 
 
+class Appended:
+    """A new file that grows at its end for as long as it is open; it survives a power cut up to the last `sync`.
+
+    One thread at a time. After an error the file is cut back to what was whole, and takes nothing more.
+    """
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        """Create the file with its first bytes, durably; on an error it is gone. Raises DiskError."""
+        self.path = path
+        self.size = len(head)
+        with create(path) as file:
+            file.write(head)
+        sync_folder(path.parent)
+        with translated("opening", path):
+            before("extend", path)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self.is_broken = False
+
+    def append(self, data: bytes) -> None:
+        """Add bytes, all or none. Raises DiskError."""
+        with self._breaking("writing"):
+            before("append", self.path)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Return when all that was added survives a power cut. Raises DiskError."""
+        with self._breaking("syncing"):
+            before("sync file", self.path)
+            os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Close without a sync."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    @contextlib.contextmanager
+    def _breaking(self, doing: str) -> Iterator[None]:
+        if self.is_broken:
+            raise DiskError(f"{doing} {self.path}: an earlier write or sync failed")
+        with translated(doing, self.path):
+            try:
+                yield
+            except OSError:
+                self.is_broken = True
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, self.size)
+                raise
+
+
 def sync_file(path: Path) -> None:
     """Make the bytes of a file that something else has written and closed survive a power cut."""
     with translated("syncing", path):

@@ -8,6 +8,8 @@ ShortlistError
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
 ├── NotReadyError                503  no verified version is served
+├── NotRecordedError             503  events could not be made durable, or not be brought to the session
+├── SessionsError                     the session state cannot be read or written
 └── ServeError                   (exit 1) the server could not start
 """
 
@@ -48,6 +50,14 @@ class NotReadyError(ShortlistError):
     """Raised when no verified version is there to answer from."""
 
 
+class NotRecordedError(ShortlistError):
+    """Raised when events are not certain to be on disk and in the session; sending them again is safe."""
+
+
+class SessionsError(ShortlistError):
+    """Raised when the session state cannot be read or written."""
+
+
 class ServeError(ShortlistError):
     """Raised when the server cannot start: the address is taken, or its workers fail at once."""
 
@@ -59,6 +69,7 @@ STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (MediaTypeError, 415, "unsupported_media_type"),
     (InvalidFieldError, 422, "invalid_field"),
     (NotReadyError, 503, "not_ready"),
+    (NotRecordedError, 503, "not_recorded"),
 )
 
 

@@ -15,6 +15,7 @@ from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
 from schemas.section import Section
+from schemas.serving_config import Log, Sessions
 from schemas.train_config import Train
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -32,7 +33,11 @@ class Paths(Section, frozen=True):
     workspace: Name = "work"
     """The datasets between the steps, one folder a day. Can be deleted: everything in it is recomputed."""
     store: Name = "store"
-    """The prediction store: versions, history, gates. The only folder that serving reads."""
+    """The prediction store: versions, history, gates. The only folder that serving reads versions from."""
+    events: str = ""
+    """The serving log, written by the server. Empty: `events` in the store."""
+    sessions: str = ""
+    """The embedded session state, written by the server. Empty: `sessions` in the store."""
 
 
 class Simulate(Section, frozen=True):
@@ -232,6 +237,8 @@ class Serve(Section, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000
+    max_events: Positive = 500
+    """Events in one body of `POST /v1/events`."""
     body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
     """A request whose body has not arrived by then is answered 408."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
@@ -275,7 +282,19 @@ class Config(Section, frozen=True):
     follow: Follow = field(default_factory=Follow)
     gates: Gates = field(default_factory=Gates)
     serve: Serve = field(default_factory=Serve)
+    log: Log = field(default_factory=Log)
+    sessions: Sessions = field(default_factory=Sessions)
     spark: Spark = field(default_factory=Spark)
+
+
+def events_folder(paths: Paths) -> str:
+    """Where the serving log lies."""
+    return paths.events or f"{paths.store}/events"
+
+
+def sessions_folder(paths: Paths) -> str:
+    """Where the embedded session state lies."""
+    return paths.sessions or f"{paths.store}/sessions"
 
 
 def without_paths(config: Config) -> Config:
@@ -290,6 +309,8 @@ def without_paths(config: Config) -> Config:
         store=replace(config.store, remote=""),
         transfer=Transfer(),
         follow=Follow(),
+        log=Log(),
+        sessions=Sessions(),
     )
 
 

@@ -25,6 +25,8 @@ ENVIRONMENT_PREFIX = "SHORTLIST_"
 PATH_KEYS = (
     "paths.workspace",
     "paths.store",
+    "paths.events",
+    "paths.sessions",
     "simulate.output",
     "data.interactions.path",
     "data.items.path",

@@ -1,0 +1,160 @@
+"""The thread that writes the log: answers when it comes to them, events before anybody hears that they were accepted.
+
+Group commit: all bodies of events that wait when the disk is free share one sync. What a request pays for an answer is
+an append to a queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from reranker.errors import NotRecordedError
+from reranker.log import logger
+from reranker.serving_log.records import EventsRecord, LoggedEvent, Record, encode
+from reranker.serving_log.segments import SegmentWriter
+from schemas.errors import ShortlistError
+
+TICK_SECONDS = 1.0
+"""How often an idle thread looks whether its segment is old enough to be ended."""
+log = logger(__name__)
+
+Accept = Callable[[Sequence[LoggedEvent]], None]
+"""What has to know of events before they are acknowledged; raises ShortlistError when it cannot."""
+
+
+class Counts(Protocol):
+    """Who is told what became of records."""
+
+    def dropped_answers(self, count: int) -> None: ...
+    def failed(self) -> None: ...
+
+
+class _Waiting(NamedTuple):
+    record: EventsRecord
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[None]
+
+
+class Committer:
+    """Writes what it is given from a thread of its own, between `start` and `stop`."""
+
+    def __init__(self, writer: SegmentWriter, *, limit: int, accept: Accept, counts: Counts) -> None:
+        """`limit` is how many answers may wait, and how many bodies of events."""
+        self._writer = writer
+        self._limit = limit
+        self._accept = accept
+        self._counts = counts
+        self._answers: deque[Record] = deque()
+        self._events: deque[_Waiting] = deque()
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._reported = ""
+        self._thread = threading.Thread(target=self._run, name="serving-log", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when everything that was given is on disk, or has failed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def offer(self, answer: Record) -> None:
+        """Have an answer written soon; dropped and counted when too many wait. Never waits for the disk."""
+        with self._changed:
+            if len(self._answers) < self._limit and not self._stopping:
+                self._answers.append(answer)
+                self._changed.notify()
+                return
+        self._counts.dropped_answers(1)
+
+    async def commit(self, record: EventsRecord) -> None:
+        """Return when the events are on disk and accepted.
+
+        Raises:
+            NotRecordedError: they are not; sending them again is safe.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(record, loop, loop.create_future())
+        with self._changed:
+            if len(self._events) >= self._limit or self._stopping:
+                raise NotRecordedError("too many events wait for the disk")
+            self._events.append(waiting)
+            self._changed.notify()
+        await waiting.done
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not (self._answers or self._events or self._stopping):
+                    self._changed.wait(TICK_SECONDS)
+                answers, events = list(self._answers), list(self._events)
+                self._answers.clear()
+                self._events.clear()
+                is_last = self._stopping
+            if events:
+                self._write_events(events)
+            if answers:
+                self._write_answers(answers)
+            self._tend(is_last)
+            if is_last:
+                return
+
+    def _write_events(self, events: list[_Waiting]) -> None:
+        """Log, then session: what the session knows can always be found in the log."""
+        failure: NotRecordedError | None = None
+        try:
+            self._writer.append([encode(waiting.record) for waiting in events])
+            self._writer.sync()
+            self._accept([event for waiting in events for event in waiting.record.events])
+            self._reported = ""
+        except Exception as error:  # the thread's edge: whoever waits has to hear of it
+            self._report(error)
+            reason = error.message if isinstance(error, ShortlistError) else "the server's log says why"
+            failure = NotRecordedError(f"the events could not be recorded: {reason}")
+        for waiting in events:
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
+                waiting.loop.call_soon_threadsafe(_settle, waiting.done, failure)
+
+    def _write_answers(self, answers: list[Record]) -> None:
+        try:
+            self._writer.append([encode(answer) for answer in answers])
+        except Exception as error:  # the thread's edge
+            self._report(error)
+            self._counts.dropped_answers(len(answers))
+
+    def _tend(self, is_last: bool) -> None:
+        try:
+            if is_last:
+                self._writer.close()
+            else:
+                self._writer.end_if_due()
+        except Exception as error:  # the thread's edge
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        """Count every failure; say each kind once, until events can be written again."""
+        self._counts.failed()
+        text = str(error)
+        if text != self._reported:
+            if isinstance(error, ShortlistError):
+                log.error("serving log failed", reason=text)
+            else:
+                log.error("serving log failed", exc_info=error)
+        self._reported = text
+
+
+def _settle(done: asyncio.Future[None], failure: NotRecordedError | None) -> None:
+    if done.done():  # whoever waited has given up
+        return
+    if failure is None:
+        done.set_result(None)
+    else:
+        done.set_exception(failure)

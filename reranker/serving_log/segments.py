@@ -1,0 +1,108 @@
+"""Writing the log: one series of segments for one process, each ended by its size or age."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from prediction_store import durable
+from prediction_store.errors import StoreError
+from reranker.serving_log.frames import MAX_RECORD_BYTES, SegmentName, frame, header, new_series
+from reranker.serving_log.reading import segments
+from schemas.errors import UsageError
+from schemas.serving_config import Log
+
+DAY_SECONDS = 86_400.0
+
+
+class SegmentWriter:
+    """Appends to the newest segment of its series, and begins another when it is due. One thread at a time.
+
+    A segment begins with the first record: a process that writes nothing leaves nothing. After an error the segment is
+    given up, cut back to its whole records, and the next try begins another.
+    """
+
+    def __init__(self, folder: Path, settings: Log, now: Callable[[], float]) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._now = now
+        self._series = new_series()
+        self._number = 0
+        self._open: durable.Appended | None = None
+        self._started = 0.0
+        self._is_dirty = False
+
+    def append(self, payloads: Sequence[bytes]) -> None:
+        """Add records, all or none; they survive this process from now on, and a power cut after `sync`.
+
+        Raises:
+            DiskError: no space, no permission, a bad disk.
+            UsageError: a record is too long.
+        """
+        if not payloads:
+            return
+        longest = max(map(len, payloads))
+        if longest > MAX_RECORD_BYTES:
+            raise UsageError(f"a record of {longest} bytes; wanted at most {MAX_RECORD_BYTES}")
+        self.end_if_due()
+        data = b"".join(map(frame, payloads))
+        with self._giving_up():
+            self._current().append(data)
+            self._is_dirty = True
+
+    def sync(self) -> None:
+        """Return when every record survives a power cut. Raises DiskError."""
+        if self._open is not None and self._is_dirty:
+            with self._giving_up():
+                self._open.sync()
+                self._is_dirty = False
+
+    def end_if_due(self) -> None:
+        """End the segment when it is large or old enough. Raises DiskError."""
+        if self._open is None:
+            return
+        is_large = self._open.size >= self._settings.segment_mb * 1_000_000
+        # Also when the clock has been set back: a segment must not grow for a year.
+        if is_large or not 0.0 <= self._now() - self._started < self._settings.segment_minutes * 60.0:
+            self.close()
+
+    def close(self) -> None:
+        """Sync and end the segment; the next record begins another. Raises DiskError."""
+        try:
+            self.sync()
+        finally:
+            self._drop()
+
+    def _current(self) -> durable.Appended:
+        if self._open is None:
+            durable.make_folder(self._folder)
+            self._started = self._now()
+            self._number += 1
+            name = SegmentName(int(self._started * 1000), self._series, self._number)
+            self._open = durable.Appended(self._folder / str(name), header())
+            self._is_dirty = False
+            self._remove_old()
+        return self._open
+
+    def _remove_old(self) -> None:
+        """Remove segments that were ended before the time to keep began, whoever wrote them."""
+        begin = self._started - self._settings.keep_days * DAY_SECONDS - self._settings.segment_minutes * 60.0
+        for path in segments(self._folder):
+            name = SegmentName.parse(path.name)
+            if name is not None and name.started_ms < begin * 1000:
+                with contextlib.suppress(StoreError):  # what cannot be removed now is tried again with the next segment
+                    durable.remove_file(path)
+
+    @contextlib.contextmanager
+    def _giving_up(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._drop()
+            raise
+
+    def _drop(self) -> None:
+        if self._open is not None:
+            self._open.close()
+        self._open, self._is_dirty = None, False

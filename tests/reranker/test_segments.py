@@ -1,0 +1,251 @@
+"""Segments of the serving log: what a crash, a full disk or a flipped bit leaves is read to its last whole record."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from prediction_store import durable
+from prediction_store.errors import DiskError
+from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, SegmentName, Tail, frame, frames, header
+from reranker.serving_log.reading import Entry, read_log, segments
+from reranker.serving_log.records import EventsRecord, LoggedEvent, encode
+from reranker.serving_log.segments import SegmentWriter
+from schemas.errors import FormatError, NewerFormatError, UsageError
+from schemas.serving_config import Log
+
+NOW = 1_790_000_000.0
+DAY = 86_400.0
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def event(number: int) -> EventsRecord:
+    return EventsRecord(NOW, [LoggedEvent(f"u{number}", f"i{number}", "view", NOW + number)])
+
+
+def writer(folder: Path, clock: Callable[[], float] | None = None, **settings: float) -> SegmentWriter:
+    return SegmentWriter(folder, Log(**settings), clock or Clock())  # type: ignore[arg-type]
+
+
+def read(folder: Path) -> tuple[list[Entry], list[Tail]]:
+    tails: list[Tail] = []
+    return list(read_log(folder, tails.append)), tails
+
+
+def users(folder: Path) -> list[str]:
+    return [event.user for entry in read(folder)[0] for event in entry.record.events]
+
+
+def test_what_is_written_is_read_in_order(tmp_path: Path) -> None:
+    log = writer(tmp_path / "events")
+    log.append([encode(event(1)), encode(event(2))])
+    log.append([encode(event(3))])
+    log.close()
+    entries, tails = read(tmp_path / "events")
+    assert [entry.record for entry in entries] == [event(1), event(2), event(3)]
+    assert tails == []
+
+
+def test_a_record_can_be_read_before_its_segment_has_ended(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    log.append([encode(event(1))])
+    assert users(tmp_path) == ["u1"]
+    log.close()
+
+
+def test_a_writer_that_wrote_nothing_leaves_nothing(tmp_path: Path) -> None:
+    log = writer(tmp_path / "events")
+    log.append([])
+    log.sync()
+    log.close()
+    assert not (tmp_path / "events").exists()
+    assert read(tmp_path / "events") == ([], [])
+
+
+def test_a_segment_cut_anywhere_is_read_to_its_last_whole_record_and_the_rest_is_told(tmp_path: Path) -> None:
+    whole = [frame(encode(event(number))) for number in range(3)]
+    data = header() + b"".join(whole)
+    ends = [HEADER_BYTES, *(HEADER_BYTES + sum(map(len, whole[: n + 1])) for n in range(3))]
+    for cut in range(len(data) + 1):
+        found = list(frames(tmp_path, data[:cut]))
+        n_whole = sum(end <= cut for end in ends[1:])
+        torn = [part for part in found if isinstance(part, Tail)]
+        assert len(found) - len(torn) == n_whole
+        if cut in ends:
+            assert torn == []
+        else:
+            assert (torn[0].begin, torn[0].bytes) == ((ends[n_whole], cut - ends[n_whole]) if cut > 16 else (0, cut))
+
+
+def test_no_flipped_bit_gives_a_wrong_record(tmp_path: Path) -> None:
+    payloads = [encode(event(number)) for number in range(3)]
+    data = header() + b"".join(map(frame, payloads))
+    for place in range(len(data) * 8):
+        damaged = bytearray(data)
+        damaged[place // 8] ^= 1 << place % 8
+        try:
+            found = list(frames(tmp_path, bytes(damaged)))
+        except FormatError:
+            assert place // 8 < HEADER_BYTES
+            continue
+        assert isinstance(found[-1], Tail), place
+        assert [part.payload for part in found[:-1]] == payloads[: len(found) - 1]  # type: ignore[union-attr]
+
+
+def test_random_bytes_and_zeros_after_the_last_record_are_no_records(tmp_path: Path) -> None:
+    begin = header() + frame(encode(event(1)))
+    chance = random.Random(20261126)
+    for tail in (bytes(1), bytes(8), bytes(4096), *(chance.randbytes(chance.randrange(1, 80)) for _ in range(500))):
+        found = list(frames(tmp_path, begin + tail))
+        assert len(found) == 2
+        assert isinstance(found[1], Tail)
+        assert found[1].bytes == len(tail)
+
+
+def test_a_file_whose_bytes_never_came_is_a_torn_tail_and_another_file_is_refused(tmp_path: Path) -> None:
+    assert [type(part) for part in frames(tmp_path, bytes(4096))] == [Tail]
+    with pytest.raises(FormatError, match="no segment"):
+        list(frames(tmp_path, b"user_id,item_id,timestamp\n"))
+
+
+def test_a_later_format_is_refused(tmp_path: Path) -> None:
+    from zlib import crc32
+
+    begin = header()[:8] + (2).to_bytes(4, "little")
+    with pytest.raises(NewerFormatError, match="format 2"):
+        list(frames(tmp_path, begin + crc32(begin).to_bytes(4, "little")))
+
+
+def test_the_bytes_of_a_segment_are_the_ones_that_the_format_describes() -> None:
+    assert header().hex() == "93534c4f470d0a1a" + "01000000" + "4a679d75"
+    assert frame(b"\x90").hex() == "01000000" + "e94d4d0b" + "90"
+
+
+def test_segments_end_by_size(tmp_path: Path) -> None:
+    log = writer(tmp_path, segment_mb=0.0005)
+    for number in range(40):
+        log.append([encode(event(number))])
+    log.close()
+    files = segments(tmp_path)
+    assert len(files) > 2
+    assert all(file.stat().st_size >= 500 for file in files[:-1])
+    assert users(tmp_path) == [f"u{number}" for number in range(40)]
+
+
+def test_segments_end_by_age_also_when_nothing_is_written(tmp_path: Path) -> None:
+    clock = Clock()
+    log = writer(tmp_path, clock, segment_minutes=10.0)
+    log.append([encode(event(1))])
+    clock.now += 599.0
+    log.end_if_due()
+    log.append([encode(event(2))])
+    assert len(segments(tmp_path)) == 1
+    clock.now += 1.0
+    log.end_if_due()
+    log.append([encode(event(3))])
+    log.close()
+    assert len(segments(tmp_path)) == 2
+    assert users(tmp_path) == ["u1", "u2", "u3"]
+
+
+def test_old_segments_are_removed_when_a_new_one_begins(tmp_path: Path) -> None:
+    clock = Clock()
+    for day in range(5):
+        clock.now = NOW + day * DAY
+        log = writer(tmp_path, clock, keep_days=2.0)
+        log.append([encode(event(day))])
+        log.close()
+    # The third last may hold records that are hardly older than two days.
+    assert users(tmp_path) == ["u2", "u3", "u4"]
+
+
+def test_the_names_of_segments_sort_by_time_and_anything_else_is_left_alone(tmp_path: Path) -> None:
+    clock = Clock()
+    first, second = writer(tmp_path, clock), writer(tmp_path, clock)
+    (tmp_path / "notes.txt").write_text("mine")
+    for number, log in enumerate((first, second, first)):
+        clock.now = NOW + number
+        log.close()
+        log.append([encode(event(number))])
+    first.close()
+    second.close()
+    names = [SegmentName.parse(path.name) for path in segments(tmp_path)]
+    assert [name.started_ms for name in names if name] == [1_790_000_000_000 + 1000 * n for n in range(3)]
+    assert [name.number for name in names if name] == [1, 1, 2]
+    assert users(tmp_path) == ["u0", "u1", "u2"]
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_record_leaves_none_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = writer(tmp_path)
+    log.append([encode(event(1))])
+    real, calls = os.write, []
+
+    def full(descriptor: int, data: bytes) -> int:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            return real(descriptor, bytes(data)[:7])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        with pytest.raises(DiskError, match="No space left"):
+            log.append([encode(event(2)), encode(event(3))])
+    log.append([encode(event(4))])
+    log.close()
+    entries, tails = read(tmp_path)
+    assert tails == []
+    assert [entry.record for entry in entries] == [event(1), event(4)]
+    assert len({entry.segment for entry in entries}) == 2
+
+
+def test_a_sync_that_fails_is_never_tried_again_on_the_same_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = writer(tmp_path)
+    log.append([encode(event(1))])
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fdatasync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.EIO, "bad disk")))
+        with pytest.raises(DiskError, match="bad disk"):
+            log.sync()
+    log.append([encode(event(2))])
+    log.sync()
+    log.close()
+    assert len(segments(tmp_path)) == 2
+
+
+def test_a_segment_that_cannot_be_begun_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(step: str, path: Path) -> None:
+        if step == "sync file":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = writer(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "before", refuse)
+        with pytest.raises(DiskError):
+            log.append([encode(event(1))])
+    assert list(tmp_path.iterdir()) == []
+    log.append([encode(event(2))])
+    log.close()
+    assert users(tmp_path) == ["u2"]
+
+
+def test_a_record_beyond_all_bounds_is_refused_before_it_is_written(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    with pytest.raises(UsageError, match="wanted at most"):
+        log.append([bytes(MAX_RECORD_BYTES + 1)])
+    assert segments(tmp_path) == []
