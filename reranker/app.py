@@ -21,15 +21,16 @@ from prediction_store.reader import Store
 from prediction_store.ttl import state_of
 from reranker import openapi
 from reranker.bodies import read_body
-from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, status_of
+from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, NotRecordedError, status_of
+from reranker.feedback import Feedback
 from reranker.follow import Follower
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
-from reranker.requests import decode_request
+from reranker.requests import decode_events, decode_request
 from schemas import __version__
 from schemas.config import Config
-from schemas.messages import ErrorAnswer, Health, Readiness, VersionAnswer
+from schemas.messages import ErrorAnswer, EventsAnswer, Health, Readiness, VersionAnswer
 
 JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
@@ -45,6 +46,7 @@ class Service:
     config: Config
     reranker: Reranker
     metrics: Metrics
+    feedback: Feedback
     now: Clock
     log_key: bytes
     openapi: bytes
@@ -57,25 +59,31 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         store = Store(Path(config.paths.store), now=now)
         follower = Follower(store, config.serve.poll_seconds)
+        metrics = Metrics(store, config.store, now)
+        feedback = Feedback(config, metrics, now)
         follower.start()
+        feedback.start()
         try:
             yield {
                 "service": Service(
                     config=config,
-                    reranker=Reranker(store, config, now=now),
-                    metrics=Metrics(store, config.store, now),
+                    reranker=Reranker(store, config, now=now, session_of=feedback.session_of),
+                    metrics=metrics,
+                    feedback=feedback,
                     now=now,
                     log_key=secrets.token_bytes(16) if log_key is None else log_key,
                     openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
                 )
             }
         finally:
+            feedback.stop()
             follower.stop()
             store.close()
 
     app = Starlette(
         routes=[
             Route("/v1/recommend", _edge(recommend), methods=["POST"]),
+            Route("/v1/events", _edge(events), methods=["POST"]),
             Route("/v1/version", _edge(version), methods=["GET"]),
             Route("/healthz", _edge(healthz), methods=["GET"]),
             Route("/readyz", _edge(readyz), methods=["GET"]),
@@ -99,6 +107,12 @@ async def recommend(request: Request, service: Service) -> Response:
         user = hash_user(wanted.user, service.log_key)
         log.error("damaged record", version=answer.version, user=user, request_id=answer.request_id)
     return _json(answer)
+
+
+async def events(request: Request, service: Service) -> Response:
+    """POST /v1/events"""
+    wanted = decode_events(await read_body(request, service.config.serve), service.config.serve)
+    return _json(EventsAnswer(accepted=await service.feedback.take(wanted)))
 
 
 async def version(request: Request, service: Service) -> Response:
@@ -174,7 +188,7 @@ def _failure(error: Exception) -> Response:
         return _json(ErrorAnswer(error=name, message="the server failed; its log says why"), status)
     message = getattr(error, "message", "")
     response = _json(ErrorAnswer(error=name, message=message, field=getattr(error, "field", None)), status)
-    if isinstance(error, NotReadyError):
+    if isinstance(error, (NotReadyError, NotRecordedError)):
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     if isinstance(error, (BodyTooLargeError, BodyTooSlowError)):
         response.headers["Connection"] = "close"  # the rest of the body is not read

@@ -48,6 +48,10 @@ class Metrics:
         self.top_ups = Counter("shortlist_top_ups", "Answers filled up from a further rung.", ["rung"], registry=known)
         self.fallbacks = Counter("shortlist_fallbacks", "Answers that are not personal.", ["reason"], registry=known)
         self.ignored = Counter("shortlist_ignored_events", "Session events of unknown items.", registry=known)
+        self.events = Counter("shortlist_events", "Posted events that are on disk and in the session.", registry=known)
+        self.log_dropped = Counter("shortlist_log_dropped_answers", "Answers missing in the log.", registry=known)
+        self.log_failures = Counter("shortlist_log_failures", "Failed writes of the serving log.", registry=known)
+        self.no_session = Counter("shortlist_session_failures", "Failed uses of the session state.", registry=known)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count one request."""
@@ -63,6 +67,14 @@ class Metrics:
             self.fallbacks.labels(answer.reason).inc()
         if answer.ignored_events:
             self.ignored.inc(answer.ignored_events)
+
+    def dropped_answers(self, count: int) -> None:
+        """Count answers that will not be in the log."""
+        self.log_dropped.inc(count)
+
+    def failed(self) -> None:
+        """Count a write of the log that failed."""
+        self.log_failures.inc()
 
     def text(self) -> bytes:
         """The exposition: the counts of every worker, the version of this one."""

@@ -8,7 +8,16 @@ import msgspec
 
 from reranker.errors import STATUS
 from schemas.config import Serve
-from schemas.messages import ErrorAnswer, Health, Readiness, RecommendAnswer, RecommendRequest, VersionAnswer
+from schemas.messages import (
+    ErrorAnswer,
+    EventsAnswer,
+    EventsRequest,
+    Health,
+    Readiness,
+    RecommendAnswer,
+    RecommendRequest,
+    VersionAnswer,
+)
 
 REF = "#/components/schemas/{name}"
 DESCRIPTIONS = {
@@ -18,13 +27,14 @@ DESCRIPTIONS = {
     415: "The body is not application/json.",
     422: "A field is missing, unknown, given twice, of the wrong type or out of bounds.",
     500: "A fault of the server.",
-    503: "No verified version is served yet; try again.",
+    503: "No verified version is served yet, or events could not be recorded; try again.",
 }
 
 
 def document(serve: Serve, program_version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server with these limits."""
-    structs = [RecommendRequest, RecommendAnswer, VersionAnswer, Health, Readiness, ErrorAnswer]
+    structs = [RecommendRequest, RecommendAnswer, EventsRequest, EventsAnswer]
+    structs += [VersionAnswer, Health, Readiness, ErrorAnswer]
     _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
     wanted = schemas["RecommendRequest"]["properties"]
     wanted["k"] = {
@@ -34,6 +44,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     }
     wanted["session"]["maxItems"] = serve.max_session_events
     wanted["exclude"]["maxItems"] = serve.max_exclusions
+    schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
     return {
         "openapi": "3.1.0",
         "info": {
@@ -44,6 +55,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
         },
         "paths": {
             "/v1/recommend": {"post": _recommend()},
+            "/v1/events": {"post": _events()},
             "/v1/version": {"get": _get("version", "The version that is served.", VersionAnswer, may_lack=True)},
             "/healthz": {"get": _get("healthz", "Whether the process answers.", Health)},
             "/readyz": {"get": _get("readyz", "Whether a verified version is served.", Readiness, may_lack=True)},
@@ -55,14 +67,24 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
 
 
 def _recommend() -> dict[str, Any]:
-    responses = {"200": _response("The ranked items.", RecommendAnswer)}
+    summary = "One user's best items, given what the user did in the last seconds."
+    return _post("recommend", summary, RecommendRequest, _response("The ranked items.", RecommendAnswer))
+
+
+def _events() -> dict[str, Any]:
+    answer = _response("All events are on disk and in the sessions of their users.", EventsAnswer)
+    return _post("events", "What users did. Sending the same again is safe.", EventsRequest, answer)
+
+
+def _post(name: str, summary: str, wanted: type, answer: dict[str, Any]) -> dict[str, Any]:
+    responses = {"200": answer}
     statuses = sorted({status for _, status, _ in STATUS} | {500})
     responses |= {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
     responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return {
-        "operationId": "recommend",
-        "summary": "One user's best items, given what the user did in the last seconds.",
-        "requestBody": {"required": True, "content": _content(RecommendRequest)},
+        "operationId": name,
+        "summary": summary,
+        "requestBody": {"required": True, "content": _content(wanted)},
         "responses": responses,
     }
 

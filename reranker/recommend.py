@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ from reranker.errors import NotReadyError
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
+from reranker.sessions.stored import with_stored
 from schemas.config import Config
 from schemas.errors import ShortlistError
-from schemas.messages import RecommendAnswer, RecommendRequest
+from schemas.messages import RecommendAnswer, RecommendRequest, SessionEvent
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 log = logger(__name__)
 Clock = Callable[[], float]
 """UTC epoch seconds."""
+StoredSession = Callable[[str], Sequence[SessionEvent]]
+"""A user's stored events, oldest first."""
 
 
 class Reranker:
@@ -34,10 +37,14 @@ class Reranker:
     The store belongs to the caller, who refreshes and closes it.
     """
 
-    def __init__(self, store: Store, config: Config, *, now: Clock = time.time) -> None:
+    def __init__(
+        self, store: Store, config: Config, *, now: Clock = time.time, session_of: StoredSession | None = None
+    ) -> None:
+        """`session_of` tells what is known of a user's session beside the request."""
         self.store = store
         self._config = config
         self._now = now
+        self._session_of = session_of
         self._rankers: dict[str, Ranker] = {}
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
@@ -45,6 +52,9 @@ class Reranker:
         check_limits(request, self._config.serve)
         if not self.store.is_ready:
             raise not_ready(self.store)
+        if self._session_of is not None:
+            limit = self._config.serve.max_session_events
+            request = with_stored(request, self._session_of(request.user), limit)
         with self.store.acquire() as version:
             return answer(
                 version,

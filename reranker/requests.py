@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import msgspec
 
 from reranker.errors import InvalidFieldError, MalformedBodyError
 from schemas.config import Serve
-from schemas.messages import MAX_ID_BYTES, RecommendRequest
+from schemas.messages import MAX_ID_BYTES, EventsRequest, RecommendRequest
 
-_DECODER = msgspec.json.Decoder(RecommendRequest)
+Message = TypeVar("Message")
+_RECOMMEND = msgspec.json.Decoder(RecommendRequest)
+_EVENTS = msgspec.json.Decoder(EventsRequest)
 _UNTYPED = msgspec.json.Decoder()
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _PATH = re.compile(r"(?P<message>.*?) - at `(?P<path>[^`]*)`", re.DOTALL)
@@ -25,8 +27,22 @@ def decode_request(body: bytes) -> RecommendRequest:
 
     The limits of this server are a second step: `check_limits`.
     """
+    return decode(body, _RECOMMEND)
+
+
+def decode_events(body: bytes, serve: Serve) -> EventsRequest:
+    """The events in a body, within the limits of this server; raises MalformedBodyError or InvalidFieldError."""
+    request = decode(body, _EVENTS)
+    _at_most("events", len(request.events), serve.max_events)
+    for place, event in enumerate(request.events):
+        _check_ids([(f"events[{place}].user", event.user), (f"events[{place}].item", event.item)])
+    return request
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[Message]) -> Message:
+    """The message in a body; raises MalformedBodyError or InvalidFieldError."""
     try:
-        request = _DECODER.decode(body)
+        request = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -49,7 +65,11 @@ def check_limits(request: RecommendRequest, serve: Serve) -> None:
         raise InvalidFieldError(f"`k` is {request.k}, wanted 1 to {serve.max_k}", field="k")
     _at_most("session", len(request.session), serve.max_session_events)
     _at_most("exclude", len(request.exclude), serve.max_exclusions)
-    for field, value in _ids(request):
+    _check_ids(_ids(request))
+
+
+def _check_ids(ids: Iterable[tuple[str, str]]) -> None:
+    for field, value in ids:
         # An id of at most 127 characters fits whatever they are: four bytes each at most.
         if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
             raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)

@@ -62,6 +62,35 @@ class RecommendRequest(Message, frozen=True):
     """Add to every item its signal values, their contributions and a sentence."""
 
 
+class PostedEvent(Message, frozen=True):
+    """One thing that a user did, or was shown."""
+
+    user: Id
+    item: Id
+    event: EventType
+    """The event type; `impression` says that the item was shown, and does not count as something the user did."""
+    time: EpochSeconds | None = None
+    """When it happened; absent: just now."""
+    request_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
+    """The answer in which the item was shown."""
+    position: Annotated[int, Meta(ge=1, le=MAX_K)] | None = None
+    """The item's rank in that answer."""
+    device: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class EventsRequest(Message, frozen=True):
+    """Tell what users did: for the session of the requests to come, and for the next training."""
+
+    events: Annotated[list[PostedEvent], Meta(min_length=1)]
+    """Of any users; without times, in the order in which they happened."""
+
+
+class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The events are on disk and in the sessions of their users."""
+
+    accepted: int
+
+
 class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     """One item of an answer. Scores compare within one rung."""
 
@@ -104,7 +133,7 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     stale: bool
     """The data has outlived its time to live and was served all the same."""
     ignored_events: int
-    """Events of the session whose item is not in this version."""
+    """Events of the session, the stored one included, whose item is not in this version."""
     request_id: str
 
 

@@ -1,0 +1,87 @@
+"""What a server keeps of what it is told: the log on disk, and the sessions of users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reranker.metrics import Metrics
+from reranker.recommend import Clock
+from reranker.serving_log.commit import Committer
+from reranker.serving_log.records import EventsRecord, LoggedEvent
+from reranker.serving_log.segments import SegmentWriter
+from reranker.sessions.embedded import EmbeddedSessions
+from reranker.sessions.guarded import GuardedSessions
+from reranker.sessions.redis_server import RedisSessions
+from reranker.sessions.stored import Limits, Sessions
+from schemas.config import Config, events_folder, sessions_folder
+from schemas.messages import EventsRequest, SessionEvent
+
+SAME_BODY_SECONDS = 1e-6
+"""Events of one body without a time are this far apart, the last one now, so that their order is kept."""
+
+
+class Feedback:
+    """The log and the sessions of one worker, between `start` and `stop`."""
+
+    def __init__(self, config: Config, metrics: Metrics, now: Clock) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._sessions = GuardedSessions(opener(config), metrics.no_session.inc) if config.sessions.enabled else None
+        self._committer = Committer(
+            SegmentWriter(Path(events_folder(config.paths)), config.log, now),
+            limit=config.log.queue,
+            accept=self._accept,
+            counts=metrics,
+        )
+
+    def start(self) -> None:
+        if self._sessions is not None:
+            self._sessions.start()
+        self._committer.start()
+
+    def stop(self) -> None:
+        """Return when all that was given is on disk."""
+        self._committer.stop()
+        if self._sessions is not None:
+            self._sessions.close()
+
+    async def take(self, request: EventsRequest) -> int:
+        """Number of events, all of them on disk and in the sessions of their users; raises NotRecordedError."""
+        received = self._now()
+        events = [
+            LoggedEvent(
+                user=event.user,
+                item=event.item,
+                event=event.event,
+                time=received - before_last * SAME_BODY_SECONDS if event.time is None else event.time,
+                request_id=event.request_id,
+                position=event.position,
+                device=event.device,
+            )
+            for before_last, event in zip(range(len(request.events) - 1, -1, -1), request.events, strict=True)
+        ]
+        await self._committer.commit(EventsRecord(received, events))
+        self._metrics.events.inc(len(events))
+        return len(events)
+
+    def session_of(self, user: str) -> list[SessionEvent]:
+        """The user's stored session, oldest first; [] when there is none, or none can be read."""
+        return [] if self._sessions is None else self._sessions.of(user, self._now())
+
+    def _accept(self, events: Sequence[LoggedEvent]) -> None:
+        if self._sessions is not None:
+            self._sessions.add(events, self._now())
+
+
+def opener(config: Config) -> Callable[[], Sessions]:
+    """Opens the session state that the configuration names; raises SessionsError."""
+    settings, limits = config.sessions, Limits.of(config)
+
+    def embedded() -> Sessions:
+        return EmbeddedSessions(Path(sessions_folder(config.paths)), limits, max_bytes=settings.max_mb << 20)
+
+    def redis() -> Sessions:
+        return RedisSessions(settings.redis_url, limits, seconds=settings.redis_seconds)
+
+    return {"embedded": embedded, "redis": redis}[settings.backend]

@@ -1,0 +1,201 @@
+"""Session state in an LMDB file that the workers of one host share.
+
+Nothing in it has to survive a power cut, and a file that one has torn must not be read: so nothing is synced, and the
+file is named after the boot of the machine. Killing a process tears nothing: LMDB never overwrites what is in use.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+import lmdb
+import msgspec
+
+from prediction_store import durable, layout
+from prediction_store.errors import StoreError
+from prediction_store.file_system import refuse_network
+from prediction_store.shards import LIB_VERSION
+from reranker.errors import SessionsError
+from reranker.serving_log.records import LoggedEvent
+from reranker.sessions.stored import Happened, Limits, Shown, by_user, counts_of, session_of
+from schemas.messages import SessionEvent
+
+FORMAT: Final = 1
+FIRST_MAP_BYTES: Final = 16 << 20
+MAX_READERS: Final = 1024
+BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
+SWEPT_PER_USER: Final = 4
+"""Users looked at, and removed if they have expired, for each that is written: so the file holds few that have."""
+SWEPT_AT_ONCE: Final = 1000
+SPARE_BYTES: Final = 1 << 20
+_LATEST: Final = struct.Struct("<d")
+
+
+class _State(msgspec.Struct, frozen=True, array_like=True):
+    happened: list[Happened]
+    shown: list[Shown]
+
+
+Entry = TypeVar("Entry", Happened, Shown)
+_NOTHING = _State([], [])
+_DECODER = msgspec.msgpack.Decoder(_State)
+
+
+class EmbeddedSessions:
+    """One file, one value for each user: the time of the latest event, and the events."""
+
+    def __init__(self, folder: Path, limits: Limits, *, max_bytes: int, first_map_bytes: int = FIRST_MAP_BYTES) -> None:
+        """Opens the file, or makes it, and removes those of earlier boots. Raises SessionsError.
+
+        Requires: the file is not open in this process already.
+        """
+        self._limits = limits
+        self._max_bytes = max(max_bytes, first_map_bytes)
+        self._writing = threading.Lock()
+        self._mapping = threading.Lock()  # held by whoever reads, so that the map is not changed under them
+        self._hand = b""  # the sweep goes on after this key
+        try:
+            refuse_network(folder)
+            durable.make_folder(folder)
+            name = file_name()
+            self._environment = lmdb.open(
+                str(folder / name), subdir=False, map_size=first_map_bytes, max_readers=MAX_READERS, sync=False,
+                metasync=False, readahead=False, lib_version=LIB_VERSION,
+            )  # fmt: skip
+            self._environment.reader_check()  # slots of readers that were killed
+            for entry in layout.entries(folder):
+                if entry.startswith("sessions-") and not entry.startswith(name):
+                    durable.remove_file(folder / entry)
+        except (StoreError, lmdb.Error, OSError) as error:
+            raise SessionsError(f"opening the sessions in {folder}: {error}") from error
+
+    def add(self, events: Sequence[LoggedEvent], now: float) -> None:
+        with self._writing:
+            try:
+                self._grow_and_try(by_user(events, now), now)
+            except lmdb.Error as error:
+                raise SessionsError(f"writing the session: {error}") from error
+
+    def of(self, user: str, now: float) -> list[SessionEvent]:
+        return session_of(self._read(user).happened, now - self._limits.ttl_seconds)
+
+    def shown(self, user: str, now: float) -> dict[str, int]:
+        return counts_of(self._read(user).shown, now - self._limits.ttl_seconds)
+
+    def close(self) -> None:
+        with self._writing, self._mapping:
+            self._environment.close()
+
+    def users(self) -> int:
+        """How many users have a value, expired ones among them."""
+        found: int = self._environment.stat()["entries"]
+        return found
+
+    def _read(self, user: str) -> _State:
+        with self._mapping:
+            for _ in range(10):
+                try:
+                    with self._environment.begin() as transaction:
+                        return _decode(transaction.get(user.encode()))
+                except lmdb.MapResizedError:  # another worker has made it larger
+                    self._environment.set_mapsize(0)
+                except lmdb.Error as error:
+                    raise SessionsError(f"reading a session: {error}") from error
+            raise SessionsError("the sessions grow faster than they can be read")
+
+    def _grow_and_try(self, found: dict[str, tuple[set[Happened], set[Shown]]], now: float) -> None:
+        """Write, with a larger map if it must be; without the expired users, if it may not."""
+        has_swept = False
+        while True:
+            try:
+                return self._write(found, now)
+            except lmdb.MapResizedError:
+                with self._mapping:
+                    self._environment.set_mapsize(0)
+            except lmdb.MapFullError as error:
+                if self._map_bytes() < self._max_bytes:
+                    self._grow_to(min(self._max_bytes, 2 * self._map_bytes()))
+                elif has_swept:
+                    raise SessionsError(
+                        f"the sessions fill all {self._max_bytes} bytes", hint="raise sessions.max_mb"
+                    ) from error
+                else:
+                    self._sweep_all(now)
+                    has_swept = True
+
+    def _write(self, found: dict[str, tuple[set[Happened], set[Shown]]], now: float) -> None:
+        since, limits = now - self._limits.ttl_seconds, self._limits
+        with self._environment.begin(write=True) as transaction:
+            for user, (happened, shown) in found.items():
+                key = user.encode()
+                known = _decode(transaction.get(key))
+                state = _State(
+                    _latest(happened.union(known.happened), since, limits.events),
+                    _latest(shown.union(known.shown), since, limits.impressions),
+                )
+                _put(transaction, key, state)
+            self._sweep(transaction, since, SWEPT_PER_USER * len(found))
+
+    def _sweep(self, transaction: lmdb.Transaction, since: float, count: int) -> None:
+        """Look at the next `count` users in the order of keys, round and round."""
+        with transaction.cursor() as cursor:
+            is_there = cursor.set_range(self._hand)
+            for _ in range(count):
+                if not is_there:
+                    is_there = cursor.first()
+                    if not is_there:
+                        return
+                if _LATEST.unpack_from(cursor.value())[0] > since:
+                    is_there = cursor.next()
+                else:
+                    cursor.delete()
+                    is_there = bool(cursor.key())  # the next one
+            self._hand = bytes(cursor.key()) if is_there else b""
+
+    def _sweep_all(self, now: float) -> None:
+        since = now - self._limits.ttl_seconds
+        left = self.users()
+        while left > 0:
+            try:
+                with self._environment.begin(write=True) as transaction:
+                    self._sweep(transaction, since, SWEPT_AT_ONCE)
+                left -= SWEPT_AT_ONCE
+            except lmdb.MapFullError:  # removing needs room itself, for the pages that change
+                self._grow_to(self._map_bytes() + SPARE_BYTES)
+
+    def _map_bytes(self) -> int:
+        found: int = self._environment.info()["map_size"]
+        return found
+
+    def _grow_to(self, bytes_: int) -> None:
+        with self._mapping:
+            self._environment.set_mapsize(bytes_)
+
+
+def file_name() -> str:
+    """The name of the file since the machine was started."""
+    try:
+        boot = BOOT.read_text(encoding="ascii").strip()
+    except OSError:  # no /proc: not the kernel this was written for
+        boot = "unknown"
+    return f"sessions-{FORMAT}-{boot}.mdb"
+
+
+def _decode(value: bytes | None) -> _State:
+    return _NOTHING if value is None else _DECODER.decode(value[_LATEST.size :])
+
+
+def _put(transaction: lmdb.Transaction, key: bytes, state: _State) -> None:
+    times = [entry[0] for entries in (state.happened, state.shown) for entry in entries[-1:]]
+    if times:
+        transaction.put(key, _LATEST.pack(max(times)) + msgspec.msgpack.encode(state))
+    else:
+        transaction.delete(key)
+
+
+def _latest(entries: set[Entry], since: float, count: int) -> list[Entry]:
+    return sorted(entry for entry in entries if entry[0] > since)[-count:]

@@ -1,0 +1,88 @@
+"""Session state that may fail: an answer without the stored session is better than none, and than a late one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from reranker.errors import SessionsError
+from reranker.log import logger
+from reranker.serving_log.records import LoggedEvent
+from reranker.sessions.stored import Sessions
+from schemas.messages import SessionEvent
+
+PAUSE_SECONDS = 1.0
+"""After a failure no request tries for this long: each would wait as the one that failed has."""
+log = logger(__name__)
+Found = TypeVar("Found")
+
+
+class GuardedSessions:
+    """Opens the state when it can, and reads nothing from it when it cannot; writing tells of every failure."""
+
+    def __init__(
+        self,
+        open_: Callable[[], Sessions],
+        failed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._open = open_
+        self._failed = failed
+        self._clock = clock
+        self._opening = threading.Lock()
+        self._sessions: Sessions | None = None
+        self._not_before = -PAUSE_SECONDS
+        self._reported = ""
+
+    def start(self) -> None:
+        """Open the state now, and not with the first request; that it cannot be opened is reported."""
+        try:
+            self._opened()
+        except SessionsError as error:
+            self._fail(error)
+
+    def add(self, events: Sequence[LoggedEvent], now: float) -> None:
+        """Raises SessionsError: the events are not in the session."""
+        try:
+            self._opened().add(events, now)
+        except SessionsError as error:
+            self._fail(error)
+            raise
+        self._reported, self._not_before = "", self._clock()
+
+    def of(self, user: str, now: float) -> list[SessionEvent]:
+        """The stored session; [] while it cannot be read."""
+        return self._read(lambda sessions: sessions.of(user, now), [])
+
+    def shown(self, user: str, now: float) -> dict[str, int]:
+        """The stored counts; {} while they cannot be read."""
+        return self._read(lambda sessions: sessions.shown(user, now), {})
+
+    def close(self) -> None:
+        if self._sessions is not None:
+            self._sessions.close()
+            self._sessions = None
+
+    def _read(self, read: Callable[[Sessions], Found], nothing: Found) -> Found:
+        if self._clock() < self._not_before:
+            return nothing
+        try:
+            return read(self._opened())
+        except SessionsError as error:
+            self._fail(error)
+            return nothing
+
+    def _opened(self) -> Sessions:
+        with self._opening:
+            if self._sessions is None:
+                self._sessions = self._open()
+            return self._sessions
+
+    def _fail(self, error: SessionsError) -> None:
+        self._failed()
+        self._not_before = self._clock() + PAUSE_SECONDS
+        if str(error) != self._reported:
+            log.warning("sessions not available", reason=str(error))
+        self._reported = str(error)

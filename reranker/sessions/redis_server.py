@@ -1,0 +1,86 @@
+"""Session state on a Redis server, shared by all hosts that name it. Needs the extra `redis`.
+
+For each user two sorted sets, of events and of impressions, scored by time: adding one twice leaves one, and the server
+forgets both by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from reranker.errors import SessionsError
+from reranker.serving_log.records import LoggedEvent
+from reranker.sessions.stored import Happened, Limits, Shown, by_user, counts_of, session_of
+from schemas.messages import SessionEvent
+
+if TYPE_CHECKING:
+    from redis import Redis
+    from redis.client import Pipeline
+
+HAPPENED: Final = b"shortlist:1:session:"
+SHOWN: Final = b"shortlist:1:shown:"
+"""Before the user's id; the number is the format's."""
+
+
+class RedisSessions:
+    """The sets of one server. A call waits for `seconds` at most, for the connection and for each answer."""
+
+    def __init__(self, url: str, limits: Limits, *, seconds: float) -> None:
+        """Connects with the first call. Raises SessionsError: the client is not installed, or the URL is none."""
+        try:
+            import redis
+        except ModuleNotFoundError as error:
+            hint = "pip install 'shortlist-recommender[redis]'"
+            raise SessionsError("sessions.backend is redis, and its client is not installed", hint=hint) from error
+        self._limits = limits
+        self._failures = (redis.RedisError, OSError)
+        try:
+            # No try again: the request would wait twice, and who calls goes on without.
+            self._server: Redis = redis.Redis.from_url(
+                url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None, retry_on_timeout=False
+            )
+        except ValueError as error:
+            raise SessionsError(f"sessions.redis_url: {error}") from error
+
+    def add(self, events: Sequence[LoggedEvent], now: float) -> None:
+        try:
+            with self._server.pipeline(transaction=True) as pipeline:
+                for user, (happened, shown) in by_user(events, now).items():
+                    self._put(pipeline, HAPPENED + user.encode(), happened, self._limits.events, now)
+                    self._put(pipeline, SHOWN + user.encode(), shown, self._limits.impressions, now)
+                pipeline.execute()
+        except self._failures as error:
+            raise SessionsError(f"writing the session to Redis: {error}") from error
+
+    def of(self, user: str, now: float) -> list[SessionEvent]:
+        found: list[Happened] = self._read(HAPPENED + user.encode(), now, list[Happened])
+        return session_of(found, now - self._limits.ttl_seconds)
+
+    def shown(self, user: str, now: float) -> dict[str, int]:
+        found: list[Shown] = self._read(SHOWN + user.encode(), now, list[Shown])
+        return counts_of(found, now - self._limits.ttl_seconds)
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _put(
+        self, pipeline: Pipeline, key: bytes, entries: Iterable[Happened] | Iterable[Shown], most: int, now: float
+    ) -> None:
+        members = {msgspec.msgpack.encode(entry): entry[0] for entry in entries}
+        if not members:
+            return
+        pipeline.zadd(key, members)
+        pipeline.zremrangebyscore(key, -math.inf, now - self._limits.ttl_seconds)
+        pipeline.zremrangebyrank(key, 0, -most - 1)
+        pipeline.expire(key, math.ceil(self._limits.ttl_seconds))
+
+    def _read(self, key: bytes, now: float, kind: Any) -> Any:
+        try:
+            members: Any = self._server.zrangebyscore(key, f"({now - self._limits.ttl_seconds!r}", math.inf)
+        except self._failures as error:
+            raise SessionsError(f"reading a session from Redis: {error}") from error
+        return msgspec.convert([msgspec.msgpack.decode(member) for member in members], kind)

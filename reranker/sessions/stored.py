@@ -1,0 +1,89 @@
+"""What session state is, wherever it is kept, and how a request's own session goes with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from reranker.serving_log.records import LoggedEvent
+from schemas.config import Config
+from schemas.messages import RecommendRequest, SessionEvent
+
+IMPRESSION: Final = "impression"
+"""The event type that says only that an item was shown: it is no part of the session, and moves nothing."""
+MAX_IMPRESSIONS: Final = 500
+"""Impressions kept for one user: the most recent."""
+
+Happened = tuple[float, str, str]
+"""Time, item, event type: two that agree in all are one. Tuples sort by time."""
+Shown = tuple[float, str]
+"""Time, item."""
+
+
+class Sessions(Protocol):
+    """Keeps the recent events of users. Methods may be called from any thread; raise SessionsError."""
+
+    def add(self, events: Sequence[LoggedEvent], now: float) -> None:
+        """Take events, in any order; all or none, for one user. What was taken is seen by every later `of`."""
+
+    def of(self, user: str, now: float) -> list[SessionEvent]:
+        """The user's events of the last `ttl_minutes`, oldest first, without impressions."""
+
+    def shown(self, user: str, now: float) -> dict[str, int]:
+        """How often each item was shown to the user in the last `ttl_minutes`."""
+
+    def close(self) -> None:
+        """Give back what is held; nothing is called after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept of one user."""
+
+    events: int
+    ttl_seconds: float
+    impressions: int = MAX_IMPRESSIONS
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        return cls(config.serve.max_session_events, config.sessions.ttl_minutes * 60.0)
+
+
+def by_user(events: Iterable[LoggedEvent], now: float) -> dict[str, tuple[set[Happened], set[Shown]]]:
+    """Events and impressions of each user. A time in the future counts as now: it must not outlive the others."""
+    found: dict[str, tuple[set[Happened], set[Shown]]] = {}
+    for event in events:
+        happened, shown = found.setdefault(event.user, (set(), set()))
+        time = min(event.time, now)
+        if event.event == IMPRESSION:
+            shown.add((time, event.item))
+        else:
+            happened.add((time, event.item, event.event))
+    return found
+
+
+def session_of(happened: Iterable[Happened], since: float) -> list[SessionEvent]:
+    """The events after `since`, oldest first."""
+    return [SessionEvent(item=item, event=kind, time=time) for time, item, kind in sorted(happened) if time > since]
+
+
+def counts_of(shown: Iterable[Shown], since: float) -> dict[str, int]:
+    """Impressions of each item after `since`."""
+    return dict(Counter(item for time, item in shown if time > since))
+
+
+def with_stored(request: RecommendRequest, stored: Sequence[SessionEvent], limit: int) -> RecommendRequest:
+    """The request with what is known of its user before its own events; beyond `limit` in all the stored ones give way.
+
+    An event that both tell of (same item, type and time) counts once.
+    """
+    if not stored:
+        return request
+    own = {(event.item, event.event, event.time) for event in request.session}
+    others = [event for event in stored if (event.item, event.event, event.time) not in own]
+    room = max(0, limit - len(request.session))
+    return msgspec.structs.replace(request, session=[*others[len(others) - min(room, len(others)) :], *request.session])

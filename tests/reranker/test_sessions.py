@@ -1,0 +1,305 @@
+"""Session state, the same wherever it is kept: embedded and on a real Redis server."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from redis_process import RedisProcess, redis_process
+
+from reranker.errors import SessionsError
+from reranker.serving_log.records import LoggedEvent
+from reranker.sessions.embedded import EmbeddedSessions
+from reranker.sessions.guarded import PAUSE_SECONDS, GuardedSessions
+from reranker.sessions.redis_server import RedisSessions
+from reranker.sessions.stored import Limits, Sessions, with_stored
+from schemas.messages import RecommendRequest, SessionEvent
+
+NOW = 1_790_000_000.0
+LIMITS = Limits(events=5, ttl_seconds=3600.0, impressions=7)
+Make = Callable[[Limits], Sessions]
+
+
+def event(user: str, item: str, seconds_ago: float = 0.0, kind: str = "view") -> LoggedEvent:
+    return LoggedEvent(user, item, kind, NOW - seconds_ago)
+
+
+@pytest.fixture(scope="module")
+def redis_server() -> Iterator[RedisProcess]:
+    # Not pytest's folder: the path of a socket may have 107 bytes.
+    with tempfile.TemporaryDirectory() as folder, redis_process(Path(folder)) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Opens empty session state with these limits; once for a test."""
+    with ExitStack() as stack:
+
+        def open_(limits: Limits) -> Sessions:
+            found: Sessions
+            if request.param == "embedded":
+                found = EmbeddedSessions(tmp_path / "sessions", limits, max_bytes=64 << 20)
+            else:
+                server: RedisProcess = request.getfixturevalue("redis_server")
+                import redis
+
+                with redis.Redis.from_url(server.url) as client:
+                    client.flushall()
+                found = RedisSessions(server.url, limits, seconds=30.0)
+            stack.callback(found.close)
+            return found
+
+        yield open_
+
+
+@pytest.fixture
+def sessions(make: Make) -> Sessions:
+    return make(LIMITS)
+
+
+def items(sessions: Sessions, user: str, now: float = NOW) -> list[str]:
+    return [found.item for found in sessions.of(user, now)]
+
+
+def test_what_was_added_is_there_oldest_first(sessions: Sessions) -> None:
+    sessions.add([event("u", "new", 1.0, "cart"), event("u", "old", 2.5)], NOW)
+    assert sessions.of("u", NOW) == [
+        SessionEvent(item="old", event="view", time=NOW - 2.5),
+        SessionEvent(item="new", event="cart", time=NOW - 1.0),
+    ]
+
+
+def test_users_have_nothing_to_do_with_each_other(sessions: Sessions) -> None:
+    sessions.add([event("u", "a"), event("v", "b"), event("ü\0:v", "c")], NOW)
+    assert [items(sessions, user) for user in ("u", "v", "ü\0:v", "w")] == [["a"], ["b"], ["c"], []]
+
+
+def test_the_longest_ids_are_kept(sessions: Sessions) -> None:
+    sessions.add([event("u" * 511, "i" * 511)], NOW)
+    assert items(sessions, "u" * 511) == ["i" * 511]
+
+
+def test_only_the_last_events_are_kept_whatever_their_order_of_arrival(sessions: Sessions) -> None:
+    for seconds_ago in (3, 9, 1, 7, 5, 8, 2, 6, 4):
+        sessions.add([event("u", f"i{seconds_ago}", seconds_ago)], NOW)
+    assert items(sessions, "u") == ["i5", "i4", "i3", "i2", "i1"]
+
+
+def test_an_event_is_forgotten_after_its_time_to_live(sessions: Sessions) -> None:
+    sessions.add([event("u", "old", 10.0), event("u", "new", 0.0)], NOW)
+    assert items(sessions, "u", NOW + 3589.9) == ["old", "new"]
+    assert items(sessions, "u", NOW + 3590.0) == ["new"]
+    assert items(sessions, "u", NOW + 3600.0) == []
+
+
+def test_an_event_that_comes_twice_is_one(sessions: Sessions) -> None:
+    for _ in range(2):
+        sessions.add([event("u", "a", 1.0), event("u", "a", 1.0), event("u", "a", 1.0, "cart"), event("u", "a")], NOW)
+    assert [(found.event, found.time) for found in sessions.of("u", NOW)] == [
+        ("cart", NOW - 1.0),
+        ("view", NOW - 1.0),
+        ("view", NOW),
+    ]
+
+
+def test_an_event_from_the_future_counts_as_now(sessions: Sessions) -> None:
+    sessions.add([event("u", "a", -86_400.0)], NOW)
+    assert [found.time for found in sessions.of("u", NOW)] == [NOW]
+    assert items(sessions, "u", NOW + 3600.0) == []
+
+
+def test_impressions_are_counted_and_are_no_part_of_the_session(sessions: Sessions) -> None:
+    sessions.add([event("u", "a", 3.0, "impression"), event("u", "b", 3.0, "impression"), event("u", "c", 2.0)], NOW)
+    sessions.add([event("u", "a", 1.0, "impression")], NOW)
+    assert sessions.shown("u", NOW) == {"a": 2, "b": 1}
+    assert items(sessions, "u") == ["c"]
+    assert sessions.shown("u", NOW + 3598.0) == {"a": 1}
+    assert sessions.shown("v", NOW) == {}
+
+
+def test_impressions_are_bounded(sessions: Sessions) -> None:
+    sessions.add([event("u", f"i{place}", 100.0 - place, "impression") for place in range(20)], NOW)
+    assert sessions.shown("u", NOW) == {f"i{place}": 1 for place in range(13, 20)}
+    sessions.add([event("u", "click")], NOW)
+    assert items(sessions, "u") == ["click"]
+
+
+def test_random_events_give_what_a_plain_list_gives(make: Make) -> None:
+    limits = Limits(events=6, ttl_seconds=100.0, impressions=9)
+    sessions, chance, now = make(limits), random.Random(20261126), NOW
+    kept: dict[str, set[tuple[float, str, str]]] = {}
+    for _ in range(300):
+        now += chance.randrange(20)
+        batch = [
+            LoggedEvent(
+                f"u{chance.randrange(4)}",
+                f"i{chance.randrange(3)}",
+                chance.choice(["view", "click", "impression"]),
+                now - chance.randrange(-20, 120) - chance.random(),
+            )
+            for _ in range(chance.randrange(4))
+        ]
+        sessions.add(batch, now)
+        for added in batch:
+            kept.setdefault(added.user, set()).add((min(added.time, now), added.item, added.event))
+        for user in {added.user for added in batch}:
+            everything = sorted(one for one in kept[user] if one[0] > now - 100.0)
+            shown = [one for one in everything if one[2] == "impression"][-9:]
+            happened = [one for one in everything if one[2] != "impression"][-6:]
+            kept[user] = {*shown, *happened}
+        for number in range(4):
+            left = sorted(one for one in kept.get(f"u{number}", ()) if one[0] > now - 100.0)
+            wanted = [
+                SessionEvent(item=item, event=kind, time=time) for time, item, kind in left if kind != "impression"
+            ]
+            assert sessions.of(f"u{number}", now) == wanted
+            seen = [item for _, item, kind in left if kind == "impression"]
+            assert sessions.shown(f"u{number}", now) == {item: seen.count(item) for item in seen}
+
+
+def _add(folder: str, user: str, count: int) -> None:
+    sessions = EmbeddedSessions(Path(folder), LIMITS, max_bytes=256 << 20, first_map_bytes=1 << 20)
+    for number in range(count):
+        sessions.add([event(f"{user}{number}", "x" * 500, place) for place in range(5)], NOW)
+    sessions.close()
+
+
+def test_what_one_process_adds_another_sees_also_when_the_file_has_grown(tmp_path: Path) -> None:
+    mine = EmbeddedSessions(tmp_path, LIMITS, max_bytes=256 << 20, first_map_bytes=1 << 20)
+    mine.add([event("mine", "a")], NOW)
+    spawn = multiprocessing.get_context("spawn")
+    others = [spawn.Process(target=_add, args=(str(tmp_path), user, 700)) for user in ("a", "b")]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+        assert other.exitcode == 0
+    for user in ("a", "b"):
+        assert all(len(mine.of(f"{user}{number}", NOW)) == 5 for number in range(700))
+    assert items(mine, "mine") == ["a"]
+    mine.add([event("mine", "b")], NOW)
+    assert items(mine, "mine") == ["a", "b"]
+    mine.close()
+
+
+def _add_until_killed(folder: str, begin: float, started: multiprocessing.synchronize.Event) -> None:
+    sessions = EmbeddedSessions(Path(folder), LIMITS, max_bytes=64 << 20)
+    now = begin
+    while True:
+        now += 0.001
+        sessions.add([LoggedEvent(f"u{number}", f"{now:.3f}", "view", now) for number in range(50)], now)
+        started.set()
+
+
+def test_a_process_that_is_killed_while_it_writes_stops_nobody_and_leaves_all_of_a_call_or_none(tmp_path: Path) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    mine = EmbeddedSessions(tmp_path, LIMITS, max_bytes=64 << 20)
+    for round_ in range(5):
+        begin, started = NOW + 100.0 * round_, spawn.Event()
+        other = spawn.Process(target=_add_until_killed, args=(str(tmp_path), begin, started))
+        other.start()
+        assert started.wait(60)
+        assert other.pid is not None
+        os.kill(other.pid, signal.SIGKILL)
+        other.join()
+        mine.add([LoggedEvent("mine", f"i{round_}", "view", begin)], begin)
+        assert items(mine, "mine", begin) == [f"i{number}" for number in range(round_ + 1)]
+        found = [items(mine, f"u{number}", begin) for number in range(50)]
+        assert found == [found[0]] * 50
+        assert found[0]
+    mine.close()
+
+
+def test_the_file_does_not_hold_users_who_have_gone(tmp_path: Path) -> None:
+    sessions = EmbeddedSessions(tmp_path, Limits(events=5, ttl_seconds=100.0), max_bytes=64 << 20)
+    now = NOW
+    for number in range(3000):  # ten a minute live at a time, 3,000 come by
+        now += 10.0
+        sessions.add([LoggedEvent(f"u{random.Random(number).random()}", "i", "view", now)], now)
+        assert sessions.users() < 30
+    sessions.close()
+
+
+def test_a_file_that_is_full_makes_room_of_what_has_expired_and_else_says_so(tmp_path: Path) -> None:
+    sessions = EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20)
+
+    def add(number: int, now: float) -> None:
+        sessions.add([LoggedEvent(f"u{number}", "x" * 500, "view", now - place) for place in range(5)], now)
+
+    with pytest.raises(SessionsError, match="fill all"):
+        for number in range(10_000):
+            add(number, NOW)
+    assert len(sessions.of("u0", NOW)) == 5
+    for number in range(100):
+        add(number, NOW + 7200.0)
+    assert len(sessions.of("u99", NOW + 7200.0)) == 5
+    sessions.close()
+
+
+def test_a_file_of_an_earlier_boot_is_removed_unread(tmp_path: Path) -> None:
+    old = tmp_path / "sessions-1-00000000-0000-0000-0000-000000000000.mdb"
+    old.write_bytes(b"torn")
+    (tmp_path / "notes.txt").write_text("mine")
+    EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20).close()
+    assert not old.exists()
+    assert (tmp_path / "notes.txt").exists()
+
+
+def test_state_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SessionsError, match="opening the sessions"):
+        EmbeddedSessions(tmp_path / "file", LIMITS, max_bytes=1 << 20)
+
+
+def test_a_redis_url_that_is_none_is_an_error() -> None:
+    pytest.importorskip("redis")
+    with pytest.raises(SessionsError, match="redis_url"):
+        RedisSessions("http://example", LIMITS, seconds=1.0)
+
+
+def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> None:
+    with tempfile.TemporaryDirectory() as folder, redis_process(Path(folder)) as server:
+        failures: list[int] = []
+        clock = [0.0]
+        guarded = GuardedSessions(
+            lambda: RedisSessions(server.url, LIMITS, seconds=30.0), lambda: failures.append(1), lambda: clock[0]
+        )
+        guarded.add([event("u", "a")], NOW)
+        assert items(guarded, "u") == ["a"]
+        server.kill()
+        assert items(guarded, "u") == []
+        assert guarded.shown("u", NOW) == {}
+        assert len(failures) == 1, "for a while nobody tries again"
+        with pytest.raises(SessionsError):
+            guarded.add([event("u", "b")], NOW)
+        server.start()
+        clock[0] += PAUSE_SECONDS
+        guarded.add([event("u", "c")], NOW)
+        assert items(guarded, "u") == ["c"]
+        guarded.close()
+
+
+def seen(item: str, kind: str = "view", time: float | None = None) -> SessionEvent:
+    return SessionEvent(item=item, event=kind, time=time)
+
+
+def test_the_stored_session_comes_before_the_requests_own_and_nothing_counts_twice() -> None:
+    request = RecommendRequest(user="u", session=[seen("b", time=2.0), seen("a")])
+    merged = with_stored(request, [seen("a", time=1.0), seen("b", time=2.0), seen("b", "cart", 2.0)], limit=10)
+    assert merged.session == [seen("a", time=1.0), seen("b", "cart", 2.0), seen("b", time=2.0), seen("a")]
+    assert with_stored(request, [], limit=10) is request
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(2, []), (3, ["d"]), (4, ["c", "d"]), (9, ["a", "c", "d"])])
+def test_beyond_the_limit_the_oldest_stored_events_give_way(limit: int, kept: list[str]) -> None:
+    request = RecommendRequest(user="u", session=[seen("x"), seen("y")])
+    stored = [seen(item, time=place) for place, item in enumerate(["a", "c", "d"])]
+    assert [one.item for one in with_stored(request, stored, limit).session] == [*kept, "x", "y"]
