@@ -58,6 +58,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "serve": "Answer HTTP requests.",
             "lookup": "One user's answer, at the terminal.",
+            "replay": "Make an answer of the log again from its version, and compare.",
         },
     ),
     "Shortlist itself": (

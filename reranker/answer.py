@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
@@ -43,6 +44,13 @@ class Stored:
     is_stale: bool
 
 
+class Shown(NamedTuple):
+    """The numbers of the items that one rung gave to an answer, in the order of their rank."""
+
+    scores: Float32
+    base_scores: Float32
+
+
 def answer(
     version: Version,
     ranker: Ranker,
@@ -52,8 +60,12 @@ def answer(
     *,
     now: float,
     request_id: str,
+    note: Callable[[Shown], None] | None = None,
 ) -> RecommendAnswer:
-    """The answer to a valid request. Requires: the version stays open until this returns."""
+    """The answer to a valid request; `note` is told what each rung gave it.
+
+    Requires: the version stays open until this returns.
+    """
     moment = now if request.context.time is None else request.context.time
     stored = look_up(version, request.user, store, now)
     session = read_session(request.session, version, serve, moment)
@@ -72,6 +84,8 @@ def answer(
         if best.size == 0:
             continue
         rungs.append(rung)
+        if note is not None:
+            note(Shown(scores[best], pool.base_scores[best]))
         shown = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             shown = _explained(shown, given, ranker, best, source=reasons.source_name(rung, segment))

@@ -67,7 +67,13 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
             yield {
                 "service": Service(
                     config=config,
-                    reranker=Reranker(store, config, now=now, session_of=feedback.session_of),
+                    reranker=Reranker(
+                        store,
+                        config,
+                        now=now,
+                        session_of=feedback.session_of,
+                        on_answer=feedback.answered if config.log.answers else None,
+                    ),
                     metrics=metrics,
                     feedback=feedback,
                     now=now,

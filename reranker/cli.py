@@ -1,4 +1,4 @@
-"""The verbs `serve` and `lookup`."""
+"""The verbs `serve`, `lookup` and `replay`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,46 @@ def lookup(  # noqa: PLR0917 the options of the command line
         from reranker.terminal import print_answer
 
         print_answer(answer, user)
+
+
+@app.command()
+def replay(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The `request_id` of the answer.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006 read only
+) -> None:
+    """Make an answer of the log again from its version. Exit 0: the same bit for bit; 1: it differs, and where.
+
+    2: the log does not hold it; 3: its version has been retired.
+
+    Example: shortlist replay 5f0c7a1e9b3d42688c15e0f7a9d3b642
+    """
+    import os
+
+    from reranker.serve import ONE_THREAD
+
+    # As in a worker, and before numpy is loaded: the order of a sum may depend on the threads that share it.
+    os.environ.update(ONE_THREAD)
+    import msgspec
+
+    from reranker.answered import facts_of
+    from reranker.errors import ReplayDiffersError
+    from reranker.replay import replay as make_again
+    from schemas.config_file import load_config
+
+    found = make_again(load_config(config, overrides), request_id)
+    if as_json:
+        facts = {"equal": found.is_equal, "differences": found.differences, "recorded": facts_of(found.recorded)}
+        print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+    elif found.is_equal:
+        shown = found.recorded.shown.items
+        print(f"equal bit for bit: {len(shown)} items of version {found.recorded.version}, rung {found.recorded.rung}")
+    else:
+        for line in found.differences:
+            print(line)
+    if not found.is_equal:
+        raise ReplayDiffersError(f"the answer of version {found.recorded.version} differs from the one in the log")
 
 
 def _entries(text: str) -> list[str]:

@@ -10,12 +10,15 @@ ShortlistError
 ├── NotReadyError                503  no verified version is served
 ├── NotRecordedError             503  events could not be made durable, or not be brought to the session
 ├── SessionsError                     the session state cannot be read or written
+├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
+├── NotInLogError                (exit 2) the log has no such answer
+├── VersionRetiredError          (exit 3) the version that gave an answer is gone
 └── ServeError                   (exit 1) the server could not start
 """
 
 from __future__ import annotations
 
-from schemas.errors import ShortlistError, UsageError
+from schemas.errors import RefusedError, ShortlistError, UsageError
 
 
 class RequestError(UsageError):
@@ -56,6 +59,18 @@ class NotRecordedError(ShortlistError):
 
 class SessionsError(ShortlistError):
     """Raised when the session state cannot be read or written."""
+
+
+class ReplayDiffersError(ShortlistError):
+    """Raised when an answer of the log, made again from its version, is not the same bit for bit."""
+
+
+class NotInLogError(UsageError):
+    """Raised when the log does not hold the answer that is asked for."""
+
+
+class VersionRetiredError(RefusedError):
+    """Raised when an answer cannot be made again, because its version is not in the store any more."""
 
 
 class ServeError(ShortlistError):

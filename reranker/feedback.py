@@ -8,7 +8,7 @@ from pathlib import Path
 from reranker.metrics import Metrics
 from reranker.recommend import Clock
 from reranker.serving_log.commit import Committer
-from reranker.serving_log.records import EventsRecord, LoggedEvent
+from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent
 from reranker.serving_log.segments import SegmentWriter
 from reranker.sessions.embedded import EmbeddedSessions
 from reranker.sessions.guarded import GuardedSessions
@@ -64,6 +64,10 @@ class Feedback:
         await self._committer.commit(EventsRecord(received, events))
         self._metrics.events.inc(len(events))
         return len(events)
+
+    def answered(self, record: AnswerRecord) -> None:
+        """Have an answer logged, without waiting for it."""
+        self._committer.offer(record)
 
     def session_of(self, user: str) -> list[SessionEvent]:
         """The user's stored session, oldest first; [] when there is none, or none can be read."""

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 from prediction_store.errors import NoCurrentVersionError
 from prediction_store.reader import Store
-from reranker.answer import answer
+from reranker.answer import Shown, answer
+from reranker.answered import record_of, settings_digest
 from reranker.errors import NotReadyError
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
+from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import with_stored
 from schemas.config import Config
 from schemas.errors import ShortlistError
@@ -38,13 +40,21 @@ class Reranker:
     """
 
     def __init__(
-        self, store: Store, config: Config, *, now: Clock = time.time, session_of: StoredSession | None = None
+        self,
+        store: Store,
+        config: Config,
+        *,
+        now: Clock = time.time,
+        session_of: StoredSession | None = None,
+        on_answer: Callable[[AnswerRecord], None] | None = None,
     ) -> None:
-        """`session_of` tells what is known of a user's session beside the request."""
+        """`session_of` tells what is known of a user's session beside the request; `on_answer` hears of each answer."""
         self.store = store
         self._config = config
         self._now = now
         self._session_of = session_of
+        self._on_answer = on_answer
+        self._settings = settings_digest(config)
         self._rankers: dict[str, Ranker] = {}
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
@@ -55,16 +65,22 @@ class Reranker:
         if self._session_of is not None:
             limit = self._config.serve.max_session_events
             request = with_stored(request, self._session_of(request.user), limit)
+        now, noted = self._now(), list[Shown]()
         with self.store.acquire() as version:
-            return answer(
+            found = answer(
                 version,
                 self.ranker_of(version),
                 request,
                 self._config.serve,
                 self._config.store,
-                now=self._now(),
+                now=now,
                 request_id=os.urandom(16).hex(),
+                note=noted.append,
             )
+        if self._on_answer is not None:
+            k = self._config.serve.default_k if request.k is None else request.k
+            self._on_answer(record_of(request, found, noted, k=k, now=now, settings=self._settings))
+        return found
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""

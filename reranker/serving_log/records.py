@@ -33,7 +33,47 @@ class EventsRecord(msgspec.Struct, frozen=True, array_like=True, tag="events"):
     events: list[LoggedEvent]
 
 
-Record = EventsRecord
+class ShownItems(msgspec.Struct, frozen=True, array_like=True):
+    """The items of an answer in the order of their rank, column by column."""
+
+    items: list[str]
+    rungs: list[str]
+    base_ranks: list[int]
+    scores: bytes
+    """float32[n], little-endian: not rounded as in the answer."""
+    base_scores: bytes
+    """float32[n], little-endian."""
+
+
+class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
+    """One answer, and all that it takes to make it again from its version."""
+
+    request_id: str
+    user: str
+    time: float
+    """UTC epoch seconds by the server's clock, when it was asked."""
+    version: str
+    worker: int
+    """Process id."""
+    settings: str
+    """Digest of the settings that an answer depends on, see `settings_digest`."""
+    k: int
+    session: list[tuple[str, str, float | None]]
+    """Item, event type and time, as used: the stored session, then the request's own."""
+    exclude: list[str]
+    device: str | None
+    context_time: float | None
+    segment: str | None
+    shown: ShownItems
+    rung: str
+    topped_up_from: list[str]
+    reason: str | None
+    stale: bool
+    age_seconds: int
+    ignored_events: int
+
+
+Record = EventsRecord | AnswerRecord
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Record)
@@ -47,6 +87,7 @@ def encode(record: Record) -> bytes:
 def decode(payload: bytes) -> Record:
     """The record in a payload. Raises FormatError: it is whole, and yet not one of ours."""
     try:
-        return _DECODER.decode(payload)
+        found: Record = _DECODER.decode(payload)
     except msgspec.MsgspecError as error:
         raise FormatError(f"a record of the serving log cannot be read: {error}") from error
+    return found

@@ -1,0 +1,97 @@
+"""An answer as a record of the log, and the request that a record came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from reranker.answer import Shown
+from reranker.arrays import Float32
+from reranker.serving_log.records import AnswerRecord, ShownItems
+from schemas.config import Config, Serve, Store, digest
+from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
+
+
+class _Deciding(msgspec.Struct, frozen=True):
+    serve: Serve
+    store: Store
+
+
+def record_of(
+    request: RecommendRequest, answer: RecommendAnswer, shown: Sequence[Shown], *, k: int, now: float, settings: str
+) -> AnswerRecord:
+    """The record of an answer.
+
+    Args:
+        request: as used, the stored session in it.
+        k: how many items were wanted.
+        shown: what `answer` has noted, rung by rung.
+        now: the server's clock that the answer was made with.
+        settings: see `settings_digest`.
+    """
+    context = request.context
+    return AnswerRecord(
+        request_id=answer.request_id,
+        user=request.user,
+        time=now,
+        version=answer.version,
+        worker=os.getpid(),
+        settings=settings,
+        k=k,
+        session=[(event.item, event.event, event.time) for event in request.session],
+        exclude=request.exclude,
+        device=context.device,
+        context_time=context.time,
+        segment=context.segment,
+        shown=ShownItems(
+            items=[item.item for item in answer.items],
+            rungs=[item.rung for item in answer.items],
+            base_ranks=[item.base_rank for item in answer.items],
+            scores=_bytes([part.scores for part in shown]),
+            base_scores=_bytes([part.base_scores for part in shown]),
+        ),
+        rung=answer.rung,
+        topped_up_from=answer.topped_up_from,
+        reason=answer.reason,
+        stale=answer.stale,
+        age_seconds=answer.age_seconds,
+        ignored_events=answer.ignored_events,
+    )
+
+
+def request_of(record: AnswerRecord) -> RecommendRequest:
+    """The request that leads to the recorded answer, on its version and by its clock."""
+    return RecommendRequest(
+        user=record.user,
+        k=record.k,
+        session=[SessionEvent(item=item, event=event, time=time) for item, event, time in record.session],
+        context=Context(device=record.device, time=record.context_time, segment=record.segment),
+        exclude=record.exclude,
+    )
+
+
+def facts_of(record: AnswerRecord) -> dict[str, Any]:
+    """A record for people and programs: fields by name, numbers as numbers."""
+    facts, shown = msgspec.structs.asdict(record), msgspec.structs.asdict(record.shown)
+    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores")}
+    return {**facts, "shown": shown}
+
+
+def settings_digest(config: Config) -> str:
+    """16 hex digits over the settings that decide an answer."""
+    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0)
+    store = msgspec.structs.replace(config.store, remote="")
+    return digest(_Deciding(serve, store))[:16]
+
+
+def _bytes(parts: Sequence[Float32]) -> bytes:
+    return b"".join(part.astype("<f4", copy=False).tobytes() for part in parts)
+
+
+def numbers(stored: bytes) -> Float32:
+    """float32[n]: the numbers in a record's bytes."""
+    return np.frombuffer(stored, "<f4")

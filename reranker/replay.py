@@ -1,0 +1,117 @@
+"""An answer of the log, made again from its version: the same bit for bit, or what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prediction_store.errors import MissingVersionError
+from prediction_store.reader import Version
+from reranker.answer import Shown, answer
+from reranker.answered import numbers, record_of, request_of, settings_digest
+from reranker.errors import NotInLogError, VersionRetiredError
+from reranker.ranking import Ranker
+from reranker.serving_log.frames import Tail
+from reranker.serving_log.reading import read_segments, segments
+from reranker.serving_log.records import AnswerRecord
+from schemas.config import Config, events_folder
+
+SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events")
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recorded answer, the one that was made now, and how they differ."""
+
+    recorded: AnswerRecord
+    replayed: AnswerRecord
+    differences: list[str]
+    """Sentences; empty: equal bit for bit."""
+    tails: list[Tail]
+    """Torn tails of the segments that were read."""
+
+    @property
+    def is_equal(self) -> bool:
+        return not self.differences
+
+
+def replay(config: Config, request_id: str) -> Replay:
+    """Find an answer in the log and make it again from its version.
+
+    Raises:
+        NotInLogError: the log does not hold it.
+        VersionRetiredError: its version is not in the store any more.
+        DamagedVersionError, FormatError: the version, or a segment of the log, is not as it was written.
+    """
+    tails: list[Tail] = []
+    recorded = find(Path(events_folder(config.paths)), request_id, tails)
+    noted: list[Shown] = []
+    request = request_of(recorded)
+    try:
+        version = Version.open(Path(config.paths.store), recorded.version)
+    except MissingVersionError as error:
+        raise VersionRetiredError(
+            f"version {recorded.version}, which gave that answer, is not in the store any more",
+            hint="store.keep_versions says how many are kept",
+        ) from error
+    with version:
+        made = answer(
+            version,
+            Ranker.of(version.ranker),
+            request,
+            config.serve,
+            config.store,
+            now=recorded.time,
+            request_id=recorded.request_id,
+            note=noted.append,
+        )
+    settings = settings_digest(config)
+    replayed = record_of(request, made, noted, k=recorded.k, now=recorded.time, settings=settings)
+    return Replay(recorded, replayed, list(differences(recorded, replayed)), tails)
+
+
+def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:
+    """The answer of a request, the newest segments being read first. Raises NotInLogError."""
+    for path in reversed(segments(folder)):
+        for entry in read_segments([path], tails.append):
+            if isinstance(entry.record, AnswerRecord) and entry.record.request_id == request_id:
+                return entry.record
+    torn = f"; {sum(tail.bytes for tail in tails)} bytes of torn tails could not be read" if tails else ""
+    raise NotInLogError(
+        f"the log in {folder} has no answer {request_id[:64]!r}{torn}",
+        hint="log.answers must have been on, and log.keep_days not have passed",
+    )
+
+
+def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
+    """What differs between two answers to one request, in sentences."""
+    if recorded.settings != replayed.settings:
+        yield f"the settings of serve or store are others: {recorded.settings} then, {replayed.settings} now"
+    for name in SCALARS:
+        then, now = getattr(recorded, name), getattr(replayed, name)
+        if then != now:
+            yield f"{name}: {then!r} then, {now!r} now"
+    then, now = recorded.shown, replayed.shown
+    for rank, (one, other) in enumerate(_padded(then.items, now.items), 1):
+        if one != other:
+            yield f"rank {rank}: item {one} then, {other} now"
+    if then.items == now.items:
+        for name in ("rungs", "base_ranks"):
+            yield from _of_items(name, then.items, getattr(then, name), getattr(now, name))
+        for name in ("scores", "base_scores"):
+            if getattr(then, name) != getattr(now, name):
+                one, other = numbers(getattr(then, name)), numbers(getattr(now, name))
+                yield from _of_items(name, then.items, [float(x) for x in one], [float(x) for x in other])
+
+
+def _of_items(name: str, items: Sequence[str], then: Sequence[Any], now: Sequence[Any]) -> Iterator[str]:
+    for rank, (item, (one, other)) in enumerate(zip(items, _padded(then, now), strict=False), 1):
+        if one != other:
+            yield f"rank {rank}, item {item}: {name} {one!r} then, {other!r} now"
+
+
+def _padded(then: Sequence[Any], now: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
+    for place in range(max(len(then), len(now))):
+        yield then[place] if place < len(then) else None, now[place] if place < len(now) else None

@@ -1,0 +1,214 @@
+"""Answers in the log, and `shortlist replay`: the same answer again, or what is in the way."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from asgi_client import AsgiClient
+from serving_shop import Shop
+from shop_server import PATIENCE_SECONDS, Server
+
+import shortlist
+from prediction_store import durable
+from prediction_store.layout import version_path
+from reranker.answered import numbers, settings_digest
+from reranker.app import create_app
+from reranker.replay import differences
+from reranker.serve import ONE_THREAD
+from reranker.serving_log.reading import read_log, segments
+from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, encode
+from reranker.serving_log.segments import SegmentWriter
+from schemas.config import Config
+from schemas.serving_config import Log
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "plain": {"user": "u0", "k": 5},
+    "by default": {"user": "u1"},
+    "with a session": {
+        "user": "ü2",
+        "k": 7,
+        "session": [{"item": "a13"}, {"item": "a31", "event": "cart", "time": 1_790_000_000.25}, {"item": "none"}],
+        "exclude": ["a20", "a21"],
+        "context": {"device": "phone", "time": 1_790_000_060.0, "segment": "DE"},
+        "explain": True,
+    },
+    "topped up": {"user": "nobody", "k": 39, "session": [{"item": "a05"}]},
+    "of nothing": {"user": "u0", "k": 3, "exclude": [f"a{number:02}" for number in range(40)]},
+}
+
+
+@pytest.fixture
+def published(shop: Shop) -> Shop:
+    shop.publish("a")
+    return shop
+
+
+def ask(shop: Shop, *requests: dict[str, Any], overrides: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    with AsgiClient(create_app(shop.config(*overrides))) as client:
+        return [client.post("/v1/recommend", request).json() for request in requests]
+
+
+def logged(shop: Shop) -> list[AnswerRecord]:
+    found = read_log(shop.root / "events", pytest.fail)
+    return [entry.record for entry in found if isinstance(entry.record, AnswerRecord)]
+
+
+def run(shop: Shop, request_id: str, *argv: str) -> int:
+    return shortlist.run(["replay", request_id, *argv, "--set", f"paths.store={shop.root}"])
+
+
+@pytest.fixture(autouse=True)
+def no_traces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No configuration is found, and what the verb sets in its process is taken back."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in ONE_THREAD.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_an_answer_is_logged_as_it_was_given(published: Shop) -> None:
+    before = time.time()
+    (answer,) = ask(published, REQUESTS["with a session"])
+    (record,) = logged(published)
+    assert record.request_id == answer["request_id"]
+    assert (record.user, record.k, record.version, record.rung) == ("ü2", 7, published.current(), "personal")
+    assert before <= record.time <= time.time()
+    assert record.shown.items == [item["item"] for item in answer["items"]]
+    assert record.shown.base_ranks == [item["base_rank"] for item in answer["items"]]
+    assert record.shown.rungs == [item["rung"] for item in answer["items"]]
+    assert numbers(record.shown.scores).tolist() == pytest.approx([item["score"] for item in answer["items"]], abs=1e-6)
+    bases = [item["base_score"] for item in answer["items"]]
+    assert numbers(record.shown.base_scores).tolist() == pytest.approx(bases, abs=1e-6)
+    assert record.session == [
+        ("a13", "view", None),
+        ("a31", "cart", 1_790_000_000.25),
+        ("none", "view", None),
+    ]
+    assert (record.exclude, record.device, record.segment) == (["a20", "a21"], "phone", "DE")
+    assert record.ignored_events == answer["ignored_events"] == 1
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_replay_is_equal_bit_for_bit(published: Shop, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    (answer,) = ask(published, REQUESTS[kind])
+    capsys.readouterr()
+    assert run(published, answer["request_id"]) == 0
+    assert capsys.readouterr().out.startswith(f"equal bit for bit: {len(answer['items'])} items of version ")
+
+
+def test_a_replay_is_equal_after_a_cutover_and_with_a_stored_session(published: Shop) -> None:
+    with AsgiClient(create_app(published.config())) as client:
+        client.post("/v1/events", {"events": [{"user": "u0", "item": "a25", "event": "cart"}]})
+        answer = client.post("/v1/recommend", {"user": "u0", "k": 9, "session": [{"item": "a33"}]}).json()
+    published.publish("b")
+    assert run(published, answer["request_id"]) == 0
+    assert [item for item, _, _ in logged(published)[0].session] == ["a25", "a33"]
+
+
+def test_the_answers_of_real_workers_are_replayed(published: Shop, tmp_path: Path) -> None:
+    server = Server(published.root, tmp_path)
+    try:
+        answers = [
+            httpx.post(f"{server.url}/v1/recommend", json=request, timeout=PATIENCE_SECONDS).json()
+            for request in REQUESTS.values()
+        ]
+        assert server.stop() == 0
+    finally:
+        server.end()
+    assert {record.request_id for record in logged(published)} == {answer["request_id"] for answer in answers}
+    for answer in answers:
+        assert run(published, answer["request_id"]) == 0
+
+
+def test_an_answer_that_is_not_in_the_log_exits_2(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    ask(published, REQUESTS["plain"])
+    assert run(published, "0" * 32) == 2
+    assert "has no answer" in capsys.readouterr().err
+
+
+def test_an_answer_whose_version_has_been_retired_exits_3(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (answer,) = ask(published, REQUESTS["plain"])
+    durable.remove_folder(version_path(published.root, answer["version"]))
+    assert run(published, answer["request_id"]) == 3
+    assert f"version {answer['version']}" in capsys.readouterr().err
+
+
+def test_other_settings_are_told_with_what_they_change(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    session = [{"item": "a31", "event": "cart", "time": time.time() - 900.0}]
+    (answer,) = ask(published, {"user": "u0", "k": 5, "session": session})
+    assert run(published, answer["request_id"], "--set", "serve.session_half_life_seconds=1") == 1
+    said = capsys.readouterr()
+    assert "the settings of serve or store are others" in said.out
+    assert "rank 1" in said.out
+    assert "differs from the one in the log" in said.err
+
+
+def test_a_replay_as_json_has_the_record(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (answer,) = ask(published, REQUESTS["plain"])
+    capsys.readouterr()
+    assert run(published, answer["request_id"], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["equal"], found["differences"]) == (True, [])
+    assert found["recorded"]["user"] == "u0"
+    shown = found["recorded"]["shown"]
+    assert shown["items"] == [item["item"] for item in answer["items"]]
+    assert shown["scores"] == pytest.approx([item["score"] for item in answer["items"]], abs=1e-6)
+
+
+def test_one_bit_of_one_score_is_a_difference(published: Shop) -> None:
+    ask(published, REQUESTS["plain"])
+    (record,) = logged(published)
+    scores = bytearray(record.shown.scores)
+    scores[4] ^= 1
+    other = msgspec.structs.replace(record, shown=msgspec.structs.replace(record.shown, scores=bytes(scores)))
+    (said,) = differences(record, other)
+    assert said.startswith(f"rank 2, item {record.shown.items[1]}: scores ")
+    assert list(differences(record, record)) == []
+
+
+def test_every_other_change_is_a_difference_too(published: Shop) -> None:
+    ask(published, REQUESTS["plain"])
+    (record,) = logged(published)
+    for name, value in {"rung": "popular", "reason": "x", "stale": True, "age_seconds": 1, "ignored_events": 9}.items():
+        (said,) = differences(record, msgspec.structs.replace(record, **{name: value}))
+        assert said.startswith(name)
+    swapped = [record.shown.items[1], record.shown.items[0], *record.shown.items[2:]]
+    other = msgspec.structs.replace(record, shown=msgspec.structs.replace(record.shown, items=swapped))
+    assert [said.split(":")[0] for said in differences(record, other)] == ["rank 1", "rank 2"]
+
+
+def test_an_answer_before_a_torn_tail_is_found_and_one_in_it_is_not(
+    published: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = ask(published, REQUESTS["plain"], REQUESTS["by default"])
+    (segment,) = segments(published.root / "events")
+    segment.write_bytes(segment.read_bytes()[:-3])
+    assert run(published, first["request_id"]) == 0
+    assert run(published, second["request_id"]) == 2
+    assert "torn tails" in capsys.readouterr().err
+
+
+def test_with_log_answers_off_none_is_logged(published: Shop) -> None:
+    ask(published, REQUESTS["plain"], overrides=("log.answers=false",))
+    assert segments(published.root / "events") == []
+
+
+def test_where_a_server_listens_is_no_setting_of_an_answer(published: Shop) -> None:
+    config = published.config()
+    assert settings_digest(config) == settings_digest(published.config("serve.port=1", "serve.workers=9"))
+    assert settings_digest(config) != settings_digest(published.config("serve.neighbour_candidates=0"))
+    assert settings_digest(Config()) == settings_digest(config)
+
+
+def test_records_of_both_kinds_are_read_as_they_were_written(published: Shop, tmp_path: Path) -> None:
+    ask(published, *REQUESTS.values())
+    records = [*logged(published), EventsRecord(1.5, [LoggedEvent("u", "i", "view", 1.25, "r", 3, "tv")])]
+    writer = SegmentWriter(tmp_path / "copy", Log(), time.time)
+    writer.append([encode(record) for record in records])
+    writer.close()
+    assert [entry.record for entry in read_log(tmp_path / "copy", pytest.fail)] == records
