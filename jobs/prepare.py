@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 
 from jobs import datasets, intake
 from jobs.errors import SourceError, TooManyRejectedError
+from jobs.logged_events import LoggedEvents, columns_of, source_of
 from jobs.progress import Report
 from jobs.source_rows import read, read_address, readable, write_address
 from jobs.sources import Source, locate
@@ -43,6 +44,9 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     started = time.monotonic()
     sources = _sources(config, day)
     outside = {source.name: source.fingerprint() for source in sources.values()}
+    log = _log(config, day)
+    if log is not None:
+        outside["serving_log"] = log.fingerprint()
     settings = [without_paths(config).data, config.split]  # `outside` says what the tables hold
     with datasets.step(config.paths.workspace, day, "prepared", settings=settings, outside=outside) as draft:
         if draft.complete is not None:
@@ -50,6 +54,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         spark.conf.set("spark.sql.session.timeZone", "UTC")  # what a time without an offset means
         work = _Preparation(spark, config, datasets.end_of(day), draft.path)
         staged = {name: work.stage(source) for name, source in sources.items()}
+        if log is not None:
+            staged["interactions"] = work.add_log(staged["interactions"], log)
         counts = {name: work.count(sources[name], table) for name, table in staged.items()}
         valid = staged["interactions"].where(F.col("status") == "").drop("status", "raw")
         kept = work.filter(valid)
@@ -60,8 +66,12 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         draft.rows["interactions"], draft.extra["split"] = work.check_split(interactions)
         draft.rows["rejected"] = work.write_rejected(staged, counts)
         draft.extra |= _facts(counts, draft.rows["interactions"], work)
+        if log is not None:
+            draft.extra["logged"] = work.logged
         shutil.rmtree(work.staging)
     details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")}
+    if log is not None:
+        details["logged"], details["logged_left_out"] = draft.extra["logged"], dict(log.left_out)
     return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
@@ -79,6 +89,15 @@ def _sources(config: Config, day: str) -> dict[str, Source]:
     return found
 
 
+def _log(config: Config, day: str) -> LoggedEvents | None:
+    interactions, made_at = config.data.interactions, datasets.end_of(day)
+    return LoggedEvents.open(interactions, _since(config, made_at), made_at) if interactions.serving_log else None
+
+
+def _since(config: Config, made_at: int) -> int:
+    return made_at - config.data.history_days * DAY_SECONDS if config.data.history_days else 0
+
+
 class _Preparation:
     """The stages of one run, in the order of their use."""
 
@@ -88,7 +107,8 @@ class _Preparation:
         self.size: dict[str, int] = {}  # item, user: how many there are
         self.repeated_ids: dict[str, int] = {}  # items, users: rows whose id has a row already
         self.left_out = 0  # interactions, by the k-core filter
-        self.since = made_at - config.data.history_days * DAY_SECONDS if config.data.history_days else 0
+        self.logged = 0  # interactions of the serving log
+        self.since = _since(config, made_at)
 
     def keep(self, frame: DataFrame, name: str) -> DataFrame:
         """Write a table down and read it back: computed once, and the same rows in the same order ever after."""
@@ -106,6 +126,14 @@ class _Preparation:
             if source.name == "users":
                 return self.keep(intake.users(rows, data.users), "users")
             return self.keep(intake.interactions(rows, data.interactions, self.made_at, self.since), "interactions")
+
+    def add_log(self, staged: DataFrame, log: LoggedEvents) -> DataFrame:
+        """The interactions of your table and those of the serving log."""
+        folder = self.staging / "serving-log"
+        self.logged = log.write(folder)
+        config = columns_of(self.config.data.interactions)
+        found = intake.interactions(read(self.spark, source_of(folder)), config, self.made_at, self.since)
+        return staged.unionByName(self.keep(found, "logged"))
 
     def count(self, source: Source, staged: DataFrame) -> dict[str, int]:
         """Rows by status. Stops the run when there are none, or too many are malformed."""

@@ -84,6 +84,9 @@ class Interactions(Section, frozen=True):
     """How much one event of each type says about taste. An event type that is not listed is rejected."""
     consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
     """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
+    serving_log: str = ""
+    """Folder of a serving log, `paths.events` of the servers or a copy: its events are interactions, too. Impressions,
+    and types that have no weight, are left out. Empty: none is read."""
 
 
 class Items(Section, frozen=True):
@@ -301,6 +304,7 @@ def without_paths(config: Config) -> Config:
     """The settings that say what is computed, not where: the same wherever the tables, datasets and store lie."""
     data, replace = config.data, msgspec.structs.replace
     tables = {name: replace(getattr(data, name), path="-") for name in ("interactions", "items", "users")}
+    tables["interactions"] = replace(tables["interactions"], serving_log="")
     return replace(
         config,
         paths=Paths(),

@@ -29,6 +29,7 @@ PATH_KEYS = (
     "paths.sessions",
     "simulate.output",
     "data.interactions.path",
+    "data.interactions.serving_log",
     "data.items.path",
     "data.users.path",
 )

@@ -38,11 +38,12 @@ def read_log(folder: Path, on_tail: Callable[[Tail], None]) -> Iterator[Entry]:
     return read_segments(segments(folder), on_tail)
 
 
-def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None]) -> Iterator[Entry]:
-    """Like `read_log`, of these segments."""
+def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None], max_bytes: int = -1) -> Iterator[Entry]:
+    """Like `read_log`, of these segments; of each only the first `max_bytes`, as if it were no longer yet. -1: all."""
     for path in paths:
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(max_bytes)
         except FileNotFoundError:
             continue
         except OSError as error:
