@@ -51,9 +51,9 @@ class LoggedEvents:
 
     @classmethod
     def open(cls, config: Interactions, since: int, until: int) -> LoggedEvents:
-        """Measure the log. Raises SourceError: its folder is not there."""
+        """Measure the log; one that no server has begun yet is empty. Raises SourceError: nothing can be there."""
         folder = Path(config.serving_log)
-        if not folder.is_dir():
+        if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
             raise SourceError(
                 f"the serving log is not there: {folder}", hint='set data.interactions.serving_log, or to "" for none'
             )

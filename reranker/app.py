@@ -117,7 +117,8 @@ async def recommend(request: Request, service: Service) -> Response:
 
 async def events(request: Request, service: Service) -> Response:
     """POST /v1/events"""
-    wanted = decode_events(await read_body(request, service.config.serve), service.config.serve)
+    serve = service.config.serve
+    wanted = decode_events(await read_body(request, serve, serve.max_events_body_bytes), serve)
     return _json(EventsAnswer(accepted=await service.feedback.take(wanted)))
 
 

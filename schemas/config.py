@@ -242,6 +242,8 @@ class Serve(Section, frozen=True):
     max_exclusions: Positive = 1_000
     max_events: Positive = 500
     """Events in one body of `POST /v1/events`."""
+    max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
+    """Length of such a body."""
     body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
     """A request whose body has not arrived by then is answered 408."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0

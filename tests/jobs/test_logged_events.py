@@ -178,7 +178,7 @@ def test_a_torn_tail_is_counted_and_all_before_it_is_read(tmp_path: Path) -> Non
 
 def test_a_log_that_is_not_there_or_loses_a_segment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not there"):
-        logged(tmp_path)
+        logged(tmp_path / "nowhere")
     write_log(tmp_path / "log", [events(LOGGED[0])])
     log = logged(tmp_path)
     segments(tmp_path / "log")[0].unlink()
@@ -187,8 +187,7 @@ def test_a_log_that_is_not_there_or_loses_a_segment_is_an_error(tmp_path: Path) 
 
 
 def test_a_log_without_events_adds_nothing(tmp_path: Path, spark: Any) -> None:
-    write_table(tmp_path, TABLE)
-    (tmp_path / "log").mkdir()
+    write_table(tmp_path, TABLE)  # and no server has written anything
     rows, _, details = prepared(config(tmp_path, serving_log=str(tmp_path / "log")), spark)
     assert [row[0] for row in rows] == ["u1", "u2"]
     assert details["logged"] == 0

@@ -137,9 +137,12 @@ def test_events_without_a_time_keep_their_order(site: Site) -> None:
     assert [event.item for event in feedback.session_of("u0")] == names
 
 
-def test_500_events_are_accepted(site: Site) -> None:
-    assert site.client.post(PATH, {"events": [EVENT] * 500}).json() == {"accepted": 500}
+def test_500_full_events_are_accepted_and_a_larger_body_is_refused(site: Site) -> None:
+    full = {**EVENT, "time": 1_794_999_000.123456, "request_id": "f" * 32, "position": 200, "device": "phone"}
+    assert site.client.post(PATH, {"events": [full] * 500}).json() == {"accepted": 500}
     assert len(site.logged()) == 500
+    reply = site.client.post(PATH, {"events": [{**full, "item": "i" * 400}] * 500})
+    assert (reply.status, reply.json()["error"]) == (413, "body_too_large")
 
 
 def test_the_next_answer_is_the_one_that_the_same_session_in_the_request_gives(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -211,6 +212,21 @@ def test_a_disk_that_fills_in_the_middle_of_a_record_leaves_none_of_it(
     assert tails == []
     assert [entry.record for entry in entries] == [event(1), event(4)]
     assert len({entry.segment for entry in entries}) == 2
+
+
+def test_a_write_that_the_kernel_cuts_off_is_taken_back(tmp_path: Path) -> None:
+    log = writer(tmp_path)
+    log.append([encode(event(1))])
+    (segment,) = segments(tmp_path)
+    whole = segment.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 20, before[1]))
+    try:
+        with pytest.raises(DiskError, match="File too large"):
+            log.append([encode(event(2))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert segment.read_bytes() == whole
 
 
 def test_a_sync_that_fails_is_never_tried_again_on_the_same_file(
