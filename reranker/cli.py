@@ -50,8 +50,11 @@ def lookup(  # noqa: PLR0917 the options of the command line
 
     Example: shortlist lookup u00042 --session i00007,i00011:cart
     """
+    import time
+
     import msgspec
 
+    from reranker.feedback import stored_sessions
     from reranker.recommend import open_reranker
     from reranker.requests import convert_request
     from schemas.config_file import load_config
@@ -66,7 +69,10 @@ def lookup(  # noqa: PLR0917 the options of the command line
         "explain": True,
     }
     request = convert_request(fields)
-    with open_reranker(settings) as reranker:
+    with (
+        stored_sessions(settings, time.time) as session_of,
+        open_reranker(settings, session_of=session_of) as reranker,
+    ):
         answer = reranker.recommend(request)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from reranker.metrics import Metrics
@@ -10,7 +11,7 @@ from reranker.recommend import Clock
 from reranker.serving_log.commit import Committer
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent
 from reranker.serving_log.segments import SegmentWriter
-from reranker.sessions.embedded import EmbeddedSessions
+from reranker.sessions.embedded import EmbeddedSessions, file_name
 from reranker.sessions.guarded import GuardedSessions
 from reranker.sessions.redis_server import RedisSessions
 from reranker.sessions.stored import Limits, Sessions
@@ -76,6 +77,19 @@ class Feedback:
     def _accept(self, events: Sequence[LoggedEvent]) -> None:
         if self._sessions is not None:
             self._sessions.add(events, self._now())
+
+
+@contextlib.contextmanager
+def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], list[SessionEvent]]]:
+    """The sessions that servers of this configuration keep, for reading: [] where there are none."""
+    kept = Path(sessions_folder(config.paths)) / file_name()
+    is_there = config.sessions.enabled and (config.sessions.backend == "redis" or kept.is_file())
+    sessions = GuardedSessions(opener(config), lambda: None) if is_there else None
+    try:
+        yield lambda user: [] if sessions is None else sessions.of(user, now())
+    finally:
+        if sessions is not None:
+            sessions.close()
 
 
 def opener(config: Config) -> Callable[[], Sessions]:

@@ -95,12 +95,14 @@ class Reranker:
 
 
 @contextlib.contextmanager
-def open_reranker(config: Config, *, now: Clock = time.time) -> Iterator[Reranker]:
+def open_reranker(
+    config: Config, *, now: Clock = time.time, session_of: StoredSession | None = None
+) -> Iterator[Reranker]:
     """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
     store = Store(Path(config.paths.store), now=now)
     try:
         store.refresh()
-        yield Reranker(store, config, now=now)
+        yield Reranker(store, config, now=now, session_of=session_of)
     finally:
         store.close()
 

@@ -96,3 +96,17 @@ def test_an_id_cannot_move_the_cursor_of_a_terminal(stocked_shop: Shop, capsys: 
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "no\\x1b[2Jbody\\n[red] is not in this version" in said
+
+
+def test_the_terminal_knows_what_was_posted_to_the_server(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    shop.publish("a")
+    assert run(shop, "u0", "--json") == 0
+    assert not (shop.root / "sessions").exists()
+    with AsgiClient(create_app(shop.config())) as client:
+        client.post("/v1/events", {"events": [{"user": "u0", "item": "a20", "event": "cart"}]})
+        served = client.post("/v1/recommend", {"user": "u0", "k": 5}).json()
+    capsys.readouterr()
+    assert run(shop, "u0", "--k", "5", "--json") == 0
+    items = json.loads(capsys.readouterr().out)["items"]
+    assert [item["item"] for item in items] == [item["item"] for item in served["items"]]
+    assert "as in this session" in items[0]["why"]
