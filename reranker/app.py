@@ -22,12 +22,13 @@ from prediction_store.ttl import state_of
 from reranker import openapi
 from reranker.bodies import read_body
 from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, NotRecordedError, status_of
+from reranker.events import decode_events
 from reranker.feedback import Feedback
 from reranker.follow import Follower
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
-from reranker.requests import decode_events, decode_request
+from reranker.requests import decode_request
 from schemas import __version__
 from schemas.config import Config
 from schemas.messages import ErrorAnswer, EventsAnswer, Health, Readiness, VersionAnswer
@@ -118,7 +119,7 @@ async def recommend(request: Request, service: Service) -> Response:
 async def events(request: Request, service: Service) -> Response:
     """POST /v1/events"""
     serve = service.config.serve
-    wanted = decode_events(await read_body(request, serve, serve.max_events_body_bytes), serve)
+    wanted = decode_events(await read_body(request, serve, max_bytes=serve.max_events_body_bytes), serve)
     return _json(EventsAnswer(accepted=await service.feedback.take(wanted)))
 
 

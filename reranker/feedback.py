@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from reranker.events import record_of
 from reranker.metrics import Metrics
 from reranker.recommend import Clock
 from reranker.serving_log.commit import Committer
-from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent
+from reranker.serving_log.records import AnswerRecord, LoggedEvent
 from reranker.serving_log.segments import SegmentWriter
 from reranker.sessions.embedded import EmbeddedSessions, file_name
 from reranker.sessions.guarded import GuardedSessions
@@ -17,9 +18,6 @@ from reranker.sessions.redis_server import RedisSessions
 from reranker.sessions.stored import Limits, Sessions
 from schemas.config import Config, events_folder, sessions_folder
 from schemas.messages import EventsRequest, SessionEvent
-
-SAME_BODY_SECONDS = 1e-6
-"""Events of one body without a time are this far apart, the last one now, so that their order is kept."""
 
 
 class Feedback:
@@ -49,22 +47,10 @@ class Feedback:
 
     async def take(self, request: EventsRequest) -> int:
         """Number of events, all of them on disk and in the sessions of their users; raises NotRecordedError."""
-        received = self._now()
-        events = [
-            LoggedEvent(
-                user=event.user,
-                item=event.item,
-                event=event.event,
-                time=received - before_last * SAME_BODY_SECONDS if event.time is None else event.time,
-                request_id=event.request_id,
-                position=event.position,
-                device=event.device,
-            )
-            for before_last, event in zip(range(len(request.events) - 1, -1, -1), request.events, strict=True)
-        ]
-        await self._committer.commit(EventsRecord(received, events))
-        self._metrics.events.inc(len(events))
-        return len(events)
+        record = record_of(request, self._now())
+        await self._committer.commit(record)
+        self._metrics.events.inc(len(record.events))
+        return len(record.events)
 
     def answered(self, record: AnswerRecord) -> None:
         """Have an answer logged, without waiting for it."""

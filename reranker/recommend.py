@@ -67,20 +67,26 @@ class Reranker:
             request = with_stored(request, self._session_of(request.user), limit)
         now, noted = self._now(), list[Shown]()
         with self.store.acquire() as version:
-            found = answer(
-                version,
-                self.ranker_of(version),
-                request,
-                self._config.serve,
-                self._config.store,
-                now=now,
-                request_id=os.urandom(16).hex(),
-                note=noted.append,
-            )
+            found = self.answer_on(version, request, now=now, request_id=os.urandom(16).hex(), note=noted.append)
         if self._on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
             self._on_answer(record_of(request, found, noted, k=k, now=now, settings=self._settings))
         return found
+
+    def answer_on(
+        self, version: Version, request: RecommendRequest, *, now: float, request_id: str, note: Callable[[Shown], None]
+    ) -> RecommendAnswer:
+        """The answer of one version to a request whose session is complete. Requires: the version stays open."""
+        return answer(
+            version,
+            self.ranker_of(version),
+            request,
+            self._config.serve,
+            self._config.store,
+            now=now,
+            request_id=request_id,
+            note=note,
+        )
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""

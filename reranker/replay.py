@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prediction_store.errors import MissingVersionError
-from prediction_store.reader import Version
-from reranker.answer import Shown, answer
+from prediction_store.reader import Store, Version
+from reranker.answer import Shown
 from reranker.answered import numbers, record_of, request_of, settings_digest
 from reranker.errors import NotInLogError, VersionRetiredError
-from reranker.ranking import Ranker
+from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import AnswerRecord
@@ -49,23 +50,18 @@ def replay(config: Config, request_id: str) -> Replay:
     recorded = find(Path(events_folder(config.paths)), request_id, tails)
     noted: list[Shown] = []
     request = request_of(recorded)
+    root = Path(config.paths.store)
     try:
-        version = Version.open(Path(config.paths.store), recorded.version)
+        version = Version.open(root, recorded.version)
     except MissingVersionError as error:
         raise VersionRetiredError(
             f"version {recorded.version}, which gave that answer, is not in the store any more",
             hint="store.keep_versions says how many are kept",
         ) from error
-    with version:
-        made = answer(
-            version,
-            Ranker.of(version.ranker),
-            request,
-            config.serve,
-            config.store,
-            now=recorded.time,
-            request_id=recorded.request_id,
-            note=noted.append,
+    with version, contextlib.closing(Store(root)) as store:
+        reranker = Reranker(store, config)
+        made = reranker.answer_on(
+            version, request, now=recorded.time, request_id=recorded.request_id, note=noted.append
         )
     settings = settings_digest(config)
     replayed = record_of(request, made, noted, k=recorded.k, now=recorded.time, settings=settings)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import msgspec
 
 from reranker.errors import InvalidFieldError, MalformedBodyError
 from schemas.config import Serve
-from schemas.messages import MAX_ID_BYTES, EventsRequest, RecommendRequest
+from schemas.messages import MAX_ID_BYTES, RecommendRequest
 
-Message = TypeVar("Message")
-_RECOMMEND = msgspec.json.Decoder(RecommendRequest)
-_EVENTS = msgspec.json.Decoder(EventsRequest)
+T = TypeVar("T")
+_DECODER = msgspec.json.Decoder(RecommendRequest)
 _UNTYPED = msgspec.json.Decoder()
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _PATH = re.compile(r"(?P<message>.*?) - at `(?P<path>[^`]*)`", re.DOTALL)
@@ -27,28 +26,19 @@ def decode_request(body: bytes) -> RecommendRequest:
 
     The limits of this server are a second step: `check_limits`.
     """
-    return decode(body, _RECOMMEND)
+    return decode_body(body, _DECODER)
 
 
-def decode_events(body: bytes, serve: Serve) -> EventsRequest:
-    """The events in a body, within the limits of this server; raises MalformedBodyError or InvalidFieldError."""
-    request = decode(body, _EVENTS)
-    _at_most("events", len(request.events), serve.max_events)
-    for place, event in enumerate(request.events):
-        _check_ids([(f"events[{place}].user", event.user), (f"events[{place}].item", event.item)])
-    return request
-
-
-def decode(body: bytes, decoder: msgspec.json.Decoder[Message]) -> Message:
-    """The message in a body; raises MalformedBodyError or InvalidFieldError."""
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The message in a body, of the decoder's type; raises MalformedBodyError or InvalidFieldError."""
     try:
-        request = decoder.decode(body)
+        message = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from error
     _refuse_duplicate_keys(body)
-    return request
+    return message
 
 
 def convert_request(fields: dict[str, Any]) -> RecommendRequest:
@@ -63,16 +53,17 @@ def check_limits(request: RecommendRequest, serve: Serve) -> None:
     """Raise InvalidFieldError when a request goes beyond what this server allows."""
     if request.k is not None and not 1 <= request.k <= serve.max_k:
         raise InvalidFieldError(f"`k` is {request.k}, wanted 1 to {serve.max_k}", field="k")
-    _at_most("session", len(request.session), serve.max_session_events)
-    _at_most("exclude", len(request.exclude), serve.max_exclusions)
-    _check_ids(_ids(request))
+    at_most("session", len(request.session), serve.max_session_events)
+    at_most("exclude", len(request.exclude), serve.max_exclusions)
+    for field, value in _ids(request):
+        check_id(field, value)
 
 
-def _check_ids(ids: Iterable[tuple[str, str]]) -> None:
-    for field, value in ids:
-        # An id of at most 127 characters fits whatever they are: four bytes each at most.
-        if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
-            raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)
+def check_id(field: str, value: str) -> None:
+    """Raise InvalidFieldError when an id is longer than a key of the store may be."""
+    # An id of at most 127 characters fits whatever they are: four bytes each at most.
+    if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)
 
 
 def _ids(request: RecommendRequest) -> Iterator[tuple[str, str]]:
@@ -81,7 +72,8 @@ def _ids(request: RecommendRequest) -> Iterator[tuple[str, str]]:
     yield from ((f"exclude[{place}]", item) for place, item in enumerate(request.exclude))
 
 
-def _at_most(field: str, found: int, wanted: int) -> None:
+def at_most(field: str, found: int, wanted: int) -> None:
+    """Raise InvalidFieldError when a list has too many entries."""
     if found > wanted:
         raise InvalidFieldError(f"`{field}` has {found} entries, wanted at most {wanted}", field=field)
 
