@@ -168,9 +168,13 @@ class Lists(Section, frozen=True):
 
     length: Annotated[int, Meta(ge=1, le=1000)] = 500
     popular_half_life_days: Hours = 30.0
+    """An interaction weighs half after so many days, where lists are of popular items."""
     trending_half_life_days: Hours = 2.0
+    """The same for trending ones. The column `trend` is the share of the one in the other."""
     neighbours: Annotated[int, Meta(ge=1, le=1000)] = 50
-    """Nearest items kept for every item."""
+    """Items kept for every item: the nearest ones, and those most often met in one session with it."""
+    session_gap_minutes: Hours = 30.0
+    """A pause this long ends a session, where the interactions name none."""
     min_segment_users: Count = 50
     """Segments with fewer users get no list of their own."""
 
