@@ -33,7 +33,7 @@ def configure(folder: Path, store: str = "store") -> Config:
     return Config(
         paths=Paths(workspace=str(folder / "work"), store=str(folder / store)),
         retrieve=Retrieve(candidates=20),
-        lists=Lists(length=10, neighbours=5, min_segment_users=13),
+        lists=Lists(length=10, neighbours=5, min_segment_users=13, session_gap_minutes=1440),
         store=settings.Store(shards=3),
     )
 
@@ -151,6 +151,25 @@ def test_the_fallbacks_and_the_ranker_are_in_the_version(version: Version, journ
     neighbours = np.load(made.part("neighbours.npy"))
     assert version.neighbours(7).items.tolist() == neighbours[7].tolist()
     assert version.ranker.space_id == version.manifest.space_id == "0123456789abcdef"
+
+
+def test_what_items_are_met_with_and_when_is_in_the_version(version: Version, journey: Path, world_day: str) -> None:
+    made = dataset(journey, world_day, "lists")
+    together, scores, trend, affinities = (
+        np.load(made.part(f"{name}.npy")) for name in ("together", "together_scores", "trend", "context")
+    )
+    for index, row in enumerate(together):
+        found = version.together(index)
+        assert found.items.tolist() == row[row >= 0].tolist()
+        assert found.scores.tolist() == scores[index, : len(found.items)].tolist()
+    assert (together >= 0).mean() > 0.5
+    np.testing.assert_array_equal(version.column("trend"), trend)
+    assert 0 <= trend.min() < trend.max() <= 1
+    names = [*(("hour", str(hour)) for hour in range(24)), *(("weekday", str(day)) for day in range(7))]
+    for name, row in zip(names, affinities, strict=True):
+        np.testing.assert_array_equal(version.context(*name), row)
+    assert affinities.any()
+    assert version.context("device", "phone") is None
 
 
 def test_the_manifest_says_when_and_from_what(version: Version, journey: Path, world: Any, world_day: str) -> None:
