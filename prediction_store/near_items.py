@@ -17,7 +17,7 @@ from schemas.record import RankedItems
 NEIGHBOURS: Final = (layout.NEIGHBOURS, layout.NEIGHBOUR_SCORES)
 TOGETHER: Final = layout.OF_TOGETHER
 """The two files of each kind: items and scores."""
-_ROWS: Final = 1 << 16
+_ROWS: Final = 1 << 13
 """Looked at at a time: what is mapped may be larger than memory."""
 
 
@@ -73,9 +73,11 @@ def _misfits(items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32], n_it
         yield f"neighbours of {len(items)} items; there are {n_items}"
     for start in range(0, len(items) if items.size else 0, _ROWS):
         some, of_some = items[start : start + _ROWS], scores[start : start + _ROWS]
-        if not -1 <= int(some.min()) <= int(some.max()) < n_items:
-            yield f"a neighbour is beyond the catalogue: from item {some.min()} up to item {some.max()} of {n_items}"
-        if bool(((some[:, 1:] >= 0) & (some[:, :-1] < 0)).any()):
+        lowest, highest = int(some.min()), int(some.max())
+        if not -1 <= lowest <= highest < n_items:
+            yield f"a neighbour is beyond the catalogue: from item {lowest} up to item {highest} of {n_items}"
+        is_item = some >= 0
+        if lowest < 0 and bool((is_item[:, 1:] > is_item[:, :-1]).any()):
             yield "a neighbour comes after the padding"
-        if not bool(np.isfinite(of_some).all()):
+        if not np.isfinite((of_some.min(), of_some.max())).all():  # a NaN is both
             yield "the score of a neighbour is not finite"
