@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, user_states, vectors
+from jobs import datasets, train_ranker, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
@@ -25,17 +25,16 @@ from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
 from prediction_store.user_tower import StoredTower
 from prediction_store.writer import Categories, Texts, VersionDraft, find_by_inputs
-from reranker.signals import default_weights
 from schemas import config as settings
 from schemas.config import Config
 from schemas.manifest import MANIFEST_FORMAT, RECORD_FORMAT
-from schemas.ranker import RankerWeights, encode_weights
+from schemas.ranker import RankerWeights, decode_weights, encode_weights
 from schemas.record import RankedItems
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation")
+INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation", "ranker")
 
 
 def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
@@ -48,7 +47,8 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
     """
     started = time.monotonic()
     inputs = {name: datasets.open_dataset(config.paths.workspace, day, name) for name in INPUTS}
-    weights = default_weights(str(inputs["embeddings"].extra("space_id")))
+    weights = decode_weights(inputs["ranker"].part(train_ranker.WEIGHTS).read_bytes())
+    weights = msgspec.structs.replace(weights, space_id=str(inputs["embeddings"].extra("space_id")))
     digest = inputs_digest(config, inputs, weights)
     root = Path(config.paths.store)
     found = find_by_inputs(root, digest)

@@ -34,6 +34,7 @@ STEP_OF = {
     "lists": "lists",
     "evaluation": "evaluate",
     "report": "evaluate",
+    "ranker": "train-ranker",
     "version": "build",
 }
 """The verb that makes each dataset, in journey order."""

@@ -15,7 +15,7 @@ from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
 from schemas.section import Section
-from schemas.train_config import Train
+from schemas.train_config import Ranker, Train
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -274,6 +274,7 @@ class Config(Section, frozen=True):
     train: Train = field(default_factory=Train)
     retrieve: Retrieve = field(default_factory=Retrieve)
     lists: Lists = field(default_factory=Lists)
+    ranker: Ranker = field(default_factory=Ranker)
     store: Store = field(default_factory=Store)
     transfer: Transfer = field(default_factory=Transfer)
     follow: Follow = field(default_factory=Follow)
