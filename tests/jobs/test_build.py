@@ -15,12 +15,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing
+from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from prediction_store.shards import copy_shard, open_shard
 from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
+from reranker.signals import default_weights
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
 from schemas.record import encode_record, record_seed
@@ -52,6 +53,7 @@ def journey(spark: Any, world: Any, world_day: str, tmp_path_factory: pytest.Tem
     retrieve.run(config, world_day, spark)
     lists.run(config, world_day, spark)
     evaluate.run(config, world_day)
+    train_ranker.run(config, world_day)
     report = build.run(config, world_day, spark, NOW)
     assert (report.skipped, report.rows) == (False, {"users": world.users})
     return folder
@@ -279,7 +281,7 @@ def test_a_version_whose_name_was_not_written_down_is_found(journey: Path, world
     digest = build.inputs_digest(
         config,
         {name: dataset(journey, world_day, name) for name in build.INPUTS},
-        build.default_weights("0123456789abcdef"),
+        default_weights("0123456789abcdef"),
     )
     assert find_by_inputs(journey / "store", digest) == sealed
 
