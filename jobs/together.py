@@ -79,7 +79,8 @@ def best(met: DataFrame, length: int) -> DataFrame:
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    alone = met.select(F.explode("items").alias("item")).groupBy("item").agg(F.count("*").alias("sessions"))
+    items = met.select(F.explode("items").alias("item"))
+    alone = F.broadcast(items.groupBy("item").agg(F.count("*").alias("sessions")))  # one row an item; pairs are many
     pairs = (
         met.select("items", F.posexplode("items").alias("at", "item"))
         .select("item", F.explode(F.expr("slice(items, at + 2, size(items))")).alias("other"))
@@ -93,7 +94,7 @@ def best(met: DataFrame, length: int) -> DataFrame:
     return (
         pairs.select("both", F.inline(F.array(F.struct("item", "other"), turned)))
         .join(alone, "item")
-        .join(alone.select(F.col("item").alias("other"), F.col("sessions").alias("other_sessions")), "other")
+        .join(alone.withColumnsRenamed({"item": "other", "sessions": "other_sessions"}), "other")
         .select("item", "other", (F.col("both").cast("double") / (mean + SHRINKAGE)).alias("score"))
         .withColumn("place", F.row_number().over(ordered))
         .where(F.col("place") <= length)
