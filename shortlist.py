@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "retrieve": "Find the best items of every user.",
             "lists": "Popular, trending and neighbouring items: the fallbacks.",
             "evaluate": "Judge the lists on held-out interactions, against baselines and the version before.",
+            "train-ranker": "Learn the weights of the re-ranker's signals.",
             "build": "Write a sealed version into the store.",
             "gate": "Check a version against the one that is current.",
         },

@@ -4,7 +4,7 @@ Every night at 03:15 UTC: one task per step of the batch journey, for one day of
 morning of day D+1 treats day D: it knows everything that happened before the end of D. It ends with a new current
 version.
 
-`prepare → train → candidates (embed, retrieve, lists) → evaluate → build → gate → cutover → retire`
+`prepare → train → candidates (embed, retrieve, lists) → evaluate → ranker → build → gate → cutover → retire`
 
 A run is safe to repeat in part or whole. Each step's dataset is complete or absent, a step whose inputs have not
 changed is skipped, and the same inputs give the same version.
@@ -37,6 +37,8 @@ A task that was killed in the middle can be cleared: it goes on, or starts anew,
 * **candidates**: Java's or a worker's memory. Raise `spark.driver.memory` in Spark's own defaults, then clear:
   finished steps are skipped.
 * **evaluate**: nothing is held out. Look at prepare's counts: the day may hold no data.
+* **ranker**: the version that was served before cannot be opened: `shortlist check` says why. Until it is mended,
+  `ranker.learn = false` builds with the usual weights.
 * **build**: the store's disk is full. `shortlist retire`, then clear.
 * **retire**: a version could not be removed. It is only space: the next night tries again.
 
@@ -147,6 +149,7 @@ def nightly() -> None:
         # One application for three steps: every spark-submit costs some twenty seconds.
         spark_application("candidates", "run", "--only", "embed,retrieve,lists"),
         command("evaluate", "evaluate"),
+        command("ranker", "train-ranker"),
         spark_application("build", "build"),
         command("gate", "run", "--only", "gate"),
         command("cutover", "run", "--only", "cutover", outlets=[CURRENT_VERSION]),

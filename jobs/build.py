@@ -15,26 +15,26 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, user_states, vectors
+from jobs import datasets, train_ranker, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
 from prediction_store.columns import NewColumn
+from prediction_store.contexts import Contexts
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
 from prediction_store.user_tower import StoredTower
 from prediction_store.writer import Categories, Texts, VersionDraft, find_by_inputs
-from reranker.signals import default_weights
 from schemas import config as settings
 from schemas.config import Config
 from schemas.manifest import MANIFEST_FORMAT, RECORD_FORMAT
-from schemas.ranker import RankerWeights, encode_weights
+from schemas.ranker import RankerWeights, decode_weights, encode_weights
 from schemas.record import RankedItems
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation")
+INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation", "ranker")
 
 
 def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
@@ -47,7 +47,8 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
     """
     started = time.monotonic()
     inputs = {name: datasets.open_dataset(config.paths.workspace, day, name) for name in INPUTS}
-    weights = default_weights(str(inputs["embeddings"].extra("space_id")))
+    weights = decode_weights(inputs["ranker"].part(train_ranker.WEIGHTS).read_bytes())
+    weights = msgspec.structs.replace(weights, space_id=str(inputs["embeddings"].extra("space_id")))
     digest = inputs_digest(config, inputs, weights)
     root = Path(config.paths.store)
     found = find_by_inputs(root, digest)
@@ -106,20 +107,25 @@ def _write_catalogue(draft: VersionDraft, inputs: Mapping[str, Dataset], weights
     items = pa.dataset.dataset(inputs["prepared"].part("items"), format="parquet").to_table().sort_by("item_index")
     item_vectors = vectors.gather(inputs["embeddings"].part("items"), "item", len(items))
     dense = items.take(order)
-    draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), _columns(dense))
-    lists = pa.parquet.read_table(inputs["lists"].part("lists.parquet")).to_pylist()
+    made = inputs["lists"]
+    columns = _columns(dense) | {"trend": np.load(made.part("trend.npy"))}
+    draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), columns)
+    lists = pa.parquet.read_table(made.part("lists.parquet")).to_pylist()
     ranked: dict[str, dict[str, RankedItems]] = {"popular": {}, "trending": {}}
     for row in lists:
         ranked[row["kind"]][row["segment"]] = RankedItems(
             np.array(row["items"], dtype=np.uint32), np.array(row["scores"], dtype=np.float32)
         )
     draft.write_lists(ranked["popular"], ranked["trending"])
-    draft.write_neighbours(
-        np.load(inputs["lists"].part("neighbours.npy"), mmap_mode="r"),
-        np.load(inputs["lists"].part("neighbour_scores.npy"), mmap_mode="r"),
-    )
+    draft.write_neighbours(*(_mapped(made, name) for name in ("neighbours.npy", "neighbour_scores.npy")))
+    draft.write_together(*(_mapped(made, name) for name in ("together.npy", "together_scores.npy")))
+    draft.write_contexts(Contexts(made.extra("contexts", list[tuple[str, str]]), _mapped(made, "context.npy")))
     draft.write_ranker(weights)
     draft.write_report(inputs["evaluation"].part("report.json").read_bytes())
+
+
+def _mapped(dataset: Dataset, name: str) -> np.ndarray:
+    return np.load(dataset.part(name), mmap_mode="r")
 
 
 def _columns(items: pa.Table) -> dict[str, NewColumn]:

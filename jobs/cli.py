@@ -143,6 +143,15 @@ def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOpt
     _run(config, overrides, day, ["evaluate"])
 
 
+@app.command("train-ranker")
+def train_ranker(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+    """Learn the weights of the re-ranker's signals from the sessions since an earlier version.
+
+    Example: shortlist train-ranker --day 2026-11-21
+    """
+    _run(config, overrides, day, ["train-ranker"])
+
+
 @app.command()
 def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
     """Write a sealed version into the store. It serves nobody until cutover.

@@ -26,6 +26,7 @@ STEPS = (
     "retrieve",
     "lists",
     "evaluate",
+    "train-ranker",
     "build",
     "gate",
     "cutover",
@@ -111,8 +112,8 @@ def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[],
     if step in ("gate", "cutover", "retire"):
         report: Report = getattr(import_module("jobs.release"), step)(config, day, now())
         return report
-    job = import_module(f"jobs.{step}")
-    if step in ("simulate", "evaluate") or (step == "train" and config.train.workers == 1):
+    job = import_module(f"jobs.{step.replace('-', '_')}")
+    if step in ("simulate", "evaluate", "train-ranker") or (step == "train" and config.train.workers == 1):
         report = job.run(config, day)
     else:
         from jobs.spark import errors_for_people

@@ -1,4 +1,4 @@
-"""The fallbacks: popular and trending items, overall and per segment, and the nearest items of every item."""
+"""What is known of items for everybody: popular and trending ones, what is near or met together, trend and contexts."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import approximate, calibration, datasets, index, vectors
+from jobs import approximate, calibration, contexts, datasets, index, padded, together, trend, vectors
 from jobs.datasets import Dataset, Draft
+from jobs.decay import UNITS, decayed
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
 from schemas.config import Config, Lists, Retrieve, deciding
 from schemas.tables import LISTS
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-
-DAY_SECONDS = 86_400
-UNITS = 1 << 30
-"""Weights are summed as whole numbers of 2^-30: sums of those do not depend on the order of the additions."""
+    from pyspark.sql import DataFrame, SparkSession
 
 BATCH_ITEMS = 2048
 SAMPLE_ITEMS = 256
 
 
 def run(config: Config, day: str, spark: SparkSession) -> Report:
-    """Write `lists`: lists.parquet, neighbours.npy and neighbour_scores.npy, all in dense indexes.
+    """Write `lists`, all in dense indexes: lists.parquet; of each item neighbours, together, trend and context.
 
     Everything that happened up to the end of the day counts, held out or not: these lists are served, not judged.
     """
@@ -50,28 +47,31 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         if draft.complete is not None:
             return Report(step="lists", day=day, skipped=True, rows=draft.complete.rows)
         dense_of = index.inverse(np.load(candidates.part("order.npy")))
-        ranked = _ranked(spark, config.lists, prepared, datasets.end_of(day)).toArrow()
+        interactions, end = spark.read.parquet(str(prepared.part("interactions"))), datasets.end_of(day)
+        ranked = _ranked(spark, config.lists, interactions, prepared.part("users"), end).toArrow()
         lists = _as_lists(ranked, dense_of)
         pa.parquet.write_table(lists, draft.path / "lists.parquet")
         draft.rows |= {"lists": len(lists), "neighbours": len(dense_of)}
         _write_neighbours(spark, config.lists, config.retrieve, candidates, draft)
+        together.write(interactions, config.lists, dense_of, draft.path)
+        trend.write(interactions, config.lists, end, dense_of, draft.path)
+        draft.extra["contexts"] = contexts.write(interactions, dense_of, draft.path)
     return Report(step="lists", day=day, rows=draft.rows, seconds=time.monotonic() - started)
 
 
-def _ranked(spark: SparkSession, config: Lists, prepared: Dataset, end: int) -> DataFrame:
+def _ranked(spark: SparkSession, config: Lists, interactions: DataFrame, users: Path, end: int) -> DataFrame:
     """(kind, segment, place, item_index, units): the first `length` items of each list, ties by item_index."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    users = spark.read.parquet(str(prepared.part("users"))).select("user_index", "segment")
-    large = users.where("segment != ''").groupBy("segment").count().where(F.col("count") >= config.min_segment_users)
-    members = users.join(large.select("segment"), "segment")
+    segments = spark.read.parquet(str(users)).select("user_index", "segment")
+    large = segments.where("segment != ''").groupBy("segment").count().where(F.col("count") >= config.min_segment_users)
+    members = segments.join(large.select("segment"), "segment")
     half_lives = {"popular": config.popular_half_life_days, "trending": config.trending_half_life_days}
     by_segment = (
-        spark.read.parquet(str(prepared.part("interactions")))
-        .join(members, "user_index", "left")
+        interactions.join(members, "user_index", "left")
         .groupBy("segment", "item_index")
-        .agg(*(F.sum(_decayed(half_life, end)).alias(kind) for kind, half_life in half_lives.items()))
+        .agg(*(F.sum(decayed(half_life, end)).alias(kind) for kind, half_life in half_lives.items()))
     )
     # The users of no (large enough) segment are in the null segment here; everybody is the sum of all.
     overall = by_segment.groupBy("item_index").agg(*(F.sum(kind).alias(kind) for kind in half_lives))
@@ -83,14 +83,6 @@ def _ranked(spark: SparkSession, config: Lists, prepared: Dataset, end: int) -> 
         .withColumn("place", F.row_number().over(ordered))
         .where(F.col("place") <= config.length)
     )
-
-
-def _decayed(half_life_days: float, end: int) -> Column:
-    """The weight of an interaction at the end of the day, in units; it halves with every half life."""
-    from pyspark.sql import functions as F
-
-    age = F.greatest(F.lit(0), F.lit(end) - F.col("time")) / (half_life_days * DAY_SECONDS)
-    return F.round(F.col("weight").cast("double") * F.pow(F.lit(0.5), age) * UNITS).cast("bigint")
 
 
 def _as_lists(ranked: pa.Table, dense_of: np.ndarray) -> pa.Table:
@@ -131,7 +123,8 @@ def _write_neighbours(
     tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
     found = spark.range(0, items, 1, tasks).mapInArrow(find, "item int, items array<int>, scores array<float>")
     found.write.parquet(str(folder / "neighbours"))
-    _save_padded(draft.path, folder / "neighbours", items, config.neighbours)
+    paths = draft.path / "neighbours.npy", draft.path / "neighbour_scores.npy"
+    padded.save(paths, (items, config.neighbours), _places(folder / "neighbours"))
     shutil.rmtree(folder)
 
 
@@ -164,17 +157,11 @@ def _itself(items: np.ndarray) -> Ragged:
     return Ragged(np.arange(len(items) + 1, dtype=np.int64), items)
 
 
-def _save_padded(folder: Path, found: Path, items: int, k: int) -> None:
-    """The two arrays, row = dense index; -1 and 0 fill the end of a row that has fewer than k."""
-    shape = (items, k)
-    neighbours = np.lib.format.open_memmap(folder / "neighbours.npy", mode="w+", dtype=np.int32, shape=shape)
-    scores = np.lib.format.open_memmap(folder / "neighbour_scores.npy", mode="w+", dtype=np.float32, shape=shape)
-    neighbours[:] = -1
+def _places(found: Path) -> Iterator[padded.Places]:
     for batch in pa.dataset.dataset(found, format="parquet").to_batches():
         lengths = np.diff(batch.column("items").offsets.to_numpy())
         row = np.repeat(batch.column("item").to_numpy(), lengths)
         column = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        neighbours[row, column] = batch.column("items").flatten().to_numpy()
-        scores[row, column] = batch.column("scores").flatten().to_numpy()
-    neighbours.flush()
-    scores.flush()
+        yield padded.Places(
+            row, column, batch.column("items").flatten().to_numpy(), batch.column("scores").flatten().to_numpy()
+        )

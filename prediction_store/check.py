@@ -153,6 +153,3 @@ def _check_contents(opened: OpenedVersion, found: _Findings) -> None:
     for what, array in (("item", opened.item_vectors), ("user", opened.user_vectors)):
         if not bool(np.isfinite(array).all()):
             found.note(manifest.name, f"the {what} vectors have a number that is not finite")
-    neighbours = opened.neighbours
-    if neighbours.size and not -1 <= int(neighbours.min()) <= int(neighbours.max()) < counts.items:
-        found.note(manifest.name, "a neighbour is beyond the catalogue")

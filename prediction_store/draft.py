@@ -17,19 +17,21 @@ import numpy.typing as npt
 from prediction_store import durable, layout
 from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
+from prediction_store.contexts import Contexts, write_contexts
 from prediction_store.errors import BuildError, DiskError
 from prediction_store.file_system import refuse_network
+from prediction_store.item_index import write_item_index
 from prediction_store.leftovers import sweep_drafts
 from prediction_store.lists import encode_lists, segment_names
 from prediction_store.manifest import this_environment
+from prediction_store.near_items import NEIGHBOURS, TOGETHER, write_near_items
 from prediction_store.read_back import read_back
-from prediction_store.shards import INDEX_VALUE, write_shard
 from prediction_store.survey import Wanted
 from prediction_store.user_facts import Consumed, nothing_consumed, write_user_facts
 from prediction_store.user_tower import StoredTower, write_user_tower
 from schemas.manifest import RECORD_FORMAT, Counts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
-from schemas.record import MAX_KEY_BYTES, RankedItems, index_bits_for, is_key, record_seed
+from schemas.record import RankedItems, index_bits_for, record_seed
 
 ID_COLUMN: Final = "id"
 MAX_CANARIES: Final = 16
@@ -58,7 +60,8 @@ class VersionDraft:
         self._dimensions: int | None = None
         self._n_users: int | None = None
         self._segments: list[str] | None = None
-        self._has_tower = False
+        self._optional: set[str] = set()
+        """Files written that a version may be without."""
         self._space_id = ""
 
     @classmethod
@@ -137,14 +140,8 @@ class VersionDraft:
             raise BuildError(
                 f"item vectors {vectors.shape} of {vectors.dtype} and {len(ids)} ids; wanted float32[n, d] and n ids"
             )
-        keys = [_item_key(item) for item in ids]
+        write_item_index(self.path, ids)
         write_array(self.path / layout.ITEM_VECTORS, vectors)
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        write_shard(
-            self.path / layout.ITEM_INDEX,
-            ((keys[index], INDEX_VALUE.pack(index)) for index in order),
-            expected_bytes=sum(map(len, keys)) + INDEX_VALUE.size * len(keys),
-        )
         self._columns = write_columns(self.path, {ID_COLUMN: Texts(ids), **(columns or {})}, len(ids))
         self._n_items, self._dimensions = len(ids), vectors.shape[1]
 
@@ -183,20 +180,27 @@ class VersionDraft:
         if self._n_users is None:
             raise BuildError("the user vectors have to be written first")
         write_user_tower(self.path, stored, self._n_users, n_items, dimensions)
-        self._has_tower = True
+        self._optional |= set(layout.OF_TOWER)
 
     def write_neighbours(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
         """Write the nearest items of each item, best first: int32[n_items, k] padded with -1, float32[n_items, k].
 
         Requires: `write_items` has run.
         """
-        n_items = self._of_items()[0]
-        if items.dtype != np.int32 or scores.dtype != np.float32 or items.shape != scores.shape or items.ndim != 2:
-            raise BuildError(f"neighbours {items.shape} of {items.dtype}, scores {scores.shape} of {scores.dtype}")
-        if len(items) != n_items or (items.size and not -1 <= int(items.min()) <= int(items.max()) < n_items):
-            raise BuildError(f"neighbours of {len(items)} items, up to item {items.max()}; there are {n_items}")
-        write_array(self.path / layout.NEIGHBOURS, items)
-        write_array(self.path / layout.NEIGHBOUR_SCORES, scores)
+        write_near_items(self.path, NEIGHBOURS, items, scores, self._of_items()[0])
+
+    def write_together(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
+        """Write the items most met in one session with each item, as `write_neighbours`; a version may be without."""
+        write_near_items(self.path, TOGETHER, items, scores, self._of_items()[0])
+        self._optional |= set(layout.OF_TOGETHER)
+
+    def write_contexts(self, contexts: Contexts) -> None:
+        """Write each item's affinity to hours, weekdays and devices; a version may be without.
+
+        Requires: `write_items` has run.
+        """
+        write_contexts(self.path, contexts, self._of_items()[0])
+        self._optional |= set(layout.OF_CONTEXTS)
 
     def write_ranker(self, weights: RankerWeights) -> None:
         """Write the re-ranker's weights."""
@@ -260,7 +264,7 @@ class VersionDraft:
             files=files,
         )
         self._put(layout.MANIFEST, encode_manifest(manifest))
-        folders = [*layout.FOLDERS[::-1], *([layout.TOWER] if self._has_tower else [])]
+        folders = [*layout.FOLDERS[::-1], *([layout.TOWER] if layout.TOWER_FACTS in self._optional else [])]
         durable.seal(self.path, folders, layout.version_path(self.root, self.name))
         self._release()
         return manifest
@@ -294,9 +298,7 @@ class VersionDraft:
         wanted = {layout.ITEM_VECTORS, layout.ITEM_INDEX, layout.USER_VECTORS, layout.CONSUMED_OFFSETS,
                   layout.CONSUMED_ITEMS, layout.SEGMENTS, layout.LISTS, layout.NEIGHBOURS, layout.NEIGHBOUR_SCORES,
                   layout.RANKER, layout.REPORT}  # fmt: skip
-        wanted |= {layout.shard_file(number) for number in range(shards)}
-        if self._has_tower:
-            wanted |= set(layout.OF_TOWER)
+        wanted |= self._optional | {layout.shard_file(number) for number in range(shards)}
         there = {file for file in layout.files_of(self.path) if not file.startswith(f"{layout.COLUMNS}/")}
         if there != wanted:
             raise BuildError(
@@ -307,16 +309,6 @@ class VersionDraft:
         dimensions = self._of_items()[1]
         if map_array(self.path / layout.USER_VECTORS, "<f4", (None, None)).shape[1] != dimensions:
             raise BuildError(f"the user vectors have not the {dimensions} dimensions of the item vectors")
-
-
-def _item_key(item: str) -> bytes:
-    try:
-        key = item.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise BuildError(f"item id {item!r} is not text: {error.reason}") from error
-    if not is_key(key):
-        raise BuildError(f"an item id of {len(key)} bytes; wanted 1 to {MAX_KEY_BYTES}")
-    return key
 
 
 def _canaries(first_keys: list[bytes]) -> list[str]:

@@ -39,10 +39,16 @@ TOWER_RECENCY: Final = "tower/recency.npy"
 OF_TOWER: Final = (USER_BASES, HISTORY_OFFSETS, HISTORY_ITEMS, HISTORY_WEIGHTS, TOWER_FACTS, TOWER_MATRIX,
                    TOWER_STRANGER, TOWER_RECENCY)  # fmt: skip
 """All of these files are in a version, or none."""
+CONTEXTS: Final = "items/context.npy"
+CONTEXT_NAMES: Final = "items/context.json"
+OF_CONTEXTS: Final = (CONTEXTS, CONTEXT_NAMES)
+"""Both are in a version, or none."""
 COLUMNS: Final = "items/columns"
 LISTS: Final = "lists/lists.msgpack"
 NEIGHBOURS: Final = "lists/neighbours.npy"
 NEIGHBOUR_SCORES: Final = "lists/neighbour_scores.npy"
+OF_TOGETHER: Final = ("lists/together.npy", "lists/together_scores.npy")
+"""Both are in a version, or none."""
 RANKER: Final = "ranker/weights.json"
 REPORT: Final = "evaluation/report.json"
 TOWER: Final = "tower"

@@ -17,6 +17,7 @@ import lmdb
 from prediction_store import durable, layout
 from prediction_store.arrays import map_array
 from prediction_store.columns import TextColumn, open_columns
+from prediction_store.contexts import open_contexts
 from prediction_store.errors import (
     DamagedRecordError,
     DamagedVersionError,
@@ -30,6 +31,7 @@ from prediction_store.held import held_shards
 from prediction_store.lists import decode_lists
 from prediction_store.lookups import Lookups
 from prediction_store.manifest import Sealed, take_lease, verify
+from prediction_store.near_items import NEIGHBOURS, TOGETHER, open_near_items
 from prediction_store.shards import INDEX_VALUE, open_shard
 from prediction_store.user_facts import open_user_facts
 from prediction_store.user_tower import open_user_tower
@@ -67,17 +69,20 @@ class OpenedVersion:
 
     def _open_files(self) -> None:
         path, counts, dimensions = self.sealed.path, self.manifest.counts, self.manifest.dimensions
-        n_items = counts.items
+        n_items, files = counts.items, self.manifest.files.keys()
         try:
             self.item_vectors = map_array(path / layout.ITEM_VECTORS, "<f4", (n_items, dimensions))
             self.user_vectors = map_array(path / layout.USER_VECTORS, "<f4", (counts.users, dimensions))
             self.columns = open_columns(path, self.manifest.columns, n_items)
             self.lists = decode_lists((path / layout.LISTS).read_bytes(), n_items)
             self.user_facts = open_user_facts(path, self.lists.segments, counts.users, n_items)
-            has_tower = not self.manifest.files.keys().isdisjoint(layout.OF_TOWER)
+            has_tower, has_together, has_contexts = (
+                not files.isdisjoint(part) for part in (layout.OF_TOWER, layout.OF_TOGETHER, layout.OF_CONTEXTS)
+            )
             self.user_tower = open_user_tower(path, counts.users, n_items, dimensions) if has_tower else None
-            self.neighbours = map_array(path / layout.NEIGHBOURS, "<i4", (n_items, None))
-            self.neighbour_scores = map_array(path / layout.NEIGHBOUR_SCORES, "<f4", self.neighbours.shape)
+            self.neighbours = open_near_items(path, NEIGHBOURS, n_items)
+            self.together = open_near_items(path, TOGETHER, n_items) if has_together else None
+            self.contexts = open_contexts(path, n_items) if has_contexts else None
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())
         except (NewerFormatError, DamagedVersionError):
             raise

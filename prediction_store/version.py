@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from schemas.held import ShardRange
 from schemas.manifest import Manifest
 from schemas.ranker import RankerWeights
 from schemas.record import Candidates, RankedItems
+
+_NOTHING: Final = RankedItems(np.empty(0, np.uint32), np.empty(0, np.float32))
 
 
 class Version:
@@ -177,10 +179,29 @@ class Version:
 
     def neighbours(self, index: int) -> RankedItems:
         """The items nearest to an item, nearest first; fewer than the version's usual number in a small catalogue."""
-        opened = self._opened
-        items = opened.neighbours[index]
-        kept = int(np.count_nonzero(items >= 0))  # padding is at the end
-        return RankedItems(items[:kept].astype(np.uint32), opened.neighbour_scores[index, :kept])
+        return self._opened.neighbours.of(index)
+
+    def together(self, index: int) -> RankedItems:
+        """The items most often met in one session with an item, best first; none in a version of an older Shortlist.
+
+        Scores are from 0 to 1: how much of the sessions of the two items are sessions of both.
+        """
+        together = self._opened.together
+        return _NOTHING if together is None else together.of(index)
+
+    def context(self, kind: str, value: str) -> npt.NDArray[np.float32] | None:
+        """float32[n_items]: how much more often than usual each item is met in a context; mapped, read-only.
+
+        From -1 (half as often, or less) over 0 (as usual, or nothing is known) to 1 (twice as often, or more).
+
+        Args:
+            kind: hour, weekday or device.
+            value: "0" to "23", UTC; "0" to "6", Monday first; the device as the interactions name it.
+
+        Returns None where the version knows nothing of the context, as those of older Shortlists do of any.
+        """
+        contexts = self._opened.contexts
+        return None if contexts is None else contexts.of(kind, value)
 
     @property
     def ranker(self) -> RankerWeights:

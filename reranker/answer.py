@@ -17,7 +17,7 @@ from reranker.eligibility import eligible, hidden_items
 from reranker.pool import Pool
 from reranker.ranking import Ranker, top
 from reranker.session import read_session
-from reranker.signals import SignalInputs
+from reranker.signal_inputs import Circumstances, SignalInputs
 from schemas.config import Serve, Store
 from schemas.errors import DamagedRecordError
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
@@ -75,10 +75,12 @@ def answer(
     if segment is None and stored.user_row is not None:
         segment = version.segment_of(stored.user_row)
 
+    at = Circumstances(moment, stored.user_row, request.context.device or "", tower=ranker.tower)
+
     items: list[AnsweredItem] = []
     rungs: list[str] = []
     for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
-        given = SignalInputs(version, pool, session, moment)
+        given = SignalInputs(version, pool, session, at)
         scores = ranker.scores(given)
         best = top(scores, eligible(pool.items, hidden, version), wanted - len(items))
         if best.size == 0:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from reranker.arrays import Float32, Mask, Positions
-from reranker.signals import BY_NAME, Signal, SignalInputs, default_weights
+from reranker.signal_inputs import SignalInputs
+from reranker.signals import BY_NAME, Signal, default_weights
+from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
 
 
@@ -19,9 +21,11 @@ class Ranker:
     """The signals that have a weight; those without one are not computed."""
     unknown: tuple[str, ...] = ()
     """Signals of the version that this program does not have."""
+    tower: UserTower | None = None
+    """Of the same version, for the signals that need it."""
 
     @classmethod
-    def of(cls, weights: RankerWeights) -> Ranker:
+    def of(cls, weights: RankerWeights, tower: UserTower | None = None) -> Ranker:
         """The ranker of a version.
 
         Weights are learned together: when one signal is unknown here, the others mean nothing, and the defaults serve.
@@ -29,7 +33,8 @@ class Ranker:
         unknown = tuple(name for name in weights.signals if name not in BY_NAME)
         used = default_weights(weights.space_id) if unknown else weights
         pairs = zip(used.signals, used.weights, strict=True)
-        return cls(terms=tuple((BY_NAME[name], weight) for name, weight in pairs if weight != 0.0), unknown=unknown)
+        terms = tuple((BY_NAME[name], weight) for name, weight in pairs if weight != 0.0)
+        return cls(terms=terms, unknown=unknown, tower=tower)
 
     def scores(self, given: SignalInputs) -> Float32:
         """float32[n], finite."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from reranker import fallbacks
 from reranker.arrays import Float32, Positions
 from reranker.ranking import Ranker
-from reranker.signals import SIGNALS, SignalInputs
+from reranker.signal_inputs import SignalInputs
+from reranker.signals import SIGNALS
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version

@@ -19,6 +19,7 @@ from reranker.ranking import Ranker
 from reranker.requests import check_limits
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import with_stored
+from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
 from schemas.messages import RecommendAnswer, RecommendRequest, SessionEvent
@@ -92,7 +93,7 @@ class Reranker:
         """The version's ranker, made once."""
         ranker = self._rankers.get(version.name)
         if ranker is None:
-            ranker = Ranker.of(version.ranker)
+            ranker = Ranker.of(version.ranker, UserTower.of(version))
             if ranker.unknown:
                 log.warning("unknown signals, default weights serve", version=version.name, signals=ranker.unknown)
             # The last few: requests may still run on the version before a cutover.

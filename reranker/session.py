@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,10 @@ UNLISTED_EVENT_WEIGHT = 1.0
 """Weight of an event type that `serve.session_event_weights` does not list."""
 
 
+def _no_items() -> Indexes:
+    return np.empty(0, np.uint32)
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """The distinct items of a session, most recent first; arrays of one length."""
@@ -29,6 +33,10 @@ class Session:
     """float32[s]: 1 is one view just now; sums over the events of an item."""
     ignored: int = 0
     """Events whose item is not in the version."""
+    visits: Indexes = field(default_factory=_no_items)
+    """uint32[e]: the item of each event, oldest first."""
+    kinds: tuple[str, ...] = ()
+    """The types of these events."""
 
     @property
     def is_empty(self) -> bool:
@@ -40,7 +48,7 @@ class Session:
         return max(1.0, float(self.weights.sum()))
 
 
-EMPTY = Session(items=np.empty(0, np.uint32), weights=np.empty(0, np.float32))
+EMPTY = Session(items=_no_items(), weights=np.empty(0, np.float32))
 
 
 def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve, now: float) -> Session:
@@ -52,6 +60,8 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     if not events:
         return EMPTY
     weights: dict[int, float] = {}
+    visits: list[int] = []
+    kinds: list[str] = []
     ignored = 0
     # Latest last, and stable: events of one time, or of none, keep the order they were sent in.
     for event in sorted(events, key=lambda event: now if event.time is None else min(event.time, now)):
@@ -59,6 +69,8 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         if index is None:
             ignored += 1
             continue
+        visits.append(index)
+        kinds.append(event.event)
         age = 0.0 if event.time is None else max(0.0, now - event.time)
         kind = serve.session_event_weights.get(event.event, UNLISTED_EVENT_WEIGHT)
         # Taken out and put back, so that the dictionary's order is that of each item's latest event.
@@ -68,4 +80,6 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         items=np.array([index for index, _ in recent_first], np.uint32),
         weights=np.array([weight for _, weight in recent_first], np.float32),
         ignored=ignored,
+        visits=np.array(visits, np.uint32),
+        kinds=tuple(kinds),
     )

@@ -8,53 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reranker.arrays import Float32
-from reranker.pool import Pool
-from reranker.session import Session
+from reranker.signal_inputs import SignalInputs
 from schemas.ranker import RankerWeights
 
-if TYPE_CHECKING:
-    from prediction_store.reader import Version
-
 FRESH_HALF_LIFE_SECONDS = 14 * 86_400.0
-
-
-class SignalInputs:
-    """All that a signal may look at; what several signals share is computed once, when first asked for."""
-
-    def __init__(self, version: Version, pool: Pool, session: Session, now: float) -> None:
-        self.version = version
-        self.pool = pool
-        self.session = session
-        self.now = now
-
-    @cached_property
-    def cosines(self) -> Float32:
-        """float32[n, s]: the cosine between every candidate and every item of the session."""
-        candidates = self.version.item_vectors[self.pool.items]  # [n, d]
-        visited = self.version.item_vectors[self.session.items]  # [s, d]
-        products = candidates @ visited.T  # [n, s]
-        lengths = np.sqrt(np.einsum("nd,nd->n", candidates, candidates))
-        visited_lengths = np.sqrt(np.einsum("sd,sd->s", visited, visited))
-        # A vector of zeros has no direction: its products are zero and stay so.
-        products /= np.maximum(lengths, 1e-12)[:, None]
-        products /= np.maximum(visited_lengths, 1e-12)
-        return products
-
-    def affinity(self, column: str) -> Float32:
-        """float32[n]: share of the session, by weight, with the candidate's value; missing values share nothing."""
-        values = self.version.column(column)
-        visited = values.codes[self.session.items]
-        of_value = np.zeros(len(values.values) + 1, np.float32)
-        np.add.at(of_value, visited, self.session.weights)
-        of_value[-1] = 0.0  # what the code of a missing value, -1, finds
-        found: Float32 = of_value[values.codes[self.pool.items]] / np.float32(self.session.strength)
-        return found
+TOGETHER_ITEMS = 10
+"""Of the session, the latest, whose companions are looked up."""
+TINY = 1e-9
 
 
 def base_score(given: SignalInputs) -> Float32:
@@ -85,6 +49,46 @@ def session_nearest(given: SignalInputs) -> Float32:
     return nearest
 
 
+def session_last(given: SignalInputs) -> Float32:
+    """Cosine to the item of the latest event."""
+    return given.cosines[:, 0]
+
+
+def session_mean(given: SignalInputs) -> Float32:
+    """Cosine to the weighted mean of the session's vectors, each of length 1: what the session is about."""
+    return given.toward(given.session.weights @ given.visited)
+
+
+def refreshed_user(given: SignalInputs) -> Float32:
+    """Cosine to the user's vector, made anew with the session in it."""
+    vector = given.refreshed()
+    return np.zeros(given.pool.items.shape, np.float32) if vector is None else given.toward(vector)
+
+
+def together_last(given: SignalInputs) -> Float32:
+    """How often the candidate is met in one session with the item of the latest event."""
+    return given.met_together(1)
+
+
+def together_session(given: SignalInputs) -> Float32:
+    """How often it is met with the last items of the session, on average by the weights of their events."""
+    return given.met_together(TOGETHER_ITEMS)
+
+
+def session_price(given: SignalInputs) -> Float32:
+    """1 at the session's usual price, by weight; half of it at twice or half that price; 0 where no price is known."""
+    prices = given.version.column("price")
+    visited, weights = prices[given.session.items], given.session.weights
+    is_known = visited > 0
+    if not is_known.any():
+        return np.zeros(given.pool.items.shape, np.float32)
+    usual = np.average(np.log2(visited[is_known]), weights=weights[is_known] + TINY)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        octaves = np.abs(np.log2(prices[given.pool.items]) - usual)
+    found: Float32 = np.nan_to_num(0.5**octaves, nan=0.0).astype(np.float32)
+    return found
+
+
 def session_category(given: SignalInputs) -> Float32:
     """Share of the session, by weight, that is in the candidate's category."""
     return given.affinity("category")
@@ -104,9 +108,47 @@ def popularity(given: SignalInputs) -> Float32:
 def freshness(given: SignalInputs) -> Float32:
     """1 on the day of release, half of it every two weeks; 0 where the release is not known."""
     released = given.version.column("released")[given.pool.items]
-    age = np.maximum(given.now - released, 0.0)
+    age = np.maximum(given.at.now - released, 0.0)
     fresh: Float32 = np.nan_to_num(0.5 ** (age / FRESH_HALF_LIFE_SECONDS), nan=0.0).astype(np.float32)
     return fresh
+
+
+def trend(given: SignalInputs) -> Float32:
+    """How much of the item's popularity is recent."""
+    return given.number("trend")
+
+
+def in_list(given: SignalInputs) -> Float32:
+    """1 for what stands in the list itself, 0 for what was added because of the session."""
+    return (np.arange(given.pool.items.size) < given.pool.listed).astype(np.float32)
+
+
+def at_hour(given: SignalInputs) -> Float32:
+    """How much more often than usual the item is met at this hour of the day."""
+    return given.in_context("hour", str(given.hour))
+
+
+def on_weekday(given: SignalInputs) -> Float32:
+    """How much more often than usual it is met on this day of the week."""
+    return given.in_context("weekday", str(given.weekday))
+
+
+def on_device(given: SignalInputs) -> Float32:
+    """How much more often than usual it is met on the request's device."""
+    return given.in_context("device", given.at.device)
+
+
+def ignored(given: SignalInputs) -> Float32:
+    """0 for what the user was not shown lately; 1/2, 3/4, … after one, two, … times without a click."""
+    found = np.zeros(given.pool.items.shape, np.float32)
+    if given.at.shown:
+        ascending, positions = given.places
+        items = np.fromiter(given.at.shown, np.uint32)
+        times = np.fromiter(given.at.shown.values(), np.float32)
+        places = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
+        is_there = ascending[places] == items
+        found[positions[places[is_there]]] = 1.0 - 0.5 ** times[is_there]
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +173,24 @@ class Signal:
 SIGNALS: tuple[Signal, ...] = (
     Signal("base_score", base_score, default_weight=1.0),
     Signal("base_rank", base_rank),
+    Signal("in_list", in_list),
     Signal("session_similarity", session_similarity, of_session=True, default_weight=1.0),
     Signal("session_nearest", session_nearest, of_session=True, default_weight=0.5),
+    Signal("session_last", session_last, of_session=True),
+    Signal("session_mean", session_mean, of_session=True),
+    Signal("refreshed_user", refreshed_user, of_session=True),
+    Signal("together_last", together_last, of_session=True),
+    Signal("together_session", together_session, of_session=True),
     Signal("session_category", session_category, of_session=True, default_weight=0.2),
     Signal("session_brand", session_brand, of_session=True, default_weight=0.1),
+    Signal("session_price", session_price, of_session=True),
+    Signal("at_hour", at_hour),
+    Signal("on_weekday", on_weekday),
+    Signal("on_device", on_device),
     Signal("popularity", popularity),
+    Signal("trend", trend),
     Signal("freshness", freshness),
+    Signal("ignored", ignored, default_weight=-0.5),
 )
 """In the order in which weights are stored. Append only: a version's weights name the signals they belong to."""
 

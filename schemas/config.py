@@ -16,7 +16,7 @@ from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
 from schemas.section import Section
 from schemas.serving_config import Log, Sessions
-from schemas.train_config import Train
+from schemas.train_config import Ranker, Train
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -176,9 +176,13 @@ class Lists(Section, frozen=True):
 
     length: Annotated[int, Meta(ge=1, le=1000)] = 500
     popular_half_life_days: Hours = 30.0
+    """An interaction weighs half after so many days, where lists are of popular items."""
     trending_half_life_days: Hours = 2.0
+    """The same for trending ones. The column `trend` is the share of the one in the other."""
     neighbours: Annotated[int, Meta(ge=1, le=1000)] = 50
-    """Nearest items kept for every item."""
+    """Items kept for every item: the nearest ones, and those most often met in one session with it."""
+    session_gap_minutes: Hours = 30.0
+    """A pause this long ends a session, where the interactions name none."""
     min_segment_users: Count = 50
     """Segments with fewer users get no list of their own."""
 
@@ -282,6 +286,7 @@ class Config(Section, frozen=True):
     train: Train = field(default_factory=Train)
     retrieve: Retrieve = field(default_factory=Retrieve)
     lists: Lists = field(default_factory=Lists)
+    ranker: Ranker = field(default_factory=Ranker)
     store: Store = field(default_factory=Store)
     transfer: Transfer = field(default_factory=Transfer)
     follow: Follow = field(default_factory=Follow)

@@ -1,4 +1,4 @@
-"""The settings of the towers and of how they are trained."""
+"""The settings of what is learned: the towers, and the weights of the re-ranker's signals."""
 
 from __future__ import annotations
 
@@ -82,3 +82,16 @@ class Train(Section, frozen=True):
     threads: Count = 0
     """Of torch on a CPU; 0: as many as there are cores, and as Spark gives a task where several workers train. The same
     number gives the same weights to the last bit; another one may change the last digits."""
+
+
+class Ranker(Section, frozen=True):
+    """The weights of the re-ranker's signals."""
+
+    learn: bool = True
+    """Learn them from the sessions since a version that was served before; false: a version gets the usual weights."""
+    fewest_lists: Positive = 500
+    """With fewer moments to learn from, the weights of the version before stay."""
+    most_lists: Positive = 20_000
+    """Moments that are learned from, at random where there are more: bounds time and memory (10 KB each)."""
+    penalty: Weight = 1e-4
+    """On the squares of the weights, the signals being of one scale."""

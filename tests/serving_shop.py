@@ -14,17 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from prediction_store.columns import Categories, Texts
+from prediction_store.contexts import Contexts
 from prediction_store.history import current, cutover, rollback
 from prediction_store.holds import release
 from prediction_store.layout import shard_file, version_path
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
+from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import VersionDraft, shard_of, write_shard
 from reranker.signals import default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.history import HistoryRecord
 from schemas.record import RankedItems, encode_record
+from schemas.user_tower import TowerFacts
 
 CLUSTERS, MEMBERS = 4, 10
 N_ITEMS = CLUSTERS * MEMBERS
@@ -103,6 +106,9 @@ class Shop:
             consumed = Consumed(np.cumsum([0, *map(len, held)], dtype=np.int64), np.concatenate(held))
             draft.write_user_facts(consumed, [SEGMENTS.get(user, "") for user in self.users])
             draft.write_neighbours(*self._neighbours())
+            draft.write_together(*_together())
+            draft.write_contexts(_contexts())
+            draft.write_user_tower(self._tower())
             draft.write_ranker(default_weights("space"))
             draft.write_report(b"{}")
             draft.seal(space_id="space", made_at=MADE_AT, expires_at=expires_at(MADE_AT, Config().store), shards=SHARDS)
@@ -151,6 +157,7 @@ class Shop:
                 "price": (1.0 + numbers).astype(np.float64),
                 "released": released,
                 "in_stock": numbers != OUT_OF_STOCK,
+                "trend": (numbers % 6 / 5).astype(np.float32),
                 "popularity": ((numbers + 1) / N_ITEMS).astype(np.float32),
             },
         )
@@ -183,6 +190,29 @@ class Shop:
         np.fill_diagonal(cosines, -2.0)
         nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :NEIGHBOURS].astype(np.int32)
         return nearest, np.take_along_axis(cosines, nearest, axis=1)
+
+    def _tower(self) -> StoredTower:
+        """Halves what was pooled and turns it by one cluster; each user's history is the first three of the list."""
+        matrix = 0.5 * np.roll(np.eye(CLUSTERS, dtype=np.float32), 1, axis=0)
+        facts = TowerFacts(is_unit=False, history_length=8, event_weights={"view": 1.0, "cart": 2.0})
+        tower = Tower(facts, matrix, np.full(CLUSTERS, 0.25, np.float32), np.ones(4, np.float32))
+        items = np.concatenate([np.array(self.indexes_of(user)[:3], np.uint32) for user in self.users])
+        histories = Histories(np.arange(len(self.users) + 1) * 3, items, np.ones(len(items), np.float32))
+        return StoredTower(tower, np.array(list(TASTES.values()), np.float32), histories)
+
+
+def _together() -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """An item is met with the one ten on, and half as often with the one three on."""
+    numbers = np.arange(N_ITEMS, dtype=np.int32)
+    items = np.stack([(numbers + 10) % N_ITEMS, (numbers + 3) % N_ITEMS], axis=1)
+    return items, np.tile(np.array([0.5, 0.25], np.float32), (N_ITEMS, 1))
+
+
+def _contexts() -> Contexts:
+    names = [*(("hour", str(hour)) for hour in range(24)), *(("weekday", str(day)) for day in range(7))]
+    names.append(("device", "phone"))
+    rows = np.arange(len(names))[:, None] + np.arange(N_ITEMS)
+    return Contexts(names, (rows % 9 / 4 - 1).astype(np.float32))
 
 
 def _seed(kind: str) -> int:

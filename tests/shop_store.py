@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prediction_store import history
+from prediction_store.contexts import Contexts
 from prediction_store.gates import run_gates
 from prediction_store.user_facts import Consumed
 from prediction_store.user_tower import Histories, StoredTower, Tower
@@ -70,6 +71,8 @@ def write_small_version(
     consumed: Mapping[str, Sequence[int]] | None = None,
     segments: Mapping[str, str] | None = None,
     neighbours: npt.NDArray[np.int32] | None = None,
+    together: tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]] | None = None,
+    contexts: Contexts | None = None,
     ranker: RankerWeights | None = None,
     tower: StoredTower | None = None,
     space_id: str = SPACE,
@@ -93,6 +96,8 @@ def write_small_version(
             segment "DE" has popular items 3, 2 and 1.
         consumed, segments: by user id; by default nothing and everybody's.
         neighbours: int32[n, k]; by default the next three items, with scores 0.9, 0.8 and 0.7.
+        together: items and scores, as `VersionDraft.write_together` takes them; by default none.
+        contexts: by default none.
         tower: such as `small_tower`; by default none.
         cut_over: make it current at once, gates or not.
     """
@@ -130,6 +135,10 @@ def write_small_version(
         if tower is not None:
             draft.write_user_tower(tower)
         draft.write_neighbours(neighbours, near_scores.astype(np.float32))
+        if together is not None:
+            draft.write_together(*together)
+        if contexts is not None:
+            draft.write_contexts(contexts)
         draft.write_ranker(ranker or RankerWeights(["base_score"], [1.0], space_id))
         draft.write_report(
             report if isinstance(report, bytes) else msgspec.json.encode(REPORT if report is None else report)

@@ -15,12 +15,13 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing
+from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from prediction_store.shards import copy_shard, open_shard
 from prediction_store.writer import VersionDraft, find_by_inputs, shard_of
+from reranker.signals import default_weights
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
 from schemas.record import encode_record, record_seed
@@ -33,7 +34,7 @@ def configure(folder: Path, store: str = "store") -> Config:
     return Config(
         paths=Paths(workspace=str(folder / "work"), store=str(folder / store)),
         retrieve=Retrieve(candidates=20),
-        lists=Lists(length=10, neighbours=5, min_segment_users=13),
+        lists=Lists(length=10, neighbours=5, min_segment_users=13, session_gap_minutes=1440),
         store=settings.Store(shards=3),
     )
 
@@ -52,6 +53,7 @@ def journey(spark: Any, world: Any, world_day: str, tmp_path_factory: pytest.Tem
     retrieve.run(config, world_day, spark)
     lists.run(config, world_day, spark)
     evaluate.run(config, world_day)
+    train_ranker.run(config, world_day)
     report = build.run(config, world_day, spark, NOW)
     assert (report.skipped, report.rows) == (False, {"users": world.users})
     return folder
@@ -151,6 +153,25 @@ def test_the_fallbacks_and_the_ranker_are_in_the_version(version: Version, journ
     neighbours = np.load(made.part("neighbours.npy"))
     assert version.neighbours(7).items.tolist() == neighbours[7].tolist()
     assert version.ranker.space_id == version.manifest.space_id == "0123456789abcdef"
+
+
+def test_what_items_are_met_with_and_when_is_in_the_version(version: Version, journey: Path, world_day: str) -> None:
+    made = dataset(journey, world_day, "lists")
+    together, scores, trend, affinities = (
+        np.load(made.part(f"{name}.npy")) for name in ("together", "together_scores", "trend", "context")
+    )
+    for index, row in enumerate(together):
+        found = version.together(index)
+        assert found.items.tolist() == row[row >= 0].tolist()
+        assert found.scores.tolist() == scores[index, : len(found.items)].tolist()
+    assert (together >= 0).mean() > 0.5
+    np.testing.assert_array_equal(version.column("trend"), trend)
+    assert 0 <= trend.min() < trend.max() <= 1
+    names = [*(("hour", str(hour)) for hour in range(24)), *(("weekday", str(day)) for day in range(7))]
+    for name, row in zip(names, affinities, strict=True):
+        np.testing.assert_array_equal(version.context(*name), row)
+    assert affinities.any()
+    assert version.context("device", "phone") is None
 
 
 def test_the_manifest_says_when_and_from_what(version: Version, journey: Path, world: Any, world_day: str) -> None:
@@ -260,7 +281,7 @@ def test_a_version_whose_name_was_not_written_down_is_found(journey: Path, world
     digest = build.inputs_digest(
         config,
         {name: dataset(journey, world_day, name) for name in build.INPUTS},
-        build.default_weights("0123456789abcdef"),
+        default_weights("0123456789abcdef"),
     )
     assert find_by_inputs(journey / "store", digest) == sealed
 

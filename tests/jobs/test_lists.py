@@ -91,6 +91,30 @@ def test_neighbours_are_those_of_a_full_sort_by_cosine(made: Config, world: Any,
     np.testing.assert_allclose(scores, np.take_along_axis(cosine, neighbours, axis=1), atol=1e-5)
 
 
+def test_what_is_met_together_and_the_trend_are_of_all_events_in_dense_order(
+    made: Config, world: Any, world_day: str
+) -> None:
+    folder = Path(made.paths.workspace) / world_day
+    order = np.load(folder / "candidates" / "order.npy")
+    found = np.load(folder / "lists" / "together.npy")
+    assert found.shape == np.load(folder / "lists" / "together_scores.npy").shape == (60, 7)
+    expected = set()
+    for user in range(world.users):
+        mine = sorted((when, item) for who, item, _, when, _, _ in world.events if who == user)
+        session: set[int] = set()
+        for (when, item), (before, _) in zip(mine, [(0, 0), *mine], strict=False):
+            session = {item} | (session if when - before < 30 * 60 else set())
+            expected |= {(one, other) for one in session for other in session if one != other}
+    rows, columns = np.nonzero(found >= 0)
+    assert set(zip(order[rows].tolist(), order[found[rows, columns]].tolist(), strict=True)) == expected
+    assert expected
+    # The newest event of all is of an item that rises.
+    newest = max(world.events, key=lambda event: event[3])[1]
+    trend = np.load(folder / "lists" / "trend.npy")
+    assert trend[order.tolist().index(newest)] > np.median(trend)
+    assert np.load(folder / "lists" / "context.npy").shape == (31, 60)
+
+
 def test_through_an_index_calibrated_to_miss_nothing_neighbours_are_the_same(
     spark: Any, made: Config, world: Any, world_day: str, tmp_path: Path
 ) -> None:

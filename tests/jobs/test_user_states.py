@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 from blocks_shop import COLD_USERS, DAY, ITEMS, USERS, small_config, write_prepared
 
-from jobs import build, datasets, embed, evaluate, lists, retrieve, train, user_states
+from jobs import build, datasets, embed, evaluate, lists, retrieve, train, train_ranker, user_states
 from jobs.errors import DatasetDamagedError
 from prediction_store.reader import Version
 from reranker.user_tower import UserTower
@@ -66,6 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, spark: Any) -> Iterator[Buil
     for step in (embed, retrieve, lists):
         step.run(config, DAY, spark)
     evaluate.run(config, DAY)
+    train_ranker.run(config, DAY)
     name = str(build.run(config, DAY, spark, 1_772_500_000.0).details["version"])
     with Version.open(Path(config.paths.store), name) as version:
         tower = UserTower.of(version)

@@ -21,7 +21,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 from small_world import DAY, World
 
-from jobs import build, candidate_files, datasets, evaluate, lists, retrieve, shard_writing
+from jobs import build, candidate_files, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
 from jobs.spark import session
 from prediction_store.manifest import read_manifest
 from prediction_store.writer import shard_of
@@ -131,6 +131,7 @@ def run_builds(seed: int, trials: int, folder: Path) -> Outcome:
         retrieve.run(config, DAY, spark)
         lists.run(config, DAY, spark)
         evaluate.run(config, DAY)
+        train_ranker.run(config, DAY)
         first: dict[str, FileFacts] | None = None
         for trial in range(trials + 1):
             config = _config(folder, f"store-{trial}")

@@ -12,7 +12,9 @@ from serving_shop import Shop
 from prediction_store.reader import Version
 from reranker.pool import Pool
 from reranker.session import EMPTY, Session, read_session
-from reranker.signals import FRESH_HALF_LIFE_SECONDS, SIGNALS, Signal, SignalInputs
+from reranker.signal_inputs import Circumstances, SignalInputs
+from reranker.signals import FRESH_HALF_LIFE_SECONDS, SIGNALS, Signal
+from reranker.user_tower import UserTower
 from schemas.config import Serve
 from schemas.messages import SessionEvent
 
@@ -31,8 +33,15 @@ def given(version: Version) -> SignalInputs:
     rng = np.random.default_rng(5)
     items = rng.permutation(version.n_items)[:25].astype(np.uint32)
     scores = np.sort(rng.normal(size=25).astype(np.float32))[::-1].copy()
-    session = Session(items=np.array([3, 31, 17, 8], np.uint32), weights=np.array([1.0, 0.25, 2.0, 0.5], np.float32))
-    return SignalInputs(version, Pool(items, scores, listed=20), session, NOW)
+    session = Session(
+        items=np.array([3, 31, 17, 8], np.uint32),
+        weights=np.array([1.0, 0.25, 2.0, 0.5], np.float32),
+        visits=np.array([8, 17, 31, 17, 3], np.uint32),
+        kinds=("view", "cart", "view", "cart", "view"),
+    )
+    shown = {int(items[2]): 1, int(items[9]): 3, 39: 2}
+    at = Circumstances(NOW, user_row=1, device="phone", shown=shown, tower=UserTower.of(version))
+    return SignalInputs(version, Pool(items, scores, listed=20), session, at)
 
 
 def cosine(version: Version, one: int, other: int) -> float:
@@ -91,14 +100,93 @@ def slow_freshness(given: SignalInputs, position: int) -> float:
     return 0.0 if math.isnan(released) else 0.5 ** (max(0.0, NOW - released) / FRESH_HALF_LIFE_SECONDS)
 
 
+def slow_in_list(given: SignalInputs, position: int) -> float:
+    return 1.0 if position < given.pool.listed else 0.0
+
+
+def slow_last(given: SignalInputs, position: int) -> float:
+    return cosine(given.version, int(given.pool.items[position]), int(given.session.items[0]))
+
+
+def of_length_1(vector: list[float]) -> list[float]:
+    length = math.sqrt(sum(x * x for x in vector))
+    return [x / length for x in vector]
+
+
+def slow_mean(given: SignalInputs, position: int) -> float:
+    visited = [(of_length_1(given.version.item_vectors[item].tolist()), weight) for item, weight in pairs(given)]
+    mean = of_length_1([sum(weight * vector[place] for vector, weight in visited) for place in range(4)])
+    mine = of_length_1(given.version.item_vectors[given.pool.items[position]].tolist())
+    return sum(x * y for x, y in zip(mean, mine, strict=True))
+
+
+def slow_refreshed(given: SignalInputs, position: int) -> float:
+    tower = given.at.tower
+    assert tower is not None
+    weights = np.array([{"view": 1.0, "cart": 2.0}[kind] for kind in given.session.kinds], np.float32)
+    user = of_length_1(tower.refreshed(1, given.session.visits, weights).tolist())
+    mine = of_length_1(given.version.item_vectors[given.pool.items[position]].tolist())
+    return sum(x * y for x, y in zip(user, mine, strict=True))
+
+
+def slow_together(count: int) -> Callable[[SignalInputs, int], float]:
+    def together(given: SignalInputs, position: int) -> float:
+        total, weights = 0.0, 0.0
+        for visited, weight in pairs(given)[:count]:
+            near = given.version.together(visited)
+            scores = dict(zip(near.items.tolist(), near.scores.tolist(), strict=True))
+            total += weight * scores.get(int(given.pool.items[position]), 0.0)
+            weights += weight
+        return total / max(1.0, weights)
+
+    return together
+
+
+def slow_price(given: SignalInputs, position: int) -> float:
+    prices = given.version.column("price")
+    logs = [(math.log2(prices[visited]), weight) for visited, weight in pairs(given)]
+    usual = sum(log * weight for log, weight in logs) / sum(weight for _, weight in logs)
+    return 0.5 ** abs(math.log2(prices[given.pool.items[position]]) - usual)
+
+
+def slow_context(kind: str, value: str) -> Callable[[SignalInputs, int], float]:
+    def context(given: SignalInputs, position: int) -> float:
+        lifts = given.version.context(kind, value)
+        assert lifts is not None
+        return float(lifts[given.pool.items[position]])
+
+    return context
+
+
+def slow_trend(given: SignalInputs, position: int) -> float:
+    return float(given.version.column("trend")[int(given.pool.items[position])])
+
+
+def slow_ignored(given: SignalInputs, position: int) -> float:
+    return 1.0 - 0.5 ** given.at.shown.get(int(given.pool.items[position]), 0)
+
+
+# NOW is 8 in the morning, UTC, of a Friday.
 SLOW: dict[str, Callable[[SignalInputs, int], float]] = {
     "base_score": slow_base_score,
     "base_rank": slow_base_rank,
+    "in_list": slow_in_list,
     "session_similarity": slow_similarity,
     "session_nearest": slow_nearest,
+    "session_last": slow_last,
+    "session_mean": slow_mean,
+    "refreshed_user": slow_refreshed,
+    "together_last": slow_together(1),
+    "together_session": slow_together(10),
     "session_category": slow_affinity("category"),
     "session_brand": slow_affinity("brand"),
+    "session_price": slow_price,
+    "at_hour": slow_context("hour", "8"),
+    "on_weekday": slow_context("weekday", "4"),
+    "on_device": slow_context("device", "phone"),
     "popularity": slow_popularity,
+    "trend": slow_trend,
+    "ignored": slow_ignored,
     "freshness": slow_freshness,
 }
 
@@ -112,28 +200,28 @@ def test_a_signal_equals_its_slow_version(signal: Signal, given: SignalInputs) -
     assert len(set(np.round(found, 6).tolist())) > 1, "the data does not tell this signal from a constant"
 
 
-# The two base signals say where a candidate stands among the others.
-@pytest.mark.parametrize("signal", SIGNALS[2:], ids=lambda signal: signal.name)
+# The base signals say where a candidate stands among the others.
+@pytest.mark.parametrize("signal", SIGNALS[3:], ids=lambda signal: signal.name)
 def test_a_signal_is_the_same_for_one_candidate_as_among_many(signal: Signal, given: SignalInputs) -> None:
     together = signal.values(given)
     for position in (0, 7, 24):
         alone = Pool(given.pool.items[[position]], given.pool.base_scores[[position]], listed=1)
-        one = signal.values(SignalInputs(given.version, alone, given.session, NOW))
+        one = signal.values(SignalInputs(given.version, alone, given.session, given.at))
         assert one[0] == pytest.approx(float(together[position]), abs=1e-6)
 
 
 @pytest.mark.parametrize("signal", SIGNALS, ids=lambda signal: signal.name)
 def test_a_signal_of_nothing_is_empty_and_without_a_session_says_nothing(signal: Signal, given: SignalInputs) -> None:
     nothing = Pool(np.empty(0, np.uint32), np.empty(0, np.float32), listed=0)
-    assert signal.values(SignalInputs(given.version, nothing, given.session, NOW)).shape == (0,)
+    assert signal.values(SignalInputs(given.version, nothing, given.session, given.at)).shape == (0,)
     if signal.of_session:
-        assert not signal.values(SignalInputs(given.version, given.pool, EMPTY, NOW)).any()
+        assert not signal.values(SignalInputs(given.version, given.pool, EMPTY, given.at)).any()
 
 
 def test_equal_base_scores_say_nothing_instead_of_dividing_by_zero(given: SignalInputs) -> None:
     level = Pool(given.pool.items, np.ones(25, np.float32), listed=25)
     by_name = {signal.name: signal for signal in SIGNALS}
-    assert not by_name["base_score"].values(SignalInputs(given.version, level, EMPTY, NOW)).any()
+    assert not by_name["base_score"].values(SignalInputs(given.version, level, EMPTY, given.at)).any()
 
 
 SERVE = Serve(session_half_life_seconds=100.0, session_event_weights={"view": 1.0, "cart": 2.0})

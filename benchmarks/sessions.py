@@ -1,0 +1,225 @@
+"""What the session adds to the stored list: the next item of real sessions, ranked by the re-ranker and by rules.
+
+Deskdrop and Online Retail, night after night: every few days a version is made of everything until then, and the
+sessions of known users up to the next version are replayed through it. The weights are learned on the earlier weeks
+(`jobs/train_ranker.py`) and judged on the later ones. Where a session goes on with an item that is new to it, that item
+is wanted: hit rate@20 and MRR@20. All rank the user's stored 1,000 and what the re-ranker adds to it; the rules, which
+know every session up to the version, rank the catalogue too.
+
+    python -m benchmarks.sessions --data FOLDER      # deskdrop and online-retail in it
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks import measure
+from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
+from jobs import datasets, journey, ranking_fit, release, train_ranker
+from jobs.replay import Moment, Replayed, Visit, moments, replay
+from prediction_store.reader import Version
+from reranker.signals import default_weights
+from reranker.user_tower import UserTower
+from schemas.config import Config
+from schemas.config_file import load_config
+from schemas.messages import SessionEvent
+
+K = 20
+SPLIT = ["split.validation_days=7", "split.test_days=1"]
+"""The version is judged on what comes after it: nearly everything before may be learned from."""
+KNOWN_DAYS = 90
+"""Before a version, from which rules take their sessions."""
+STEPS = ("prepare", "train", "embed", "retrieve", "lists", "evaluate", "train-ranker", "build")
+RULES: dict[str, Callable[[Sequence[Sequence[str]]], Rule]] = {
+    "session neighbours (V-SKNN)": SessionNeighbours,
+    "item to item": ItemToItem,
+    "popularity": Popularity,
+}
+
+
+class Data(NamedTuple):
+    """A public data set, and how it is divided by time."""
+
+    name: str
+    key: str  # of the last line
+    file: str
+    event: str | None  # column
+    first: str  # the day of the first version
+    learn_until: str  # sessions up to this day are learned from, the later ones judge
+    last: str
+    every_days: int  # from a version to the next
+
+
+DATA = (
+    Data("deskdrop", "deskdrop", "events.parquet", "event", "2016-07-31", "2016-08-21", "2016-09-18", 3),
+    Data("online-retail", "retail", "interactions.parquet", None, "2011-10-31", "2011-11-14", "2011-12-09", 7),
+)
+
+
+class Case(NamedTuple):
+    """A moment, replayed, and what the rules say about it: item id to score."""
+
+    moment: Moment
+    replayed: Replayed
+    rules: dict[str, Scores]
+    ids: list[str]  # of the pool
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is asked for; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--only", choices=[data.name for data in DATA])
+    parser.add_argument("--keep", type=Path, help="a folder where the versions stay, and are taken from next time")
+    arguments = parser.parse_args(argv)
+    facts = measure.header("sessions")
+    rows: list[measure.Row] = []
+    summary: dict[str, float | None] = {}
+    for data in DATA:
+        if arguments.only not in (None, data.name):
+            continue
+        source = arguments.data / data.name
+        if not source.is_dir():
+            print(f"no {source}: left out")
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            config = prepare_example(arguments.keep or Path(scratch), data, source)
+            summary |= compare(data, config, read_sessions(data, source), rows)
+    measure.finish(facts, rows, summary)
+
+
+def prepare_example(folder: Path, data: Data, source: Path) -> Config:
+    """The configuration of the example of this name, in a copy of it."""
+    example = folder / data.name
+    if not example.is_dir():
+        root = Path(__file__).resolve().parent.parent
+        ignored = shutil.ignore_patterns("data", "work", "store")
+        shutil.copytree(root / "examples" / data.name, example, ignore=ignored)
+        (example / "data").symlink_to(source.resolve())
+    return load_config(example / "shortlist.toml", SPLIT)
+
+
+def nights(data: Data) -> Iterator[tuple[str, int]]:
+    """(day of a version, the second at which the next one takes over)."""
+    day, last = date.fromisoformat(data.first), date.fromisoformat(data.last)
+    while day < last:
+        following = min(day + timedelta(days=data.every_days), last)
+        yield str(day), datasets.end_of(str(following))
+        day = following
+
+
+def compare(
+    data: Data, config: Config, sessions: Sequence[Sequence[Visit]], rows: list[measure.Row]
+) -> dict[str, float | None]:
+    """Night after night: learn, or rank what came next in every way."""
+    learned_from, cases = [], []
+    for day, until in nights(data):
+        journey.run(config, day, STEPS, now=time.time)
+        made = datasets.end_of(day)
+        before = [s for s in sessions if made - KNOWN_DAYS * 86_400 <= s[0].event.time and s[-1].event.time < made]
+        during = [s for s in sessions if made <= s[0].event.time and s[-1].event.time < until]
+        with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
+            if day < data.learn_until:
+                learned_from.append(train_ranker.examples(version, during, config))
+            else:
+                cases += list(judged(version, before, during, config))
+    lists = ranking_fit.joined(learned_from)
+    learned, untrained = train_ranker.learn(lists, config), default_weights("")
+    print(f"\n{data.name}: {len(lists.signals):,} lists to learn from, {len(cases):,} moments to judge")
+    print(f"{np.mean([case.replayed.wanted >= 0 for case in cases]):.3f} of the wanted items are candidates; weights:")
+    for name, weight in zip(learned.signals, learned.weights, strict=True):
+        print(f"    {name:<20} {weight:8.3f}")
+    ranks = {"batch order": [_rank(-np.arange(len(case.ids)), case.replayed) for case in cases]}
+    for name, weights in (("the re-ranker, learned", learned), ("the re-ranker, untrained", untrained)):
+        used = np.array(weights.weights, np.float32)
+        ranks[name] = [_rank(case.replayed.signals @ used, case.replayed) for case in cases]
+    for rule in RULES:
+        ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
+        ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
+    found = {name: _measured(rows, data.name, name, of_rule) for name, of_rule in ranks.items()}
+    batch, ours = found["batch order"], found["the re-ranker, learned"]
+    best = max(found[name]["hit20"] for name in found if name.startswith(tuple(RULES)))
+    return {
+        f"{data.key}_hit20_vs_batch": round(ours["hit20"] / max(batch["hit20"], 1e-9), 3),
+        f"{data.key}_mrr20_vs_batch": round(ours["mrr20"] / max(batch["mrr20"], 1e-9), 3),
+        f"{data.key}_hit20_vs_best_rule": round(ours["hit20"] / max(best, 1e-9), 3),
+    }
+
+
+def judged(
+    version: Version, before: Sequence[Sequence[Visit]], during: Sequence[Sequence[Visit]], config: Config
+) -> Iterator[Case]:
+    """Every moment of users who have a list."""
+    known = [[visit.event.item for visit in session] for session in before]
+    rules = {name: make(known) for name, make in RULES.items()}
+    tower = UserTower.of(version)
+    for session in during:
+        for moment in moments(session, most_events=config.serve.max_session_events):
+            found = replay(version, tower, moment, config.serve)
+            if found is not None:
+                seen = [event.item for event in moment.request.session]
+                scores = {name: rule.scores(seen) for name, rule in rules.items()}
+                yield Case(moment, found, scores, version.item_ids(found.pool.items))
+
+
+def read_sessions(data: Data, source: Path) -> list[list[Visit]]:
+    """All sessions with a user and an id, by time; in the order of the file within one time."""
+    columns = ["user_id", "session_id", "item_id", "timestamp", *([data.event] if data.event else [])]
+    table = pq.read_table(source / data.file).to_pandas()
+    table = table[[*columns, *(["device"] if "device" in table else [])]].dropna(subset=["user_id"])
+    table = table.sort_values("timestamp", kind="stable")
+    found: dict[tuple[str, str], list[Visit]] = {}
+    for row in table.itertuples():
+        kind = str(getattr(row, data.event)) if data.event else "purchase"
+        event = SessionEvent(item=str(row.item_id), event=kind, time=float(row.timestamp))
+        visit = Visit(str(row.user_id), event, str(getattr(row, "device", "") or ""))
+        found.setdefault((visit.user, str(row.session_id)), []).append(visit)
+    return list(found.values())
+
+
+def _of_pool(case: Case, rule: str) -> np.ndarray:
+    return np.array([case.rules[rule].get(item, 0.0) for item in case.ids])
+
+
+def _rank(scores: np.ndarray, case: Replayed) -> int:
+    """The place of the wanted among what may be shown, from 1, ties by base rank; 0: it is not among it."""
+    if case.wanted < 0 or not case.is_eligible[case.wanted]:
+        return 0
+    mine = scores[case.wanted]
+    better = (scores > mine) | ((scores == mine) & (np.arange(len(scores)) < case.wanted))
+    return 1 + int(np.count_nonzero(better & case.is_eligible))
+
+
+def _rank_of(scores: Scores, moment: Moment) -> int:
+    """The place of the wanted in the whole catalogue but for the session's items; 0: the rule has no score for it."""
+    seen = {event.item for event in moment.request.session}
+    mine = scores.get(moment.wanted, 0.0)
+    if mine <= 0.0:
+        return 0
+    better = sum(score > mine or (score == mine and item < moment.wanted) for item, score in scores.items())
+    return 1 + better - sum(item in scores and (scores[item], moment.wanted) > (mine, item) for item in seen)
+
+
+def _measured(rows: list[measure.Row], data: str, name: str, ranks: Sequence[int]) -> dict[str, float]:
+    places = np.array(ranks, dtype=np.float64)
+    is_hit = (places >= 1) & (places <= K)
+    found = {"hit20": float(is_hit.mean()), "mrr20": float(np.where(is_hit, 1.0 / np.maximum(places, 1.0), 0.0).mean())}
+    rows.append(
+        {"data": data, "name": name, "cases": len(ranks), **{key: round(value, 5) for key, value in found.items()}}
+    )
+    print(f"{data:<14} {name:<46} hit@20 {found['hit20']:.4f}  MRR@20 {found['mrr20']:.4f}", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    main()

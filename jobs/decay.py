@@ -1,0 +1,20 @@
+"""How much an interaction still weighs at the end of the day, in whole numbers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+DAY_SECONDS = 86_400
+UNITS = 1 << 30
+"""Weights are summed as whole numbers of 2^-30: sums of those do not depend on the order of the additions."""
+
+
+def decayed(half_life_days: float, end: int) -> Column:
+    """The weight of an interaction at `end`, in units; it halves with every half life. Reads `weight` and `time`."""
+    from pyspark.sql import functions as F
+
+    age = F.greatest(F.lit(0), F.lit(end) - F.col("time")) / (half_life_days * DAY_SECONDS)
+    return F.round(F.col("weight").cast("double") * F.pow(F.lit(0.5), age) * UNITS).cast("bigint")

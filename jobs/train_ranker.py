@@ -1,0 +1,146 @@
+"""The weights of the re-ranker's signals, learned from what users did after a version was made for them.
+
+The version is one that was made current before; sessions that began after its data ends are replayed through it (see
+`replay`). So nothing that is learned from was known to its lists, and every number is computed as it is served. Signals
+have the same meaning in every embedding space, shares and cosines; so weights learned in one space serve the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from jobs import datasets
+from jobs.progress import Report
+from jobs.ranking_fit import Lists, fit
+from jobs.replay import Visit, moments, replay, sessions
+from prediction_store import history
+from prediction_store.errors import StoreError
+from prediction_store.manifest import read_manifest
+from prediction_store.reader import Version
+from reranker.signals import SIGNALS, default_weights
+from reranker.user_tower import UserTower
+from schemas.config import Config, Serve
+from schemas.ranker import RankerWeights, encode_weights
+
+WEIGHTS = "weights.json"
+CANDIDATES = 128
+"""Of a list that is learned from: the wanted one and others at random, which stand for all."""
+HELD_OUT = 5
+"""One in so many lists, the latest, judges what the others have taught."""
+
+
+def run(config: Config, day: str) -> Report:
+    """Write `ranker`: weights.json. What is learned is taken where it ranks the latest sessions better than what was.
+
+    Without a version that was served before, or with too few sessions since, the weights stay as they were.
+    """
+    started = time.monotonic()
+    prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    with datasets.step(
+        config.paths.workspace, day, "ranker", inputs=[prepared], settings=[config.ranker, _replayed_with(config.serve)]
+    ) as draft:
+        if draft.complete is not None:
+            return Report(step="train-ranker", day=day, skipped=True, rows=draft.complete.rows)
+        weights, details = default_weights(""), {}
+        name = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
+        if name is not None:
+            with Version.open(Path(config.paths.store), name, verify=False) as version:
+                weights, details = _better(version, prepared.path, config, datasets.end_of(day))
+                draft.rows["lists"] = int(details.get("lists", 0))
+        details = {"weights": "learned" if "mrr" in details else "as before", "from": name or "none", **details}
+        draft.extra |= details
+        draft.path.joinpath(WEIGHTS).write_bytes(encode_weights(weights))
+    return Report(step="train-ranker", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
+
+
+def earlier_version(root: Path, end: int) -> str | None:
+    """The last one made current of the versions that know nothing from `end` on and are still there, if there is one.
+
+    Args:
+        end: of the day that is run, in epoch seconds: what the day itself has made is not earlier.
+    """
+    for record in reversed(history.records(root)):
+        try:
+            if read_manifest(root, record.version).made_at < end:
+                return record.version
+        except StoreError:  # retired since, or damaged
+            continue
+    return None
+
+
+def examples(version: Version, found: Iterable[Sequence[Visit]], config: Config) -> Lists:
+    """The lists in which the wanted item is a candidate that may be shown; many of them at random, by time.
+
+    Args:
+        found: sessions, by time.
+    """
+    rng = np.random.default_rng(config.train.seed)
+    tower = UserTower.of(version)
+    every = [moment for session in found for moment in moments(session, most_events=config.serve.max_session_events)]
+    kept: dict[int, np.ndarray] = {}
+    for number in rng.permutation(len(every)).tolist():
+        case = replay(version, tower, every[number], config.serve)
+        if case is None or case.wanted < 0 or not case.is_eligible[case.wanted]:
+            continue
+        others = np.flatnonzero(case.is_eligible)
+        others = others[others != case.wanted]
+        if len(others) >= CANDIDATES:
+            others = rng.choice(others, CANDIDATES - 1, replace=False)
+        kept[number] = case.signals[np.append(case.wanted, others)]
+        if len(kept) == config.ranker.most_lists:
+            break
+    signals = np.zeros((len(kept), CANDIDATES, len(SIGNALS)), np.float32)
+    is_there = np.zeros((len(kept), CANDIDATES), bool)
+    for row, number in enumerate(sorted(kept)):
+        signals[row, : len(kept[number])] = kept[number]
+        is_there[row, : len(kept[number])] = True
+    return Lists(signals, is_there, np.ones(len(kept), np.float32))
+
+
+def learn(lists: Lists, config: Config) -> RankerWeights:
+    """The weights that rank these lists best; of no embedding space yet."""
+    weights = fit(lists, penalty=config.ranker.penalty)
+    return RankerWeights([signal.name for signal in SIGNALS], [round(float(weight), 6) for weight in weights], "")
+
+
+def reciprocal_rank(lists: Lists, weights: RankerWeights) -> float:
+    """The mean of one over the place of the wanted in each list."""
+    scores = lists.signals @ np.array(weights.weights, np.float32)  # [lists, candidates]
+    better = (scores > scores[:, :1]) & lists.is_there
+    return float((1.0 / (1 + better.sum(axis=1))).mean())
+
+
+def _better(version: Version, prepared: Path, config: Config, end: int) -> tuple[RankerWeights, dict[str, object]]:
+    """The weights that are learned, or those of the version where they are as good or there is too little to say."""
+    known = [signal.name for signal in SIGNALS]
+    usual = version.ranker if version.ranker.signals == known else default_weights("")
+    since = version.manifest.made_at
+    found = sessions(prepared, since=since, until=end, gap_minutes=config.lists.session_gap_minutes)
+    lists = examples(version, found, config)
+    details: dict[str, object] = {"lists": len(lists.signals)}
+    if len(lists.signals) < config.ranker.fewest_lists:
+        return usual, details
+    split = len(lists.signals) - len(lists.signals) // HELD_OUT
+    earlier, later = (Lists(*(part[slice_] for part in lists)) for slice_ in (slice(split), slice(split, None)))
+    before, after = reciprocal_rank(later, usual), reciprocal_rank(later, learn(earlier, config))
+    details["mrr_before"] = round(before, 4)
+    if after <= before:
+        return usual, details | {"mrr_learned": round(after, 4)}
+    return learn(lists, config), details | {"mrr": round(after, 4)}
+
+
+def _replayed_with(serve: Serve) -> Serve:
+    """The settings that say what a request ranks, and by what."""
+    return msgspec.structs.replace(
+        Serve(),
+        max_session_events=serve.max_session_events,
+        session_half_life_seconds=serve.session_half_life_seconds,
+        session_event_weights=serve.session_event_weights,
+        neighbour_candidates=serve.neighbour_candidates,
+        hide_session_items=serve.hide_session_items,
+    )

@@ -1,0 +1,119 @@
+"""Sessions cut into moments, and replayed through a version by the re-ranker's own code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from interactions_of import write_prepared
+from serving_shop import MADE_AT, Shop
+
+from jobs.replay import Moment, Visit, moments, replay, sessions
+from prediction_store.reader import Version
+from reranker.recommend import open_reranker
+from reranker.signals import SIGNALS
+from reranker.user_tower import UserTower
+from schemas.config import Serve
+from schemas.messages import Context, RecommendRequest, SessionEvent
+
+DAY = "2026-03-02"
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    made = Shop(tmp_path_factory.mktemp("replayed") / "store")
+    made.publish("a")
+    return made
+
+
+@pytest.fixture(scope="module")
+def version(shop: Shop) -> Iterator[Version]:
+    with Version.open(shop.root, shop.current()) as opened:
+        yield opened
+
+
+def found(prepared: Path, since: int = 0, until: int = 10**10) -> list[list[tuple[str, str, float]]]:
+    return [
+        [(visit.user, visit.event.item, visit.event.time or -1.0) for visit in session]
+        for session in sessions(prepared, since=since, until=until, gap_minutes=30)
+    ]
+
+
+def test_a_session_id_makes_a_session_and_without_one_a_pause_ends_it(tmp_path: Path) -> None:
+    prepared = write_prepared(
+        tmp_path,
+        DAY,
+        [
+            ("ann", "a", 10, "s2"),
+            ("ann", "b", 9000, "s2"),
+            ("ann", "c", 20, "s1"),
+            ("bob", "a", 100, None),
+            ("bob", "b", 100 + 29 * 60, None),
+            ("bob", "c", 100 + 59 * 60, None),
+        ],
+    )
+    assert found(prepared) == [
+        [("ann", "a", 10.0), ("ann", "b", 9000.0)],
+        [("ann", "c", 20.0)],
+        [("bob", "a", 100.0), ("bob", "b", 1840.0)],
+        [("bob", "c", 3640.0)],
+    ]
+
+
+def test_only_what_lies_between_two_times_is_replayed(tmp_path: Path) -> None:
+    prepared = write_prepared(
+        tmp_path, DAY, [("ann", item, time, "s") for item, time in (("a", 5), ("b", 6), ("c", 7))]
+    )
+    assert found(prepared, since=6, until=7) == [[("ann", "b", 6.0)]]
+    assert found(prepared, since=8) == []
+
+
+def test_a_moment_is_before_each_item_that_is_new_to_the_session() -> None:
+    visits = [Visit("ann", SessionEvent(item=item, time=float(n)), "phone") for n, item in enumerate("abacb")]
+    made = list(moments(visits, most_events=2))
+    assert [moment.wanted for moment in made] == ["b", "c"]
+    assert [[event.item for event in moment.request.session] for moment in made] == [["a"], ["b", "a"]]
+    assert [(moment.request.context.time, moment.request.context.device) for moment in made] == [
+        (1.0, "phone"),
+        (3.0, "phone"),
+    ]
+
+
+def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> None:
+    now = float(MADE_AT + 60)
+    events = [SessionEvent(item="a31", time=now - 30), SessionEvent(item="a12", event="cart", time=now - 5)]
+    request = RecommendRequest(user="u1", session=events, context=Context(time=now, device="phone"), k=40)
+    case = replay(version, UserTower.of(version), Moment(request, "a13"), Serve())
+    assert case is not None
+    weights = np.array([signal.default_weight for signal in SIGNALS], np.float32)
+    scores = case.signals @ weights
+    order = np.argsort(-scores, kind="stable")
+    order = order[case.is_eligible[order]]
+    with open_reranker(shop.config()) as reranker:
+        answer = reranker.recommend(request)
+    of_list = [item for item in answer.items if item.rung == "personal"]
+    assert [item.item for item in of_list] == version.item_ids(case.pool.items[order])
+    assert [item.score for item in of_list] == pytest.approx(scores[order].tolist(), abs=1e-5)
+    assert version.item_ids(case.pool.items[[case.wanted]]) == ["a13"]
+
+
+def test_what_is_no_candidate_and_who_has_no_list_are_told_apart(version: Version) -> None:
+    request = RecommendRequest(user="u0", session=[SessionEvent(item="a00")], context=Context(time=float(MADE_AT)))
+    case = replay(version, None, Moment(request, "never heard of"), Serve())
+    assert case is not None
+    assert case.wanted == -1
+    stranger = RecommendRequest(user="nobody", session=request.session, context=request.context)
+    assert replay(version, None, Moment(stranger, "a01"), Serve()) is None
+
+
+def test_lines_of_one_time_come_in_an_order_that_ids_do_not_make(tmp_path: Path) -> None:
+    items = [f"i{n:02}" for n in range(30)]
+    prepared = write_prepared(tmp_path, DAY, [("ann", item, 100, "invoice") for item in items])
+    (session,) = found(prepared)
+    order = [item for _, item, _ in session]
+    assert sorted(order) == items
+    assert order != items
+    assert pa.array(order).equals(pa.array([item for _, item, _ in found(prepared)[0]]))

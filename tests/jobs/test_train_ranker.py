@@ -1,0 +1,107 @@
+"""Weights learned from sessions after a version was made: what people do is learned, and nothing else changes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from interactions_of import Row, write_prepared
+from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
+
+from jobs import datasets, train_ranker
+from reranker.signals import SIGNALS, default_weights
+from schemas.config import Config
+from schemas.ranker import RankerWeights, decode_weights
+
+DAY = "2099-01-01"
+"""Later than the version, whose data ended an hour ago."""
+SESSIONS = 120
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    made = Shop(tmp_path_factory.mktemp("learned") / "store")
+    made.publish("a")
+    return made
+
+
+def config(shop: Shop, workspace: Path, *overrides: str) -> Config:
+    return shop.config(f"paths.workspace={workspace}", "ranker.fewest_lists=20", *overrides)
+
+
+def companions(seed: int = 3) -> list[Row]:
+    """Whoever looks at an item looks next at its companion in `serving_shop`, the item ten on."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for number in range(SESSIONS):
+        item, user = int(rng.integers(N_ITEMS)), list(TASTES)[number % len(TASTES)]
+        for step in (0, 1):
+            time = MADE_AT + 10 * number + step
+            rows.append((user, f"a{(item + 10 * step) % N_ITEMS:02}", time, f"session {number}"))
+    return rows
+
+
+def weights_of(shop: Shop, workspace: Path, *overrides: str) -> tuple[RankerWeights, dict[str, object]]:
+    settings = config(shop, workspace, *overrides)
+    report = train_ranker.run(settings, DAY)
+    made = datasets.open_dataset(settings.paths.workspace, DAY, "ranker")
+    return decode_weights(made.part(train_ranker.WEIGHTS).read_bytes()), report.details
+
+
+def test_what_goes_with_what_is_learned_from_what_people_do(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions())
+    weights, details = weights_of(shop, tmp_path)
+    assert details["weights"] == "learned"
+    assert details["from"] == shop.current()
+    assert weights.signals == [signal.name for signal in SIGNALS]
+    by_name = dict(zip(weights.signals, weights.weights, strict=True))
+    assert by_name["together_last"] > 1.0
+    assert float(str(details["mrr"])) > 0.9 > float(str(details["mrr_before"]))
+
+
+def test_a_step_that_is_done_is_skipped_and_the_same_sessions_teach_the_same(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path / "one", DAY, companions())
+    write_prepared(tmp_path / "other", DAY, companions())
+    one, _ = weights_of(shop, tmp_path / "one")
+    assert train_ranker.run(config(shop, tmp_path / "one"), DAY).skipped
+    assert weights_of(shop, tmp_path / "other")[0] == one
+
+
+def test_too_few_sessions_leave_the_weights_as_they_were(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions())
+    weights, details = weights_of(shop, tmp_path, "ranker.fewest_lists=1000")
+    assert details["weights"] == "as before"
+    assert weights == default_weights("space")
+
+
+def test_sessions_that_the_version_knows_teach_nothing(shop: Shop, tmp_path: Path) -> None:
+    known = [(user, item, time - 10_000, session) for user, item, time, session in companions()]
+    write_prepared(tmp_path, DAY, known)
+    _, details = weights_of(shop, tmp_path)
+    assert (details["weights"], details["lists"]) == ("as before", 0)
+
+
+def test_where_nothing_was_served_yet_the_usual_weights_are_written(tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions())
+    weights, details = weights_of(Shop(tmp_path / "empty"), tmp_path)
+    assert (weights, details["from"]) == (default_weights(""), "none")
+
+
+def test_learning_can_be_switched_off(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions())
+    assert weights_of(shop, tmp_path, "ranker.learn=false")[0] == default_weights("")
+
+
+def test_a_version_of_the_same_day_or_later_is_not_learned_from(shop: Shop) -> None:
+    assert train_ranker.earlier_version(shop.root, MADE_AT) is None
+    assert train_ranker.earlier_version(shop.root, MADE_AT + 1) == shop.current()
+
+
+def test_choices_at_random_change_nothing(shop: Shop, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: list[Row] = [(user, f"a{rng.integers(N_ITEMS):02}", time, session) for user, _, time, session in companions()]
+    write_prepared(tmp_path, DAY, rows)
+    _, details = weights_of(shop, tmp_path)
+    learned = float(str(details.get("mrr", details.get("mrr_learned"))))
+    assert learned < 2 * float(str(details["mrr_before"])), "noise was taken for a pattern"
