@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -60,9 +61,12 @@ def answer(
     *,
     now: float,
     request_id: str,
+    shown: Mapping[str, int] = MappingProxyType({}),
     note: Callable[[Shown], None] | None = None,
 ) -> RecommendAnswer:
-    """The answer to a valid request; `note` is told what each rung gave it.
+    """The answer to a valid request.
+
+    `shown` says how often items were shown to the user without a click; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
@@ -75,7 +79,8 @@ def answer(
     if segment is None and stored.user_row is not None:
         segment = version.segment_of(stored.user_row)
 
-    at = Circumstances(moment, stored.user_row, request.context.device or "", tower=ranker.tower)
+    counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
+    at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
 
     items: list[AnsweredItem] = []
     rungs: list[str] = []
@@ -88,10 +93,10 @@ def answer(
         rungs.append(rung)
         if note is not None:
             note(Shown(scores[best], pool.base_scores[best]))
-        shown = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
+        found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
-            shown = _explained(shown, given, ranker, best, source=reasons.source_name(rung, segment))
-        items += shown
+            found = _explained(found, given, ranker, best, source=reasons.source_name(rung, segment))
+        items += found
         if len(items) == wanted:
             break
         hidden = np.sort(np.concatenate([hidden, pool.items[best]]))

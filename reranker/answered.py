@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,12 +22,20 @@ class _Deciding(msgspec.Struct, frozen=True):
 
 
 def record_of(
-    request: RecommendRequest, answer: RecommendAnswer, shown: Sequence[Shown], *, k: int, now: float, settings: str
+    request: RecommendRequest,
+    ignored: Mapping[str, int],
+    answer: RecommendAnswer,
+    shown: Sequence[Shown],
+    *,
+    k: int,
+    now: float,
+    settings: str,
 ) -> AnswerRecord:
     """The record of an answer.
 
     Args:
         request: as used, the stored session in it.
+        ignored: times that items had been shown, as used.
         k: how many items were wanted.
         shown: what `answer` has noted, rung by rung.
         now: the server's clock that the answer was made with.
@@ -43,6 +51,7 @@ def record_of(
         settings=settings,
         k=k,
         session=[(event.item, event.event, event.time) for event in request.session],
+        ignored=dict(ignored),
         exclude=request.exclude,
         device=context.device,
         context_time=context.time,

@@ -72,7 +72,7 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
                         store,
                         config,
                         now=now,
-                        session_of=feedback.session_of,
+                        known_of=feedback.known_of,
                         on_answer=feedback.answered if config.log.answers else None,
                     ),
                     metrics=metrics,

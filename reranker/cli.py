@@ -70,8 +70,8 @@ def lookup(  # noqa: PLR0917 the options of the command line
     }
     request = convert_request(fields)
     with (
-        stored_sessions(settings, time.time) as session_of,
-        open_reranker(settings, session_of=session_of) as reranker,
+        stored_sessions(settings, time.time) as known_of,
+        open_reranker(settings, known_of=known_of) as reranker,
     ):
         answer = reranker.recommend(request)
     if as_json:

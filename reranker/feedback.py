@@ -15,9 +15,9 @@ from reranker.serving_log.segments import SegmentWriter
 from reranker.sessions.embedded import EmbeddedSessions, file_name
 from reranker.sessions.guarded import GuardedSessions
 from reranker.sessions.redis_server import RedisSessions
-from reranker.sessions.stored import Limits, Sessions
+from reranker.sessions.stored import NOTHING, Limits, Sessions, Stored
 from schemas.config import Config, events_folder, sessions_folder
-from schemas.messages import EventsRequest, SessionEvent
+from schemas.messages import EventsRequest
 
 
 class Feedback:
@@ -56,9 +56,9 @@ class Feedback:
         """Have an answer logged, without waiting for it."""
         self._committer.offer(record)
 
-    def session_of(self, user: str) -> list[SessionEvent]:
-        """The user's stored session, oldest first; [] when there is none, or none can be read."""
-        return [] if self._sessions is None else self._sessions.of(user, self._now())
+    def known_of(self, user: str) -> Stored:
+        """What is stored of a user; nothing when it cannot be read."""
+        return NOTHING if self._sessions is None else self._sessions.of(user, self._now())
 
     def _accept(self, events: Sequence[LoggedEvent]) -> None:
         if self._sessions is not None:
@@ -66,13 +66,13 @@ class Feedback:
 
 
 @contextlib.contextmanager
-def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], list[SessionEvent]]]:
-    """The sessions that servers of this configuration keep, for reading: [] where there are none."""
+def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], Stored]]:
+    """The sessions that servers of this configuration keep, for reading: nothing where there are none."""
     kept = Path(sessions_folder(config.paths)) / file_name()
     is_there = config.sessions.enabled and (config.sessions.backend == "redis" or kept.is_file())
     sessions = GuardedSessions(opener(config), lambda: None) if is_there else None
     try:
-        yield lambda user: [] if sessions is None else sessions.of(user, now())
+        yield lambda user: NOTHING if sessions is None else sessions.of(user, now())
     finally:
         if sessions is not None:
             sessions.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,11 @@ from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
 from reranker.serving_log.records import AnswerRecord
-from reranker.sessions.stored import with_stored
+from reranker.sessions.stored import NOTHING, Stored, with_stored
 from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
-from schemas.messages import RecommendAnswer, RecommendRequest, SessionEvent
+from schemas.messages import RecommendAnswer, RecommendRequest
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 log = logger(__name__)
 Clock = Callable[[], float]
 """UTC epoch seconds."""
-StoredSession = Callable[[str], Sequence[SessionEvent]]
-"""A user's stored events, oldest first."""
+IGNORED = "ignored"
+"""The signal that reads how often items were shown."""
+Known = Callable[[str], Stored]
+"""What is stored of a user's last minutes."""
 
 
 class Reranker:
@@ -46,14 +48,14 @@ class Reranker:
         config: Config,
         *,
         now: Clock = time.time,
-        session_of: StoredSession | None = None,
+        known_of: Known | None = None,
         on_answer: Callable[[AnswerRecord], None] | None = None,
     ) -> None:
-        """`session_of` tells what is known of a user's session beside the request; `on_answer` hears of each answer."""
+        """`known_of` tells what is known of a user beside the request; `on_answer` hears of each answer."""
         self.store = store
         self._config = config
         self._now = now
-        self._session_of = session_of
+        self._known_of = known_of
         self._on_answer = on_answer
         self._settings = settings_digest(config)
         self._rankers: dict[str, Ranker] = {}
@@ -63,21 +65,31 @@ class Reranker:
         check_limits(request, self._config.serve)
         if not self.store.is_ready:
             raise not_ready(self.store)
-        if self._session_of is not None:
-            limit = self._config.serve.max_session_events
-            request = with_stored(request, self._session_of(request.user), limit)
+        known = NOTHING if self._known_of is None else self._known_of(request.user)
+        request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
         with self.store.acquire() as version:
-            found = self.answer_on(version, request, now=now, request_id=os.urandom(16).hex(), note=noted.append)
+            shown = known.ignored if self._config.sessions.impressions and self._reads_ignored(version) else {}
+            found = self.answer_on(version, request, shown, now=now, request_id=os.urandom(16).hex(), note=noted.append)
         if self._on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
-            self._on_answer(record_of(request, found, noted, k=k, now=now, settings=self._settings))
+            self._on_answer(record_of(request, shown, found, noted, k=k, now=now, settings=self._settings))
         return found
 
     def answer_on(
-        self, version: Version, request: RecommendRequest, *, now: float, request_id: str, note: Callable[[Shown], None]
+        self,
+        version: Version,
+        request: RecommendRequest,
+        shown: Mapping[str, int],
+        *,
+        now: float,
+        request_id: str,
+        note: Callable[[Shown], None],
     ) -> RecommendAnswer:
-        """The answer of one version to a request whose session is complete. Requires: the version stays open."""
+        """The answer of one version to a request whose session is complete.
+
+        `shown` are the times that items were shown without a click. Requires: the version stays open.
+        """
         return answer(
             version,
             self.ranker_of(version),
@@ -86,8 +98,13 @@ class Reranker:
             self._config.store,
             now=now,
             request_id=request_id,
+            shown=shown,
             note=note,
         )
+
+    def _reads_ignored(self, version: Version) -> bool:
+        """False: nothing would come of the counts, and finding their items' indexes costs some microseconds each."""
+        return any(signal.name == IGNORED for signal, _ in self.ranker_of(version).terms)
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""
@@ -102,14 +119,12 @@ class Reranker:
 
 
 @contextlib.contextmanager
-def open_reranker(
-    config: Config, *, now: Clock = time.time, session_of: StoredSession | None = None
-) -> Iterator[Reranker]:
+def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | None = None) -> Iterator[Reranker]:
     """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
     store = Store(Path(config.paths.store), now=now)
     try:
         store.refresh()
-        yield Reranker(store, config, now=now, session_of=session_of)
+        yield Reranker(store, config, now=now, known_of=known_of)
     finally:
         store.close()
 

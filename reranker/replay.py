@@ -61,10 +61,10 @@ def replay(config: Config, request_id: str) -> Replay:
     with version, contextlib.closing(Store(root)) as store:
         reranker = Reranker(store, config)
         made = reranker.answer_on(
-            version, request, now=recorded.time, request_id=recorded.request_id, note=noted.append
+            version, request, recorded.ignored, now=recorded.time, request_id=recorded.request_id, note=noted.append
         )
     settings = settings_digest(config)
-    replayed = record_of(request, made, noted, k=recorded.k, now=recorded.time, settings=settings)
+    replayed = record_of(request, recorded.ignored, made, noted, k=recorded.k, now=recorded.time, settings=settings)
     return Replay(recorded, replayed, list(differences(recorded, replayed)), tails)
 
 

@@ -68,7 +68,7 @@ class PostedEvent(Message, frozen=True):
     user: Id
     item: Id
     event: EventType
-    """The event type; `impression` says that the item was shown, and does not count as something the user did."""
+    """The event type; `impression` says that the item was shown; that is nothing the user did."""
     time: EpochSeconds | None = None
     """When it happened; absent: just now."""
     request_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None

@@ -32,6 +32,9 @@ class Sessions(Section, frozen=True):
     """Add the events that were posted for a user to the session of each request. Off: only the request's own count."""
     ttl_minutes: Annotated[float, Meta(gt=0.0, le=1440.0)] = 60.0
     """An event older than this belongs to no session."""
+    impressions: bool = False
+    """Let the signal `ignored` read which items were shown to the user in vain. Off: impressions are kept, and move
+    nothing."""
     backend: Literal["embedded", "redis"] = "embedded"
     """`embedded`: a file under `paths.sessions`, shared by the workers of this host. `redis`: shared by all hosts that
     name the same server; needs the extra `redis`."""

@@ -60,6 +60,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     k: int
     session: list[tuple[str, str, float | None]]
     """Item, event type and time, as used: the stored session, then the request's own."""
+    ignored: dict[str, int]
+    """Times that items had been shown without a click, where the ranker has a weight for it."""
     exclude: list[str]
     device: str | None
     context_time: float | None

@@ -21,8 +21,7 @@ from prediction_store.file_system import refuse_network
 from prediction_store.shards import LIB_VERSION
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
-from reranker.sessions.stored import Happened, Limits, Shown, by_user, counts_of, session_of
-from schemas.messages import SessionEvent
+from reranker.sessions.stored import Happened, Limits, Shown, Stored, by_user
 
 FORMAT: Final = 1
 FIRST_MAP_BYTES: Final = 16 << 20
@@ -80,11 +79,9 @@ class EmbeddedSessions:
             except lmdb.Error as error:
                 raise SessionsError(f"writing the session: {error}") from error
 
-    def of(self, user: str, now: float) -> list[SessionEvent]:
-        return session_of(self._read(user).happened, now - self._limits.ttl_seconds)
-
-    def shown(self, user: str, now: float) -> dict[str, int]:
-        return counts_of(self._read(user).shown, now - self._limits.ttl_seconds)
+    def of(self, user: str, now: float) -> Stored:
+        state = self._read(user)
+        return Stored.of(state.happened, state.shown, now - self._limits.ttl_seconds)
 
     def close(self) -> None:
         with self._writing, self._mapping:

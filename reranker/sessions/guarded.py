@@ -5,18 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from reranker.errors import SessionsError
 from reranker.log import logger
 from reranker.serving_log.records import LoggedEvent
-from reranker.sessions.stored import Sessions
-from schemas.messages import SessionEvent
+from reranker.sessions.stored import NOTHING, Sessions, Stored
 
 PAUSE_SECONDS = 1.0
 """After a failure no request tries for this long: each would wait as the one that failed has."""
 log = logger(__name__)
-Found = TypeVar("Found")
 
 
 class GuardedSessions:
@@ -52,27 +49,20 @@ class GuardedSessions:
             raise
         self._reported, self._not_before = "", self._clock()
 
-    def of(self, user: str, now: float) -> list[SessionEvent]:
-        """The stored session; [] while it cannot be read."""
-        return self._read(lambda sessions: sessions.of(user, now), [])
-
-    def shown(self, user: str, now: float) -> dict[str, int]:
-        """The stored counts; {} while they cannot be read."""
-        return self._read(lambda sessions: sessions.shown(user, now), {})
+    def of(self, user: str, now: float) -> Stored:
+        """What is stored of a user; nothing while it cannot be read."""
+        if self._clock() < self._not_before:
+            return NOTHING
+        try:
+            return self._opened().of(user, now)
+        except SessionsError as error:
+            self._fail(error)
+            return NOTHING
 
     def close(self) -> None:
         if self._sessions is not None:
             self._sessions.close()
             self._sessions = None
-
-    def _read(self, read: Callable[[Sessions], Found], nothing: Found) -> Found:
-        if self._clock() < self._not_before:
-            return nothing
-        try:
-            return read(self._opened())
-        except SessionsError as error:
-            self._fail(error)
-            return nothing
 
     def _opened(self) -> Sessions:
         with self._opening:

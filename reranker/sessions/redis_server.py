@@ -14,8 +14,7 @@ import msgspec
 
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
-from reranker.sessions.stored import Happened, Limits, Shown, by_user, counts_of, session_of
-from schemas.messages import SessionEvent
+from reranker.sessions.stored import Happened, Limits, Shown, Stored, by_user
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -56,13 +55,16 @@ class RedisSessions:
         except self._failures as error:
             raise SessionsError(f"writing the session to Redis: {error}") from error
 
-    def of(self, user: str, now: float) -> list[SessionEvent]:
-        found: list[Happened] = self._read(HAPPENED + user.encode(), now, list[Happened])
-        return session_of(found, now - self._limits.ttl_seconds)
-
-    def shown(self, user: str, now: float) -> dict[str, int]:
-        found: list[Shown] = self._read(SHOWN + user.encode(), now, list[Shown])
-        return counts_of(found, now - self._limits.ttl_seconds)
+    def of(self, user: str, now: float) -> Stored:
+        since, name = now - self._limits.ttl_seconds, user.encode()
+        try:
+            with self._server.pipeline(transaction=False) as pipeline:
+                for key in (HAPPENED + name, SHOWN + name):
+                    pipeline.zrangebyscore(key, f"({since!r}", math.inf)
+                happened, shown = pipeline.execute()
+        except self._failures as error:
+            raise SessionsError(f"reading a session from Redis: {error}") from error
+        return Stored.of(_decode(happened, list[Happened]), _decode(shown, list[Shown]), since)
 
     def close(self) -> None:
         self._server.close()
@@ -78,9 +80,6 @@ class RedisSessions:
         pipeline.zremrangebyrank(key, 0, -most - 1)
         pipeline.expire(key, math.ceil(self._limits.ttl_seconds))
 
-    def _read(self, key: bytes, now: float, kind: Any) -> Any:
-        try:
-            members: Any = self._server.zrangebyscore(key, f"({now - self._limits.ttl_seconds!r}", math.inf)
-        except self._failures as error:
-            raise SessionsError(f"reading a session from Redis: {error}") from error
-        return msgspec.convert([msgspec.msgpack.decode(member) for member in members], kind)
+
+def _decode(members: list[bytes], kind: Any) -> Any:
+    return msgspec.convert([msgspec.msgpack.decode(member) for member in members], kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,7 +15,7 @@ from schemas.messages import RecommendRequest, SessionEvent
 
 IMPRESSION: Final = "impression"
 """The event type that says only that an item was shown: it is no part of the session, and moves nothing."""
-MAX_IMPRESSIONS: Final = 500
+MAX_IMPRESSIONS: Final = 200
 """Impressions kept for one user: the most recent."""
 
 Happened = tuple[float, str, str]
@@ -24,17 +24,34 @@ Shown = tuple[float, str]
 """Time, item."""
 
 
+class Stored(NamedTuple):
+    """What is known of one user."""
+
+    session: list[SessionEvent]
+    """Oldest first, without impressions."""
+    ignored: dict[str, int]
+    """Item to the times it was shown since the user last did something with it: never 0."""
+
+    @classmethod
+    def of(cls, happened: Iterable[Happened], shown: Iterable[Shown], since: float) -> Stored:
+        """What is left of events and impressions after `since`."""
+        recent = sorted(event for event in happened if event[0] > since)
+        latest = {item: time for time, item, _ in recent}
+        ignored = Counter(item for time, item in shown if time > since and time > latest.get(item, 0.0))
+        return cls([SessionEvent(item=item, event=kind, time=time) for time, item, kind in recent], dict(ignored))
+
+
+NOTHING = Stored([], {})
+
+
 class Sessions(Protocol):
     """Keeps the recent events of users. Methods may be called from any thread; raise SessionsError."""
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:
         """Take events, in any order; all or none, for one user. What was taken is seen by every later `of`."""
 
-    def of(self, user: str, now: float) -> list[SessionEvent]:
-        """The user's events of the last `ttl_minutes`, oldest first, without impressions."""
-
-    def shown(self, user: str, now: float) -> dict[str, int]:
-        """How often each item was shown to the user in the last `ttl_minutes`."""
+    def of(self, user: str, now: float) -> Stored:
+        """What is known of a user's last `ttl_minutes`."""
 
     def close(self) -> None:
         """Give back what is held; nothing is called after it."""
@@ -64,16 +81,6 @@ def by_user(events: Iterable[LoggedEvent], now: float) -> dict[str, tuple[set[Ha
         else:
             happened.add((time, event.item, event.event))
     return found
-
-
-def session_of(happened: Iterable[Happened], since: float) -> list[SessionEvent]:
-    """The events after `since`, oldest first."""
-    return [SessionEvent(item=item, event=kind, time=time) for time, item, kind in sorted(happened) if time > since]
-
-
-def counts_of(shown: Iterable[Shown], since: float) -> dict[str, int]:
-    """Impressions of each item after `since`."""
-    return dict(Counter(item for time, item in shown if time > since))
 
 
 def with_stored(request: RecommendRequest, stored: Sequence[SessionEvent], limit: int) -> RecommendRequest:

@@ -134,7 +134,7 @@ def test_events_without_a_time_keep_their_order(site: Site) -> None:
     names = [f"i{number}" for number in (5, 1, 4, 2, 3)]
     site.client.post(PATH, {"events": [{**EVENT, "item": name} for name in names]})
     feedback = site.client._state["service"].feedback
-    assert [event.item for event in feedback.session_of("u0")] == names
+    assert [event.item for event in feedback.known_of("u0").session] == names
 
 
 def test_500_full_events_are_accepted_and_a_larger_body_is_refused(site: Site) -> None:

@@ -110,6 +110,19 @@ def test_a_replay_is_equal_after_a_cutover_and_with_a_stored_session(published: 
     assert [item for item, _, _ in logged(published)[0].session] == ["a25", "a33"]
 
 
+def test_a_replay_knows_what_had_been_shown_in_vain(published: Shop) -> None:
+    with AsgiClient(create_app(published.config("sessions.impressions=true"))) as client:
+        before = client.post("/v1/recommend", {"user": "u0", "k": 9}).json()
+        first = before["items"][0]["item"]
+        shown = [{"user": "u0", "item": first, "event": "impression", "time": time.time() - n} for n in (1, 2, 3)]
+        client.post("/v1/events", {"events": [*shown, {**shown[0], "item": "none"}]})
+        after = client.post("/v1/recommend", {"user": "u0", "k": 9}).json()
+    assert after["items"][0]["item"] != first
+    assert logged(published)[1].ignored == {first: 3, "none": 1}
+    for answer in (before, after):
+        assert run(published, answer["request_id"]) == 0
+
+
 def test_the_answers_of_real_workers_are_replayed(published: Shop, tmp_path: Path) -> None:
     server = Server(published.root, tmp_path)
     try:

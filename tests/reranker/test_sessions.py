@@ -19,7 +19,7 @@ from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
 from reranker.sessions.guarded import PAUSE_SECONDS, GuardedSessions
 from reranker.sessions.redis_server import RedisSessions
-from reranker.sessions.stored import Limits, Sessions, with_stored
+from reranker.sessions.stored import NOTHING, Limits, Sessions, with_stored
 from schemas.messages import RecommendRequest, SessionEvent
 
 NOW = 1_790_000_000.0
@@ -66,12 +66,12 @@ def sessions(make: Make) -> Sessions:
 
 
 def items(sessions: Sessions, user: str, now: float = NOW) -> list[str]:
-    return [found.item for found in sessions.of(user, now)]
+    return [found.item for found in sessions.of(user, now).session]
 
 
 def test_what_was_added_is_there_oldest_first(sessions: Sessions) -> None:
     sessions.add([event("u", "new", 1.0, "cart"), event("u", "old", 2.5)], NOW)
-    assert sessions.of("u", NOW) == [
+    assert sessions.of("u", NOW).session == [
         SessionEvent(item="old", event="view", time=NOW - 2.5),
         SessionEvent(item="new", event="cart", time=NOW - 1.0),
     ]
@@ -103,7 +103,7 @@ def test_an_event_is_forgotten_after_its_time_to_live(sessions: Sessions) -> Non
 def test_an_event_that_comes_twice_is_one(sessions: Sessions) -> None:
     for _ in range(2):
         sessions.add([event("u", "a", 1.0), event("u", "a", 1.0), event("u", "a", 1.0, "cart"), event("u", "a")], NOW)
-    assert [(found.event, found.time) for found in sessions.of("u", NOW)] == [
+    assert [(found.event, found.time) for found in sessions.of("u", NOW).session] == [
         ("cart", NOW - 1.0),
         ("view", NOW - 1.0),
         ("view", NOW),
@@ -112,22 +112,30 @@ def test_an_event_that_comes_twice_is_one(sessions: Sessions) -> None:
 
 def test_an_event_from_the_future_counts_as_now(sessions: Sessions) -> None:
     sessions.add([event("u", "a", -86_400.0)], NOW)
-    assert [found.time for found in sessions.of("u", NOW)] == [NOW]
+    assert [found.time for found in sessions.of("u", NOW).session] == [NOW]
     assert items(sessions, "u", NOW + 3600.0) == []
 
 
 def test_impressions_are_counted_and_are_no_part_of_the_session(sessions: Sessions) -> None:
     sessions.add([event("u", "a", 3.0, "impression"), event("u", "b", 3.0, "impression"), event("u", "c", 2.0)], NOW)
     sessions.add([event("u", "a", 1.0, "impression")], NOW)
-    assert sessions.shown("u", NOW) == {"a": 2, "b": 1}
+    assert sessions.of("u", NOW).ignored == {"a": 2, "b": 1}
     assert items(sessions, "u") == ["c"]
-    assert sessions.shown("u", NOW + 3598.0) == {"a": 1}
-    assert sessions.shown("v", NOW) == {}
+    assert sessions.of("u", NOW + 3598.0).ignored == {"a": 1}
+    assert sessions.of("v", NOW).ignored == {}
+
+
+def test_what_was_shown_counts_until_the_user_does_something_with_it(sessions: Sessions) -> None:
+    shown = [event("u", "a", seconds_ago, "impression") for seconds_ago in (9.0, 7.0, 3.0)]
+    sessions.add([*shown, event("u", "a", 5.0, "click"), event("u", "b", 4.0, "impression")], NOW)
+    assert sessions.of("u", NOW).ignored == {"a": 1, "b": 1}
+    sessions.add([event("u", "b", 1.0)], NOW)
+    assert sessions.of("u", NOW).ignored == {"a": 1}
 
 
 def test_impressions_are_bounded(sessions: Sessions) -> None:
     sessions.add([event("u", f"i{place}", 100.0 - place, "impression") for place in range(20)], NOW)
-    assert sessions.shown("u", NOW) == {f"i{place}": 1 for place in range(13, 20)}
+    assert sessions.of("u", NOW).ignored == {f"i{place}": 1 for place in range(13, 20)}
     sessions.add([event("u", "click")], NOW)
     assert items(sessions, "u") == ["click"]
 
@@ -157,12 +165,15 @@ def test_random_events_give_what_a_plain_list_gives(make: Make) -> None:
             kept[user] = {*shown, *happened}
         for number in range(4):
             left = sorted(one for one in kept.get(f"u{number}", ()) if one[0] > now - 100.0)
-            wanted = [
-                SessionEvent(item=item, event=kind, time=time) for time, item, kind in left if kind != "impression"
+            own = [one for one in left if one[2] != "impression"]
+            wanted = [SessionEvent(item=item, event=kind, time=time) for time, item, kind in own]
+            found = sessions.of(f"u{number}", now)
+            assert found.session == wanted
+            seen = [one for one in left if one[2] == "impression"]
+            unanswered = [
+                item for time, item, _ in seen if not any(item == other and time <= later for later, other, _ in own)
             ]
-            assert sessions.of(f"u{number}", now) == wanted
-            seen = [item for _, item, kind in left if kind == "impression"]
-            assert sessions.shown(f"u{number}", now) == {item: seen.count(item) for item in seen}
+            assert found.ignored == {item: unanswered.count(item) for item in unanswered}
 
 
 def _add(folder: str, user: str, count: int) -> None:
@@ -183,7 +194,7 @@ def test_what_one_process_adds_another_sees_also_when_the_file_has_grown(tmp_pat
         other.join()
         assert other.exitcode == 0
     for user in ("a", "b"):
-        assert all(len(mine.of(f"{user}{number}", NOW)) == 5 for number in range(700))
+        assert all(len(mine.of(f"{user}{number}", NOW).session) == 5 for number in range(700))
     assert items(mine, "mine") == ["a"]
     mine.add([event("mine", "b")], NOW)
     assert items(mine, "mine") == ["a", "b"]
@@ -237,10 +248,10 @@ def test_a_file_that_is_full_makes_room_of_what_has_expired_and_else_says_so(tmp
     with pytest.raises(SessionsError, match="fill all"):
         for number in range(10_000):
             add(number, NOW)
-    assert len(sessions.of("u0", NOW)) == 5
+    assert len(sessions.of("u0", NOW).session) == 5
     for number in range(100):
         add(number, NOW + 7200.0)
-    assert len(sessions.of("u99", NOW + 7200.0)) == 5
+    assert len(sessions.of("u99", NOW + 7200.0).session) == 5
     sessions.close()
 
 
@@ -276,7 +287,7 @@ def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> N
         assert items(guarded, "u") == ["a"]
         server.kill()
         assert items(guarded, "u") == []
-        assert guarded.shown("u", NOW) == {}
+        assert guarded.of("u", NOW) == NOTHING
         assert len(failures) == 1, "for a while nobody tries again"
         with pytest.raises(SessionsError):
             guarded.add([event("u", "b")], NOW)
