@@ -53,7 +53,7 @@ class Committer:
         self._events: deque[_Waiting] = deque()
         self._changed = threading.Condition()
         self._stopping = False
-        self._reported = ""
+        self._reported: tuple[type[Exception], int | None] | None = None
         self._thread = threading.Thread(target=self._run, name="serving-log", daemon=True)
 
     def start(self) -> None:
@@ -114,11 +114,10 @@ class Committer:
             self._writer.append([encode(waiting.record) for waiting in events])
             self._writer.sync()
             self._accept([event for waiting in events for event in waiting.record.events])
-            self._reported = ""
-        except Exception as error:  # the thread's edge: whoever waits has to hear of it
+            self._reported = None
+        except Exception as error:  # the thread's edge: whoever waits has to hear of it, but not where our files lie
             self._report(error)
-            reason = error.message if isinstance(error, ShortlistError) else "the server's log says why"
-            failure = NotRecordedError(f"the events could not be recorded: {reason}")
+            failure = NotRecordedError("the events could not be recorded; the server's log says why")
         for waiting in events:
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 waiting.loop.call_soon_threadsafe(_settle, waiting.done, failure)
@@ -126,6 +125,7 @@ class Committer:
     def _write_answers(self, answers: list[bytes]) -> None:
         try:
             self._writer.append(answers)
+            self._reported = None
         except Exception as error:  # the thread's edge
             self._report(error)
             self._counts.dropped_answers(len(answers))
@@ -140,15 +140,15 @@ class Committer:
             self._report(error)
 
     def _report(self, error: Exception) -> None:
-        """Count every failure; say each kind once, until events can be written again."""
+        """Count every failure; say each kind once, until something can be written again."""
         self._counts.failed()
-        text = str(error)
-        if text != self._reported:
+        kind = (type(error), getattr(error.__cause__, "errno", None))  # not the words: each segment has another name
+        if kind != self._reported:
             if isinstance(error, ShortlistError):
-                log.error("serving log failed", reason=text)
+                log.error("serving log failed", reason=str(error))
             else:
                 log.error("serving log failed", exc_info=error)
-        self._reported = text
+        self._reported = kind
 
 
 def _settle(done: asyncio.Future[None], failure: NotRecordedError | None) -> None:

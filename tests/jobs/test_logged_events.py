@@ -22,7 +22,7 @@ from schemas.serving_config import Log
 DAY = "2026-03-10"
 END = datasets.end_of(DAY)
 ANSWER = AnswerRecord(
-    "r", "u1", END - 50.0, "v", 1, "", 1, [], [], None, None, None, ShownItems(["i1"], ["personal"], [1], b"", b""),
+    "r", "u1", END - 50.0, "v", 1, "", 1, [], {}, [], None, None, None, ShownItems(["i1"], ["personal"], [1], b"", b""),
     "personal", [], None, False, 0, 0,
 )  # fmt: skip
 
