@@ -50,6 +50,8 @@ class Shown(NamedTuple):
 
     scores: Float32
     base_scores: Float32
+    signals: Float32
+    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
 
 
 def answer(
@@ -86,13 +88,15 @@ def answer(
     rungs: list[str] = []
     for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
         given = SignalInputs(version, pool, session, at)
-        scores = ranker.scores(given)
+        scores, values = ranker.scored(given)
         best = top(scores, eligible(pool.items, hidden, version), wanted - len(items))
         if best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            note(Shown(scores[best], pool.base_scores[best]))
+            nothing = np.empty((best.size, 0), np.float32)
+            signals = np.stack([found[best] for found in values], axis=1) if values else nothing
+            note(Shown(scores[best], pool.base_scores[best], signals))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             found = _explained(found, given, ranker, best, source=reasons.source_name(rung, segment))

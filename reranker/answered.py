@@ -27,6 +27,7 @@ def record_of(
     answer: RecommendAnswer,
     shown: Sequence[Shown],
     *,
+    signals: list[str],
     k: int,
     now: float,
     settings: str,
@@ -36,6 +37,7 @@ def record_of(
     Args:
         request: as used, the stored session in it.
         ignored: times that items had been shown, as used.
+        signals: names of the columns of `Shown.signals`.
         k: how many items were wanted.
         shown: what `answer` has noted, rung by rung.
         now: the server's clock that the answer was made with.
@@ -62,6 +64,8 @@ def record_of(
             base_ranks=[item.base_rank for item in answer.items],
             scores=_bytes([part.scores for part in shown]),
             base_scores=_bytes([part.base_scores for part in shown]),
+            signals=signals,
+            values=_bytes([part.signals for part in shown]),
         ),
         rung=answer.rung,
         topped_up_from=answer.topped_up_from,
@@ -87,6 +91,7 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
     """A record for people and programs: fields by name, numbers as numbers."""
     facts, shown = msgspec.structs.asdict(record), msgspec.structs.asdict(record.shown)
     shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores")}
+    shown["values"] = numbers(record.shown.values).reshape(-1, max(1, len(record.shown.signals))).tolist()
     return {**facts, "shown": shown}
 
 

@@ -36,12 +36,22 @@ class Ranker:
         terms = tuple((BY_NAME[name], weight) for name, weight in pairs if weight != 0.0)
         return cls(terms=terms, unknown=unknown, tower=tower)
 
+    @property
+    def names(self) -> list[str]:
+        """The signals that have a weight, in the order of `terms`."""
+        return [signal.name for signal, _ in self.terms]
+
     def scores(self, given: SignalInputs) -> Float32:
         """float32[n], finite."""
+        return self.scored(given)[0]
+
+    def scored(self, given: SignalInputs) -> tuple[Float32, list[Float32]]:
+        """float32[n] scores, and float32[n] values of each signal of `names`."""
         total = np.zeros(given.pool.items.shape, np.float32)
-        for signal, weight in self.terms:
-            total += np.float32(weight) * signal.values(given)
-        return total
+        values = [signal.values(given) for signal, _ in self.terms]
+        for (_, weight), found in zip(self.terms, values, strict=True):
+            total += np.float32(weight) * found
+        return total, values
 
 
 def top(scores: Float32, eligible: Mask, k: int) -> Positions:

@@ -69,11 +69,15 @@ class Reranker:
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
         with self.store.acquire() as version:
-            shown = known.ignored if self._config.sessions.impressions and self._reads_ignored(version) else {}
+            signals = self.ranker_of(version).names
+            # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
+            shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             found = self.answer_on(version, request, shown, now=now, request_id=os.urandom(16).hex(), note=noted.append)
         if self._on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
-            self._on_answer(record_of(request, shown, found, noted, k=k, now=now, settings=self._settings))
+            self._on_answer(
+                record_of(request, shown, found, noted, signals=signals, k=k, now=now, settings=self._settings)
+            )
         return found
 
     def answer_on(
@@ -101,10 +105,6 @@ class Reranker:
             shown=shown,
             note=note,
         )
-
-    def _reads_ignored(self, version: Version) -> bool:
-        """False: nothing would come of the counts, and finding their items' indexes costs some microseconds each."""
-        return any(signal.name == IGNORED for signal, _ in self.ranker_of(version).terms)
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""

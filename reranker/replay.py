@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from prediction_store.errors import MissingVersionError
 from prediction_store.reader import Store, Version
 from reranker.answer import Shown
 from reranker.answered import numbers, record_of, request_of, settings_digest
+from reranker.arrays import Float32
 from reranker.errors import NotInLogError, VersionRetiredError
 from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
@@ -63,8 +66,17 @@ def replay(config: Config, request_id: str) -> Replay:
         made = reranker.answer_on(
             version, request, recorded.ignored, now=recorded.time, request_id=recorded.request_id, note=noted.append
         )
-    settings = settings_digest(config)
-    replayed = record_of(request, recorded.ignored, made, noted, k=recorded.k, now=recorded.time, settings=settings)
+        signals = reranker.ranker_of(version).names
+    replayed = record_of(
+        request,
+        recorded.ignored,
+        made,
+        noted,
+        signals=signals,
+        k=recorded.k,
+        now=recorded.time,
+        settings=settings_digest(config),
+    )
     return Replay(recorded, replayed, list(differences(recorded, replayed)), tails)
 
 
@@ -97,9 +109,20 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
         for name in ("rungs", "base_ranks"):
             yield from _of_items(name, then.items, getattr(then, name), getattr(now, name))
         for name in ("scores", "base_scores"):
-            if getattr(then, name) != getattr(now, name):
-                one, other = numbers(getattr(then, name)), numbers(getattr(now, name))
-                yield from _of_items(name, then.items, [float(x) for x in one], [float(x) for x in other])
+            yield from _of_numbers(name, then.items, numbers(getattr(then, name)), numbers(getattr(now, name)))
+        if then.signals == now.signals:
+            width = len(then.signals)
+            before, after = (numbers(part.values).reshape(len(part.items), width) for part in (then, now))
+            for column, name in enumerate(then.signals):
+                yield from _of_numbers(f"signal {name}", then.items, before[:, column], after[:, column])
+    if then.signals != now.signals:
+        yield f"signals: {', '.join(then.signals)} then, {', '.join(now.signals)} now"
+
+
+def _of_numbers(name: str, items: Sequence[str], then: Float32, now: Float32) -> Iterator[str]:
+    differ = np.ascontiguousarray(then).view(np.uint32) != np.ascontiguousarray(now).view(np.uint32)
+    for place in np.flatnonzero(differ).tolist():
+        yield f"rank {place + 1}, item {items[place]}: {name} {float(then[place])!r} then, {float(now[place])!r} now"
 
 
 def _of_items(name: str, items: Sequence[str], then: Sequence[Any], now: Sequence[Any]) -> Iterator[str]:

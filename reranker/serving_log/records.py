@@ -43,6 +43,10 @@ class ShownItems(msgspec.Struct, frozen=True, array_like=True):
     """float32[n], little-endian: not rounded as in the answer."""
     base_scores: bytes
     """float32[n], little-endian."""
+    signals: list[str] = []
+    """The signals that had a weight."""
+    values: bytes = b""
+    """float32[n, signals], little-endian: their values."""
 
 
 class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):

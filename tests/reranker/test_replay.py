@@ -84,6 +84,10 @@ def test_an_answer_is_logged_as_it_was_given(published: Shop) -> None:
     assert numbers(record.shown.scores).tolist() == pytest.approx([item["score"] for item in answer["items"]], abs=1e-6)
     bases = [item["base_score"] for item in answer["items"]]
     assert numbers(record.shown.base_scores).tolist() == pytest.approx(bases, abs=1e-6)
+    for place, item in enumerate(ask(published, REQUESTS["with a session"])[0]["items"]):
+        row = numbers(record.shown.values).reshape(7, -1)[place].tolist()
+        expected = [item["signals"][name] for name in record.shown.signals]
+        assert row == pytest.approx(expected, abs=1e-5)
     assert record.session == [
         ("a13", "view", None),
         ("a31", "cart", 1_790_000_000.25),
@@ -182,6 +186,14 @@ def test_one_bit_of_one_score_is_a_difference(published: Shop) -> None:
     (said,) = differences(record, other)
     assert said.startswith(f"rank 2, item {record.shown.items[1]}: scores ")
     assert list(differences(record, record)) == []
+    values = bytearray(record.shown.values)
+    values[-1] ^= 0x80  # the sign of the last signal of the last item, be it 0
+    other = msgspec.structs.replace(record, shown=msgspec.structs.replace(record.shown, values=bytes(values)))
+    (said,) = differences(record, other)
+    assert said.startswith(f"rank 5, item {record.shown.items[4]}: signal {record.shown.signals[-1]} ")
+    fewer = msgspec.structs.replace(record.shown, signals=["base_score"], values=record.shown.base_scores)
+    (said,) = differences(record, msgspec.structs.replace(record, shown=fewer))
+    assert said.startswith("signals: base_score, ") and said.endswith("then, base_score now")
 
 
 def test_every_other_change_is_a_difference_too(published: Shop) -> None:
