@@ -37,6 +37,8 @@ from schemas.messages import SessionEvent
 K = 20
 SPLIT = ["split.validation_days=7", "split.test_days=1"]
 """The version is judged on what comes after it: nearly everything before may be learned from."""
+MOST_MOMENTS = 1500
+"""Of one version, at random: a basket of fifty lines has as many."""
 KNOWN_DAYS = 90
 """Before a version, from which rules take their sessions."""
 STEPS = ("prepare", "train", "embed", "retrieve", "lists", "evaluate", "train-ranker", "build")
@@ -159,17 +161,18 @@ def compare(
 def judged(
     version: Version, before: Sequence[Sequence[Visit]], during: Sequence[Sequence[Visit]], config: Config
 ) -> Iterator[Case]:
-    """Every moment of users who have a list."""
+    """Some moments of users who have a list."""
     known = [[visit.event.item for visit in session] for session in before]
     rules = {name: make(known) for name, make in RULES.items()}
     tower = UserTower.of(version)
-    for session in during:
-        for moment in moments(session, most_events=config.serve.max_session_events):
-            found = replay(version, tower, moment, config.serve)
-            if found is not None:
-                seen = [event.item for event in moment.request.session]
-                scores = {name: rule.scores(seen) for name, rule in rules.items()}
-                yield Case(moment, found, scores, version.item_ids(found.pool.items))
+    every = [moment for session in during for moment in moments(session, most_events=config.serve.max_session_events)]
+    chosen = np.random.default_rng(1).permutation(len(every))[:MOST_MOMENTS]
+    for number in chosen.tolist():
+        found = replay(version, tower, every[number], config.serve)
+        if found is not None:
+            seen = [event.item for event in every[number].request.session]
+            scores = {name: rule.scores(seen) for name, rule in rules.items()}
+            yield Case(every[number], found, scores, version.item_ids(found.pool.items))
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:

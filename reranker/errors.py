@@ -7,6 +7,7 @@ ShortlistError
 │   ├── BodyTooLargeError        413  the body is longer than allowed
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
+├── ConditionError               (exit 2) the condition of a rule cannot be read, or does not fit the columns
 ├── NotReadyError                503  no verified version is served
 └── ServeError                   (exit 1) the server could not start
 """
@@ -42,6 +43,17 @@ class MediaTypeError(RequestError):
 
 class InvalidFieldError(RequestError):
     """Raised when a field is missing, unknown, given twice, of the wrong type or out of bounds."""
+
+
+class ConditionError(UsageError):
+    """Raised when the condition of a rule cannot be read, or compares a column with what it cannot be compared with."""
+
+    def __init__(self, message: str, *, text: str, at: int = 0) -> None:
+        """`at`: the character where it goes wrong, from 1; 0: it is not one place."""
+        where = f", character {at}" if at else ""
+        super().__init__(
+            f"condition {text[:200]!r}{where}: {message}", hint='for example: category == "shoes" and price < 50'
+        )
 
 
 class NotReadyError(ShortlistError):
