@@ -105,19 +105,6 @@ def start_writing(path: Path, begin: int) -> int:
         return size
 
 
-def fill_up(path: Path, size: int) -> None:
-    """Make a file at least this long, with zeros. Never shorter, so that others may be writing to it."""
-    with translated("filling up", path):
-        missing = size - path.stat().st_size
-        if missing <= 0:
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            os.posix_fallocate(descriptor, size - missing, missing)
-        finally:
-            os.close(descriptor)
-
-
 def sync_folder(path: Path) -> None:
     """Make the names in a folder survive a power cut."""
     with translated("syncing", path):

@@ -93,8 +93,8 @@ class LiveEnvironment:
                 opened = self._look()
                 if opened is None:
                     return None
-                self._refuse_truncated(opened)
                 environment = opened.environment
+                self._refuse_truncated(environment)
                 try:
                     with environment.begin() as transaction:
                         number = transaction.id()
@@ -139,15 +139,12 @@ class LiveEnvironment:
             self._is_written = True
         is_done = False
         try:
-            self._refuse_truncated(opened)
             environment = opened.environment
+            self._refuse_truncated(environment)
             databases = _databases(environment, None)
             durable.before("write live items", self._file)
             with environment.begin(write=True) as transaction:
                 found = change(Tables(transaction, *databases))
-            # LMDB does not write pages that it took and gave back at once, and the end of the file may be one of them:
-            # then a reader could not tell the file from one that was cut off.
-            durable.fill_up(self._file, _bytes_of(environment))
             is_done = True
             return found
         finally:
@@ -191,6 +188,7 @@ class LiveEnvironment:
             str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS, lib_version=LIB_VERSION
         )
         try:
+            self._refuse_truncated(environment)
             environment.reader_check()  # a killed reader would keep the pages it was reading from being used again
             for name in (FACTS, CHANGES):
                 environment.open_db(name)
@@ -202,13 +200,14 @@ class LiveEnvironment:
         self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), True, True)
         return self._opened
 
-    def _refuse_truncated(self, opened: _Opened) -> None:
+    def _refuse_truncated(self, environment: lmdb.Environment) -> None:
         """A page beyond the end of the file would kill the process that reads it."""
-        if self._file.stat().st_size >= _bytes_of(opened.environment):
+        if self._file.stat().st_size >= _bytes_of(environment):
             return
         from lmdb.verify import verify
 
-        problems = verify(self._path)  # type: ignore[no-untyped-call]  # the writer may have been killed before it filled the file up
+        # LMDB does not write a page that it took and gave back at once, and the last one may be such.
+        problems = verify(self._path)  # type: ignore[no-untyped-call]
         if problems:
             raise LiveItemsError(f"{self._file} has been cut off: {problems[0]}", hint=FOLDER_HINT)
 
