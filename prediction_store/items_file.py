@@ -6,6 +6,7 @@ All of a file is read before anything is changed, and an error names the line.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -108,25 +109,28 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
-        try:
-            columns = next(rows, [])
-            strange = sorted(set(columns) - {"item", *FACTS})
-            if "item" not in columns or strange or len(set(columns)) < len(columns):
-                wanted = f"wanted item, and some of {', '.join(FACTS)}, each once"
-                raise _LineError(1, f"its columns are {', '.join(columns) or 'none'}; {wanted}")
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(columns):
-                    raise _LineError(rows.line_num, f"it has {len(row)} cells; wanted {len(columns)}")
-                cells = {name: cell.strip() for name, cell in zip(columns, row, strict=True)}
-                yield rows.line_num, {name: _value(name, cell) for name, cell in cells.items() if cell}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise _LineError(rows.line_num + 1, f"it is not CSV in UTF-8: {error}") from error
-        except UsageError as error:
-            raise _LineError(rows.line_num, error.message) from error
+    data = path.read_bytes()
+    try:
+        rows = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+    except UnicodeDecodeError as error:
+        raise _LineError(data.count(b"\n", 0, error.start) + 1, f"it is not CSV in UTF-8: {error}") from error
+    try:
+        columns = next(rows, [])
+        strange = sorted(set(columns) - {"item", *FACTS})
+        if "item" not in columns or strange or len(set(columns)) < len(columns):
+            wanted = f"wanted item, and some of {', '.join(FACTS)}, each once"
+            raise _LineError(1, f"its columns are {', '.join(columns) or 'none'}; {wanted}")
+        for row in rows:
+            if not row:
+                continue
+            if len(row) != len(columns):
+                raise _LineError(rows.line_num, f"it has {len(row)} cells; wanted {len(columns)}")
+            cells = {name: cell.strip() for name, cell in zip(columns, row, strict=True)}
+            yield rows.line_num, {name: _value(name, cell) for name, cell in cells.items() if cell}
+    except csv.Error as error:
+        raise _LineError(rows.line_num, f"it is not CSV: {error}") from error
+    except UsageError as error:
+        raise _LineError(rows.line_num, error.message) from error
 
 
 def _value(name: str, cell: str) -> Any:

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 import lmdb
 
 from prediction_store import durable, layout
-from prediction_store.errors import LiveItemsError
+from prediction_store.errors import DiskError, LiveItemsError
 from prediction_store.file_system import refuse_network
 from prediction_store.shards import LIB_VERSION
 
@@ -245,6 +245,8 @@ def _can_lock(folder: Path) -> bool:
 def _translated(doing: str, folder: Path) -> Iterator[None]:
     try:
         yield
+    except DiskError as error:  # the folder cannot be made or synced
+        raise LiveItemsError(error.message, hint=error.hint or DISK_HINT) from error
     except (lmdb.Error, OSError) as error:
         raise _problem(doing, folder, error) from error
 

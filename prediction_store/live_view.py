@@ -53,7 +53,9 @@ class LiveView:
 
     def prices(self, items: npt.NDArray[np.uint32], version: Version) -> npt.NDArray[np.float64]:
         """float64[m]: what the items cost now, NaN where nobody says. Requires: the version is the view's own."""
-        prices: npt.NDArray[np.float64] = np.asarray(version.column("price"))[items].astype(np.float64)
+        prices = np.full(items.shape, np.nan)
+        if "price" in version.manifest.columns:
+            prices = np.asarray(version.column("price"))[items].astype(np.float64)
         if self.price is not None:
             live = self.price[items]
             np.copyto(prices, live, where=~np.isnan(live))

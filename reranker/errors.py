@@ -10,13 +10,14 @@ ShortlistError
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
 ├── NotReadyError                503  no verified version is served
 ├── LiveItemsError               503  (prediction_store.errors) live facts cannot be written, or one item's not be read
+├── NewerFormatError             503  (schemas.errors) a later Shortlist has written the live facts
 └── ServeError                   (exit 1) the server could not start
 """
 
 from __future__ import annotations
 
 from prediction_store.errors import LiveItemsError
-from schemas.errors import ShortlistError, UsageError
+from schemas.errors import NewerFormatError, ShortlistError, UsageError
 
 
 class RequestError(UsageError):
@@ -68,6 +69,7 @@ STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (InvalidFieldError, 422, "invalid_field"),
     (NotReadyError, 503, "not_ready"),
     (LiveItemsError, 503, "live_items"),
+    (NewerFormatError, 503, "newer_format"),
 )
 
 

@@ -135,8 +135,8 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "a price that is none": (".csv", b"item,price\nitem-0,1\nitem-1,cheap\n", "line 3: 'cheap' is not a price"),
     "a price below zero": (".csv", b"item,price\nitem-0,1\nitem-1,-1\n", "line 3: Expected `float` >= 0.0"),
     "no id": (".csv", b"item,price\nitem-0,1\n,1\n", "line 3: Object missing required field `item`"),
-    "cells in Latin-1": (".csv", b"item,price\nitem-0,1\n\xe4,1\n", "it is not CSV in UTF-8"),
-    "a quote that does not end": (".csv", b'item,price\nitem-0,1\n"a,1\n', "it is not CSV in UTF-8"),
+    "cells in Latin-1": (".csv", b"item,price\nitem-0,1\n\xe4,1\n", "line 3: it is not CSV in UTF-8"),
+    "a quote that does not end": (".csv", b'item,price\nitem-0,1\n"a,1\n', "it is not CSV:"),
 }
 
 
