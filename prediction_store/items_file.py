@@ -125,8 +125,8 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if len(row) != len(columns):
                 raise _LineError(rows.line_num, f"it has {len(row)} cells; wanted {len(columns)}")
-            cells = {name: cell.strip() for name, cell in zip(columns, row, strict=True)}
-            yield rows.line_num, {name: _value(name, cell) for name, cell in cells.items() if cell}
+            cells = zip(columns, row, strict=True)
+            yield rows.line_num, {name: _value(name, cell) for name, cell in cells if cell.strip() or name == "item"}
     except csv.Error as error:
         raise _LineError(rows.line_num, f"it is not CSV: {error}") from error
     except UsageError as error:
@@ -135,7 +135,8 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _value(name: str, cell: str) -> Any:
     if name == "item":
-        return cell
+        return cell  # an id is what it is, blanks included
+    cell = cell.strip()
     if name == "price":
         return to_price(cell)
     if name == "available_until":

@@ -142,6 +142,7 @@ class LiveEnvironment:
             environment = opened.environment
             self._refuse_truncated(environment)
             databases = _databases(environment, None)
+            environment.reader_check()  # a killed reader would keep the pages it was reading from being used again
             durable.before("write live items", self._file)
             with environment.begin(write=True) as transaction:
                 found = change(Tables(transaction, *databases))
@@ -189,10 +190,11 @@ class LiveEnvironment:
         )
         try:
             self._refuse_truncated(environment)
-            environment.reader_check()  # a killed reader would keep the pages it was reading from being used again
             for name in (FACTS, CHANGES):
                 environment.open_db(name)
-            durable.sync_folder(self._folder)  # LMDB syncs files, not their names
+            # LMDB syncs neither the first pages of a new file nor any name.
+            durable.sync_file(self._file)
+            durable.sync_folder(self._folder)
             facts = self._file.stat()
         except BaseException:
             environment.close()

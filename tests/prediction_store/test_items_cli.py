@@ -134,7 +134,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "a truth that is none": (".csv", b"item,hidden\nitem-0,true\nitem-1,maybe\n", "line 3: hidden is 'maybe'"),
     "a price that is none": (".csv", b"item,price\nitem-0,1\nitem-1,cheap\n", "line 3: 'cheap' is not a price"),
     "a price below zero": (".csv", b"item,price\nitem-0,1\nitem-1,-1\n", "line 3: Expected `float` >= 0.0"),
-    "no id": (".csv", b"item,price\nitem-0,1\n,1\n", "line 3: Object missing required field `item`"),
+    "no id": (".csv", b"item,price\nitem-0,1\n,1\n", "line 3: Expected `str` of length >= 1"),
     "cells in Latin-1": (".csv", b"item,price\nitem-0,1\n\xe4,1\n", "line 3: it is not CSV in UTF-8"),
     "a quote that does not end": (".csv", b'item,price\nitem-0,1\n"a,1\n', "it is not CSV:"),
 }
@@ -152,6 +152,15 @@ def test_a_file_with_one_bad_line_changes_nothing_and_the_line_is_named(
     assert message in errors
     assert "Traceback" not in errors
     assert facts_of(root, "item-0") is None
+
+
+def test_an_id_is_taken_as_it_stands_blanks_included(items: Any, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("item,price,hidden\n a , 2 , true \n")
+    assert items("load", str(tmp_path / "f.csv"))[0] == 0
+    found = facts_of(root, " a ")
+    assert found is not None
+    assert (found.price, found.hidden) == (2.0, True)
+    assert facts_of(root, "a") is None
 
 
 def test_times_are_utc_unless_they_say_otherwise() -> None:

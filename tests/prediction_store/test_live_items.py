@@ -13,6 +13,7 @@ import pytest
 from live_changes import HOME, change, run
 from shop_store import MakeVersion
 
+import shortlist
 from prediction_store import layout
 from prediction_store.check import check
 from prediction_store.errors import LiveItemsError, NewerFormatError
@@ -169,4 +170,20 @@ def test_check_and_retire_leave_live_facts_alone(live: LiveItems, root: Path, ma
     assert report.swept == []
     assert check(root).problems == []
     assert sorted(root.rglob("live/**/*")) == before
+    assert live.get("item-0") is not None
+
+
+def test_push_and_pull_leave_live_facts_where_they_are(
+    live: LiveItems, root: Path, make_version: MakeVersion, tmp_path: Path
+) -> None:
+    name = make_version("a", cut_over=True)
+    live.set([change("item-0", hidden=True)], now=5.0)
+    (tmp_path / "remote").mkdir()
+    remote = f"--set=store.remote=file://{tmp_path / 'remote'}"
+    assert shortlist.run(["push", name, remote, f"--set=paths.store={root}"]) == 0
+    other = tmp_path / "other"
+    assert shortlist.run(["pull", name, remote, f"--set=paths.store={other}"]) == 0
+    assert layout.version_names(other) == [name]
+    assert not layout.live_items_folder(other).exists()
+    assert not list((tmp_path / "remote").rglob("*live*"))
     assert live.get("item-0") is not None

@@ -55,6 +55,20 @@ def test_items_that_the_version_lacks_are_kept_for_a_later_one(
         assert views.view(version).n_hidden == 0
 
 
+def test_who_is_too_far_behind_for_single_changes_reads_everything(
+    live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_items, "KEPT_CHANGES", 3)
+    views = LiveViews(live)
+    live.set([change("item-0", price=1.0)], now=5.0)
+    views.view(version)
+    live.set([change("item-2", hidden=True)], now=6.0)
+    for place in range(3):
+        live.set([change("item-3", price=float(place))], now=7.0)
+    assert [live.read(since).is_whole for since in (0, 1, 2, 5, 6)] == [True, True, False, False, True]
+    assert not views.view(version).shown[2]
+
+
 def test_only_what_has_changed_is_read_again(
     live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
