@@ -26,8 +26,10 @@ TRIES: Final = 3
 """To read what others write meanwhile."""
 SPACE_HINT: Final = "shortlist items clear what need not be set, or raise store.live_items_mb"
 FOLDER_HINT: Final = "restore live/items from a copy; or remove that folder, and send the changes again"
-
 DISK_HINT: Final = "df and ls -l tell whether it can be written"
+FACTS: Final = b"facts"
+CHANGES: Final = b"changes"
+"""Names of the two databases."""
 
 State = tuple[int, int, int]
 """Device and inode of the file, and LMDB's number of its last transaction: another one with each change."""
@@ -95,12 +97,19 @@ class LiveEnvironment:
                     return None
                 environment = opened.environment
                 self._refuse_truncated(environment)
+                number = environment.info()["last_txnid"]
                 try:
                     with environment.begin() as transaction:
                         number = transaction.id()
                         found = look(Tables(transaction, *_databases(environment, transaction)))
                 except lmdb.MapResizedError:  # another process has made more room than this one has mapped
+                    if self._is_written:
+                        raise
                     self._close()
+                    continue
+                except lmdb.Error:
+                    if opened.is_locked or environment.info()["last_txnid"] == number:
+                        raise
                     continue
                 if opened.is_locked or environment.info()["last_txnid"] == number:
                     return (*opened.file, number), found
@@ -159,7 +168,8 @@ class LiveEnvironment:
         try:
             facts = os.stat(self._path)  # noqa: PTH116 at every request
         except FileNotFoundError:
-            self._close()
+            if not self._is_written:
+                self._close()
             return None
         opened = self._opened
         if opened is not None and (opened.file == (facts.st_dev, facts.st_ino) or self._is_written):
@@ -219,8 +229,6 @@ class LiveEnvironment:
             opened.environment.close()
 
 
-FACTS: Final = b"facts"
-CHANGES: Final = b"changes"
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -282,7 +290,7 @@ def release(environment: LiveEnvironment) -> None:
         for key, other in list(_registry.items()):
             if other is environment:
                 del _registry[key]
-    environment.close()
+        environment.close()
 
 
 def _start_afresh_in_child() -> None:

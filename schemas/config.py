@@ -292,7 +292,7 @@ def without_paths(config: Config) -> Config:
         paths=Paths(),
         data=replace(data, **tables),
         simulate=replace(config.simulate, output="-"),
-        store=replace(config.store, remote=""),
+        store=replace(config.store, remote="", live_items_mb=Store().live_items_mb),
         transfer=Transfer(),
         follow=Follow(),
     )

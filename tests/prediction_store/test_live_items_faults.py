@@ -15,6 +15,7 @@ from live_changes import HOME, PAIR, change, run
 
 from prediction_store import layout, live_environment
 from prediction_store.errors import LiveItemsError
+from prediction_store.live_environment import Tables
 from prediction_store.live_items import LiveItems
 from schemas.live_items import ItemFacts
 
@@ -119,3 +120,19 @@ def test_a_file_that_ends_before_its_last_unused_page_is_read_and_written(
     monkeypatch.setattr(live_environment, "_bytes_of", lambda environment: true(environment) + 4096)
     live.set([change("b", price=1.0)], now=6.0)
     assert len(live.read().entries) == 2
+
+
+def test_a_folder_that_is_removed_under_a_writer_is_no_crash_and_made_again(live: LiveItems, root: Path) -> None:
+    live.set([change("a", price=1.0)], now=5.0)
+
+    def remove(tables: Tables) -> None:
+        for file in layout.live_items_folder(root).iterdir():
+            file.unlink()
+        layout.live_items_folder(root).rmdir()
+        assert live.get("a") is None
+        tables.transaction.put(b"b", b"", db=tables.facts)
+
+    live._environment.write(remove)
+    assert live.read().entries == []
+    live.set([change("c", price=1.0)], now=6.0)
+    assert [key for key, _ in live.read().entries] == [b"c"]
