@@ -7,6 +7,7 @@ once needs to read only what has changed since. Facts of items that no version k
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -20,6 +21,8 @@ from schemas.record import MAX_KEY_BYTES
 MAP_BYTES: Final = 1 << 30
 KEPT_CHANGES: Final = 100_000
 """Changes that are remembered one by one: who is further behind reads everything again."""
+SOME: Final = 1000
+"""Items read at a time by who must keep nobody waiting."""
 FORMAT_KEY: Final = b"format"
 
 Entry = tuple[bytes, ItemFacts | LiveItemsError | None]
@@ -107,6 +110,18 @@ class LiveItems:
         state, (number, is_whole, entries) = found
         return Reading(state, number, is_whole, entries)
 
+    def read_some(self, after: bytes) -> Reading:
+        """Facts of the next `SOME` items by id, for who would rather read all in small pieces, then what has changed.
+
+        Raises:
+            LiveItemsError, NewerFormatError: as `read`.
+        """
+        found = self._environment.read(lambda tables: _read_some(tables, after))
+        if found is None:
+            return Reading(None, 0, True, [])
+        state, (number, entries) = found
+        return Reading(state, number, len(entries) < SOME, entries)
+
 
 def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) -> list[str]:
     transaction, facts, _ = tables
@@ -163,6 +178,16 @@ def _read(tables: Tables, since: int | None) -> tuple[int, bool, list[Entry]]:
         return number, False, [_entry(key, tables.transaction.get(key, db=tables.facts)) for key in keys]
     with tables.transaction.cursor(db=tables.facts) as cursor:
         return number, True, [_entry(bytes(key), value) for key, value in cursor]
+
+
+def _read_some(tables: Tables, after: bytes) -> tuple[int, list[Entry]]:
+    if tables.facts is None:
+        return 0, []
+    _check_format(tables)
+    with tables.transaction.cursor(db=tables.facts) as cursor:
+        if not cursor.set_range(after + b"\0" if after else b"\0"):
+            return _last_number(tables), []
+        return _last_number(tables), [_entry(bytes(key), value) for key, value in islice(cursor, SOME)]
 
 
 def _get(tables: Tables, key: bytes) -> ItemFacts | None:

@@ -17,8 +17,8 @@ from prediction_store.version import Version
 from schemas.errors import ShortlistError
 from schemas.live_items import ItemFacts
 
-KEPT_VIEWS: Final = 2
-"""Requests may still run on the version before a cutover."""
+KEPT_VIEWS: Final = 3
+"""Of the version that is served, the one before, and the one that is about to be."""
 AS_THE_VERSION_SAYS: Final = -1
 NOTHING_SET: Final = ItemFacts(changed_at=0.0)
 
@@ -138,8 +138,7 @@ class LiveViews:
         with self._lock:
             kept = self._kept.get(version.name)
             if kept is None:
-                kept = _Kept(LiveView(version))
-                self._kept = {**dict(list(self._kept.items())[-KEPT_VIEWS + 1 :]), version.name: kept}
+                kept = self._keep(version, _Kept(LiveView(version)))
             try:
                 if self.live.state() != kept.state:
                     self._read(kept, version)
@@ -148,6 +147,34 @@ class LiveViews:
                 self.failures += 1
                 self.last_error = error
             return kept.view
+
+    def prepare(self, version: Version) -> None:
+        """Read the facts for a version that is about to be served, in a thread, while requests go on with another.
+
+        Requires: the version stays open until this returns.
+        """
+        with self._lock:
+            if version.name in self._kept:
+                return
+        kept = _Kept(LiveView(version))
+        after, is_over = b"", False
+        while not is_over:
+            try:
+                reading = self.live.read_some(after)
+            except ShortlistError:
+                return  # `view` will meet it, too, and report it
+            if not after:  # what changes from here on is for `view` to read
+                kept.state, kept.number = reading.state, reading.number
+            kept.problem = kept.view.put(version, reading.entries) or kept.problem
+            is_over = reading.is_whole
+            after = reading.entries[-1][0] if reading.entries else after
+        with self._lock:
+            self.failures += kept.problem is not None
+            self._keep(version, kept)
+
+    def _keep(self, version: Version, kept: _Kept) -> _Kept:
+        self._kept = {**dict(list(self._kept.items())[-KEPT_VIEWS + 1 :]), version.name: kept}
+        return kept
 
     def _read(self, kept: _Kept, version: Version) -> None:
         reading = self.live.read(since=kept.number)

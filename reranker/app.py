@@ -56,9 +56,10 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         store = Store(Path(config.paths.store), now=now)
+        reranker = Reranker(store, config, now=now)
+        store.prepare = reranker.views.prepare
         follower = Follower(store, config.serve.poll_seconds)
         follower.start()
-        reranker = Reranker(store, config, now=now)
         try:
             yield {
                 "service": Service(

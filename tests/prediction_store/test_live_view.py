@@ -69,6 +69,54 @@ def test_who_is_too_far_behind_for_single_changes_reads_everything(
     assert not views.view(version).shown[2]
 
 
+def test_a_view_that_was_prepared_in_pieces_is_the_one_that_is_read_at_once(
+    live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.set([change(f"item-{place}", hidden=place % 3 == 0, price=1.0) for place in range(20)], now=5.0)
+    monkeypatch.setattr(live_items, "SOME", 4)
+    pieces = 0
+    read_some = live.read_some
+
+    def change_meanwhile(after: bytes) -> live_items.Reading:
+        nonlocal pieces
+        pieces += 1
+        reading = read_some(after)
+        live.set([change("item-0", price=float(pieces)), change("item-9", hidden=None)], now=6.0)
+        return reading
+
+    monkeypatch.setattr(live, "read_some", change_meanwhile)
+    prepared, asked = LiveViews(live), LiveViews(live)
+    prepared.prepare(version)
+    assert pieces == 6
+    taken: list[bool] = []
+    read = live.read
+    monkeypatch.setattr(live, "read", lambda since=None: (taken.append(since is None), read(since))[1])
+    found = prepared.view(version)
+    assert taken == [False], "only what has changed meanwhile is read"
+    wanted = asked.view(version)
+    for array in ("shown", "hidden", "in_stock", "price"):
+        assert np.array_equal(getattr(found, array), getattr(wanted, array), equal_nan=True), array
+    assert (found.price[0], found.hidden[9]) == (6.0, False)  # type: ignore[index]
+
+
+def test_preparing_counts_a_damaged_item_and_leaves_a_bad_file_to_the_requests(
+    live: LiveItems, root: Path, version: Version
+) -> None:
+    live.set([change("item-0", hidden=True), change("item-2", hidden=True)], now=5.0)
+    damage(live, b"item-0")
+    views = LiveViews(live)
+    views.prepare(version)
+    assert views.view(version).shown[[0, 2]].tolist() == [True, False]
+    assert (views.failures, "item-0" in str(views.last_error)) == (1, True)
+    live.close()
+    layout.live_items_file(root).write_bytes(b"rubbish" * 10_000)
+    with LiveItems(root) as again:
+        views = LiveViews(again)
+        views.prepare(version)
+        assert views.view(version).shown[0]
+        assert views.failures == 1
+
+
 def test_only_what_has_changed_is_read_again(
     live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:

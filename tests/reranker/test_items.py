@@ -12,6 +12,7 @@ import pytest
 from asgi_client import JSON_HEADERS, AsgiClient
 from live_changes import change, damage
 from serving_shop import OUT_OF_STOCK, Shop
+from shop_server import eventually
 
 from prediction_store import layout
 from prediction_store.live_items import LiveItems
@@ -238,6 +239,21 @@ def test_a_bad_file_fails_no_answer(shop: Shop) -> None:
         assert "shortlist_live_read_failures_total 3.0" in client.get("/metrics").body.decode()
         assert client.post(PATH, {"items": [{"item": "a01", "price": 1.0}]}).status == 503
         assert shown(client)
+
+
+def test_the_facts_are_read_for_a_version_before_it_is_served(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.publish("a")
+    with LiveItems(shop.root) as live:
+        live.set([change("a01", hidden=True)], now=5.0)
+    with AsgiClient(create_app(shop.config())) as client:
+        monkeypatch.setattr(LiveItems, "read", pytest.fail)  # by a request
+        assert "a01" not in shown(client)
+        with LiveItems(shop.root) as live:
+            live.set([change("b01", hidden=True)], now=6.0)
+        shop.publish("b")
+        eventually(lambda: client.get("/v1/version").json()["version"] == shop.current())
+        answer = client.post("/v1/recommend", {"user": "u0", "k": 40})
+    assert "b01" not in {item["item"] for item in answer.json()["items"]}
 
 
 def test_the_terminal_and_the_server_share_live_facts(client: AsgiClient, shop: Shop) -> None:
