@@ -26,10 +26,9 @@ import pyarrow.parquet as pq
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
 from jobs import datasets, journey, ranking_fit, release, train_ranker
-from jobs.replay import Moment, Replayed, Visit, moments, replay
+from jobs.replay import Moment, Replayed, Stage, Visit, moments, replay
 from prediction_store.reader import Version
 from reranker.signals import default_weights
-from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.messages import SessionEvent
@@ -164,11 +163,11 @@ def judged(
     """Some moments of users who have a list."""
     known = [[visit.event.item for visit in session] for session in before]
     rules = {name: make(known) for name, make in RULES.items()}
-    tower = UserTower.of(version)
+    stage = Stage.of(version)
     every = [moment for session in during for moment in moments(session, most_events=config.serve.max_session_events)]
     chosen = np.random.default_rng(1).permutation(len(every))[:MOST_MOMENTS]
     for number in chosen.tolist():
-        found = replay(version, tower, every[number], config.serve)
+        found = replay(stage, every[number], config.serve)
         if found is not None:
             seen = [event.item for event in every[number].request.session]
             scores = {name: rule.scores(seen) for name, rule in rules.items()}

@@ -10,23 +10,25 @@ from reranker.errors import BodyTooLargeError, BodyTooSlowError, MediaTypeError
 from schemas.config import Serve
 
 
-async def read_body(request: Request, serve: Serve) -> bytes:
+async def read_body(request: Request, serve: Serve, *, max_bytes: int = 0) -> bytes:
     """The whole body; raises MediaTypeError, BodyTooLargeError or BodyTooSlowError.
 
-    Never holds more than `serve.max_body_bytes` and one chunk. The server itself has no deadline for a body.
+    Never holds more than `max_bytes`, by default `serve.max_body_bytes`, and one chunk. The server itself has no
+    deadline for a body.
     """
     _require_json(request)
+    max_bytes = max_bytes or serve.max_body_bytes
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > serve.max_body_bytes:
-        raise _too_large(serve)
+    if declared.isdigit() and int(declared[:20]) > max_bytes:
+        raise _too_large(max_bytes)
     parts: list[bytes] = []
     size = 0
     try:
         async with asyncio.timeout(serve.body_seconds):
             async for part in request.stream():
                 size += len(part)
-                if size > serve.max_body_bytes:
-                    raise _too_large(serve)
+                if size > max_bytes:
+                    raise _too_large(max_bytes)
                 parts.append(part)
     except TimeoutError as error:
         raise BodyTooSlowError(f"the body did not arrive within {serve.body_seconds} s") from error
@@ -41,5 +43,5 @@ def _require_json(request: Request) -> None:
         raise MediaTypeError("the body must not be compressed", field="Content-Encoding")
 
 
-def _too_large(serve: Serve) -> BodyTooLargeError:
-    return BodyTooLargeError(f"the body is longer than {serve.max_body_bytes} bytes")
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is longer than {max_bytes} bytes")

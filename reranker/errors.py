@@ -3,18 +3,22 @@
 ShortlistError
 ├── RequestError                 4xx  the request cannot be answered as it is
 │   ├── MalformedBodyError       400  the body is not JSON text
+│   ├── UnknownItemError         404  nothing is known of the item that is asked for
 │   ├── BodyTooSlowError         408  the body did not arrive in time
 │   ├── BodyTooLargeError        413  the body is longer than allowed
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
 ├── ConditionError               (exit 2) the condition of a rule cannot be read, or does not fit the columns
 ├── NotReadyError                503  no verified version is served
+├── LiveItemsError               503  (prediction_store.errors) live facts cannot be written, or one item's not be read
+├── NewerFormatError             503  (schemas.errors) a later Shortlist has written the live facts
 └── ServeError                   (exit 1) the server could not start
 """
 
 from __future__ import annotations
 
-from schemas.errors import ShortlistError, UsageError
+from prediction_store.errors import LiveItemsError
+from schemas.errors import NewerFormatError, ShortlistError, UsageError
 
 
 class RequestError(UsageError):
@@ -27,6 +31,10 @@ class RequestError(UsageError):
 
 class MalformedBodyError(RequestError):
     """Raised when a body is not JSON in UTF-8."""
+
+
+class UnknownItemError(RequestError):
+    """Raised when neither the version nor the live facts know an item."""
 
 
 class BodyTooSlowError(RequestError):
@@ -66,11 +74,14 @@ class ServeError(ShortlistError):
 
 STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (MalformedBodyError, 400, "malformed_body"),
+    (UnknownItemError, 404, "unknown_item"),
     (BodyTooSlowError, 408, "body_too_slow"),
     (BodyTooLargeError, 413, "body_too_large"),
     (MediaTypeError, 415, "unsupported_media_type"),
     (InvalidFieldError, 422, "invalid_field"),
     (NotReadyError, 503, "not_ready"),
+    (LiveItemsError, 503, "live_items"),
+    (NewerFormatError, 503, "newer_format"),
 )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prediction_store.errors import NoCurrentVersionError
+from prediction_store.live_items import LiveItems
+from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
 from reranker.answer import answer
 from reranker.errors import NotReadyError
@@ -32,11 +34,14 @@ Clock = Callable[[], float]
 class Reranker:
     """Answers requests from the current version of a store; each answer comes from one version, whole.
 
-    The store belongs to the caller, who refreshes and closes it.
+    The store belongs to the caller, who refreshes and closes it. The live facts about items are its own: `close`.
     """
 
     def __init__(self, store: Store, config: Config, *, now: Clock = time.time) -> None:
         self.store = store
+        self.live = LiveItems(Path(config.paths.store), map_bytes=config.store.live_items_mb << 20)
+        self.views = LiveViews(self.live)
+        self._reported: str | None = None
         self._config = config
         self._now = now
         self._rankers: dict[str, Ranker] = {}
@@ -53,9 +58,25 @@ class Reranker:
                 request,
                 self._config.serve,
                 self._config.store,
+                live=self.live_view(version),
                 now=self._now(),
                 request_id=os.urandom(16).hex(),
             )
+
+    def live_view(self, version: Version) -> LiveView:
+        """The live facts about the version's items as they are now; what cannot be read is reported, once."""
+        view = self.views.view(version)
+        problem = self.views.last_error
+        if problem is not None or self._reported is not None:
+            message = None if problem is None else str(problem)
+            if message != self._reported and message is not None:
+                log.error("live facts about items not read", reason=message)
+            self._reported = message
+        return view
+
+    def close(self) -> None:
+        """Let go of the live facts. Requires: no request is running."""
+        self.live.close()
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""
@@ -73,10 +94,12 @@ class Reranker:
 def open_reranker(config: Config, *, now: Clock = time.time) -> Iterator[Reranker]:
     """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
     store = Store(Path(config.paths.store), now=now)
+    reranker = Reranker(store, config, now=now)
     try:
         store.refresh()
-        yield Reranker(store, config, now=now)
+        yield reranker
     finally:
+        reranker.close()
         store.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from reranker.errors import InvalidFieldError, MalformedBodyError
 from schemas.config import Serve
 from schemas.messages import MAX_ID_BYTES, RecommendRequest
 
+T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(RecommendRequest)
 _UNTYPED = msgspec.json.Decoder()
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -25,14 +26,19 @@ def decode_request(body: bytes) -> RecommendRequest:
 
     The limits of this server are a second step: `check_limits`.
     """
+    return decode_body(body, _DECODER)
+
+
+def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """The message in a body, of the decoder's type; raises MalformedBodyError or InvalidFieldError."""
     try:
-        request = _DECODER.decode(body)
+        message = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from error
     _refuse_duplicate_keys(body)
-    return request
+    return message
 
 
 def convert_request(fields: dict[str, Any]) -> RecommendRequest:
@@ -47,12 +53,17 @@ def check_limits(request: RecommendRequest, serve: Serve) -> None:
     """Raise InvalidFieldError when a request goes beyond what this server allows."""
     if request.k is not None and not 1 <= request.k <= serve.max_k:
         raise InvalidFieldError(f"`k` is {request.k}, wanted 1 to {serve.max_k}", field="k")
-    _at_most("session", len(request.session), serve.max_session_events)
-    _at_most("exclude", len(request.exclude), serve.max_exclusions)
+    at_most("session", len(request.session), serve.max_session_events)
+    at_most("exclude", len(request.exclude), serve.max_exclusions)
     for field, value in _ids(request):
-        # An id of at most 127 characters fits whatever they are: four bytes each at most.
-        if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
-            raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)
+        check_id(field, value)
+
+
+def check_id(field: str, value: str) -> None:
+    """Raise InvalidFieldError when an id is longer than a key of the store may be."""
+    # An id of at most 127 characters fits whatever they are: four bytes each at most.
+    if len(value) > MAX_ID_BYTES // 4 and len(value.encode()) > MAX_ID_BYTES:
+        raise InvalidFieldError(f"`{field}` is longer than {MAX_ID_BYTES} bytes in UTF-8", field=field)
 
 
 def _ids(request: RecommendRequest) -> Iterator[tuple[str, str]]:
@@ -61,7 +72,8 @@ def _ids(request: RecommendRequest) -> Iterator[tuple[str, str]]:
     yield from ((f"exclude[{place}]", item) for place, item in enumerate(request.exclude))
 
 
-def _at_most(field: str, found: int, wanted: int) -> None:
+def at_most(field: str, found: int, wanted: int) -> None:
+    """Raise InvalidFieldError when a list has too many entries."""
     if found > wanted:
         raise InvalidFieldError(f"`{field}` has {found} entries, wanted at most {wanted}", field=field)
 
