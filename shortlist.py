@@ -45,6 +45,10 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "retire": "Remove versions that nothing needs any more.",
         },
     ),
+    "Within the day": (
+        "prediction_store.items_cli",
+        {"items": "Take items off the shelf, change stock and prices: set, show, clear, load."},
+    ),
     "Several hosts": (
         "prediction_store.transfer.cli",
         {

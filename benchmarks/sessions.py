@@ -26,10 +26,9 @@ import pyarrow.parquet as pq
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
 from jobs import datasets, journey, ranking_fit, release, train_ranker
-from jobs.replay import Moment, Replayed, Visit, moments, replay
+from jobs.replay import Moment, Replayed, Stage, Visit, moments, replay
 from prediction_store.reader import Version
 from reranker.signals import default_weights
-from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.messages import SessionEvent
@@ -37,6 +36,8 @@ from schemas.messages import SessionEvent
 K = 20
 SPLIT = ["split.validation_days=7", "split.test_days=1"]
 """The version is judged on what comes after it: nearly everything before may be learned from."""
+MOST_MOMENTS = 1500
+"""Of one version, at random: a basket of fifty lines has as many."""
 KNOWN_DAYS = 90
 """Before a version, from which rules take their sessions."""
 STEPS = ("prepare", "train", "embed", "retrieve", "lists", "evaluate", "train-ranker", "build")
@@ -159,17 +160,18 @@ def compare(
 def judged(
     version: Version, before: Sequence[Sequence[Visit]], during: Sequence[Sequence[Visit]], config: Config
 ) -> Iterator[Case]:
-    """Every moment of users who have a list."""
+    """Some moments of users who have a list."""
     known = [[visit.event.item for visit in session] for session in before]
     rules = {name: make(known) for name, make in RULES.items()}
-    tower = UserTower.of(version)
-    for session in during:
-        for moment in moments(session, most_events=config.serve.max_session_events):
-            found = replay(version, tower, moment, config.serve)
-            if found is not None:
-                seen = [event.item for event in moment.request.session]
-                scores = {name: rule.scores(seen) for name, rule in rules.items()}
-                yield Case(moment, found, scores, version.item_ids(found.pool.items))
+    stage = Stage.of(version)
+    every = [moment for session in during for moment in moments(session, most_events=config.serve.max_session_events)]
+    chosen = np.random.default_rng(1).permutation(len(every))[:MOST_MOMENTS]
+    for number in chosen.tolist():
+        found = replay(stage, every[number], config.serve)
+        if found is not None:
+            seen = [event.item for event in every[number].request.session]
+            scores = {name: rule.scores(seen) for name, rule in rules.items()}
+            yield Case(every[number], found, scores, version.item_ids(found.pool.items))
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 
+from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
 from reranker.arrays import Float32, Mask
@@ -46,6 +47,19 @@ class Moment(NamedTuple):
     request: RecommendRequest
     """Its context has the time."""
     wanted: str
+
+
+class Stage(NamedTuple):
+    """What moments are replayed on."""
+
+    version: Version
+    tower: UserTower | None
+    live: LiveView
+    """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
+
+    @classmethod
+    def of(cls, version: Version) -> Stage:
+        return cls(version, UserTower.of(version), LiveView(version))
 
 
 class Replayed(NamedTuple):
@@ -94,9 +108,9 @@ def moments(session: Sequence[Visit], *, most_events: int) -> Iterator[Moment]:
         known.add(visit.event.item)
 
 
-def replay(version: Version, tower: UserTower | None, moment: Moment, serve: Serve) -> Replayed | None:
+def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     """What the re-ranker would rank for the stored list of the user; None: the version has no such list."""
-    request = moment.request
+    request, version = moment.request, stage.version
     candidates = version.read(request.user)
     if candidates is None:
         return None
@@ -105,12 +119,12 @@ def replay(version: Version, tower: UserTower | None, moment: Moment, serve: Ser
     session = read_session(request.session, version, serve, now)
     pool = sources.personal(version, candidates, session, serve.neighbour_candidates)
     hidden = hidden_items(request, session, version, serve, candidates.user_row)
-    at = Circumstances(now, candidates.user_row, request.context.device or "", tower=tower)
+    at = Circumstances(now, candidates.user_row, request.context.device or "", tower=stage.tower)
     given = SignalInputs(version, pool, session, at)
     values = np.stack([signal.values(given) for signal in SIGNALS], axis=1)  # [n, signals]
     wanted = version.item_index(moment.wanted)
     places = np.flatnonzero(pool.items == wanted) if wanted is not None else []
-    return Replayed(pool, eligible(pool.items, hidden, version), values, int(places[0]) if len(places) else -1)
+    return Replayed(pool, eligible(pool.items, hidden, stage.live, now), values, int(places[0]) if len(places) else -1)
 
 
 def _interactions(prepared: Path, since: int, until: int) -> pa.Table:

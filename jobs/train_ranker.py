@@ -17,13 +17,12 @@ import numpy as np
 from jobs import datasets
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
-from jobs.replay import Visit, moments, replay, sessions
+from jobs.replay import Stage, Visit, moments, replay, sessions
 from prediction_store import history
 from prediction_store.errors import StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS, default_weights
-from reranker.user_tower import UserTower
 from schemas.config import Config, Serve
 from schemas.ranker import RankerWeights, encode_weights
 
@@ -80,11 +79,11 @@ def examples(version: Version, found: Iterable[Sequence[Visit]], config: Config)
         found: sessions, by time.
     """
     rng = np.random.default_rng(config.train.seed)
-    tower = UserTower.of(version)
+    stage = Stage.of(version)
     every = [moment for session in found for moment in moments(session, most_events=config.serve.max_session_events)]
     kept: dict[int, np.ndarray] = {}
     for number in rng.permutation(len(every)).tolist():
-        case = replay(version, tower, every[number], config.serve)
+        case = replay(stage, every[number], config.serve)
         if case is None or case.wanted < 0 or not case.is_eligible[case.wanted]:
             continue
         others = np.flatnonzero(case.is_eligible)

@@ -38,6 +38,8 @@ class Store:
     """
 
     def __init__(self, root: Path | str, *, now: Callable[[], float] = time.time, verify: bool = True) -> None:
+        self.prepare: Callable[[Version], None] | None = None
+        """Called by `refresh` with a version that is about to be taken, while requests still run on another."""
         self._root = Path(root)
         self._now = now
         self._verify = verify
@@ -106,6 +108,8 @@ class Store:
             self.last_error = self._failed[1]
             return False
         taken = self._open(record)
+        if self.prepare is not None:
+            self.prepare(taken.version)
         with self._lock:
             before, oldest = self._current, self._previous
             self._current, self._previous = taken, before

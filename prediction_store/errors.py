@@ -13,6 +13,7 @@ ShortlistError
 │   ├── BuildError                          what is being built cannot be stored: order, duplicates, sizes
 │   │   └── ShardConflictError              two attempts at the same shard made different bytes
 │   ├── DiskError                           writing or reading failed: no space, no permission, a bad disk
+│   ├── LiveItemsError                      the live facts about items cannot be read or written
 │   ├── ShardNotHeldError                   a user whose shard another host holds
 │   ├── RemoteError                         object storage refuses, or cannot be reached
 │   ├── TransferStoppedError                asked to end in the middle of a transfer
@@ -58,6 +59,7 @@ __all__ = [
     "ForeignVersionError",
     "FormatError",
     "GateRefusedError",
+    "LiveItemsError",
     "MissingGateReportError",
     "MissingVersionError",
     "NetworkFileSystemError",
@@ -127,6 +129,10 @@ class ShardConflictError(BuildError):
 
 class DiskError(StoreError):
     """Raised when the file system refuses; the attempt is over, and what was visible before still is."""
+
+
+class LiveItemsError(StoreError):
+    """Raised when the live facts about items cannot be read or written; what is served goes on without the change."""
 
 
 class ShardNotHeldError(StoreError):

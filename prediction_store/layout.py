@@ -1,7 +1,7 @@
 """Names and paths of the store: makes them, parses them, and nothing else does. `durable` does the writing.
 
 store/
-  history/00000042.json      versions/<name>/…      gates/<name>.json
+  history/00000042.json      versions/<name>/…      gates/<name>.json      live/items/
 
 Object storage that several hosts share is laid out likewise; the names of its objects are made here, too.
 """
@@ -166,6 +166,16 @@ def gates_folder(root: Path) -> Path:
 
 def gate_path(root: Path, name: str) -> Path:
     return gates_folder(root) / f"{checked_name(name)}.json"
+
+
+def live_items_folder(root: Path) -> Path:
+    """The LMDB environment of the facts about items that change within the day."""
+    return root / "live" / "items"
+
+
+def live_items_file(root: Path) -> Path:
+    """The file in that folder that holds the facts; its name is LMDB's."""
+    return live_items_folder(root) / "data.mdb"
 
 
 def shard_file(number: int) -> str:

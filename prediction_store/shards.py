@@ -1,6 +1,6 @@
 """LMDB files: written once by one task, in key order, and byte for byte the same whenever the records are.
 
-The only code that opens LMDB for writing: a read-write open of a missing path would make an empty store.
+The only code that opens a version's LMDB for writing: a read-write open of a missing path would make an empty store.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -147,6 +147,10 @@ class Version:
         opened = self._opened
         key = _key(item_id)
         return None if key is None else opened.item_index(key)
+
+    def item_indexes(self, keys: Sequence[bytes]) -> list[int | None]:
+        """The dense indexes of items whose ids, in UTF-8, are the keys; None: not in the catalogue."""
+        return self._opened.item_indexes(keys)
 
     def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
         """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""

@@ -25,6 +25,7 @@ from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
 from schemas.record import Candidates
 
 if TYPE_CHECKING:
+    from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
 UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
@@ -61,6 +62,7 @@ def answer(
     serve: Serve,
     store: Store,
     *,
+    live: LiveView,
     now: float,
     request_id: str,
     shown: Mapping[str, int] = MappingProxyType({}),
@@ -89,7 +91,7 @@ def answer(
     for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
         given = SignalInputs(version, pool, session, at)
         scores, values = ranker.scored(given)
-        best = top(scores, eligible(pool.items, hidden, version), wanted - len(items))
+        best = top(scores, eligible(pool.items, hidden, live, now), wanted - len(items))
         if best.size == 0:
             continue
         rungs.append(rung)

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from prediction_store.reader import Store
 from prediction_store.ttl import state_of
-from reranker import openapi
+from reranker import items, openapi
 from reranker.bodies import read_body
 from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, NotRecordedError, status_of
 from reranker.events import decode_events
@@ -59,22 +59,19 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         store = Store(Path(config.paths.store), now=now)
-        follower = Follower(store, config.serve.poll_seconds)
-        metrics = Metrics(store, config.store, now)
+        reranker = Reranker(store, config, now=now)
+        metrics = Metrics(store, config.store, now, reranker.live_view)
         feedback = Feedback(config, metrics, now)
+        reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
+        store.prepare = reranker.views.prepare
+        follower = Follower(store, config.serve.poll_seconds)
         follower.start()
         feedback.start()
         try:
             yield {
                 "service": Service(
                     config=config,
-                    reranker=Reranker(
-                        store,
-                        config,
-                        now=now,
-                        known_of=feedback.known_of,
-                        on_answer=feedback.answered if config.log.answers else None,
-                    ),
+                    reranker=reranker,
                     metrics=metrics,
                     feedback=feedback,
                     now=now,
@@ -85,12 +82,16 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
         finally:
             feedback.stop()
             follower.stop()
+            reranker.close()
             store.close()
 
     app = Starlette(
         routes=[
             Route("/v1/recommend", _edge(recommend), methods=["POST"]),
             Route("/v1/events", _edge(events), methods=["POST"]),
+            Route("/v1/items", _edge(change_items), methods=["POST"]),
+            # An id may hold a slash. The counters know the path without it.
+            Route("/v1/items/{item:path}", _edge(item, "/v1/items/{item}"), methods=["GET"]),
             Route("/v1/version", _edge(version), methods=["GET"]),
             Route("/healthz", _edge(healthz), methods=["GET"]),
             Route("/readyz", _edge(readyz), methods=["GET"]),
@@ -110,6 +111,7 @@ async def recommend(request: Request, service: Service) -> Response:
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
     answer = service.reranker.recommend(wanted)
     service.metrics.count(answer)
+    service.metrics.count_live_failures(service.reranker.views.failures)
     if answer.reason == "damaged_record":
         user = hash_user(wanted.user, service.log_key)
         log.error("damaged record", version=answer.version, user=user, request_id=answer.request_id)
@@ -121,6 +123,22 @@ async def events(request: Request, service: Service) -> Response:
     serve = service.config.serve
     wanted = decode_events(await read_body(request, serve, max_bytes=serve.max_events_body_bytes), serve)
     return _json(EventsAnswer(accepted=await service.feedback.take(wanted)))
+
+
+async def change_items(request: Request, service: Service) -> Response:
+    """POST /v1/items"""
+    serve, reranker = service.config.serve, service.reranker
+    changes = items.decode_changes(await read_body(request, serve, max_bytes=items.max_body_bytes(serve)), serve)
+    answer = await items.change_items(reranker.live, reranker.store, changes, service.now())
+    service.metrics.item_changes.inc(answer.changed)
+    log.info("items changed", changed=answer.changed, asked=len(changes))
+    return _json(answer)
+
+
+async def item(request: Request, service: Service) -> Response:
+    """GET /v1/items/{item}"""
+    reranker = service.reranker
+    return _json(items.read_item(reranker.live, reranker.store, request.path_params["item"], service.now))
 
 
 async def version(request: Request, service: Service) -> Response:
@@ -171,8 +189,11 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
-def _edge(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that always answers: every error becomes JSON with a status, in this one place."""
+def _edge(handler: Handler, path: str = "") -> Callable[[Request], Awaitable[Response]]:
+    """A handler that always answers: every error becomes JSON with a status, in this one place.
+
+    It is counted under `path`, by default the request's own: for a route that stands for many.
+    """
 
     async def answer(request: Request) -> Response:
         service: Service = request.state.service
@@ -183,7 +204,7 @@ def _edge(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
             response = Response(status_code=400)  # nobody is there to read it
         except Exception as error:  # the process edge
             response = _failure(error)
-        service.metrics.observe(request.scope["path"], response.status_code, time.perf_counter() - started)
+        service.metrics.observe(path or request.scope["path"], response.status_code, time.perf_counter() - started)
         return response
 
     return answer

@@ -1,4 +1,4 @@
-"""Which candidates may be shown: in stock, and not hidden by the request."""
+"""Which candidates may be shown: in stock and available now, and not hidden by the shop or by the request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from schemas.config import Serve
 from schemas.messages import RecommendRequest
 
 if TYPE_CHECKING:
+    from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
 
@@ -32,7 +33,6 @@ def hidden_items(
     return hidden
 
 
-def eligible(items: Indexes, hidden: Indexes, version: Version) -> Mask:
-    """bool[n]: which of the items may be shown. Requires: `hidden` is sorted."""
-    in_stock: Mask = version.column("in_stock")[items].astype(np.bool_)
-    return in_stock & ~contains(hidden, items)
+def eligible(items: Indexes, hidden: Indexes, live: LiveView, now: float) -> Mask:
+    """bool[n]: which of the items may be shown at a time. Requires: `hidden` is sorted."""
+    return live.eligible(items, now) & ~contains(hidden, items)

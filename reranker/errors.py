@@ -3,22 +3,27 @@
 ShortlistError
 ├── RequestError                 4xx  the request cannot be answered as it is
 │   ├── MalformedBodyError       400  the body is not JSON text
+│   ├── UnknownItemError         404  nothing is known of the item that is asked for
 │   ├── BodyTooSlowError         408  the body did not arrive in time
 │   ├── BodyTooLargeError        413  the body is longer than allowed
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
+├── ConditionError               (exit 2) the condition of a rule cannot be read, or does not fit the columns
 ├── NotReadyError                503  no verified version is served
 ├── NotRecordedError             503  events could not be made durable, or not be brought to the session
 ├── SessionsError                     the session state cannot be read or written
 ├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
 ├── NotInLogError                (exit 2) the log has no such answer
 ├── VersionRetiredError          (exit 3) the version that gave an answer is gone
+├── LiveItemsError               503  (prediction_store.errors) live facts cannot be written, or one item's not be read
+├── NewerFormatError             503  (schemas.errors) a later Shortlist has written the live facts
 └── ServeError                   (exit 1) the server could not start
 """
 
 from __future__ import annotations
 
-from schemas.errors import RefusedError, ShortlistError, UsageError
+from prediction_store.errors import LiveItemsError
+from schemas.errors import NewerFormatError, RefusedError, ShortlistError, UsageError
 
 
 class RequestError(UsageError):
@@ -31,6 +36,10 @@ class RequestError(UsageError):
 
 class MalformedBodyError(RequestError):
     """Raised when a body is not JSON in UTF-8."""
+
+
+class UnknownItemError(RequestError):
+    """Raised when neither the version nor the live facts know an item."""
 
 
 class BodyTooSlowError(RequestError):
@@ -47,6 +56,17 @@ class MediaTypeError(RequestError):
 
 class InvalidFieldError(RequestError):
     """Raised when a field is missing, unknown, given twice, of the wrong type or out of bounds."""
+
+
+class ConditionError(UsageError):
+    """Raised when the condition of a rule cannot be read, or compares a column with what it cannot be compared with."""
+
+    def __init__(self, message: str, *, text: str, at: int = 0) -> None:
+        """`at`: the character where it goes wrong, from 1; 0: it is not one place."""
+        where = f", character {at}" if at else ""
+        super().__init__(
+            f"condition {text[:200]!r}{where}: {message}", hint='for example: category == "shoes" and price < 50'
+        )
 
 
 class NotReadyError(ShortlistError):
@@ -79,12 +99,15 @@ class ServeError(ShortlistError):
 
 STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (MalformedBodyError, 400, "malformed_body"),
+    (UnknownItemError, 404, "unknown_item"),
     (BodyTooSlowError, 408, "body_too_slow"),
     (BodyTooLargeError, 413, "body_too_large"),
     (MediaTypeError, 415, "unsupported_media_type"),
     (InvalidFieldError, 422, "invalid_field"),
     (NotReadyError, 503, "not_ready"),
     (NotRecordedError, 503, "not_recorded"),
+    (LiveItemsError, 503, "live_items"),
+    (NewerFormatError, 503, "newer_format"),
 )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from reranker.errors import STATUS
 from schemas.config import Serve
+from schemas.live_items import ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
     ErrorAnswer,
     EventsAnswer,
@@ -19,8 +20,10 @@ from schemas.messages import (
     VersionAnswer,
 )
 
+LIVE_ITEMS_503 = "The live facts about items cannot be written, or those of this one not be read."
 REF = "#/components/schemas/{name}"
 DESCRIPTIONS = {
+    404: "Nothing is known of the item.",
     400: "The body is not JSON in UTF-8.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
@@ -35,6 +38,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server with these limits."""
     structs = [RecommendRequest, RecommendAnswer, EventsRequest, EventsAnswer]
     structs += [VersionAnswer, Health, Readiness, ErrorAnswer]
+    structs += [ItemChanges, ItemChangesAnswer, ItemNow]
     _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
     wanted = schemas["RecommendRequest"]["properties"]
     wanted["k"] = {
@@ -45,6 +49,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     wanted["session"]["maxItems"] = serve.max_session_events
     wanted["exclude"]["maxItems"] = serve.max_exclusions
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
+    schemas["ItemChanges"]["properties"]["items"]["maxItems"] = serve.max_item_changes
     return {
         "openapi": "3.1.0",
         "info": {
@@ -56,6 +61,8 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
         "paths": {
             "/v1/recommend": {"post": _recommend()},
             "/v1/events": {"post": _events()},
+            "/v1/items": {"post": _change_items()},
+            "/v1/items/{item}": {"get": _item()},
             "/v1/version": {"get": _get("version", "The version that is served.", VersionAnswer, may_lack=True)},
             "/healthz": {"get": _get("healthz", "Whether the process answers.", Health)},
             "/readyz": {"get": _get("readyz", "Whether a verified version is served.", Readiness, may_lack=True)},
@@ -77,9 +84,7 @@ def _events() -> dict[str, Any]:
 
 
 def _post(name: str, summary: str, wanted: type, answer: dict[str, Any]) -> dict[str, Any]:
-    responses = {"200": answer}
-    statuses = sorted({status for _, status, _ in STATUS} | {500})
-    responses |= {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
+    responses = {"200": answer, **_refusals()}
     responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return {
         "operationId": name,
@@ -87,6 +92,33 @@ def _post(name: str, summary: str, wanted: type, answer: dict[str, Any]) -> dict
         "requestBody": {"required": True, "content": _content(wanted)},
         "responses": responses,
     }
+
+
+def _change_items() -> dict[str, Any]:
+    responses = {"200": _response("What has been changed.", ItemChangesAnswer), **_refusals()}
+    responses["503"] = _response(LIVE_ITEMS_503, ErrorAnswer)
+    return {
+        "operationId": "change_items",
+        "summary": "Facts about items that change within the day; durable, and seen by the next request to any worker.",
+        "requestBody": {"required": True, "content": _content(ItemChanges)},
+        "responses": responses,
+    }
+
+
+def _item() -> dict[str, Any]:
+    found = _get("item", "The facts about one item as they are now.", ItemNow)
+    found["responses"] |= {
+        "404": _response(DESCRIPTIONS[404], ErrorAnswer),
+        "503": _response(LIVE_ITEMS_503, ErrorAnswer),
+    }
+    parameter = {"name": "item", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {**found, "parameters": [parameter]}
+
+
+def _refusals() -> dict[str, Any]:
+    """Every way to refuse a body."""
+    statuses = sorted({status for _, status, _ in STATUS} - {404} | {500})
+    return {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
 
 
 def _get(name: str, summary: str, answer: type, *, may_lack: bool = False) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prediction_store.errors import NoCurrentVersionError
+from prediction_store.live_items import LiveItems
+from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
 from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
@@ -39,7 +41,7 @@ Known = Callable[[str], Stored]
 class Reranker:
     """Answers requests from the current version of a store; each answer comes from one version, whole.
 
-    The store belongs to the caller, who refreshes and closes it.
+    The store belongs to the caller, who refreshes and closes it. The live facts about items are its own: `close`.
     """
 
     def __init__(
@@ -49,14 +51,17 @@ class Reranker:
         *,
         now: Clock = time.time,
         known_of: Known | None = None,
-        on_answer: Callable[[AnswerRecord], None] | None = None,
     ) -> None:
-        """`known_of` tells what is known of a user beside the request; `on_answer` hears of each answer."""
         self.store = store
+        self.live = LiveItems(Path(config.paths.store), map_bytes=config.store.live_items_mb << 20)
+        self.views = LiveViews(self.live)
+        self._reported: str | None = None
         self._config = config
         self._now = now
-        self._known_of = known_of
-        self._on_answer = on_answer
+        self.known_of = known_of
+        """Tells what is known of a user beside the request."""
+        self.on_answer: Callable[[AnswerRecord], None] | None = None
+        """Hears of each answer."""
         self._settings = settings_digest(config)
         self._rankers: dict[str, Ranker] = {}
 
@@ -65,7 +70,7 @@ class Reranker:
         check_limits(request, self._config.serve)
         if not self.store.is_ready:
             raise not_ready(self.store)
-        known = NOTHING if self._known_of is None else self._known_of(request.user)
+        known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
         with self.store.acquire() as version:
@@ -73,9 +78,9 @@ class Reranker:
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             found = self.answer_on(version, request, shown, now=now, request_id=os.urandom(16).hex(), note=noted.append)
-        if self._on_answer is not None:
+        if self.on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
-            self._on_answer(
+            self.on_answer(
                 record_of(request, shown, found, noted, signals=signals, k=k, now=now, settings=self._settings)
             )
         return found
@@ -100,11 +105,27 @@ class Reranker:
             request,
             self._config.serve,
             self._config.store,
+            live=self.live_view(version),
             now=now,
             request_id=request_id,
             shown=shown,
             note=note,
         )
+
+    def live_view(self, version: Version) -> LiveView:
+        """The live facts about the version's items as they are now; what cannot be read is reported, once."""
+        view = self.views.view(version)
+        problem = self.views.last_error
+        if problem is not None or self._reported is not None:
+            message = None if problem is None else str(problem)
+            if message != self._reported and message is not None:
+                log.error("live facts about items not read", reason=message)
+            self._reported = message
+        return view
+
+    def close(self) -> None:
+        """Let go of the live facts. Requires: no request is running."""
+        self.live.close()
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""
@@ -122,10 +143,12 @@ class Reranker:
 def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | None = None) -> Iterator[Reranker]:
     """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
     store = Store(Path(config.paths.store), now=now)
+    reranker = Reranker(store, config, now=now, known_of=known_of)
     try:
         store.refresh()
-        yield Reranker(store, config, now=now, known_of=known_of)
+        yield reranker
     finally:
+        reranker.close()
         store.close()
 
 

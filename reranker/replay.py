@@ -61,8 +61,7 @@ def replay(config: Config, request_id: str) -> Replay:
             f"version {recorded.version}, which gave that answer, is not in the store any more",
             hint="store.keep_versions says how many are kept",
         ) from error
-    with version, contextlib.closing(Store(root)) as store:
-        reranker = Reranker(store, config)
+    with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
         made = reranker.answer_on(
             version, request, recorded.ignored, now=recorded.time, request_id=recorded.request_id, note=noted.append
         )

@@ -201,6 +201,9 @@ class Store(Section, frozen=True):
     """Sealed versions that `retire` leaves, the current one and the rollback target included."""
     grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
     """`retire` never removes a version younger than this."""
+    live_items_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
+    """Megabytes that the facts about items that change within the day may take, some 300 bytes an item. Address space
+    of each process that reads them; on disk only what is set."""
     remote: str = ""
     """Object storage that several hosts share: file:///…, s3://bucket/prefix, gs://… or az://…; empty: there is none.
     Credentials, region and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …"""
@@ -248,6 +251,8 @@ class Serve(Section, frozen=True):
     """Events in one body of `POST /v1/events`."""
     max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
     """Length of such a body."""
+    max_item_changes: Positive = 1_000
+    """Items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
     body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
     """A request whose body has not arrived by then is answered 408."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
@@ -317,7 +322,7 @@ def without_paths(config: Config) -> Config:
         paths=Paths(),
         data=replace(data, **tables),
         simulate=replace(config.simulate, output="-"),
-        store=replace(config.store, remote=""),
+        store=replace(config.store, remote="", live_items_mb=Store().live_items_mb),
         transfer=Transfer(),
         follow=Follow(),
         log=Log(),

@@ -27,6 +27,7 @@ def command(*argv: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
 def test_the_table_of_verbs_is_what_the_packages_offer(module: str) -> None:
     app = importlib.import_module(module).app
     offered = {entry.name or entry.callback.__name__ for entry in app.registered_commands}
+    offered |= {group.name for group in app.registered_groups}
     listed = {verb for owner, verbs in shortlist.VERBS.values() if owner == module for verb in verbs}
     assert offered == listed
 
@@ -36,6 +37,8 @@ def test_every_verb_has_help_with_an_example(module: str) -> None:
     group = typer.main.get_command(importlib.import_module(module).app)
     for name, verb in getattr(group, "commands", {}).items():
         assert verb.help and f"shortlist {name}" in verb.help, f"{name} has no example in its help"
+        for part, command in getattr(verb, "commands", {}).items():
+            assert f"shortlist {name} {part}" in command.help, f"{name} {part} has no example in its help"
 
 
 def test_a_verb_of_the_store_loads_nothing_of_the_other_packages() -> None:

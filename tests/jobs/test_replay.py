@@ -11,11 +11,10 @@ import pytest
 from interactions_of import write_prepared
 from serving_shop import MADE_AT, Shop
 
-from jobs.replay import Moment, Visit, moments, replay, sessions
+from jobs.replay import Moment, Stage, Visit, moments, replay, sessions
 from prediction_store.reader import Version
 from reranker.recommend import open_reranker
 from reranker.signals import SIGNALS
-from reranker.user_tower import UserTower
 from schemas.config import Serve
 from schemas.messages import Context, RecommendRequest, SessionEvent
 
@@ -86,7 +85,7 @@ def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> Non
     now = float(MADE_AT + 60)
     events = [SessionEvent(item="a31", time=now - 30), SessionEvent(item="a12", event="cart", time=now - 5)]
     request = RecommendRequest(user="u1", session=events, context=Context(time=now, device="phone"), k=40)
-    case = replay(version, UserTower.of(version), Moment(request, "a13"), Serve())
+    case = replay(Stage.of(version), Moment(request, "a13"), Serve())
     assert case is not None
     weights = np.array([signal.default_weight for signal in SIGNALS], np.float32)
     scores = case.signals @ weights
@@ -102,11 +101,11 @@ def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> Non
 
 def test_what_is_no_candidate_and_who_has_no_list_are_told_apart(version: Version) -> None:
     request = RecommendRequest(user="u0", session=[SessionEvent(item="a00")], context=Context(time=float(MADE_AT)))
-    case = replay(version, None, Moment(request, "never heard of"), Serve())
+    case = replay(Stage.of(version), Moment(request, "never heard of"), Serve())
     assert case is not None
     assert case.wanted == -1
     stranger = RecommendRequest(user="nobody", session=request.session, context=request.context)
-    assert replay(version, None, Moment(stranger, "a01"), Serve()) is None
+    assert replay(Stage.of(version), Moment(stranger, "a01"), Serve()) is None
 
 
 def test_lines_of_one_time_come_in_an_order_that_ids_do_not_make(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from shop_store import MADE_AT, MakeVersion, write_small_version
 
 from prediction_store import durable
 from prediction_store.check import check
+from prediction_store.live_items import LiveItems
 from prediction_store.opened import _registry
 
 HOUR = 3600
@@ -28,6 +29,14 @@ def root(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     assert not _registry, "a version was left open"
     if request.node.get_closest_marker("leaves_damage") is None:
         assert check(store).problems == []
+
+
+@pytest.fixture
+def live(root: Path) -> Iterator[LiveItems]:
+    """The live facts of the store, none so far."""
+    root.mkdir()
+    with LiveItems(root) as live:
+        yield live
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""One module makes changes durable; one opens LMDB for writing; one makes and parses names."""
+"""One module makes changes durable; two open LMDB for writing; one makes and parses names."""
 
 from __future__ import annotations
 
@@ -53,14 +53,18 @@ def test_only_durable_changes_the_disk(room: Path) -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.stem)
-def test_lmdb_is_opened_for_writing_in_one_place(room: Path) -> None:
+def test_lmdb_is_opened_for_writing_in_one_place_for_versions_and_one_for_live_facts(room: Path) -> None:
     writing = []
     for name, owner, call in calls(room):
         if owner == "lmdb" and name in ("open", "Environment"):
             settings = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
             assert settings.get("lib_version") == "LIB_VERSION", "the file format is pinned"
             assert "writemap" not in settings, "a full disk would kill the process"
-            assert settings.get("lock") == "False"
+            if room.stem == "live_environment":
+                assert settings.get("lock", "True") != "False", "others write meanwhile"
+                assert "sync" not in settings and "metasync" not in settings, "a commit is durable"
+            else:
+                assert settings.get("lock") == "False"
             if settings.get("readonly") != "True":
                 writing.append(call.lineno)
-    assert len(writing) == (1 if room.stem == "shards" else 0)
+    assert len(writing) == (1 if room.stem in ("shards", "live_environment") else 0)

@@ -131,8 +131,11 @@ def test_the_counters_know_rungs_reasons_and_statuses(stocked_shop: Shop) -> Non
 def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(client: AsgiClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    posts, gets = {PATH, "/v1/events"}, {"/v1/version", "/healthz", "/readyz", "/metrics", "/openapi.json"}
-    assert set(document["paths"]) == posts | gets
+    assert set(document["paths"]) == {
+        PATH, "/v1/events", "/v1/items", "/v1/items/{item}", "/v1/version", "/healthz", "/readyz", "/metrics",
+        "/openapi.json",
+    }  # fmt: skip
+    assert document["components"]["schemas"]["ItemChanges"]["properties"]["items"]["maxItems"] == 1000
     wanted = document["components"]["schemas"]["RecommendRequest"]
     assert wanted["required"] == ["user"]
     assert wanted["additionalProperties"] is False

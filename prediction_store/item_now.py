@@ -1,0 +1,49 @@
+"""The facts about one item as they are now, and where each comes from."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from schemas.live_items import FlagNow, ItemFacts, ItemNow, NumberNow
+
+if TYPE_CHECKING:
+    from prediction_store.version import Version
+
+NOTHING_SET = ItemFacts(changed_at=0.0)
+
+
+def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: float) -> ItemNow | None:
+    """What is known of an item; None: neither the live facts nor the version, if there is one, have it."""
+    index = None if version is None else version.item_index(item)
+    if facts is None and index is None:
+        return None
+    live = NOTHING_SET if facts is None else facts
+    in_stock, price = FlagNow(value=None, source="none"), NumberNow(value=None, source="none")
+    if version is not None and index is not None:
+        in_stock = FlagNow(value=bool(version.column("in_stock")[index]), source="version")
+        found = float(version.column("price")[index]) if "price" in version.manifest.columns else math.nan
+        price = NumberNow(value=None if math.isnan(found) else found, source="version")
+    if live.in_stock is not UNSET:
+        in_stock = FlagNow(value=live.in_stock, source="live")
+    if live.price is not UNSET:
+        price = NumberNow(value=live.price, source="live")
+    hidden = FlagNow(value=False, source="none")
+    if live.hidden is not UNSET:
+        hidden = FlagNow(value=live.hidden, source="live")
+    until = NumberNow(value=None, source="none")
+    if live.available_until is not UNSET:
+        until = NumberNow(value=live.available_until, source="live")
+    is_over = until.value is not None and until.value <= now
+    return ItemNow(
+        item=item,
+        is_shown=index is not None and bool(in_stock.value) and not hidden.value and not is_over,
+        version=version.name if version is not None and index is not None else None,
+        in_stock=in_stock,
+        hidden=hidden,
+        price=price,
+        available_until=until,
+        changed_at=None if facts is None else facts.changed_at,
+    )

@@ -1,0 +1,224 @@
+"""The verb `items`: facts about items that change within the day. Each parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import ShortlistError, UsageError
+from schemas.options import ConfigOption, JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from prediction_store.live_items import LiveItems
+    from prediction_store.version import Version
+    from schemas.config import Config
+    from schemas.live_items import FlagNow, ItemChange, ItemNow, NumberNow
+
+app = typer.Typer(add_completion=False, help="Within the day.")
+items = typer.Typer(add_completion=False, no_args_is_help=True)
+app.add_typer(
+    items,
+    name="items",
+    help="""Facts about items that change within the day; every server sees them at its next request.
+
+    Example: shortlist items set i00042 --hide
+    """,
+)
+
+ItemsArgument = Annotated[list[str], typer.Argument(metavar="ITEM…", help="Ids of items.")]
+
+
+@items.command("set")
+def set_facts(
+    names: ItemsArgument,
+    *,
+    in_stock: Annotated[bool | None, typer.Option("--in-stock/--out-of-stock", help="Whether it can be had.")] = None,
+    hidden: Annotated[bool | None, typer.Option("--hide/--show", help="Whether it is kept out of answers.")] = None,
+    price: Annotated[str | None, typer.Option(help="What it costs; none: what the version says.")] = None,
+    available_until: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Not shown from then on: epoch seconds, 2026-11-22T18:00 (UTC), or none."),
+    ] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Set some facts of items; the others stay as they are.
+
+    Example: shortlist items set i00042 i00043 --out-of-stock
+    """
+    from prediction_store.items_file import to_change, to_price, to_time
+
+    facts: dict[str, Any] = {}
+    if in_stock is not None:
+        facts["in_stock"] = in_stock
+    if hidden is not None:
+        facts["hidden"] = hidden
+    if price is not None:
+        facts["price"] = to_price(price)
+    if available_until is not None:
+        facts["available_until"] = to_time(available_until)
+    if not facts:
+        raise UsageError("nothing to set", hint="shortlist items set --help")
+    _change([to_change({"item": item, **facts}) for item in names], _load(config, overrides), as_json)
+
+
+@items.command()
+def clear(
+    names: ItemsArgument,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Forget what was set for items: they are as the version says again.
+
+    Example: shortlist items clear i00042
+    """
+    from prediction_store.items_file import to_change
+    from schemas.live_items import FACTS
+
+    nothing = dict.fromkeys(FACTS)
+    _change([to_change({"item": item, **nothing}) for item in names], _load(config, overrides), as_json)
+
+
+@items.command()
+def load(
+    file: Annotated[str, typer.Argument(metavar="FILE.jsonl|FILE.csv", help="One item a line.")],
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """Set facts of the items in a file, all or nothing: JSON lines as POST /v1/items takes them, or CSV with a head.
+
+    In CSV an empty cell leaves a fact as it is, and none clears it.
+
+    Example: shortlist items load stock.csv
+    """
+    from pathlib import Path
+
+    from prediction_store.items_file import read_changes
+
+    _change(read_changes(Path(file)), _load(config, overrides), as_json)
+
+
+@items.command()
+def show(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="Default: all that are set.")] = None,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006
+    as_json: JsonOption = False,
+) -> None:
+    """What is known of items now, and where it comes from; a * marks what was set within the day.
+
+    Example: shortlist items show i00042
+    """
+    from prediction_store import terminal
+
+    settings = _load(config, overrides)
+    with _live(settings) as live, _current(settings) as version:
+        found = list(_facts_of(live, version, names or []))
+    if as_json:
+        return terminal.print_json(found)
+    if not found:
+        print("nothing is set")
+        return None
+    print(f"{'item':<24} {'shown':<6} {'in stock':<9} {'hidden':<7} {'price':>10}  until")
+    for item in found:
+        until = item.available_until.value
+        print(
+            f"{item.item:<24} {_word(item.is_shown):<6} {_marked(item.in_stock):<9} {_marked(item.hidden):<7}"
+            f" {_marked(item.price):>10}  {'-' if until is None else terminal.minute(int(until)) + '*'}"
+        )
+    return None
+
+
+def _facts_of(live: LiveItems, version: Version | None, names: Sequence[str]) -> Iterator[ItemNow]:
+    from prediction_store.item_now import item_now
+
+    now = time.time()
+    for name in names:
+        found = item_now(name, live.get(name), version, now)
+        if found is None:
+            raise UsageError(f"nothing is known of item {name[:64]!r}", hint="shortlist items show lists all")
+        yield found
+    if not names:
+        for key, facts in live.read().entries:
+            if isinstance(facts, ShortlistError):
+                raise facts
+            found = item_now(key.decode("utf-8"), facts, version, now)
+            assert found is not None
+            yield found
+
+
+def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
+    """Apply changes and say what came of it."""
+    from prediction_store import terminal
+    from schemas.live_items import ItemChangesAnswer
+
+    with _live(settings) as live:
+        changed = live.set(changes, now=time.time())
+    names = list(dict.fromkeys(change.item for change in changes))
+    with _current(settings) as version:
+        indexes = [None] * len(names) if version is None else version.item_indexes([name.encode() for name in names])
+        served = version is not None
+    unknown = [name for name, index in zip(names, indexes, strict=True) if index is None]
+    if as_json:
+        return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:100]))
+    print(f"{len(changed)} of {len(names)} items are other than before")
+    if unknown and served:
+        more = " …" if len(unknown) > 10 else ""
+        print(f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}")
+    return None
+
+
+def _live(settings: Config) -> LiveItems:
+    from pathlib import Path
+
+    from prediction_store.live_items import LiveItems
+
+    return LiveItems(Path(settings.paths.store), map_bytes=settings.store.live_items_mb << 20)
+
+
+@contextlib.contextmanager
+def _current(settings: Config) -> Iterator[Version | None]:
+    """The version that is served; None: there is none that can be opened."""
+    from pathlib import Path
+
+    from prediction_store import history
+    from prediction_store.version import Version
+
+    root = Path(settings.paths.store)
+    version = None
+    with contextlib.suppress(ShortlistError):  # the live facts do not depend on it
+        record = history.current_or_none(root)
+        if record is not None:
+            # Whoever serves it has hashed every file.
+            version = Version.open(root, record.version, verify=False, manifest_sha256=record.manifest_sha256)
+    try:
+        yield version
+    finally:
+        if version is not None:
+            version.close()
+
+
+def _load(config: Path | None, overrides: list[str]) -> Config:
+    from schemas.config_file import load_config
+
+    return load_config(config, overrides)
+
+
+def _marked(fact: FlagNow | NumberNow) -> str:
+    """A fact in a word; a * after what was set within the day."""
+    value = fact.value
+    text = "-" if value is None else _word(value) if isinstance(value, bool) else f"{value:g}"
+    return text + "*" * (fact.source == "live")
+
+
+def _word(value: bool) -> str:
+    return "yes" if value else "no"

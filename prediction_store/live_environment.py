@@ -1,0 +1,303 @@
+"""The LMDB environment of the live facts: the one part of the store that is written in place, by several processes.
+
+Unlike a version's files it is opened with LMDB's locks, which keep a writer from the pages of a reader. LMDB must not
+open a file twice in a process nor carry it across a fork, so there is one registry per process, as with versions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import lmdb
+
+from prediction_store import durable, layout
+from prediction_store.errors import DiskError, LiveItemsError
+from prediction_store.file_system import refuse_network
+from prediction_store.shards import LIB_VERSION
+
+MAX_READERS: Final = 1024
+"""Processes that read at the same time; LMDB keeps this many places for them."""
+TRIES: Final = 3
+"""To read what others write meanwhile."""
+SPACE_HINT: Final = "shortlist items clear what need not be set, or raise store.live_items_mb"
+FOLDER_HINT: Final = "restore live/items from a copy; or remove that folder, and send the changes again"
+DISK_HINT: Final = "df and ls -l tell whether it can be written"
+FACTS: Final = b"facts"
+CHANGES: Final = b"changes"
+"""Names of the two databases."""
+
+State = tuple[int, int, int]
+"""Device and inode of the file, and LMDB's number of its last transaction: another one with each change."""
+T = TypeVar("T")
+
+
+class Tables(NamedTuple):
+    """A transaction and the two databases in it; None: the database has not been made yet."""
+
+    transaction: lmdb.Transaction
+    facts: Any
+    """Item id to what `encode_facts` makes."""
+    changes: Any
+    """Number of a change, 8 bytes big-endian, to the id of the item it was about."""
+
+
+class _Opened(NamedTuple):
+    environment: lmdb.Environment
+    file: tuple[int, int]
+    is_writable: bool
+    is_locked: bool
+    """False where the place is read-only: what is read may be overwritten meanwhile."""
+
+
+class LiveEnvironment:
+    """One environment as this process has it open, shared by all who use it. Any number of threads may use it."""
+
+    def __init__(self, root: Path) -> None:
+        self.users = 0
+        """Guarded by the registry's lock."""
+        self.map_bytes = 0
+        self._root = root
+        self._folder, self._file = layout.live_items_folder(root), layout.live_items_file(root)
+        self._path = str(self._file)
+        self._opened: _Opened | None = None
+        self._lock = threading.RLock()
+        """Guards `_opened`; held while reading, and not while waiting for another process or the disk."""
+        self._writing = threading.Lock()
+        self._is_written = False
+        """A thread is inside a writing transaction: the environment must stay open."""
+
+    def state(self) -> State | None:
+        """What is other after each change; None: nothing has ever been set. Cost: a few µs.
+
+        Raises:
+            LiveItemsError: the environment is damaged, or cannot be opened.
+        """
+        with self._lock:
+            try:
+                opened = self._look()
+                return None if opened is None else (*opened.file, opened.environment.info()["last_txnid"])
+            except (lmdb.Error, OSError) as error:
+                raise _problem("reading", self._folder, error) from error
+
+    def read(self, look: Callable[[Tables], T]) -> tuple[State, T] | None:
+        """What `look` finds in one consistent state; None: nothing has ever been set.
+
+        Raises:
+            LiveItemsError: the environment is damaged, or cannot be opened.
+        """
+        for _ in range(TRIES):
+            with self._lock, _translated("reading", self._folder):
+                opened = self._look()
+                if opened is None:
+                    return None
+                environment = opened.environment
+                self._refuse_truncated(environment)
+                number = environment.info()["last_txnid"]
+                try:
+                    with environment.begin() as transaction:
+                        number = transaction.id()
+                        found = look(Tables(transaction, *_databases(environment, transaction)))
+                except lmdb.MapResizedError:  # another process has made more room than this one has mapped
+                    if self._is_written:
+                        raise
+                    self._close()
+                    continue
+                except lmdb.Error:
+                    if opened.is_locked or environment.info()["last_txnid"] == number:
+                        raise
+                    continue
+                if opened.is_locked or environment.info()["last_txnid"] == number:
+                    return (*opened.file, number), found
+        raise LiveItemsError(f"reading {self._folder}: it was changed meanwhile, {TRIES} times")
+
+    def write(self, change: Callable[[Tables], T]) -> T:
+        """Let `change` write, all or nothing; what it has written is on disk when this returns.
+
+        Waits for the processes and threads that write.
+
+        Raises:
+            LiveItemsError: there is no room, the file system refuses, or the environment is damaged; nothing changed.
+        """
+        refuse_network(self._root)
+        if not self._root.is_dir():
+            raise LiveItemsError(f"there is no store at {self._root}", hint="set paths.store to where it is")
+        with self._writing, _translated("writing", self._folder):
+            for _ in range(TRIES - 1):
+                with contextlib.suppress(lmdb.MapResizedError):
+                    return self._write(change)
+            return self._write(change)
+
+    def close(self) -> None:
+        """Close the files; whoever uses it again opens them again."""
+        with self._writing, self._lock:
+            self._close()
+
+    def forget(self) -> None:
+        """After a fork, in the child: what the parent has open is not ours, nor are its locks."""
+        self._lock, self._writing, self._is_written = threading.RLock(), threading.Lock(), False
+        self._close()  # or LMDB would refuse to open it again in this process
+
+    def _write(self, change: Callable[[Tables], T]) -> T:
+        with self._lock:
+            opened = self._open_for_writing()
+            self._is_written = True
+        is_done = False
+        try:
+            environment = opened.environment
+            self._refuse_truncated(environment)
+            databases = _databases(environment, None)
+            environment.reader_check()  # a killed reader would keep the pages it was reading from being used again
+            durable.before("write live items", self._file)
+            with environment.begin(write=True) as transaction:
+                found = change(Tables(transaction, *databases))
+            is_done = True
+            return found
+        finally:
+            with self._lock:
+                self._is_written = False
+                if not is_done:
+                    self._close()  # LMDB refuses everything after a commit that failed
+
+    def _look(self) -> _Opened | None:
+        """What is open, or opened now for reading; None: the file is not there."""
+        try:
+            facts = os.stat(self._path)  # noqa: PTH116 at every request
+        except FileNotFoundError:
+            if not self._is_written:
+                self._close()
+            return None
+        opened = self._opened
+        if opened is not None and (opened.file == (facts.st_dev, facts.st_ino) or self._is_written):
+            if facts.st_size < 2 * _PAGE:
+                raise LiveItemsError(f"{self._file} has been cut off", hint=FOLDER_HINT)
+            return opened
+        self._close()  # somebody has put another file there
+        if facts.st_size == 0:  # its maker was killed, or is about to write
+            return None
+        refuse_network(self._root)
+        is_locked = _can_lock(self._folder)
+        environment = lmdb.open(
+            str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=is_locked, max_dbs=2,
+            max_readers=MAX_READERS, lib_version=LIB_VERSION,
+        )  # fmt: skip
+        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), False, is_locked)
+        return self._opened
+
+    def _open_for_writing(self) -> _Opened:
+        opened = self._look()
+        if opened is not None and opened.is_writable:
+            return opened
+        self._close()
+        durable.make_folder(self._folder)
+        # No writemap: a full disk would be a SIGBUS.
+        environment = lmdb.open(
+            str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS, lib_version=LIB_VERSION
+        )
+        try:
+            self._refuse_truncated(environment)
+            for name in (FACTS, CHANGES):
+                environment.open_db(name)
+            # LMDB syncs neither the first pages of a new file nor any name.
+            durable.sync_file(self._file)
+            durable.sync_folder(self._folder)
+            facts = self._file.stat()
+        except BaseException:
+            environment.close()
+            raise
+        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), True, True)
+        return self._opened
+
+    def _refuse_truncated(self, environment: lmdb.Environment) -> None:
+        """A page beyond the end of the file would kill the process that reads it."""
+        if self._file.stat().st_size >= _bytes_of(environment):
+            return
+        from lmdb.verify import verify
+
+        # LMDB does not write a page that it took and gave back at once, and the last one may be such.
+        problems = verify(self._path)  # type: ignore[no-untyped-call]
+        if problems:
+            raise LiveItemsError(f"{self._file} has been cut off: {problems[0]}", hint=FOLDER_HINT)
+
+    def _close(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.environment.close()
+
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+def _databases(environment: lmdb.Environment, transaction: lmdb.Transaction | None) -> tuple[Any, Any]:
+    try:
+        return tuple(environment.open_db(name, transaction, create=False) for name in (FACTS, CHANGES))  # type: ignore[return-value]
+    except lmdb.NotFoundError:
+        return None, None
+
+
+def _bytes_of(environment: lmdb.Environment) -> int:
+    """The length that the file must have for all of its pages to be in it."""
+    pages: int = environment.info()["last_pgno"] + 1
+    size: int = environment.stat()["psize"]
+    return pages * size
+
+
+def _can_lock(folder: Path) -> bool:
+    lock = folder / "lock.mdb"
+    return os.access(lock if lock.exists() else folder, os.W_OK)
+
+
+@contextlib.contextmanager
+def _translated(doing: str, folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except DiskError as error:  # the folder cannot be made or synced
+        raise LiveItemsError(error.message, hint=error.hint or DISK_HINT) from error
+    except (lmdb.Error, OSError) as error:
+        raise _problem(doing, folder, error) from error
+
+
+def _problem(doing: str, folder: Path, error: Exception) -> LiveItemsError:
+    if isinstance(error, lmdb.MapFullError):
+        return LiveItemsError(f"{doing} {folder}: there is no room for more", hint=SPACE_HINT)
+    is_damage = isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError))
+    return LiveItemsError(f"{doing} {folder}: {error}", hint=FOLDER_HINT if is_damage else DISK_HINT)
+
+
+_registry: dict[str, LiveEnvironment] = {}
+_registry_lock = threading.Lock()
+
+
+def share(root: Path, map_bytes: int) -> LiveEnvironment:
+    """The environment of a store, one per process; give it back with `release`. Opens nothing yet."""
+    with _registry_lock:
+        shared = _registry.setdefault(os.path.realpath(root), LiveEnvironment(root))
+        shared.users += 1
+        shared.map_bytes = max(shared.map_bytes, map_bytes)
+        return shared
+
+
+def release(environment: LiveEnvironment) -> None:
+    """Give back one `share`; the last one closes the files."""
+    with _registry_lock:
+        environment.users -= 1
+        if environment.users:
+            return
+        for key, other in list(_registry.items()):
+            if other is environment:
+                del _registry[key]
+        environment.close()
+
+
+def _start_afresh_in_child() -> None:
+    global _registry_lock  # noqa: PLW0603 another thread of the parent may have held it
+    _registry_lock = threading.Lock()
+    for environment in _registry.values():
+        environment.forget()
+
+
+os.register_at_fork(after_in_child=_start_afresh_in_child)

@@ -1,0 +1,241 @@
+"""The live facts about items: what changes within the day, beside the version that does not.
+
+Written in place, by any process, one batch after another; each batch is numbered item by item, so that who has read
+once needs to read only what has changed since. Facts of items that no version knows are kept: a later one may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from prediction_store.errors import LiveItemsError, NewerFormatError
+from prediction_store.live_environment import State, Tables, release, share
+from prediction_store.live_facts import decode_facts, encode_facts
+from schemas.live_items import FORMAT, ItemChange, ItemFacts, change_facts
+from schemas.record import MAX_KEY_BYTES
+
+MAP_BYTES: Final = 1 << 30
+KEPT_CHANGES: Final = 100_000
+"""Changes that are remembered one by one: who is further behind reads everything again."""
+SOME: Final = 1000
+"""Items read at a time by who must keep nobody waiting."""
+FORMAT_KEY: Final = b"format"
+
+Entry = tuple[bytes, ItemFacts | LiveItemsError | None]
+"""An item and its facts; None: nothing is set any more; an error: they are damaged."""
+
+
+class Reading(NamedTuple):
+    """What was read in one consistent state."""
+
+    state: State | None
+    """None: nothing has ever been set."""
+    number: int
+    """Of the last change in it; 0: there was none."""
+    is_whole: bool
+    """True: the entries are all there is. False: they are what has changed since the number asked for."""
+    entries: list[Entry]
+
+
+class LiveItems:
+    """The live facts of one store. Any number of threads and processes may read and write.
+
+    Opens nothing before it is used, and makes nothing when it only reads.
+    """
+
+    def __init__(self, root: Path, *, map_bytes: int = MAP_BYTES) -> None:
+        """`map_bytes` is the room for all facts: address space, not disk."""
+        self._environment = share(Path(root), map_bytes)
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files. Closing twice is no mistake."""
+        if self._is_open:
+            self._is_open = False
+            release(self._environment)
+
+    def set(self, changes: Sequence[ItemChange], *, now: float) -> list[str]:
+        """Apply changes in their order, all or none; the items whose facts are other than before, each once.
+
+        They are durable when this returns, and seen by whoever reads afterwards. To repeat a call is safe.
+
+        Raises:
+            LiveItemsError: an id is no key; there is no room; the environment or a value that must be read is damaged.
+            NewerFormatError: a later Shortlist has written there.
+        """
+        keyed = [(_key(change.item), change) for change in changes]
+        if not keyed:
+            return []
+        return self._environment.write(lambda tables: _apply(tables, keyed, now))
+
+    def get(self, item: str) -> ItemFacts | None:
+        """The facts that are set for an item; None: none is.
+
+        Raises:
+            LiveItemsError: they are damaged, or the environment is.
+        """
+        try:
+            key = _key(item)
+        except LiveItemsError:
+            return None
+        found = self._environment.read(lambda tables: _get(tables, key))
+        return None if found is None else found[1]
+
+    def state(self) -> State | None:
+        """What is other after each change; None: nothing has ever been set. Cost: a few µs."""
+        return self._environment.state()
+
+    def read(self, since: int | None = None) -> Reading:
+        """All facts, or those of the items that have changed since the change of that number, if that is remembered.
+
+        Raises:
+            LiveItemsError: the environment is damaged. A damaged value is an entry, and no reason to stop.
+            NewerFormatError: a later Shortlist has written there.
+        """
+        found = self._environment.read(lambda tables: _read(tables, since))
+        if found is None:
+            return Reading(None, 0, True, [])
+        state, (number, is_whole, entries) = found
+        return Reading(state, number, is_whole, entries)
+
+    def read_some(self, after: bytes) -> Reading:
+        """Facts of the next `SOME` items by id, for who would rather read all in small pieces, then what has changed.
+
+        Raises:
+            LiveItemsError, NewerFormatError: as `read`.
+        """
+        found = self._environment.read(lambda tables: _read_some(tables, after))
+        if found is None:
+            return Reading(None, 0, True, [])
+        state, (number, entries) = found
+        return Reading(state, number, len(entries) < SOME, entries)
+
+
+def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) -> list[str]:
+    transaction, facts, _ = tables
+    if _check_format(tables) is None:
+        transaction.put(FORMAT_KEY, b"%d" % FORMAT)
+    before: dict[bytes, ItemFacts | None] = {}
+    after: dict[bytes, ItemFacts | None] = {}
+    for key, change in keyed:
+        if key not in before:
+            before[key] = after[key] = None if _clears_all(change) else _get(tables, key)
+        after[key] = change_facts(after[key], change, now)
+    changed = []
+    for key in sorted(after):
+        found = after[key]
+        if found is None:
+            if transaction.delete(key, db=facts):
+                changed.append(key)
+        elif found is not before[key]:
+            transaction.put(key, encode_facts(key, found), db=facts)
+            changed.append(key)
+    _remember(tables, changed)
+    return [key.decode("utf-8") for key in changed]
+
+
+def _clears_all(change: ItemChange) -> bool:
+    """True when what is stored does not matter, so that damage to it does not either."""
+    return change_facts(ItemFacts(changed_at=0.0, in_stock=True, hidden=True, price=0.0, available_until=0.0),
+                        change, 0.0) is None  # fmt: skip
+
+
+def _remember(tables: Tables, changed: list[bytes]) -> None:
+    """Number the changes, and forget those that are too long ago."""
+    transaction, _, changes = tables
+    number = _last_number(tables)
+    numbered = [(number + place, key) for place, key in enumerate(changed, start=1)][-KEPT_CHANGES:]
+    if len(numbered) == KEPT_CHANGES:  # all others are too long ago
+        transaction.drop(changes, delete=False)
+    for each, key in numbered:
+        transaction.put(each.to_bytes(8, "big"), key, db=changes, append=True)
+    too_old = number + len(changed) - KEPT_CHANGES
+    if too_old > 0:
+        with transaction.cursor(db=changes) as cursor:
+            while cursor.first() and int.from_bytes(cursor.key(), "big") <= too_old:
+                cursor.delete()
+
+
+def _read(tables: Tables, since: int | None) -> tuple[int, bool, list[Entry]]:
+    if tables.facts is None:
+        return 0, True, []
+    _check_format(tables)
+    number = _last_number(tables)
+    if since is not None and since <= number and since + 1 >= _first_number(tables):
+        keys = dict.fromkeys(_changed(tables, since))
+        return number, False, [_entry(key, tables.transaction.get(key, db=tables.facts)) for key in keys]
+    with tables.transaction.cursor(db=tables.facts) as cursor:
+        return number, True, [_entry(bytes(key), value) for key, value in cursor]
+
+
+def _read_some(tables: Tables, after: bytes) -> tuple[int, list[Entry]]:
+    if tables.facts is None:
+        return 0, []
+    _check_format(tables)
+    with tables.transaction.cursor(db=tables.facts) as cursor:
+        if not cursor.set_range(after + b"\0" if after else b"\0"):
+            return _last_number(tables), []
+        return _last_number(tables), [_entry(bytes(key), value) for key, value in islice(cursor, SOME)]
+
+
+def _get(tables: Tables, key: bytes) -> ItemFacts | None:
+    if tables.facts is None:
+        return None
+    value = tables.transaction.get(key, db=tables.facts)
+    return None if value is None else decode_facts(key, value)
+
+
+def _entry(key: bytes, value: bytes | memoryview | None) -> Entry:
+    try:
+        return key, None if value is None else decode_facts(key, value)
+    except LiveItemsError as error:
+        return key, error
+
+
+def _changed(tables: Tables, since: int) -> Iterator[bytes]:
+    with tables.transaction.cursor(db=tables.changes) as cursor:
+        if cursor.set_range((since + 1).to_bytes(8, "big")):
+            yield from map(bytes, cursor.iternext(keys=False, values=True))
+
+
+def _first_number(tables: Tables) -> int:
+    with tables.transaction.cursor(db=tables.changes) as cursor:
+        return int.from_bytes(cursor.key(), "big") if cursor.first() else 1
+
+
+def _last_number(tables: Tables) -> int:
+    with tables.transaction.cursor(db=tables.changes) as cursor:
+        return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
+
+
+def _check_format(tables: Tables) -> int | None:
+    """The format of what is there; None: nothing is. Raises NewerFormatError when it is not known here."""
+    found = tables.transaction.get(FORMAT_KEY)
+    if found is None:
+        return None
+    text = bytes(found)
+    if not text.isdigit() or int(text) > FORMAT:
+        raise NewerFormatError(f"the live facts have format {text[:20]!r}; this Shortlist knows {FORMAT}")
+    return int(text)
+
+
+def _key(item: str) -> bytes:
+    try:
+        key = item.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise LiveItemsError(f"{item[:64]!r} is not text that can name an item") from error
+    if not 1 <= len(key) <= MAX_KEY_BYTES:
+        raise LiveItemsError(f"item {item[:64]!r} has {len(key)} bytes in UTF-8; wanted 1 to {MAX_KEY_BYTES}")
+    return key

@@ -1,0 +1,188 @@
+"""The live facts as arrays over a version's dense indexes: what a request looks into."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from prediction_store.errors import LiveItemsError
+from prediction_store.live_environment import State
+from prediction_store.live_items import Entry, LiveItems
+from prediction_store.version import Version
+from schemas.errors import ShortlistError
+from schemas.live_items import ItemFacts
+
+KEPT_VIEWS: Final = 3
+"""Of the version that is served, the one before, and the one that is about to be."""
+AS_THE_VERSION_SAYS: Final = -1
+NOTHING_SET: Final = ItemFacts(changed_at=0.0)
+
+
+class LiveView:
+    """The live facts about the items of one version. Changes in place, at the next `LiveViews.view` of that version.
+
+    Arrays have one place for each item of the version, in dense order.
+    """
+
+    def __init__(self, version: Version) -> None:
+        count = version.n_items
+        self._sold: npt.NDArray[np.bool_] = np.asarray(version.column("in_stock")).astype(np.bool_)
+        """bool[n]: in stock, as the version says."""
+        self.shown = self._sold.copy()
+        """bool[n]: in stock and not hidden, all things considered but `available_until`."""
+        self.in_stock = np.full(count, AS_THE_VERSION_SAYS, np.int8)
+        """int8[n]: 1 in stock, 0 out of stock, -1 as the version says."""
+        self.hidden = np.zeros(count, np.bool_)
+        """bool[n]"""
+        self.available_until: npt.NDArray[np.float64] | None = None
+        """float64[n], inf where there is no end; None: nowhere."""
+        self.price: npt.NDArray[np.float64] | None = None
+        """float64[n], NaN as the version says; None: everywhere as the version says."""
+
+    def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
+        """bool[m]: which of the items may be shown at a time."""
+        shown: npt.NDArray[np.bool_] = self.shown[items]
+        if self.available_until is not None:
+            shown &= self.available_until[items] > now
+        return shown
+
+    def prices(self, items: npt.NDArray[np.uint32], version: Version) -> npt.NDArray[np.float64]:
+        """float64[m]: what the items cost now, NaN where nobody says. Requires: the version is the view's own."""
+        prices = np.full(items.shape, np.nan)
+        if "price" in version.manifest.columns:
+            prices = np.asarray(version.column("price"))[items].astype(np.float64)
+        if self.price is not None:
+            live = self.price[items]
+            np.copyto(prices, live, where=~np.isnan(live))
+        return prices
+
+    @property
+    def n_hidden(self) -> int:
+        """Items of the version that are hidden."""
+        return int(np.count_nonzero(self.hidden))
+
+    @property
+    def n_out_of_stock(self) -> int:
+        """Items of the version that are out of stock since it was built."""
+        return int(np.count_nonzero(self.in_stock == 0))
+
+    def put(self, version: Version, entries: Iterable[Entry]) -> LiveItemsError | None:
+        """Take over the facts of some items; those that the version lacks are passed over.
+
+        Returns: the error of an item whose facts are damaged, if there is one; what was known of it stays.
+        """
+        problem = None
+        entries = list(entries)
+        for index, (_, facts) in zip(version.item_indexes([key for key, _ in entries]), entries, strict=True):
+            if isinstance(facts, LiveItemsError):
+                problem = facts
+            elif index is not None:
+                self._put(index, facts)
+        return problem
+
+    def _put(self, index: int, facts: ItemFacts | None) -> None:
+        found = NOTHING_SET if facts is None else facts
+        in_stock = self._sold[index] if found.in_stock is UNSET else found.in_stock
+        self.in_stock[index] = AS_THE_VERSION_SAYS if found.in_stock is UNSET else found.in_stock
+        self.hidden[index] = found.hidden is True
+        self.shown[index] = in_stock and found.hidden is not True
+        # Not before there is one: eight bytes for each item of a large catalogue, twice.
+        if self.available_until is None and found.available_until is not UNSET:
+            self.available_until = np.full(len(self.shown), np.inf)
+        if self.available_until is not None:
+            self.available_until[index] = np.inf if found.available_until is UNSET else found.available_until
+        if self.price is None and found.price is not UNSET:
+            self.price = np.full(len(self.shown), np.nan)
+        if self.price is not None:
+            self.price[index] = np.nan if found.price is UNSET else found.price
+
+
+class _Kept:
+    """A view, and up to where it has been read."""
+
+    __slots__ = ("number", "problem", "state", "view")
+
+    def __init__(self, view: LiveView) -> None:
+        self.view = view
+        self.state: State | None = None
+        self.number: int | None = None
+        self.problem: LiveItemsError | None = None
+
+
+class LiveViews:
+    """The live facts as arrays, kept up to date. Any number of threads may ask.
+
+    Never fails for facts that are damaged or cannot be read: what was known last goes on serving, or the version alone,
+    and `last_error` says why.
+    """
+
+    def __init__(self, live: LiveItems) -> None:
+        self.live = live
+        self.failures = 0
+        """How often reading has failed so far."""
+        self.last_error: ShortlistError | None = None
+        """What was wrong when facts were last read; None: nothing."""
+        self._kept: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+
+    def view(self, version: Version) -> LiveView:
+        """The facts as they are now. Cost: a few µs when nothing has changed, else some for each item that has.
+
+        Requires: the version stays open until this returns.
+        """
+        with self._lock:
+            kept = self._kept.get(version.name)
+            if kept is None:
+                kept = self._keep(version, _Kept(LiveView(version)))
+            try:
+                if self.live.state() != kept.state:
+                    self._read(kept, version)
+                self.last_error = kept.problem
+            except ShortlistError as error:
+                self.failures += 1
+                self.last_error = error
+            return kept.view
+
+    def prepare(self, version: Version) -> None:
+        """Read the facts for a version that is about to be served, in a thread, while requests go on with another.
+
+        Requires: the version stays open until this returns.
+        """
+        with self._lock:
+            if version.name in self._kept:
+                return
+        kept = _Kept(LiveView(version))
+        after, is_over = b"", False
+        while not is_over:
+            try:
+                reading = self.live.read_some(after)
+            except ShortlistError:
+                return  # `view` will meet it, too, and report it
+            if not after:  # what changes from here on is for `view` to read
+                kept.state, kept.number = reading.state, reading.number
+            kept.problem = kept.view.put(version, reading.entries) or kept.problem
+            is_over = reading.is_whole
+            after = reading.entries[-1][0] if reading.entries else after
+        with self._lock:
+            self.failures += kept.problem is not None
+            self._keep(version, kept)
+
+    def _keep(self, version: Version, kept: _Kept) -> _Kept:
+        self._kept = {**dict(list(self._kept.items())[-KEPT_VIEWS + 1 :]), version.name: kept}
+        return kept
+
+    def _read(self, kept: _Kept, version: Version) -> None:
+        reading = self.live.read(since=kept.number)
+        # Another file may have been put in the place of the one that was read: its numbers say nothing.
+        if not reading.is_whole and kept.state is not None and reading.state[:2] != kept.state[:2]:  # type: ignore[index]
+            reading = self.live.read()
+        view = LiveView(version) if reading.is_whole else kept.view
+        kept.problem = view.put(version, reading.entries)
+        kept.view, kept.state, kept.number = view, reading.state, reading.number
+        if kept.problem is not None:
+            self.failures += 1

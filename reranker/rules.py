@@ -1,0 +1,79 @@
+"""The rules of a configuration, parsed once: what they say of the candidates of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from reranker.arrays import Float32, Indexes, Mask
+from reranker.conditions import Columns, Condition, parse
+from reranker.errors import ConditionError
+from schemas.errors import ShortlistError
+from schemas.rules import Rule
+
+
+class Effects(NamedTuple):
+    """What the rules of a placement say of n candidates."""
+
+    is_allowed: Mask
+    boosts: Float32
+    pins: tuple[tuple[int, Mask], ...]
+    """(position from 1, the candidates of which the best stands there), ascending by position."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Rules that have been parsed, in the order of the configuration."""
+
+    rules: tuple[tuple[Rule, Condition], ...] = ()
+
+    @classmethod
+    def of(cls, rules: Sequence[Rule]) -> Rules:
+        """Raises ConditionError, with the rule's name and the position, when a condition cannot be read."""
+        parsed = []
+        for rule in rules:
+            try:
+                parsed.append((rule, parse(rule.where)))
+            except ConditionError as error:
+                error.message = f"rule {rule.name!r}: {error.message}"
+                raise
+        return cls(tuple(parsed))
+
+    def fitting(self, columns: Columns) -> tuple[Rules, list[str]]:
+        """(the rules that these columns have an answer to, why each other one has none)."""
+        nothing = np.empty(0, np.uint32)
+        kept, problems = [], []
+        for rule, condition in self.rules:
+            try:
+                condition.holds(columns, nothing)
+            except ShortlistError as error:
+                problems.append(f"rule {rule.name!r}: {error.message}")
+            else:
+                kept.append((rule, condition))
+        return Rules(tuple(kept)), problems
+
+    def at(self, placement: str) -> Rules:
+        """Those that hold for a placement."""
+        return Rules(tuple(pair for pair in self.rules if not pair[0].placements or placement in pair[0].placements))
+
+    def effects(self, columns: Columns, items: Indexes) -> Effects:
+        """What they say of the items, uint32[n]."""
+        is_allowed, boosts = np.ones(items.shape, np.bool_), np.zeros(items.shape, np.float32)
+        included: Mask | None = None
+        pins = []
+        for rule, condition in self.rules:
+            holds = condition.holds(columns, items)
+            if rule.action == "exclude":
+                is_allowed &= ~holds
+            elif rule.action == "include":
+                included = holds if included is None else included | holds
+            elif rule.action == "boost":
+                boosts += np.float32(rule.weight) * holds
+            else:
+                pins.append((rule.position, holds))
+        if included is not None:
+            is_allowed &= included
+        return Effects(is_allowed, boosts, tuple(sorted(pins, key=lambda pin: pin[0])))

@@ -1,0 +1,127 @@
+"""The order of an answer under constraints, each against what it says in so many words."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from reranker.ordering import order
+from reranker.ranking import top
+
+SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.1, 0.95], np.float32)
+ALL = np.ones(6, np.bool_)
+CODES = np.array([0, 0, 1, 0, -1, 0], np.int32)
+
+
+def mask(*positions: int) -> np.ndarray:
+    return np.isin(np.arange(6), positions)
+
+
+def test_without_constraints_it_is_the_order_of_the_scores() -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        scores = rng.integers(0, 20, 100).astype(np.float32)
+        eligible = rng.random(100) < 0.7
+        k = int(rng.integers(0, 120))
+        assert order(scores, eligible, k).positions.tolist() == top(scores, eligible, k).tolist()
+
+
+def test_a_cap_lets_the_next_of_another_kind_come_up() -> None:
+    assert order(SCORES, ALL, 4, caps=[(CODES, 2)]).positions.tolist() == [5, 0, 2, 4]
+
+
+def test_what_has_no_value_is_never_too_many() -> None:
+    assert order(SCORES, ALL, 6, caps=[(np.full(6, -1, np.int32), 1)]).positions.size == 6
+
+
+def test_caps_of_two_columns_hold_together() -> None:
+    rng = np.random.default_rng(2)
+    scores, one, other = rng.random(300).astype(np.float32), rng.integers(-1, 5, 300), rng.integers(0, 9, 300)
+    shown = order(scores, np.ones(300, bool), 40, caps=[(one, 4), (other, 3)]).positions
+    for codes, most in ((one, 4), (other, 3)):
+        found = codes[shown]
+        assert np.bincount(found[found >= 0]).max() <= most
+    assert len(set(shown.tolist())) == shown.size
+
+
+def test_the_best_of_a_pin_stands_where_it_was_pinned_and_once() -> None:
+    assert order(SCORES, ALL, 4, pins=[(2, mask(3, 4))]).positions.tolist() == [5, 3, 0, 1]
+    assert order(SCORES, ALL, 4, pins=[(1, mask(4)), (3, mask(4, 0))]).positions.tolist() == [4, 5, 0, 1]
+
+
+def test_a_pin_of_nothing_that_may_be_shown_changes_nothing() -> None:
+    assert order(SCORES, ~mask(4), 3, pins=[(1, mask(4))]).positions.tolist() == [5, 0, 1]
+    assert order(SCORES, ALL, 2, pins=[(3, mask(4))]).positions.tolist() == [5, 0]
+
+
+def test_a_pin_below_a_list_that_runs_dry_moves_up() -> None:
+    assert order(SCORES, mask(4, 5), 6, pins=[(5, mask(4))]).positions.tolist() == [5, 4]
+
+
+def test_a_pin_counts_for_the_caps_of_the_others() -> None:
+    assert order(SCORES, ALL, 3, caps=[(CODES, 1)], pins=[(3, mask(3))]).positions.tolist() == [2, 4, 3]
+
+
+def test_diversity_brings_up_what_is_unlike_the_first() -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [1, 1], [1, 0]], np.float32)
+    assert order(SCORES, ALL, 3, diversity=0.0, vectors=vectors).positions.tolist() == [5, 0, 1]
+    assert order(SCORES, ALL, 3, diversity=0.5, vectors=vectors).positions.tolist() == [5, 2, 0]
+
+
+def test_diversity_is_what_a_slow_choice_makes() -> None:
+    rng = np.random.default_rng(3)
+    scores, vectors, share = rng.random(60).astype(np.float32), rng.normal(size=(60, 4)).astype(np.float32), 0.3
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    chosen: list[int] = []
+    while len(chosen) < 15:
+        worth = {
+            item: (1 - share) * scores[item]
+            - share * max((float(unit[item] @ unit[other]) for other in chosen), default=0)
+            for item in range(60)
+            if item not in chosen
+        }
+        chosen.append(max(worth, key=lambda item: worth[item]))
+    assert order(scores, np.ones(60, bool), 15, diversity=share, vectors=vectors).positions.tolist() == chosen
+
+
+def test_chance_fills_a_place_with_each_of_the_next_equally_often_and_says_so() -> None:
+    scores = -np.arange(30, dtype=np.float32)
+    seen = np.zeros(30)
+    for trial in range(4000):
+        found = order(scores, np.ones(30, bool), 5, explore=[3], explore_among=10, seed=str(trial))
+        assert found.positions[:2].tolist() == [0, 1]
+        assert found.propensities.tolist() == [1.0, 1.0, pytest.approx(0.1), 1.0, 1.0]
+        seen[found.positions[2]] += 1
+    assert not seen[:2].any()
+    assert not seen[12:].any()
+    assert np.abs(seen[2:12] / 4000 - 0.1).max() < 0.03
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    draws = [order(SCORES, ALL, 4, explore=[2, 4], explore_among=3, seed=seed).positions.tolist() for seed in "abab"]
+    assert draws[:2] == draws[2:]
+
+
+def test_any_constraints_show_each_item_once_and_only_what_may_be_shown() -> None:
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    rng = np.random.default_rng(seed)
+    for trial in range(200):
+        n = int(rng.integers(1, 80))
+        eligible = rng.random(n) < 0.6
+        found = order(
+            rng.random(n).astype(np.float32),
+            eligible,
+            int(rng.integers(0, 30)),
+            caps=[(rng.integers(-1, 4, n), int(rng.integers(1, 5)))],
+            pins=[(int(rng.integers(1, 12)), rng.random(n) < 0.2) for _ in range(2)],
+            diversity=float(rng.choice([0.0, 0.4])),
+            vectors=rng.normal(size=(n, 3)).astype(np.float32),
+            explore=rng.integers(1, 15, 2).tolist(),
+            explore_among=int(rng.integers(1, 6)),
+            seed=str(trial),
+        )
+        assert eligible[found.positions].all()
+        assert len(set(found.positions.tolist())) == found.positions.size == found.propensities.size

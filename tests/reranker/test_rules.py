@@ -1,0 +1,86 @@
+"""Rules of a configuration: what they say of candidates, and what is said of a rule that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from serving_shop import N_ITEMS, Shop
+
+from prediction_store.reader import Version
+from reranker.errors import ConditionError
+from reranker.rules import Effects, Rules
+from schemas.rules import Rule
+
+ALL = np.arange(N_ITEMS, dtype=np.uint32)
+
+
+@pytest.fixture(scope="module")
+def version(stocked_shop: Shop) -> Iterator[Version]:
+    with Version.open(stocked_shop.root, stocked_shop.current()) as opened:
+        yield opened
+
+
+def effects(version: Version, *rules: Rule, placement: str = "home") -> Effects:
+    return Rules.of(rules).at(placement).effects(version.column, ALL)
+
+
+def test_no_rules_allow_everything_and_move_nothing(version: Version) -> None:
+    found = effects(version)
+    assert found.is_allowed.all()
+    assert not found.boosts.any()
+    assert found.pins == ()
+
+
+def test_includes_add_up_and_an_exclude_takes_away_from_them(version: Version) -> None:
+    found = effects(
+        version,
+        Rule(name="cheap", where="price < 4", action="include"),
+        Rule(name="dear", where="price > 38", action="include"),
+        Rule(name="not the first", where="price == 1", action="exclude"),
+    )
+    assert np.flatnonzero(found.is_allowed).tolist() == [1, 2, 38, 39]
+
+
+def test_boosts_of_several_rules_are_summed(version: Version) -> None:
+    found = effects(
+        version,
+        Rule(name="one", where="price <= 2", action="boost", weight=0.5),
+        Rule(name="two", where="price == 2", action="boost", weight=-2.0),
+    )
+    assert found.boosts[:3].tolist() == [0.5, -1.5, 0.0]
+    assert found.boosts.dtype == np.float32
+
+
+def test_pins_come_by_position(version: Version) -> None:
+    found = effects(
+        version,
+        Rule(name="third", where="price < 3", action="pin", position=3),
+        Rule(name="first", where="price > 39", action="pin", position=1),
+    )
+    assert [(place, np.flatnonzero(holds).tolist()) for place, holds in found.pins] == [(1, [39]), (3, [0, 1])]
+
+
+def test_a_rule_holds_for_its_placements_only(version: Version) -> None:
+    rule = Rule(name="basket", where="price < 4", action="exclude", placements=["basket", "similar"])
+    assert effects(version, rule, placement="home").is_allowed.all()
+    assert not effects(version, rule, placement="basket").is_allowed[:3].any()
+
+
+def test_a_rule_that_cannot_be_read_is_refused_with_its_name_and_the_place() -> None:
+    with pytest.raises(ConditionError, match=r"rule 'odd'.*character 9: wanted a text"):
+        Rules.of([Rule(name="odd", where="price < cost", action="exclude")])
+
+
+def test_rules_that_a_version_has_no_columns_for_are_left_out_and_named(version: Version) -> None:
+    rules = Rules.of(
+        [
+            Rule(name="good", where="price < 4", action="exclude"),
+            Rule(name="unknown column", where="colour == 'red'", action="exclude"),
+            Rule(name="text for a number", where="price == 'red'", action="exclude"),
+        ]
+    )
+    kept, problems = rules.fitting(version.column)
+    assert [rule.name for rule, _ in kept.rules] == ["good"]
+    assert [problem.split(":")[0] for problem in problems] == ["rule 'unknown column'", "rule 'text for a number'"]
