@@ -181,6 +181,17 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
+def make_last_folder(path: Path) -> None:
+    """Make a folder, if it is not there, but never its parents: a path that is wrong must not become one that is right.
+
+    Raises:
+        DiskError: the parent is not there, or the file system refuses.
+    """
+    if not path.parent.is_dir():
+        raise DiskError(f"making {path}: {path.parent} is not there")
+    make_folder(path)
+
+
 def make_new_folder(path: Path) -> None:
     """Make a folder that must not be there yet. Not synced: for drafts, which a power cut may take."""
     with translated("making", path):

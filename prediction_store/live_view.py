@@ -31,6 +31,8 @@ class LiveView:
 
     def __init__(self, version: Version) -> None:
         count = version.n_items
+        self.number = 0
+        """Of the last change that has been read; 0: none."""
         self._sold: npt.NDArray[np.bool_] = np.asarray(version.column("in_stock")).astype(np.bool_)
         """bool[n]: in stock, as the version says."""
         self.shown = self._sold.copy()
@@ -165,6 +167,7 @@ class LiveViews:
                 return  # `view` will meet it, too, and report it
             if not after:  # what changes from here on is for `view` to read
                 kept.state, kept.number = reading.state, reading.number
+                kept.view.number = reading.number or 0
             kept.problem = kept.view.put(version, reading.entries) or kept.problem
             is_over = reading.is_whole
             after = reading.entries[-1][0] if reading.entries else after
@@ -184,5 +187,6 @@ class LiveViews:
         view = LiveView(version) if reading.is_whole else kept.view
         kept.problem = view.put(version, reading.entries)
         kept.view, kept.state, kept.number = view, reading.state, reading.number
+        view.number = reading.number or 0
         if kept.problem is not None:
             self.failures += 1

@@ -31,6 +31,7 @@ def record_of(
     k: int,
     now: float,
     settings: str,
+    live: int,
 ) -> AnswerRecord:
     """The record of an answer.
 
@@ -42,6 +43,7 @@ def record_of(
         shown: what `answer` has noted, rung by rung.
         now: the server's clock that the answer was made with.
         settings: see `settings_digest`.
+        live: number of the last change of the live facts about items.
     """
     context = request.context
     return AnswerRecord(
@@ -53,6 +55,7 @@ def record_of(
         settings=settings,
         k=k,
         session=[(event.item, event.event, event.time) for event in request.session],
+        live=live,
         ignored=dict(ignored),
         exclude=request.exclude,
         device=context.device,

@@ -77,11 +77,24 @@ class Reranker:
             signals = self.ranker_of(version).names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
-            found = self.answer_on(version, request, shown, now=now, request_id=os.urandom(16).hex(), note=noted.append)
+            live = self.live_view(version)
+            found = self.answer_on(
+                version, request, shown, live, now=now, request_id=os.urandom(16).hex(), note=noted.append
+            )
         if self.on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
             self.on_answer(
-                record_of(request, shown, found, noted, signals=signals, k=k, now=now, settings=self._settings)
+                record_of(
+                    request,
+                    shown,
+                    found,
+                    noted,
+                    signals=signals,
+                    k=k,
+                    now=now,
+                    settings=self._settings,
+                    live=live.number,
+                )
             )
         return found
 
@@ -90,6 +103,7 @@ class Reranker:
         version: Version,
         request: RecommendRequest,
         shown: Mapping[str, int],
+        live: LiveView,
         *,
         now: float,
         request_id: str,
@@ -105,7 +119,7 @@ class Reranker:
             request,
             self._config.serve,
             self._config.store,
-            live=self.live_view(version),
+            live=live,
             now=now,
             request_id=request_id,
             shown=shown,

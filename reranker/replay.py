@@ -62,8 +62,15 @@ def replay(config: Config, request_id: str) -> Replay:
             hint="store.keep_versions says how many are kept",
         ) from error
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
+        live = reranker.live_view(version)
         made = reranker.answer_on(
-            version, request, recorded.ignored, now=recorded.time, request_id=recorded.request_id, note=noted.append
+            version,
+            request,
+            recorded.ignored,
+            live,
+            now=recorded.time,
+            request_id=recorded.request_id,
+            note=noted.append,
         )
         signals = reranker.ranker_of(version).names
     replayed = record_of(
@@ -75,8 +82,12 @@ def replay(config: Config, request_id: str) -> Replay:
         k=recorded.k,
         now=recorded.time,
         settings=settings_digest(config),
+        live=live.number,
     )
-    return Replay(recorded, replayed, list(differences(recorded, replayed)), tails)
+    found = list(differences(recorded, replayed))
+    if found and recorded.live != replayed.live:
+        found.insert(0, f"the live facts about items have changed: {recorded.live} then, {replayed.live} now")
+    return Replay(recorded, replayed, found, tails)
 
 
 def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:

@@ -64,6 +64,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     k: int
     session: list[tuple[str, str, float | None]]
     """Item, event type and time, as used: the stored session, then the request's own."""
+    live: int
+    """Number of the last change of the live facts about items."""
     ignored: dict[str, int]
     """Times that items had been shown without a click, where the ranker has a weight for it."""
     exclude: list[str]

@@ -76,7 +76,7 @@ class SegmentWriter:
 
     def _current(self) -> durable.Appended:
         if self._open is None:
-            durable.make_folder(self._folder)
+            durable.make_last_folder(self._folder)
             self._started = self._now()
             self._number += 1
             name = SegmentName(int(self._started * 1000), self._series, self._number)

@@ -59,7 +59,7 @@ class EmbeddedSessions:
         self._hand = b""  # the sweep goes on after this key
         try:
             refuse_network(folder)
-            durable.make_folder(folder)
+            durable.make_last_folder(folder)
             name = file_name()
             self._environment = lmdb.open(
                 str(folder / name), subdir=False, map_size=first_map_bytes, max_readers=MAX_READERS, sync=False,

@@ -22,8 +22,8 @@ from schemas.serving_config import Log
 DAY = "2026-03-10"
 END = datasets.end_of(DAY)
 ANSWER = AnswerRecord(
-    "r", "u1", END - 50.0, "v", 1, "", 1, [], {}, [], None, None, None, ShownItems(["i1"], ["personal"], [1], b"", b""),
-    "personal", [], None, False, 0, 0,
+    "r", "u1", END - 50.0, "v", 1, "", 1, [], 0, {}, [], None, None, None,
+    ShownItems(["i1"], ["personal"], [1], b"", b""), "personal", [], None, False, 0, 0,
 )  # fmt: skip
 
 

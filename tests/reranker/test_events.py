@@ -201,9 +201,12 @@ def test_where_nothing_can_be_written_answers_are_given_all_the_same(published: 
         assert site.metric("shortlist_session_failures_total") >= 1.0
 
 
-def test_events_are_taken_before_there_is_a_version(tmp_path: Path) -> None:
+def test_events_are_taken_before_there_is_a_version_but_no_store_is_made_for_them(tmp_path: Path) -> None:
     config = Shop(tmp_path / "store").config()
     with AsgiClient(create_app(config, now=lambda: NOW)) as client:
+        assert client.post(PATH, {"events": [EVENT]}).status == 503
+        assert not (tmp_path / "store").exists()
+        (tmp_path / "store").mkdir()
         assert client.post(PATH, {"events": [EVENT]}).status == 200
     assert list((tmp_path / "store/events").iterdir())
 

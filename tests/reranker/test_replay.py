@@ -165,6 +165,24 @@ def test_other_settings_are_told_with_what_they_change(published: Shop, capsys: 
     assert "differs from the one in the log" in said.err
 
 
+def test_live_facts_that_have_changed_are_told_where_they_matter(
+    published: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def hide(item: str) -> None:
+        with AsgiClient(create_app(published.config())) as client:
+            assert client.post("/v1/items", {"items": [{"item": item, "hidden": True}]}).status == 200
+
+    hide("a39")
+    (answer,) = ask(published, REQUESTS["plain"])
+    assert run(published, answer["request_id"]) == 0
+    hide("a38")  # which was not in the answer
+    assert run(published, answer["request_id"]) == 0
+    hide(answer["items"][0]["item"])
+    capsys.readouterr()
+    assert run(published, answer["request_id"]) == 1
+    assert capsys.readouterr().out.startswith("the live facts about items have changed: ")
+
+
 def test_a_replay_as_json_has_the_record(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     (answer,) = ask(published, REQUESTS["plain"])
     capsys.readouterr()
