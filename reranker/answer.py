@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,9 +14,11 @@ from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
+from reranker.choice import choose, counted
 from reranker.eligibility import eligible, hidden_items
 from reranker.pool import Pool
-from reranker.ranking import Ranker, top
+from reranker.ranking import Ranker
+from reranker.rules import Rules
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from schemas.config import Serve, Store
@@ -53,6 +55,7 @@ class Shown(NamedTuple):
     base_scores: Float32
     signals: Float32
     """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
+    propensities: Float32
 
 
 def answer(
@@ -63,6 +66,7 @@ def answer(
     store: Store,
     *,
     live: LiveView,
+    rules: Rules,
     now: float,
     request_id: str,
     shown: Mapping[str, int] = MappingProxyType({}),
@@ -84,6 +88,7 @@ def answer(
         segment = version.segment_of(stored.user_row)
 
     counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
+    rules, counts_shown = rules.at(request.placement), counted(version, serve.order)
     at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
 
     items: list[AnsweredItem] = []
@@ -91,17 +96,24 @@ def answer(
     for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
         given = SignalInputs(version, pool, session, at)
         scores, values = ranker.scored(given)
-        best = top(scores, eligible(pool.items, hidden, live, now), wanted - len(items))
+        effects = rules.effects(version.column, pool.items)
+        for _, added in effects.boosts:
+            scores += added
+        allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
+        best, propensities = choose(
+            given, scores, allowed, wanted - len(items), serve.order,
+            counts=counts_shown, pins=effects.pins, seed=request_id, is_first=not items,
+        )  # fmt: skip
         if best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
             nothing = np.empty((best.size, 0), np.float32)
             signals = np.stack([found[best] for found in values], axis=1) if values else nothing
-            note(Shown(scores[best], pool.base_scores[best], signals))
+            note(Shown(scores[best], pool.base_scores[best], signals, propensities))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
-            found = _explained(found, given, ranker, best, source=reasons.source_name(rung, segment))
+            found = _explained(found, given, ranker, effects.boosts, best, source=reasons.source_name(rung, segment))
         items += found
         if len(items) == wanted:
             break
@@ -164,12 +176,13 @@ def _explained(
     shown: list[AnsweredItem],
     given: SignalInputs,
     ranker: Ranker,
+    boosts: Sequence[tuple[str, Float32]],
     best: Positions,
     *,
     source: str,
 ) -> list[AnsweredItem]:
     titles = given.version.column("title").texts(given.pool.items[best])
-    found = reasons.explain(given, ranker, best, source)
+    found = reasons.explain(given, ranker, boosts, best, source)
     return [
         msgspec.structs.replace(
             item, title=title, signals=reason.signals, contributions=reason.contributions, why=reason.sentence

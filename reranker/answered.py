@@ -69,6 +69,7 @@ def record_of(
             base_scores=_bytes([part.base_scores for part in shown]),
             signals=signals,
             values=_bytes([part.signals for part in shown]),
+            propensities=_bytes([part.propensities for part in shown]),
         ),
         rung=answer.rung,
         topped_up_from=answer.topped_up_from,
@@ -76,6 +77,7 @@ def record_of(
         stale=answer.stale,
         age_seconds=answer.age_seconds,
         ignored_events=answer.ignored_events,
+        placement=request.placement,
     )
 
 
@@ -87,13 +89,14 @@ def request_of(record: AnswerRecord) -> RecommendRequest:
         session=[SessionEvent(item=item, event=event, time=time) for item, event, time in record.session],
         context=Context(device=record.device, time=record.context_time, segment=record.segment),
         exclude=record.exclude,
+        placement=record.placement,
     )
 
 
 def facts_of(record: AnswerRecord) -> dict[str, Any]:
     """A record for people and programs: fields by name, numbers as numbers."""
     facts, shown = msgspec.structs.asdict(record), msgspec.structs.asdict(record.shown)
-    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores")}
+    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores", "propensities")}
     shown["values"] = numbers(record.shown.values).reshape(-1, max(1, len(record.shown.signals))).tolist()
     return {**facts, "shown": shown}
 

@@ -24,12 +24,14 @@ def serve(
     Example: shortlist serve --port 0
     """
     from reranker import log
+    from reranker.rules import Rules
     from reranker.serve import serve as run
     from schemas.config_file import load_config
 
     given = {"host": host, "port": port, "workers": workers}
     options = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
     settings = load_config(config, [*overrides, *options])
+    Rules.of(settings.serve.rules)  # a rule that cannot be read is told here, and not by a worker
     log.configure()
     count = settings.serve.workers
     run(settings, lambda url: print(f"serving on {url} with {count} worker{'s' if count > 1 else ''}", flush=True))

@@ -81,7 +81,8 @@ def parse(text: str) -> Condition:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        place = getattr(error, "offset", None) or 1
+        is_short = isinstance(error, SyntaxError) and not error.offset  # it ends too early
+        place = len(text) + 1 if is_short else getattr(error, "offset", None) or 1
         raise ConditionError(f"it cannot be read: {getattr(error, 'msg', error)}", text=text, at=place) from None
     nodes = list(ast.walk(tree))
     names = [node.id for node in nodes if isinstance(node, ast.Name)]

@@ -12,12 +12,30 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from reranker.arrays import Float32, Mask, Positions
+from reranker.arrays import Float32, Indexes, Mask, Positions
 
 MMR_AMONG = 200
 """Candidates that diversity chooses among: those of the best scores."""
 TINY = 1e-12
+
+
+class Counts:
+    """Caps on columns, and how many of each value are shown."""
+
+    def __init__(self, caps: Sequence[tuple[npt.NDArray[np.int32], int]]) -> None:
+        """`caps`: int32[items] codes of a column, -1 for none, and the most of one code."""
+        self._caps = [(codes, most, collections.Counter[int]()) for codes, most in caps]
+
+    def allow(self, item: int) -> bool:
+        """True when one more of its values may be shown."""
+        return all((code := int(codes[item])) < 0 or seen[code] < most for codes, most, seen in self._caps)
+
+    def add(self, item: int) -> None:
+        """It is shown."""
+        for codes, _, seen in self._caps:
+            seen[int(codes[item])] += 1
 
 
 class Ordered(NamedTuple):
@@ -34,7 +52,8 @@ def order(
     is_eligible: Mask,
     k: int,
     *,
-    caps: Sequence[tuple[np.ndarray, int]] = (),
+    items: Indexes | None = None,
+    counts: Counts | None = None,
     pins: Sequence[tuple[int, Mask]] = (),
     diversity: float = 0.0,
     vectors: Float32 | None = None,
@@ -45,7 +64,8 @@ def order(
     """The best k eligible candidates by score, ties by their place in the pool, as far as the constraints let them.
 
     Args:
-        caps: int32[n] codes of a column, -1 for none, and the most of one code. A pin is not bound by them, but counts.
+        items: uint32[n], what `counts` knows the candidates by; None: their places.
+        counts: the caps, and what stands above already; it counts on. A pin is not bound by them, but counts.
         pins: (position from 1, bool[n]): the best of these that is eligible and not shown already stands there.
         diversity: share of the cosine to the nearest one above that is taken from a score; needs `vectors`.
         vectors: float32[n, d], of any length but 0.
@@ -56,9 +76,10 @@ def order(
     if diversity and vectors is not None:
         best = _diverse(best, scores, vectors, diversity, k)
     pinned = _pinned(pins, best, k)
-    counts = _Counts(caps)
+    counts = Counts(()) if counts is None else counts
+    names = np.arange(len(scores)) if items is None else items
     for position in pinned.values():
-        counts.add(position)
+        counts.add(int(names[position]))
     left = [position for position in best.tolist() if position not in pinned.values()]
     dice = random.Random(seed)
     shown: list[int] = []
@@ -69,32 +90,18 @@ def order(
             chances.append(1.0)
             continue
         # What does not fit now never will: counts only grow.
-        among = list(itertools.islice(filter(counts.allow, left), explore_among if place in explore else 1))
+        fitting = (position for position in left if counts.allow(int(names[position])))
+        among = list(itertools.islice(fitting, explore_among if place in explore else 1))
         if not among:  # the list is dry; pins below move up
             rest = [position for at, position in sorted(pinned.items()) if at > place]
             shown, chances = shown + rest, chances + [1.0] * len(rest)
             break
         drawn = dice.choice(among)
-        counts.add(drawn)
+        counts.add(int(names[drawn]))
         left.remove(drawn)
         shown.append(drawn)
         chances.append(1.0 / len(among))
     return Ordered(np.array(shown, np.int64), np.array(chances, np.float32))
-
-
-class _Counts:
-    """How many of each code are shown, column by column."""
-
-    def __init__(self, caps: Sequence[tuple[np.ndarray, int]]) -> None:
-        self._caps = [(codes, most, collections.Counter[int]()) for codes, most in caps]
-
-    def allow(self, position: int) -> bool:
-        """True when one more of its codes may be shown."""
-        return all((code := int(codes[position])) < 0 or seen[code] < most for codes, most, seen in self._caps)
-
-    def add(self, position: int) -> None:
-        for codes, _, seen in self._caps:
-            seen[int(codes[position])] += 1
 
 
 def _descending(scores: Float32, is_eligible: Mask) -> Positions:

@@ -19,6 +19,7 @@ from reranker.errors import NotReadyError
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
+from reranker.rules import Rules
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import NOTHING, Stored, with_stored
 from reranker.user_tower import UserTower
@@ -64,6 +65,8 @@ class Reranker:
         """Hears of each answer."""
         self._settings = settings_digest(config)
         self._rankers: dict[str, Ranker] = {}
+        self._every_rule = Rules.of(config.serve.rules)
+        self._rules: dict[str, Rules] = {}
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """The answer to a request; raises InvalidFieldError beyond the limits, NotReadyError without a version."""
@@ -120,6 +123,7 @@ class Reranker:
             self._config.serve,
             self._config.store,
             live=live,
+            rules=self.rules_of(version),
             now=now,
             request_id=request_id,
             shown=shown,
@@ -140,6 +144,16 @@ class Reranker:
     def close(self) -> None:
         """Let go of the live facts. Requires: no request is running."""
         self.live.close()
+
+    def rules_of(self, version: Version) -> Rules:
+        """The rules that the version has the columns for; the others are reported, once."""
+        rules = self._rules.get(version.name)
+        if rules is None:
+            rules, problems = self._every_rule.fitting(version.column)
+            for problem in problems:
+                log.error("a rule does not hold", version=version.name, reason=problem)
+            self._rules = {**dict(list(self._rules.items())[-3:]), version.name: rules}
+        return rules
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""

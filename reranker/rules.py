@@ -19,7 +19,8 @@ class Effects(NamedTuple):
     """What the rules of a placement say of n candidates."""
 
     is_allowed: Mask
-    boosts: Float32
+    boosts: tuple[tuple[str, Float32], ...]
+    """Name of a rule, and what it adds to each score."""
     pins: tuple[tuple[int, Mask], ...]
     """(position from 1, the candidates of which the best stands there), ascending by position."""
 
@@ -61,9 +62,9 @@ class Rules:
 
     def effects(self, columns: Columns, items: Indexes) -> Effects:
         """What they say of the items, uint32[n]."""
-        is_allowed, boosts = np.ones(items.shape, np.bool_), np.zeros(items.shape, np.float32)
+        is_allowed = np.ones(items.shape, np.bool_)
         included: Mask | None = None
-        pins = []
+        boosts, pins = [], []
         for rule, condition in self.rules:
             holds = condition.holds(columns, items)
             if rule.action == "exclude":
@@ -71,9 +72,9 @@ class Rules:
             elif rule.action == "include":
                 included = holds if included is None else included | holds
             elif rule.action == "boost":
-                boosts += np.float32(rule.weight) * holds
+                boosts.append((rule.name, np.float32(rule.weight) * holds))
             else:
                 pins.append((rule.position, holds))
         if included is not None:
             is_allowed &= included
-        return Effects(is_allowed, boosts, tuple(sorted(pins, key=lambda pin: pin[0])))
+        return Effects(is_allowed, tuple(boosts), tuple(sorted(pins, key=lambda pin: pin[0])))

@@ -49,4 +49,6 @@ def _toml(value: object) -> str:
             if value
             else "{}"
         )
+    if isinstance(value, list):
+        return f"[{', '.join(_toml(entry) for entry in value)}]"
     return json.dumps(value)

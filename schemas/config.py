@@ -14,6 +14,7 @@ from msgspec import Meta, field
 from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
+from schemas.rules import Order, Rule
 from schemas.section import Section
 from schemas.serving_config import Log, Sessions
 from schemas.train_config import Ranker, Train
@@ -265,6 +266,9 @@ class Serve(Section, frozen=True):
     """Items added to the pool from the neighbours of the session's items."""
     hide_session_items: bool = True
     """Items of the session itself are not recommended in the answer."""
+    rules: list[Rule] = field(default_factory=list)
+    """What may be shown, what is raised, what stands where."""
+    order: Order = field(default_factory=Order)
 
 
 class Spark(Section, frozen=True):

@@ -88,8 +88,8 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
 
 
 def flatten(config: Config) -> list[tuple[str, Any]]:
-    """Every key with its value, in the order of the sections."""
-    return [(key, _get(config, key)) for key in _schema()]
+    """Every key with its value as plain Python, in the order of the sections."""
+    return [(key, msgspec.to_builtins(_get(config, key))) for key in _schema()]
 
 
 def _find(path: Path | None) -> Path | None:

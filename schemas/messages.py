@@ -58,6 +58,8 @@ class RecommendRequest(Message, frozen=True):
     context: Context = field(default_factory=Context)
     exclude: list[Id] = field(default_factory=list)
     """Items that must not be in the answer."""
+    placement: Annotated[str, Meta(min_length=1, max_length=64, examples=["home", "basket"])] = "home"
+    """Where the answer will stand; the server's rules may differ by it."""
     explain: bool = False
     """Add to every item its signal values, their contributions and a sentence."""
 

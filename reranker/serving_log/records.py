@@ -47,6 +47,8 @@ class ShownItems(msgspec.Struct, frozen=True, array_like=True):
     """The signals that had a weight."""
     values: bytes = b""
     """float32[n, signals], little-endian: their values."""
+    propensities: bytes = b""
+    """float32[n], little-endian: the chance that just this item stood here; 1 where chance had no say."""
 
 
 class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -79,6 +81,7 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     stale: bool
     age_seconds: int
     ignored_events: int
+    placement: str = "home"
 
 
 Record = EventsRecord | AnswerRecord

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from reranker.ordering import order
+from reranker.ordering import Counts, order
 from reranker.ranking import top
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.1, 0.95], np.float32)
@@ -29,21 +29,29 @@ def test_without_constraints_it_is_the_order_of_the_scores() -> None:
 
 
 def test_a_cap_lets_the_next_of_another_kind_come_up() -> None:
-    assert order(SCORES, ALL, 4, caps=[(CODES, 2)]).positions.tolist() == [5, 0, 2, 4]
+    assert order(SCORES, ALL, 4, counts=Counts([(CODES, 2)])).positions.tolist() == [5, 0, 2, 4]
 
 
 def test_what_has_no_value_is_never_too_many() -> None:
-    assert order(SCORES, ALL, 6, caps=[(np.full(6, -1, np.int32), 1)]).positions.size == 6
+    assert order(SCORES, ALL, 6, counts=Counts([(np.full(6, -1, np.int32), 1)])).positions.size == 6
 
 
 def test_caps_of_two_columns_hold_together() -> None:
     rng = np.random.default_rng(2)
-    scores, one, other = rng.random(300).astype(np.float32), rng.integers(-1, 5, 300), rng.integers(0, 9, 300)
-    shown = order(scores, np.ones(300, bool), 40, caps=[(one, 4), (other, 3)]).positions
+    scores, one, other = rng.random(300).astype(np.float32), *rng.integers(-1, 6, (2, 300)).astype(np.int32)
+    shown = order(scores, np.ones(300, bool), 40, counts=Counts([(one, 4), (other, 3)])).positions
     for codes, most in ((one, 4), (other, 3)):
         found = codes[shown]
         assert np.bincount(found[found >= 0]).max() <= most
     assert len(set(shown.tolist())) == shown.size
+
+
+def test_what_stands_above_from_another_list_counts() -> None:
+    counts = Counts([(CODES, 2)])
+    counts.add(1)
+    items = np.array([5, 4, 3, 2, 1, 0], np.uint32)
+    shown = order(np.arange(6, dtype=np.float32), ALL, 6, items=items, counts=counts).positions
+    assert items[shown].tolist() == [0, 2, 4]
 
 
 def test_the_best_of_a_pin_stands_where_it_was_pinned_and_once() -> None:
@@ -61,7 +69,7 @@ def test_a_pin_below_a_list_that_runs_dry_moves_up() -> None:
 
 
 def test_a_pin_counts_for_the_caps_of_the_others() -> None:
-    assert order(SCORES, ALL, 3, caps=[(CODES, 1)], pins=[(3, mask(3))]).positions.tolist() == [2, 4, 3]
+    assert order(SCORES, ALL, 3, counts=Counts([(CODES, 1)]), pins=[(3, mask(3))]).positions.tolist() == [2, 4, 3]
 
 
 def test_diversity_brings_up_what_is_unlike_the_first() -> None:
@@ -115,7 +123,7 @@ def test_any_constraints_show_each_item_once_and_only_what_may_be_shown() -> Non
             rng.random(n).astype(np.float32),
             eligible,
             int(rng.integers(0, 30)),
-            caps=[(rng.integers(-1, 4, n), int(rng.integers(1, 5)))],
+            counts=Counts([(rng.integers(-1, 4, n).astype(np.int32), int(rng.integers(1, 5)))]),
             pins=[(int(rng.integers(1, 12)), rng.random(n) < 0.2) for _ in range(2)],
             diversity=float(rng.choice([0.0, 0.4])),
             vectors=rng.normal(size=(n, 3)).astype(np.float32),

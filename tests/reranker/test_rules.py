@@ -29,7 +29,7 @@ def effects(version: Version, *rules: Rule, placement: str = "home") -> Effects:
 def test_no_rules_allow_everything_and_move_nothing(version: Version) -> None:
     found = effects(version)
     assert found.is_allowed.all()
-    assert not found.boosts.any()
+    assert found.boosts == ()
     assert found.pins == ()
 
 
@@ -43,14 +43,17 @@ def test_includes_add_up_and_an_exclude_takes_away_from_them(version: Version) -
     assert np.flatnonzero(found.is_allowed).tolist() == [1, 2, 38, 39]
 
 
-def test_boosts_of_several_rules_are_summed(version: Version) -> None:
+def test_each_boost_says_what_it_adds_to_whom(version: Version) -> None:
     found = effects(
         version,
         Rule(name="one", where="price <= 2", action="boost", weight=0.5),
         Rule(name="two", where="price == 2", action="boost", weight=-2.0),
     )
-    assert found.boosts[:3].tolist() == [0.5, -1.5, 0.0]
-    assert found.boosts.dtype == np.float32
+    assert [(name, added[:3].tolist()) for name, added in found.boosts] == [
+        ("one", [0.5, 0.5, 0.0]),
+        ("two", [0.0, -2.0, 0.0]),
+    ]
+    assert all(added.dtype == np.float32 for _, added in found.boosts)
 
 
 def test_pins_come_by_position(version: Version) -> None:

@@ -1,0 +1,67 @@
+"""Which of the scored candidates are shown: the best ones, or as far as the shop's constraints let them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prediction_store.reader import CategoryColumn
+from reranker.arrays import Float32, Mask
+from reranker.ordering import Counts, Ordered, order
+from reranker.ranking import top
+from reranker.signal_inputs import SignalInputs
+from schemas.rules import Order
+
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
+
+
+def counted(version: Version, wanted: Order) -> Counts:
+    """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
+    columns = {name: version.column(name) for name in wanted.caps if name in version.manifest.columns}
+    found = [(columns[name].codes, most) for name, most in wanted.caps.items() if _has_codes(columns.get(name))]
+    return Counts(found)
+
+
+def choose(
+    given: SignalInputs,
+    scores: Float32,
+    allowed: Mask,
+    k: int,
+    wanted: Order,
+    *,
+    counts: Counts,
+    pins: Sequence[tuple[int, Mask]],
+    seed: str,
+    is_first: bool,
+) -> Ordered:
+    """At most k of the allowed candidates, in order. `counts` counts on.
+
+    Positions are those of the answer only where the pool is the first that it takes from: pins and chance wait for that.
+    """
+    pins = pins if is_first else ()
+    if not pins and wanted == PLAIN:
+        best = top(scores, allowed, k)
+        return Ordered(best, np.ones(best.size, np.float32))
+    return order(
+        scores,
+        allowed,
+        k,
+        items=given.pool.items,
+        counts=counts,
+        pins=pins,
+        diversity=wanted.diversity,
+        vectors=given.vectors if wanted.diversity else None,
+        explore=wanted.explore_positions if is_first else (),
+        explore_among=wanted.explore_among,
+        seed=seed,
+    )
+
+
+PLAIN = Order()
+
+
+def _has_codes(column: object) -> bool:
+    return isinstance(column, CategoryColumn)

@@ -1,0 +1,133 @@
+"""Rules, caps, diversity and chance in whole answers, and what the log keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from serving_shop import MADE_AT, Shop
+
+from reranker.answered import numbers
+from reranker.recommend import Reranker, open_reranker
+from reranker.requests import convert_request
+from reranker.serving_log.records import AnswerRecord
+from schemas.config_file import load_config
+from schemas.errors import ConfigError
+from schemas.messages import RecommendAnswer
+from schemas.rules import Order, Rule
+from shortlist import run
+
+
+@contextmanager
+def opened(shop: Shop, rules: list[Rule], order: Order | None = None) -> Iterator[Reranker]:
+    config = shop.config()
+    serve = msgspec.structs.replace(config.serve, rules=rules, order=order or Order())
+    with open_reranker(msgspec.structs.replace(config, serve=serve), now=lambda: MADE_AT + 60.0) as reranker:
+        yield reranker
+
+
+def ids(reranker: Reranker, user: str = "u0", **fields: object) -> list[str]:
+    return [item.item for item in asked(reranker, user, **fields).items]
+
+
+def asked(reranker: Reranker, user: str = "u0", **fields: object) -> RecommendAnswer:
+    return reranker.recommend(convert_request({"user": user, "k": 20, **fields}))
+
+
+def price(item: str) -> int:
+    return 1 + int(item[1:])
+
+
+def test_an_exclude_holds_on_every_rung_of_its_placement_only(stocked_shop: Shop) -> None:
+    rule = Rule(name="dear", where="price > 10", action="exclude", placements=["basket"])
+    with opened(stocked_shop, [rule]) as reranker:
+        for user in ("u0", "nobody"):
+            assert {price(item) > 10 for item in ids(reranker, user, k=40, placement="basket")} == {False}
+            assert {price(item) > 10 for item in ids(reranker, user, k=40)} == {True, False}
+
+
+def test_an_include_leaves_nothing_else(stocked_shop: Shop) -> None:
+    with opened(stocked_shop, [Rule(name="cheap", where="price < 4", action="include")]) as reranker:
+        answer = asked(reranker, "nobody")
+        assert sorted(item.item for item in answer.items) == ["a00", "a01", "a02"]
+
+
+def test_a_boost_moves_items_up_and_is_part_of_the_explained_score(stocked_shop: Shop) -> None:
+    rule = Rule(name="clear the shelf", where="price == 13", action="boost", weight=5.0)
+    with opened(stocked_shop, [rule]) as reranker:
+        first = asked(reranker, explain=True).items[0]
+        assert first.item == "a12"
+        assert isinstance(first.contributions, dict)
+        assert first.contributions["rule clear the shelf"] == 5.0
+        assert first.score == pytest.approx(sum(first.contributions.values()), abs=1e-4)
+
+
+def test_a_pin_stands_where_it_was_pinned_and_the_rest_keep_their_order(stocked_shop: Shop) -> None:
+    with opened(stocked_shop, []) as plain:
+        usual = ids(plain)
+    with opened(stocked_shop, [Rule(name="pin", where="price == 12", action="pin", position=2)]) as reranker:
+        found = ids(reranker)
+    assert found[1] == "a11"
+    assert [item for item in found if item != "a11"] == [item for item in usual if item != "a11"][: len(found) - 1]
+
+
+def test_a_cap_holds_over_all_rungs_of_an_answer(stocked_shop: Shop) -> None:
+    with opened(stocked_shop, [], Order(caps={"category": 3})) as reranker:
+        answer = asked(reranker, "u0", k=40, explain=True)
+        assert answer.topped_up_from
+        of_category = [int(item.item[1:]) // 10 for item in answer.items if int(item.item[1:]) % 7 != 6]
+    assert max(np.bincount(of_category)) == 3
+
+
+def test_chance_is_logged_with_its_odds_and_drawn_anew_for_each_request(stocked_shop: Shop) -> None:
+    order = Order(explore_positions=[2], explore_among=5)
+    records: list[AnswerRecord] = []
+    with opened(stocked_shop, []) as plain:
+        usual = ids(plain)
+    with opened(stocked_shop, [], order) as reranker:
+        reranker.on_answer = records.append
+        seconds = {ids(reranker, placement="basket")[1] for _ in range(60)}
+    assert seconds == set(usual[1:6])
+    assert {record.placement for record in records} == {"basket"}
+    for record in records:
+        assert numbers(record.shown.propensities).tolist() == [1.0, pytest.approx(0.2), *[1.0] * 18]
+
+
+def test_diversity_mixes_clusters_that_scores_keep_together(stocked_shop: Shop) -> None:
+    with opened(stocked_shop, []) as plain:
+        together = {item[1] for item in ids(plain, k=4)}
+    with opened(stocked_shop, [], Order(diversity=0.7)) as reranker:
+        mixed = {item[1] for item in ids(reranker, k=4)}
+    assert len(mixed) > len(together)
+
+
+def test_a_rule_that_the_version_has_no_column_for_is_left_out_and_told(
+    stocked_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = [Rule(name="colour", where="colour == 'red'", action="include")]
+    with opened(stocked_shop, rules) as reranker:
+        assert len(ids(reranker)) == 20
+    assert "colour" in capsys.readouterr().out + capsys.readouterr().err
+
+
+def test_rules_come_from_the_file_and_one_that_cannot_be_read_stops_the_start(
+    stocked_shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "shortlist.toml"
+    text = f'[paths]\nstore = "{stocked_shop.root}"\n[serve.order]\ncaps = {{ category = 2 }}\n'
+    text += '[[serve.rules]]\nname = "dear"\nwhere = "price > 10 and"\naction = "exclude"\n'
+    file.write_text(text)
+    config = load_config(file, [])
+    assert config.serve.rules == [Rule(name="dear", where="price > 10 and", action="exclude")]
+    assert config.serve.order.caps == {"category": 2}
+    assert run(["serve", "--config", str(file), "--port", "0"]) == 2
+    error = capsys.readouterr().err
+    assert "rule 'dear'" in error
+    assert "character 15" in error
+    file.write_text(text.replace('"exclude"', '"hide"'))
+    with pytest.raises(ConfigError, match=r"serve\.rules"):
+        load_config(file, [])
