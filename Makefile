@@ -64,6 +64,7 @@ bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, 
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.user_vector
+	@$(BIN)/python -m benchmarks.sessions
 
 .venv/.bench-installed: requirements/bench.lock .venv/.installed
 	@$(UV) --python $(BIN)/python -r requirements/bench.lock

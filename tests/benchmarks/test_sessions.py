@@ -1,0 +1,67 @@
+"""The rules that the re-ranker is held against, by known answers, and the places that they give."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import sessions
+from benchmarks.session_rules import ItemToItem, Popularity, SessionNeighbours
+from jobs.replay import Moment, Replayed
+from reranker.pool import Pool
+from schemas.messages import RecommendRequest, SessionEvent
+
+PAST = [["a", "b", "c"], ["a", "b"], ["b", "d"], ["e", "f"]]
+
+
+def moment(wanted: str, *items: str) -> Moment:
+    return Moment(RecommendRequest(user="ann", session=[SessionEvent(item=item) for item in items]), wanted)
+
+
+def test_session_neighbours_score_what_sessions_alike_held_besides() -> None:
+    scores = SessionNeighbours(PAST).scores(["a"])
+    assert set(scores) == {"b", "c"}
+    # c is in one of four sessions and in one of two neighbours, b in three and in both; rarity is a logarithm.
+    assert scores["c"] == pytest.approx(np.log(4))
+    assert scores["b"] == pytest.approx(2 * np.log(4 / 3))
+
+
+def test_session_neighbours_count_later_items_of_the_session_more() -> None:
+    scores = SessionNeighbours([["a", "x"], ["b", "y"]]).scores(["a", "b"])
+    assert scores["y"] > scores["x"] > 0
+
+
+def test_item_to_item_counts_sessions_with_the_last_item() -> None:
+    assert ItemToItem(PAST).scores(["e", "a"]) == {"b": 2, "c": 1}
+    assert ItemToItem(PAST).scores(["never heard of"]) == {}
+
+
+def test_popularity_counts_sessions() -> None:
+    assert Popularity([*PAST, ["a", "a"]]).scores(["e"]) == {"a": 3, "b": 3, "c": 1, "d": 1, "e": 1, "f": 1}
+
+
+def test_a_place_among_candidates_skips_what_may_not_be_shown_and_ties_go_to_the_list() -> None:
+    pool = Pool.of_list(np.arange(5, dtype=np.uint32), np.zeros(5, np.float32))
+    case = Replayed(pool, np.array([True, False, True, True, True]), np.zeros((5, 1), np.float32), wanted=3)
+    assert sessions._rank(np.array([0.5, 0.9, 0.5, 0.5, 0.7]), case) == 4
+    assert sessions._rank(np.array([0.0, 0.9, 0.0, 0.5, 0.0]), case) == 1
+    assert sessions._rank(np.zeros(5), case._replace(wanted=1)) == 0
+    assert sessions._rank(np.zeros(5), case._replace(wanted=-1)) == 0
+
+
+def test_a_place_in_the_catalogue_leaves_out_the_session() -> None:
+    scores = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0}
+    assert sessions._rank_of(scores, moment("c", "x")) == 3
+    assert sessions._rank_of(scores, moment("c", "a")) == 2
+    assert sessions._rank_of(scores, moment("c", "a", "b", "d")) == 1
+    assert sessions._rank_of(scores, moment("never heard of", "a")) == 0
+
+
+def test_nights_follow_each_other_without_a_gap() -> None:
+    for data in sessions.DATA:
+        nights = list(sessions.nights(data))
+        assert nights[0][0] == data.first
+        ends = [until for _, until in nights]
+        assert ends == sorted(set(ends))
+        assert [sessions.datasets.end_of(day) for day, _ in nights[1:]] == ends[:-1]
+        assert data.first < data.learn_until < data.last
