@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 import time
@@ -28,13 +29,24 @@ from reranker.follow import Follower
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
-from reranker.requests import decode_request
+from reranker.requests import decode_many, decode_query, decode_request
 from schemas import __version__
 from schemas.config import Config
-from schemas.messages import ErrorAnswer, EventsAnswer, Health, Readiness, VersionAnswer
+from schemas.messages import (
+    ErrorAnswer,
+    EventsAnswer,
+    Health,
+    Readiness,
+    RecommendAnswer,
+    RecommendManyAnswer,
+    RecommendRequest,
+    VersionAnswer,
+)
 
 JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
+BYTES_PER_REQUEST = 4096
+"""Of a batch."""
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]
@@ -88,9 +100,15 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
     app = Starlette(
         routes=[
             Route("/v1/recommend", _edge(recommend), methods=["POST"]),
+            Route("/v1/recommend/batch", _edge(recommend_many), methods=["POST"]),
+            # An id may hold a slash. The counters know the path without it.
+            Route("/v1/similar/{item:path}", _edge(similar, "/v1/similar/{item}"), methods=["GET"]),
+            Route("/v1/popular", _edge(popular), methods=["GET"]),
+            Route(
+                "/v1/users/{user:path}/candidates", _edge(candidates, "/v1/users/{user}/candidates"), methods=["GET"]
+            ),
             Route("/v1/events", _edge(events), methods=["POST"]),
             Route("/v1/items", _edge(change_items), methods=["POST"]),
-            # An id may hold a slash. The counters know the path without it.
             Route("/v1/items/{item:path}", _edge(item, "/v1/items/{item}"), methods=["GET"]),
             Route("/v1/version", _edge(version), methods=["GET"]),
             Route("/healthz", _edge(healthz), methods=["GET"]),
@@ -109,13 +127,36 @@ async def recommend(request: Request, service: Service) -> Response:
     """POST /v1/recommend"""
     wanted = decode_request(await read_body(request, service.config.serve))
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
-    answer = service.reranker.recommend(wanted)
-    service.metrics.count(answer)
-    service.metrics.count_live_failures(service.reranker.views.failures)
-    if answer.reason == "damaged_record":
-        user = hash_user(wanted.user, service.log_key)
-        log.error("damaged record", version=answer.version, user=user, request_id=answer.request_id)
-    return _json(answer)
+    return _json(_answered(wanted, service))
+
+
+async def recommend_many(request: Request, service: Service) -> Response:
+    """POST /v1/recommend/batch"""
+    serve = service.config.serve
+    most = max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
+    answers = []
+    for wanted in decode_many(await read_body(request, serve, max_bytes=most), serve):
+        answers.append(_answered(wanted, service))
+        await asyncio.sleep(0)  # others wait for one answer at most, not for a hundred
+    return _json(RecommendManyAnswer(answers=answers))
+
+
+async def similar(request: Request, service: Service) -> Response:
+    """GET /v1/similar/{item}"""
+    fields = decode_query(request.query_params.multi_items(), ["k"])
+    return _json(service.reranker.similar(request.path_params["item"], fields.get("k")))
+
+
+async def popular(request: Request, service: Service) -> Response:
+    """GET /v1/popular"""
+    fields = decode_query(request.query_params.multi_items(), ["k", "segment"])
+    return _json(service.reranker.popular(fields.get("segment", ""), fields.get("k")))
+
+
+async def candidates(request: Request, service: Service) -> Response:
+    """GET /v1/users/{user}/candidates"""
+    fields = decode_query(request.query_params.multi_items(), ["k"])
+    return _json(service.reranker.candidates(request.path_params["user"], fields.get("k")))
 
 
 async def events(request: Request, service: Service) -> Response:
@@ -187,6 +228,17 @@ async def metrics(request: Request, service: Service) -> Response:
 async def openapi_json(request: Request, service: Service) -> Response:
     """GET /openapi.json"""
     return Response(service.openapi, media_type=JSON)
+
+
+def _answered(wanted: RecommendRequest, service: Service) -> RecommendAnswer:
+    """The answer to one request, counted."""
+    answer = service.reranker.recommend(wanted)
+    service.metrics.count(answer)
+    service.metrics.count_live_failures(service.reranker.views.failures)
+    if answer.reason == "damaged_record":
+        user = hash_user(wanted.user, service.log_key)
+        log.error("damaged record", version=answer.version, user=user, request_id=answer.request_id)
+    return answer
 
 
 def _edge(handler: Handler, path: str = "") -> Callable[[Request], Awaitable[Response]]:

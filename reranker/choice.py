@@ -39,7 +39,7 @@ def choose(
 ) -> Ordered:
     """At most k of the allowed candidates, in order. `counts` counts on.
 
-    Positions are those of the answer only where the pool is the first that it takes from: pins and chance wait for that.
+    Pins and chance hold for the pool that the answer begins with, whose positions are those of the answer.
     """
     pins = pins if is_first else ()
     if not pins and wanted == PLAIN:

@@ -4,6 +4,7 @@ ShortlistError
 ├── RequestError                 4xx  the request cannot be answered as it is
 │   ├── MalformedBodyError       400  the body is not JSON text
 │   ├── UnknownItemError         404  nothing is known of the item that is asked for
+│   ├── UnknownUserError         404  there is no list of the user who is asked for
 │   ├── BodyTooSlowError         408  the body did not arrive in time
 │   ├── BodyTooLargeError        413  the body is longer than allowed
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
@@ -15,15 +16,18 @@ ShortlistError
 ├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
 ├── NotInLogError                (exit 2) the log has no such answer
 ├── VersionRetiredError          (exit 3) the version that gave an answer is gone
+├── ShardNotHeldError            421  (prediction_store.errors) the user's list is on other hosts
+├── DamagedRecordError           503  (schemas.errors) the user's list is not as it was written
 ├── LiveItemsError               503  (prediction_store.errors) live facts cannot be written, or one item's not be read
 ├── NewerFormatError             503  (schemas.errors) a later Shortlist has written the live facts
+├── ServerError                       a client got no answer, or none of ours
 └── ServeError                   (exit 1) the server could not start
 """
 
 from __future__ import annotations
 
-from prediction_store.errors import LiveItemsError
-from schemas.errors import NewerFormatError, RefusedError, ShortlistError, UsageError
+from prediction_store.errors import LiveItemsError, ShardNotHeldError
+from schemas.errors import DamagedRecordError, NewerFormatError, RefusedError, ShortlistError, UsageError
 
 
 class RequestError(UsageError):
@@ -40,6 +44,10 @@ class MalformedBodyError(RequestError):
 
 class UnknownItemError(RequestError):
     """Raised when neither the version nor the live facts know an item."""
+
+
+class UnknownUserError(RequestError):
+    """Raised when the version has no list of a user."""
 
 
 class BodyTooSlowError(RequestError):
@@ -97,14 +105,21 @@ class ServeError(ShortlistError):
     """Raised when the server cannot start: the address is taken, or its workers fail at once."""
 
 
+class ServerError(ShortlistError):
+    """Raised by the client when the server cannot be reached, or answers with what is not ours."""
+
+
 STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (MalformedBodyError, 400, "malformed_body"),
     (UnknownItemError, 404, "unknown_item"),
+    (UnknownUserError, 404, "unknown_user"),
     (BodyTooSlowError, 408, "body_too_slow"),
     (BodyTooLargeError, 413, "body_too_large"),
     (MediaTypeError, 415, "unsupported_media_type"),
+    (ShardNotHeldError, 421, "other_host"),
     (InvalidFieldError, 422, "invalid_field"),
     (NotReadyError, 503, "not_ready"),
+    (DamagedRecordError, 503, "damaged_record"),
     (NotRecordedError, 503, "not_recorded"),
     (LiveItemsError, 503, "live_items"),
     (NewerFormatError, 503, "newer_format"),

@@ -14,8 +14,11 @@ from schemas.messages import (
     EventsAnswer,
     EventsRequest,
     Health,
+    ListAnswer,
     Readiness,
     RecommendAnswer,
+    RecommendManyAnswer,
+    RecommendManyRequest,
     RecommendRequest,
     VersionAnswer,
 )
@@ -23,7 +26,8 @@ from schemas.messages import (
 LIVE_ITEMS_503 = "The live facts about items cannot be written, or those of this one not be read."
 REF = "#/components/schemas/{name}"
 DESCRIPTIONS = {
-    404: "Nothing is known of the item.",
+    404: "Nothing is known of the item or user.",
+    421: "The user's list is on other hosts.",
     400: "The body is not JSON in UTF-8.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
@@ -37,6 +41,7 @@ DESCRIPTIONS = {
 def document(serve: Serve, program_version: str) -> dict[str, Any]:
     """The OpenAPI 3.1 document of a server with these limits."""
     structs = [RecommendRequest, RecommendAnswer, EventsRequest, EventsAnswer]
+    structs += [RecommendManyRequest, RecommendManyAnswer, ListAnswer]
     structs += [VersionAnswer, Health, Readiness, ErrorAnswer]
     structs += [ItemChanges, ItemChangesAnswer, ItemNow]
     _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
@@ -46,6 +51,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
         "default": None,
         "description": f"How many items; absent: {serve.default_k}.",
     }
+    schemas["RecommendManyRequest"]["properties"]["requests"]["maxItems"] = serve.max_batch
     wanted["session"]["maxItems"] = serve.max_session_events
     wanted["exclude"]["maxItems"] = serve.max_exclusions
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
@@ -60,6 +66,10 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
         },
         "paths": {
             "/v1/recommend": {"post": _recommend()},
+            "/v1/recommend/batch": {"post": _recommend_many()},
+            "/v1/similar/{item}": {"get": _list("similar", "The items nearest to an item.", serve, in_path="item")},
+            "/v1/popular": {"get": _list("popular", "What is popular.", serve, in_query="segment")},
+            "/v1/users/{user}/candidates": {"get": _list("candidates", "A list as stored.", serve, in_path="user")},
             "/v1/events": {"post": _events()},
             "/v1/items": {"post": _change_items()},
             "/v1/items/{item}": {"get": _item()},
@@ -76,6 +86,27 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
 def _recommend() -> dict[str, Any]:
     summary = "One user's best items, given what the user did in the last seconds."
     return _post("recommend", summary, RecommendRequest, _response("The ranked items.", RecommendAnswer))
+
+
+def _recommend_many() -> dict[str, Any]:
+    answer = _response("The answers in the order of the requests.", RecommendManyAnswer)
+    return _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+
+
+def _list(name: str, summary: str, serve: Serve, *, in_path: str = "", in_query: str = "") -> dict[str, Any]:
+    found = _get(name, summary, ListAnswer, may_lack=True)
+    found["responses"]["422"] = _response(DESCRIPTIONS[422], ErrorAnswer)
+    if in_path:
+        found["responses"]["404"] = _response(DESCRIPTIONS[404], ErrorAnswer)
+    if in_path == "user":
+        found["responses"]["421"] = _response(DESCRIPTIONS[421], ErrorAnswer)
+    k = {"type": "integer", "minimum": 1, "maximum": serve.max_k, "default": serve.default_k}
+    parameters = [{"name": "k", "in": "query", "required": False, "schema": k}]
+    if in_path:
+        parameters.append({"name": in_path, "in": "path", "required": True, "schema": {"type": "string"}})
+    if in_query:
+        parameters.append({"name": in_query, "in": "query", "required": False, "schema": {"type": "string"}})
+    return {**found, "parameters": parameters}
 
 
 def _events() -> dict[str, Any]:
@@ -117,7 +148,7 @@ def _item() -> dict[str, Any]:
 
 def _refusals() -> dict[str, Any]:
     """Every way to refuse a body."""
-    statuses = sorted({status for _, status, _ in STATUS} - {404} | {500})
+    statuses = sorted({status for _, status, _ in STATUS} - {404, 421} | {500})
     return {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
 
 

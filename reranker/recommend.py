@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prediction_store.errors import NoCurrentVersionError
 from prediction_store.live_items import LiveItems
 from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
+from reranker import browse
 from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
 from reranker.errors import NotReadyError
@@ -25,9 +26,10 @@ from reranker.sessions.stored import NOTHING, Stored, with_stored
 from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
-from schemas.messages import RecommendAnswer, RecommendRequest
+from schemas.messages import ListAnswer, RecommendAnswer, RecommendRequest
 
 if TYPE_CHECKING:
+    from prediction_store.current import Held
     from prediction_store.reader import Version
 
 log = logger(__name__)
@@ -71,12 +73,11 @@ class Reranker:
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
         """The answer to a request; raises InvalidFieldError beyond the limits, NotReadyError without a version."""
         check_limits(request, self._config.serve)
-        if not self.store.is_ready:
-            raise not_ready(self.store)
+        current = self._current()
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
-        with self.store.acquire() as version:
+        with current as version:
             signals = self.ranker_of(version).names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
@@ -100,6 +101,35 @@ class Reranker:
                 )
             )
         return found
+
+    def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
+        """The answers in the order of the requests, perhaps from several versions; raises what `recommend` does."""
+        for request in requests:
+            check_limits(request, self._config.serve)
+        return [self.recommend(request) for request in requests]
+
+    def similar(self, item: str, k: int | str | None = None) -> ListAnswer:
+        """The items nearest to an item that may be shown; raises UnknownItemError, NotReadyError."""
+        with self._current() as version:
+            return browse.similar(version, self.live_view(version), item, **self._how(k))
+
+    def popular(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
+        """What is popular and may be shown, in a segment or with everybody; raises NotReadyError."""
+        with self._current() as version:
+            return browse.popular(version, self.live_view(version), segment, **self._how(k))
+
+    def candidates(self, user: str, k: int | str | None = None) -> ListAnswer:
+        """The user's list as it is stored; raises UnknownUserError, NotReadyError, DamagedRecordError."""
+        with self._current() as version:
+            return browse.stored(version, user, **self._how(k))
+
+    def _how(self, k: int | str | None) -> dict[str, Any]:
+        return {"k": browse.read_k(k, self._config.serve), "settings": self._config.store, "now": self._now()}
+
+    def _current(self) -> Held:
+        if not self.store.is_ready:
+            raise not_ready(self.store)
+        return self.store.acquire()
 
     def answer_on(
         self,

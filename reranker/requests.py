@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from reranker.errors import InvalidFieldError, MalformedBodyError
 from schemas.config import Serve
-from schemas.messages import MAX_ID_BYTES, RecommendRequest
+from schemas.messages import MAX_ID_BYTES, RecommendManyRequest, RecommendRequest
 
 T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(RecommendRequest)
+_DECODER_OF_MANY = msgspec.json.Decoder(RecommendManyRequest)
 _UNTYPED = msgspec.json.Decoder()
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _PATH = re.compile(r"(?P<message>.*?) - at `(?P<path>[^`]*)`", re.DOTALL)
@@ -27,6 +28,34 @@ def decode_request(body: bytes) -> RecommendRequest:
     The limits of this server are a second step: `check_limits`.
     """
     return decode_body(body, _DECODER)
+
+
+def decode_many(body: bytes, serve: Serve) -> list[RecommendRequest]:
+    """The requests in the body of a batch; raises MalformedBodyError or InvalidFieldError, also beyond the limits."""
+    requests = decode_body(body, _DECODER_OF_MANY).requests
+    at_most("requests", len(requests), serve.max_batch)
+    for place, request in enumerate(requests):
+        try:
+            check_limits(request, serve)
+        except InvalidFieldError as error:
+            raise InvalidFieldError(
+                f"request {place} of the batch: {error.message}", field=f"requests[{place}].{error.field}"
+            ) from None
+    return requests
+
+
+def decode_query(query: Sequence[tuple[str, str]], known: Collection[str]) -> dict[str, str]:
+    """The fields of a query, each once; raises InvalidFieldError for one that is not known, or there twice."""
+    fields: dict[str, str] = {}
+    for name, value in query:
+        if name not in known:
+            raise InvalidFieldError(
+                f"`{name[:100]}` is no field of this query; wanted {', '.join(known)}", field=name[:100]
+            )
+        if name in fields:
+            raise InvalidFieldError(f"`{name}` is given twice", field=name)
+        fields[name] = value
+    return fields
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

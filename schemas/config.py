@@ -248,6 +248,8 @@ class Serve(Section, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000
+    max_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
+    """Requests in one `POST /v1/recommend/batch`, whose body may be as long as that of as many bodies of 4 KB."""
     max_events: Positive = 500
     """Events in one body of `POST /v1/events`."""
     max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144

@@ -139,6 +139,35 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
 
 
+class RecommendManyRequest(Message, frozen=True):
+    """Ask for the answers to several requests at once."""
+
+    requests: Annotated[list[RecommendRequest], Meta(min_length=1)]
+
+
+class RecommendManyAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers, in the order of the requests."""
+
+    answers: list[RecommendAnswer]
+
+
+class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
+    """One item of a list."""
+
+    item: str
+    score: float
+    """In the units of the list: they compare within it."""
+
+
+class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A list as the version has it, best first."""
+
+    items: list[ListedItem]
+    version: str
+    age_seconds: int
+    """Of the user's list, or of the version."""
+
+
 class VersionAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The version that this worker serves."""
 

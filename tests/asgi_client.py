@@ -63,6 +63,7 @@ class AsgiClient:
         return self._runner.run(self._request(method, path, list(parts), headers or {}))
 
     async def _request(self, method: str, path: str, parts: list[bytes | None], headers: dict[str, str]) -> Reply:
+        path, _, query = path.partition("?")
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -70,7 +71,7 @@ class AsgiClient:
             "method": method,
             "path": path,
             "raw_path": path.encode(),
-            "query_string": b"",
+            "query_string": query.encode(),
             "root_path": "",
             "scheme": "http",
             "server": ("127.0.0.1", 80),

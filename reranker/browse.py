@@ -1,0 +1,78 @@
+"""Lists as the version has them, without a session: what is like an item, what is popular, what is stored of a user.
+
+What is like and what is popular may be shown, so what is sold out or hidden now is left out. A user's list is told as
+it is stored, for people who look into it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from prediction_store.ttl import state_of
+from reranker.arrays import Float32, Indexes
+from reranker.errors import InvalidFieldError, UnknownItemError, UnknownUserError
+from reranker.requests import check_id
+from schemas.config import Serve, Store
+from schemas.messages import ListAnswer, ListedItem
+
+if TYPE_CHECKING:
+    from prediction_store.live_view import LiveView
+    from prediction_store.reader import Version
+
+
+def similar(version: Version, live: LiveView, item: str, *, k: int, settings: Store, now: float) -> ListAnswer:
+    """The items nearest to an item. Raises UnknownItemError."""
+    check_id("item", item)
+    index = version.item_index(item)
+    if index is None:
+        raise UnknownItemError(f"item {item[:100]!r} is not in version {version.name}", field="item")
+    near = version.neighbours(index)
+    return _listed(version, *_shown(live, near.items, near.scores, now), k, _age(version, settings, now))
+
+
+def popular(version: Version, live: LiveView, segment: str, *, k: int, settings: Store, now: float) -> ListAnswer:
+    """The popular items of a segment, of everybody where it has no list of its own."""
+    ranked = version.popular(segment)
+    return _listed(version, *_shown(live, ranked.items, ranked.scores, now), k, _age(version, settings, now))
+
+
+def stored(version: Version, user: str, *, k: int, settings: Store, now: float) -> ListAnswer:
+    """The user's list. Raises UnknownUserError; DamagedRecordError and ShardNotHeldError as `Version.read` does."""
+    check_id("user", user)
+    candidates = version.read(user)
+    if candidates is None:
+        raise UnknownUserError(f"there is no list of this user in version {version.name}", field="user")
+    fresh = state_of(candidates.made_at, version.manifest.expires_at, now, settings)
+    return _listed(version, candidates.items, candidates.scores, k, fresh.age_seconds)
+
+
+def read_k(k: int | str | None, serve: Serve) -> int:
+    """The number of items that is asked for, by default `serve.default_k`.
+
+    Raises InvalidFieldError when it is not from 1 to `serve.max_k`.
+    """
+    if k is None:
+        return serve.default_k
+    text, most = str(k), serve.max_k
+    if not (text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= most):
+        raise InvalidFieldError(f"`k` is {text[:20]!r}, wanted 1 to {most}", field="k")
+    return int(text)
+
+
+def _shown(live: LiveView, items: Indexes, scores: Float32, now: float) -> tuple[Indexes, Float32]:
+    kept = live.eligible(items, now)
+    return items[kept], scores[kept]
+
+
+def _listed(version: Version, items: Indexes, scores: Float32, k: int, age_seconds: int) -> ListAnswer:
+    rounded = np.round(scores[:k].astype(np.float64), 6).tolist()
+    listed = [
+        ListedItem(item=item, score=score) for item, score in zip(version.item_ids(items[:k]), rounded, strict=True)
+    ]
+    return ListAnswer(items=listed, version=version.name, age_seconds=age_seconds)
+
+
+def _age(version: Version, settings: Store, now: float) -> int:
+    return state_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds

@@ -1,0 +1,139 @@
+"""A client of the server: the same calls, answers and errors as `Reranker` in one's own process.
+
+with Client("http://127.0.0.1:8080") as client:
+    answer = client.recommend(RecommendRequest(user="u1", session=[SessionEvent(item="i7")]))
+"""
+
+from __future__ import annotations
+
+import http.client
+import urllib.parse
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from reranker.errors import STATUS, RequestError, ServerError
+from schemas.errors import ShortlistError
+from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
+from schemas.messages import (
+    ErrorAnswer,
+    EventsAnswer,
+    EventsRequest,
+    ListAnswer,
+    PostedEvent,
+    RecommendAnswer,
+    RecommendManyAnswer,
+    RecommendManyRequest,
+    RecommendRequest,
+    VersionAnswer,
+)
+
+A = TypeVar("A")
+
+
+class Client:
+    """One connection to a server, kept open. Not for several threads at once: each has its own."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
+        """`url`: http://HOST:PORT or https://HOST. Nothing is connected before the first call."""
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RequestError(f"{url!r} is not the URL of a server", hint="for example http://127.0.0.1:8080")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
+        self._prefix = parts.path.rstrip("/")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again."""
+        self._connection.close()
+
+    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+        """The answer to a request. Raises what `Reranker.recommend` does, and ServerError."""
+        return self._post("/v1/recommend", request, RecommendAnswer)
+
+    def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
+        """The answers in the order of the requests."""
+        return self._post(
+            "/v1/recommend/batch", RecommendManyRequest(requests=[*requests]), RecommendManyAnswer
+        ).answers
+
+    def similar(self, item: str, k: int | None = None) -> ListAnswer:
+        """The items nearest to an item. Raises UnknownItemError."""
+        return self._get(f"/v1/similar/{_quoted(item)}", ListAnswer, k=k)
+
+    def popular(self, segment: str = "", k: int | None = None) -> ListAnswer:
+        """What is popular, in a segment or with everybody."""
+        return self._get("/v1/popular", ListAnswer, segment=segment, k=k)
+
+    def candidates(self, user: str, k: int | None = None) -> ListAnswer:
+        """The user's list as it is stored. Raises UnknownUserError."""
+        return self._get(f"/v1/users/{_quoted(user)}/candidates", ListAnswer, k=k)
+
+    def post_events(self, events: Sequence[PostedEvent]) -> int:
+        """Say what users did; how many events are on disk now. Sending the same again is safe."""
+        return self._post("/v1/events", EventsRequest(events=[*events]), EventsAnswer).accepted
+
+    def change_items(self, changes: Sequence[ItemChange]) -> ItemChangesAnswer:
+        """Change facts about items within the day."""
+        return self._post("/v1/items", ItemChanges(items=[*changes]), ItemChangesAnswer)
+
+    def item(self, item: str) -> ItemNow:
+        """The facts about an item as they are now. Raises UnknownItemError."""
+        return self._get(f"/v1/items/{_quoted(item)}", ItemNow)
+
+    def version(self) -> VersionAnswer:
+        """The version that is served."""
+        return self._get("/v1/version", VersionAnswer)
+
+    def _post(self, path: str, message: msgspec.Struct, answer: type[A]) -> A:
+        return self._call("POST", path, msgspec.json.encode(message), answer)
+
+    def _get(self, path: str, answer: type[A], **query: str | int | None) -> A:
+        given = {name: value for name, value in query.items() if value not in (None, "")}
+        return self._call("GET", f"{path}?{urllib.parse.urlencode(given)}" if given else path, None, answer)
+
+    def _call(self, method: str, path: str, body: bytes | None, answer: type[A]) -> A:
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        for attempt in (1, 2):
+            is_fresh = self._connection.sock is None
+            try:
+                self._connection.request(method, self._prefix + path, body, headers)
+                response = self._connection.getresponse()
+                data = response.read()
+                break
+            except (ConnectionError, http.client.BadStatusLine) as error:
+                self._connection.close()
+                # The server may close what has been idle: that is found out by the next call, which is made again.
+                if attempt == 2 or is_fresh:
+                    raise ServerError(f"{method} {path}: {error or type(error).__name__}") from error
+            except OSError as error:
+                self._connection.close()
+                raise ServerError(f"{method} {path}: {error}") from error
+        try:
+            if response.status == 200:
+                return msgspec.json.decode(data, type=answer)
+            raise _error(msgspec.json.decode(data, type=ErrorAnswer))
+        except msgspec.MsgspecError as error:
+            raise ServerError(f"{method} {path}: status {response.status}, and no answer of ours") from error
+
+
+def _error(answer: ErrorAnswer) -> ShortlistError:
+    """What the server raised."""
+    for kind, _, name in STATUS:
+        if name == answer.error:
+            return kind(answer.message, field=answer.field) if issubclass(kind, RequestError) else kind(answer.message)
+    return ServerError(f"{answer.error}: {answer.message}")
+
+
+def _quoted(text: str) -> str:
+    return urllib.parse.quote(text, safe="")

@@ -1,0 +1,205 @@
+"""The client, over a real server: the answers and errors of the re-ranker in this process."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from asgi_client import AsgiClient
+from serving_shop import Shop
+from shop_server import Server, eventually
+
+import reranker
+from reranker import Client, Reranker, open_reranker
+from reranker.app import create_app
+from reranker.errors import (
+    InvalidFieldError,
+    NotReadyError,
+    RequestError,
+    ServerError,
+    UnknownItemError,
+    UnknownUserError,
+)
+from schemas.live_items import ItemChange
+from schemas.messages import ListAnswer, PostedEvent, RecommendAnswer, RecommendRequest, SessionEvent
+
+REQUESTS = [
+    RecommendRequest(user="u0"),
+    RecommendRequest(user="u1", k=40, session=[SessionEvent(item="a12", event="cart")], explain=True),
+    RecommendRequest(user="ü2", k=3, exclude=["a20"], placement="basket"),
+    RecommendRequest(user="nobody / at all?"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Shop]]:
+    folder = tmp_path_factory.mktemp("client")
+    shop = Shop(folder / "store")
+    shop.publish("a")
+    running = Server(shop.root, folder)
+    try:
+        with Client(running.url) as client:
+            eventually(lambda: _is_ready(client))
+        yield running, shop
+    finally:
+        running.end()
+
+
+def _is_ready(client: Client) -> bool:
+    try:
+        return bool(client.version())
+    except NotReadyError:
+        return False
+
+
+@pytest.fixture
+def client(server: tuple[Server, Shop]) -> Iterator[Client]:
+    with Client(server[0].url) as made:
+        yield made
+
+
+@pytest.fixture
+def here(server: tuple[Server, Shop]) -> Iterator[Reranker]:
+    with open_reranker(server[1].config()) as made:
+        yield made
+
+
+def same(answer: RecommendAnswer) -> RecommendAnswer:
+    """What does not depend on the moment and the number of the request."""
+    return msgspec.structs.replace(answer, request_id="", age_seconds=0)
+
+
+def test_answers_are_those_of_the_reranker_in_this_process(client: Client, here: Reranker) -> None:
+    for request in REQUESTS:
+        assert same(client.recommend(request)) == same(here.recommend(request))
+    many = client.recommend_many(REQUESTS)
+    assert [same(answer) for answer in many] == [same(answer) for answer in here.recommend_many(REQUESTS)]
+
+
+def test_lists_are_those_of_the_reranker_in_this_process(
+    client: Client, here: Reranker, server: tuple[Server, Shop]
+) -> None:
+    def aged(answer: ListAnswer) -> ListAnswer:
+        return msgspec.structs.replace(answer, age_seconds=0)
+
+    for call in (
+        lambda side: side.similar("a11"),
+        lambda side: side.similar("a11", 2),
+        lambda side: side.popular(),
+        lambda side: side.popular("DE", 3),
+        lambda side: side.popular("no such segment"),
+        lambda side: side.candidates("u1", 30),
+        lambda side: side.candidates("ü2"),
+    ):
+        assert aged(call(client)) == aged(call(here))
+    shop = server[1]
+    assert [item.item for item in client.candidates("u0", 40).items] == shop.list_of("u0")
+    shown = [item for item in shop.popular("") if shop.in_stock(item)]
+    assert [item.item for item in client.popular(k=40).items] == shown
+    assert {item.item[1] for item in client.similar("a11").items} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda side: side.similar("never heard of"), UnknownItemError),
+        (lambda side: side.similar("a/b?c#d%2F"), UnknownItemError),
+        (lambda side: side.candidates("nobody"), UnknownUserError),
+        (lambda side: side.candidates("u0", 100_000), InvalidFieldError),
+        (lambda side: side.popular(k=0), InvalidFieldError),
+        (lambda side: side.recommend(RecommendRequest(user="u0", k=201)), InvalidFieldError),
+        (
+            lambda side: side.recommend_many([RecommendRequest(user="u0"), RecommendRequest(user="u", k=999)]),
+            InvalidFieldError,
+        ),
+        (lambda side: side.recommend(RecommendRequest(user="ä" * 400)), InvalidFieldError),
+    ],
+)
+def test_errors_are_those_of_the_reranker_in_this_process(
+    client: Client, here: Reranker, call: Callable[[object], object], error: type[RequestError]
+) -> None:
+    with pytest.raises(error) as there:
+        call(client)
+    with pytest.raises(error) as same_here:
+        call(here)
+    if "many" not in str(there.value) and "batch" not in there.value.message:
+        assert (there.value.message, there.value.field) == (same_here.value.message, same_here.value.field)
+    assert client.recommend(REQUESTS[0]).items, "the connection is of use after an error"
+
+
+def test_events_and_items_go_through_it(client: Client) -> None:
+    assert client.post_events([PostedEvent(user="somebody", item="a15", event="view")]) == 1
+    answer = client.recommend(RecommendRequest(user="somebody"))
+    assert answer.rung == "session"
+    assert client.change_items([ItemChange(item="a17", hidden=True)]).changed == 1
+    assert client.item("a17").hidden.value is True
+    assert "a17" not in [item.item for item in client.similar("a15", 40).items]
+    assert client.change_items([ItemChange(item="a17", hidden=None)]).changed == 1
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(client: Client) -> None:
+    first = client.recommend(REQUESTS[0])
+    sock = client._connection.sock
+    assert isinstance(client._connection, http.client.HTTPConnection)
+    assert sock is not None
+    sock.shutdown(2)
+    assert same(client.recommend(REQUESTS[0])) == same(first)
+
+
+def test_a_server_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:1") as nobody, pytest.raises(ServerError):
+        nobody.version()
+    with pytest.raises(RequestError, match="is not the URL"):
+        Client("127.0.0.1:8080")
+    assert tmp_path.exists()
+
+
+def test_the_package_names_what_it_offers() -> None:
+    assert {name for name in reranker.__all__ if getattr(reranker, name)} == {"Client", "Reranker", "open_reranker"}
+    with pytest.raises(AttributeError):
+        reranker.Server  # noqa: B018
+
+
+@pytest.fixture(scope="module")
+def app(stocked_shop: Shop) -> Iterator[AsgiClient]:
+    with AsgiClient(create_app(stocked_shop.config("serve.max_batch=2"))) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        ("/v1/popular?k=x", 422, "k"),
+        ("/v1/popular?k=1.5", 422, "k"),
+        ("/v1/popular?k=%C2%B2", 422, "k"),
+        ("/v1/popular?k=201", 422, "k"),
+        ("/v1/popular?k=1&k=1", 422, "k"),
+        ("/v1/popular?color=red", 422, "color"),
+        ("/v1/similar/a11?segment=DE", 422, "segment"),
+        ("/v1/similar/nothing", 404, "item"),
+        ("/v1/users/nobody/candidates", 404, "user"),
+        ("/v1/users/u0", 404, None),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(app: AsgiClient, path: str, status: int, field: str | None) -> None:
+    reply = app.get(path)
+    assert reply.status == status
+    assert reply.json().get("field") == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "requests"),
+        ({"requests": []}, "requests"),
+        ({"requests": [{"user": "u0"}] * 3}, "requests"),
+        ({"requests": [{"user": "u0"}, {"user": "u0", "k": 500}]}, "requests[1].k"),
+        ({"requests": [{"user": "u0", "x": 1}]}, "requests[0].x"),
+    ],
+)
+def test_a_batch_that_cannot_be_answered_says_which_field_is_wrong(app: AsgiClient, body: object, field: str) -> None:
+    reply = app.post("/v1/recommend/batch", body)
+    assert (reply.status, reply.json()["field"]) == (422, field)
