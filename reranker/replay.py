@@ -118,7 +118,7 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
     if then.items == now.items:
         for name in ("rungs", "base_ranks"):
             yield from _of_items(name, then.items, getattr(then, name), getattr(now, name))
-        for name in ("scores", "base_scores"):
+        for name in ("scores", "base_scores", "propensities"):
             yield from _of_numbers(name, then.items, numbers(getattr(then, name)), numbers(getattr(now, name)))
         if then.signals == now.signals:
             width = len(then.signals)

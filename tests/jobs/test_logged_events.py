@@ -145,6 +145,7 @@ def test_the_fingerprint_does_not_depend_on_how_events_lie_in_segments(tmp_path:
     found = []
     for number, parts in enumerate([[LOGGED], [LOGGED[::-1]], [LOGGED[1:], LOGGED[:1]], [LOGGED, LOGGED[:1]]]):
         folder = tmp_path / str(number)
+        folder.mkdir()
         for place, part in enumerate(parts):
             write_log(folder / "log", [events(*part)], now=END + place)
         found.append(logged(folder).fingerprint())

@@ -127,6 +127,14 @@ def test_a_replay_knows_what_had_been_shown_in_vain(published: Shop) -> None:
         assert run(published, answer["request_id"]) == 0
 
 
+def test_a_replay_draws_the_same_items_by_chance(published: Shop) -> None:
+    order = ("serve.order.explore_positions=[2, 4]", "serve.order.diversity=0.3")
+    answers = ask(published, *[REQUESTS["by default"]] * 5, overrides=order)
+    assert len({str(answer["items"]) for answer in answers}) > 1
+    for answer in answers:
+        assert run(published, answer["request_id"], *(f"--set={setting}" for setting in order)) == 0
+
+
 def test_the_answers_of_real_workers_are_replayed(published: Shop, tmp_path: Path) -> None:
     server = Server(published.root, tmp_path)
     try:
@@ -223,6 +231,15 @@ def test_every_other_change_is_a_difference_too(published: Shop) -> None:
     swapped = [record.shown.items[1], record.shown.items[0], *record.shown.items[2:]]
     other = msgspec.structs.replace(record, shown=msgspec.structs.replace(record.shown, items=swapped))
     assert [said.split(":")[0] for said in differences(record, other)] == ["rank 1", "rank 2"]
+
+
+def test_another_propensity_is_a_difference(published: Shop) -> None:
+    ask(published, REQUESTS["plain"])
+    (record,) = logged(published)
+    assert numbers(record.shown.propensities).tolist() == [1.0] * 5, "without chance every place is certain"
+    halved = msgspec.structs.replace(record.shown, propensities=record.shown.propensities[:-4] + b"\0\0\0\x3f")
+    (said,) = differences(record, msgspec.structs.replace(record, shown=halved))
+    assert said == f"rank 5, item {record.shown.items[4]}: propensities 1.0 then, 0.5 now"
 
 
 def test_an_answer_before_a_torn_tail_is_found_and_one_in_it_is_not(
