@@ -30,6 +30,7 @@ from schemas.config import Config
 from schemas.manifest import MANIFEST_FORMAT, RECORD_FORMAT
 from schemas.ranker import RankerWeights, decode_weights, encode_weights
 from schemas.record import RankedItems
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -95,7 +96,7 @@ def config_digest(config: Config) -> str:
         msgspec.structs.replace(
             settings.without_paths(config),
             retrieve=settings.deciding(config.retrieve),
-            serve=settings.Serve(),
+            serve=Serve(),
             spark=settings.Spark(),
         )
     )

@@ -26,8 +26,8 @@ from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS
 from reranker.user_tower import UserTower
-from schemas.config import Serve
 from schemas.messages import Context, RecommendRequest, SessionEvent
+from schemas.serving_config import Serve
 
 HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: items of one time, the lines of an invoice say, come in an order that says nothing."""

@@ -62,8 +62,10 @@ def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
     # Before anything is compiled or computed: the numbers do not depend on the threads, only the time does.
     numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
     both = _blended(task, config)
-    best_epoch, refined = _refined(task, config, _strongest(both, config.dimensions))
-    if best_epoch and config.teachers > 1:
+    best_epoch, refined, recall = _refined(task, config, _strongest(both, config.dimensions))
+    # Where only the epoch is chosen, all is done anew, and nothing trains on from here: one teacher tells as much.
+    is_trial = config.refit and recall is not None and config.max_epochs == 0
+    if best_epoch and config.teachers > 1 and not is_trial:
         others = [_taught(task, config, both, epochs=best_epoch, number=n) for n in range(1, config.teachers)]
         refined = distilled([refined, *others], both, config.dimensions)
     _put(task, towers, refined)
@@ -103,8 +105,8 @@ def distilled(towers: list[Factors], both: Factors, dimensions: int) -> Factors:
     return Factors(*(_padded(side, dimensions) for side in balanced(*student)))
 
 
-def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]:
-    """(the epoch with the best recall, the factors it left); without a validation slice the last."""
+def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors, float | None]:
+    """(the epoch with the best recall, the factors it left, their recall); without a validation slice the last."""
 
     def recall(factors: Factors) -> float | None:
         return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
@@ -120,7 +122,7 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors]
             bar.milestone(epoch=epoch, loss=loss, recall=found)
             if config.popularity_debias or found is None or highest is None or found > highest:
                 best_epoch, best, highest = epoch, now, found
-    return best_epoch, best
+    return best_epoch, best, highest
 
 
 def _taught(task: Task, config: Train, both: Factors, *, epochs: int, number: int) -> Factors:

@@ -23,8 +23,9 @@ from prediction_store.errors import StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS, default_weights
-from schemas.config import Config, Serve
+from schemas.config import Config
 from schemas.ranker import RankerWeights, encode_weights
+from schemas.serving_config import Serve
 
 WEIGHTS = "weights.json"
 CANDIDATES = 128

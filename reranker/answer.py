@@ -21,10 +21,11 @@ from reranker.ranking import Ranker
 from reranker.rules import Rules
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
-from schemas.config import Serve, Store
+from schemas.config import Store
 from schemas.errors import DamagedRecordError
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
 from schemas.record import Candidates
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView

@@ -12,8 +12,9 @@ import numpy as np
 from reranker.answer import Shown
 from reranker.arrays import Float32
 from reranker.serving_log.records import AnswerRecord, ShownItems
-from schemas.config import Config, Serve, Store, digest
+from schemas.config import Config, Store, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
+from schemas.serving_config import Serve
 
 
 class _Deciding(msgspec.Struct, frozen=True):

@@ -7,7 +7,7 @@ import asyncio
 from starlette.requests import Request
 
 from reranker.errors import BodyTooLargeError, BodyTooSlowError, MediaTypeError
-from schemas.config import Serve
+from schemas.serving_config import Serve
 
 
 async def read_body(request: Request, serve: Serve, *, max_bytes: int = 0) -> bytes:

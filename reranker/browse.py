@@ -14,8 +14,9 @@ from prediction_store.ttl import state_of
 from reranker.arrays import Float32, Indexes
 from reranker.errors import InvalidFieldError, UnknownItemError, UnknownUserError
 from reranker.requests import check_id
-from schemas.config import Serve, Store
+from schemas.config import Store
 from schemas.messages import ListAnswer, ListedItem
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView

@@ -8,8 +8,8 @@ import numpy as np
 
 from reranker.arrays import Indexes, Mask, contains
 from reranker.session import Session
-from schemas.config import Serve
 from schemas.messages import RecommendRequest
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView

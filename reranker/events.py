@@ -6,8 +6,8 @@ import msgspec
 
 from reranker.requests import at_most, check_id, decode_body
 from reranker.serving_log.records import EventsRecord, LoggedEvent
-from schemas.config import Serve
 from schemas.messages import EventsRequest, PostedEvent
+from schemas.serving_config import Serve
 
 SAME_BODY_SECONDS = 1e-6
 """Events of one body without a time are this far apart, the last one now, so that their order is kept."""

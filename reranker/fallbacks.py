@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from reranker import sources
 from reranker.pool import Pool
 from reranker.session import Session
-from schemas.config import Serve
 from schemas.record import Candidates
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version

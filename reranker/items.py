@@ -11,8 +11,8 @@ from prediction_store.item_now import item_now
 from reranker.errors import InvalidFieldError, UnknownItemError
 from reranker.recommend import Clock
 from reranker.requests import at_most, check_id, decode_body
-from schemas.config import Serve
 from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_items import LiveItems

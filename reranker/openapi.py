@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from reranker.errors import STATUS
-from schemas.config import Serve
 from schemas.live_items import ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
     ErrorAnswer,
@@ -22,6 +21,7 @@ from schemas.messages import (
     RecommendRequest,
     VersionAnswer,
 )
+from schemas.serving_config import Serve
 
 LIVE_ITEMS_503 = "The live facts about items cannot be written, or those of this one not be read."
 REF = "#/components/schemas/{name}"

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from reranker.errors import InvalidFieldError, MalformedBodyError
-from schemas.config import Serve
 from schemas.messages import MAX_ID_BYTES, RecommendManyRequest, RecommendRequest
+from schemas.serving_config import Serve
 
 T = TypeVar("T")
 _DECODER = msgspec.json.Decoder(RecommendRequest)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reranker.arrays import Float32, Indexes
-from schemas.config import Serve
 from schemas.messages import SessionEvent
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version

@@ -1,12 +1,57 @@
-"""What a server writes: its log of answers and events, and the sessions it keeps."""
+"""The settings of the online process: how it answers, its log of answers and events, and the sessions it keeps."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from schemas.rules import Order, Rule
 from schemas.section import Section
+
+Name = Annotated[str, Meta(min_length=1)]
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Weight = Annotated[float, Meta(ge=0.0)]
+
+
+class Serve(Section, frozen=True):
+    """The online process."""
+
+    host: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8080
+    """0: any free port; the one taken is printed."""
+    workers: Annotated[int, Meta(ge=1, le=256)] = 2
+    poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
+    """How often a worker looks for a new history record."""
+    default_k: Positive = 20
+    max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
+    max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_session_events: Positive = 200
+    max_exclusions: Positive = 1_000
+    max_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
+    """Requests in one `POST /v1/recommend/batch`, whose body may be as long as that of as many bodies of 4 KB."""
+    max_events: Positive = 500
+    """Events in one body of `POST /v1/events`."""
+    max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
+    """Length of such a body."""
+    max_item_changes: Positive = 1_000
+    """Items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
+    body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
+    """A request whose body has not arrived by then is answered 408."""
+    session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
+    """An event of the session counts half after this long."""
+    session_event_weights: dict[str, Weight] = field(
+        default_factory=lambda: {"view": 1.0, "cart": 2.0, "purchase": 1.0}
+    )
+    """How much an event of each type moves the order. An unlisted type counts as 1."""
+    neighbour_candidates: Count = 200
+    """Items added to the pool from the neighbours of the session's items."""
+    hide_session_items: bool = True
+    """Items of the session itself are not recommended in the answer."""
+    rules: list[Rule] = field(default_factory=list)
+    """What may be shown, what is raised, what stands where."""
+    order: Order = field(default_factory=Order)
 
 
 class Log(Section, frozen=True):

@@ -15,8 +15,8 @@ from jobs.replay import Moment, Stage, Visit, moments, replay, sessions
 from prediction_store.reader import Version
 from reranker.recommend import open_reranker
 from reranker.signals import SIGNALS
-from schemas.config import Serve
 from schemas.messages import Context, RecommendRequest, SessionEvent
+from schemas.serving_config import Serve
 
 DAY = "2026-03-02"
 

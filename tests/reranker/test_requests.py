@@ -12,8 +12,8 @@ from malformed_bodies import MALFORMED
 
 from reranker.errors import InvalidFieldError, MalformedBodyError, RequestError
 from reranker.requests import check_limits, convert_request, decode_request
-from schemas.config import Serve
 from schemas.messages import Context, SessionEvent
+from schemas.serving_config import Serve
 
 SERVE = Serve()
 

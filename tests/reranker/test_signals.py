@@ -15,8 +15,8 @@ from reranker.session import EMPTY, Session, read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import FRESH_HALF_LIFE_SECONDS, SIGNALS, Signal
 from reranker.user_tower import UserTower
-from schemas.config import Serve
 from schemas.messages import SessionEvent
+from schemas.serving_config import Serve
 
 NOW = 1_800_000_000.0
 
