@@ -14,7 +14,7 @@ import pyarrow.dataset
 import pytest
 from small_world import END, World
 
-from jobs import build, carried, changed, datasets, evaluate, lists, retrieve, vectors
+from jobs import build, carried, changed, datasets, evaluate, lists, retrieve, train_ranker, vectors
 from jobs.progress import Report
 from prediction_store import history
 from prediction_store.shards import open_shard
@@ -46,6 +46,7 @@ def publish(config: Config, day: str, spark: Any) -> tuple[Report, str]:
     said = retrieve.run(config, day, spark)
     lists.run(config, day, spark)
     evaluate.run(config, day)
+    train_ranker.run(config, day)
     name = str(build.run(config, day, spark, NOW).details["version"])
     history.cutover(Path(config.paths.store), name, "test@host", "a night of the test", NOW, force=True)
     return said, name
