@@ -165,6 +165,5 @@ class _RowAdam:
         second = torch.lerp(gradient.square(), self._second.index_select(0, rows), BETAS[1])
         scale = (second / (1 - BETAS[1] ** steps)).sqrt_().add_(EPSILON)
         moved = values.detach() - rate * (first / (1 - BETAS[0] ** steps)) / scale
-        # Not by `table[rows] = `: where algorithms must be deterministic that goes number by number.
         for table, new in ((self._steps, steps), (self._first, first), (self._second, second), (self._table, moved)):
             table.index_copy_(0, rows, new)
