@@ -38,7 +38,7 @@ events_per_day = 1500
 max_epochs = 2
 dimensions = 16
 [retrieve]
-exact_below = 100   # so that an index is searched, by the tasks
+method = "grouped"   # so that lists of items are searched, by the tasks
 [spark]
 master = "{master}"
 """
