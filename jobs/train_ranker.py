@@ -30,6 +30,7 @@ from schemas.serving_config import Serve
 WEIGHTS = "weights.json"
 CANDIDATES = 128
 """Of a list that is learned from: the wanted one and others at random, which stand for all."""
+SEED = 7
 HELD_OUT = 5
 """One in so many lists, the latest, judges what the others have taught."""
 
@@ -42,7 +43,11 @@ def run(config: Config, day: str) -> Report:
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
     with datasets.step(
-        config.paths.workspace, day, "ranker", inputs=[prepared], settings=[config.ranker, _replayed_with(config.serve)]
+        config.paths.workspace,
+        day,
+        "ranker",
+        inputs=[prepared],
+        settings=[config.ranker, config.lists, _replayed_with(config.serve)],
     ) as draft:
         if draft.complete is not None:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.complete.rows)
@@ -79,7 +84,7 @@ def examples(version: Version, found: Iterable[Sequence[Visit]], config: Config)
     Args:
         found: sessions, by time.
     """
-    rng = np.random.default_rng(config.train.seed)
+    rng = np.random.default_rng(SEED)
     stage = Stage.of(version)
     every = [moment for session in found for moment in moments(session, most_events=config.serve.max_session_events)]
     kept: dict[int, np.ndarray] = {}

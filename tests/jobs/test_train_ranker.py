@@ -68,6 +68,13 @@ def test_a_step_that_is_done_is_skipped_and_the_same_sessions_teach_the_same(sho
     assert weights_of(shop, tmp_path / "other")[0] == one
 
 
+def test_another_pause_between_sessions_is_another_ranker(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions())
+    train_ranker.run(config(shop, tmp_path), DAY)
+    assert not train_ranker.run(config(shop, tmp_path, "lists.session_gap_minutes=5"), DAY).skipped
+    assert train_ranker.run(config(shop, tmp_path, "lists.session_gap_minutes=5", "serve.port=1"), DAY).skipped
+
+
 def test_too_few_sessions_leave_the_weights_as_they_were(shop: Shop, tmp_path: Path) -> None:
     write_prepared(tmp_path, DAY, companions())
     weights, details = weights_of(shop, tmp_path, "ranker.fewest_lists=1000")
