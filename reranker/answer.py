@@ -14,7 +14,7 @@ from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
-from reranker.choice import choose, counted
+from reranker.choice import caps_of, choose
 from reranker.eligibility import eligible, hidden_items
 from reranker.pool import Pool
 from reranker.ranking import Ranker
@@ -89,7 +89,7 @@ def answer(
         segment = version.segment_of(stored.user_row)
 
     counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
-    rules, counts_shown = rules.at(request.placement), counted(version, serve.order)
+    rules, caps = rules.at(request.placement), caps_of(version, serve.order)
     at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
 
     items: list[AnsweredItem] = []
@@ -103,7 +103,7 @@ def answer(
         allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
         best, propensities = choose(
             given, scores, allowed, wanted - len(items), serve.order,
-            counts=counts_shown, pins=effects.pins, seed=request_id, is_first=not items,
+            counts=caps, pins=effects.pins, seed=request_id, is_first=not items,
         )  # fmt: skip
         if best.size == 0:
             continue

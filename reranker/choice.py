@@ -17,8 +17,11 @@ from schemas.rules import Order
 if TYPE_CHECKING:
     from prediction_store.reader import Version
 
+PLAIN = Order()
+"""Nothing but the best is wanted."""
 
-def counted(version: Version, wanted: Order) -> Counts:
+
+def caps_of(version: Version, wanted: Order) -> Counts:
     """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
     columns = {name: version.column(name) for name in wanted.caps if name in version.manifest.columns}
     found = [(columns[name].codes, most) for name, most in wanted.caps.items() if _has_codes(columns.get(name))]
@@ -58,9 +61,6 @@ def choose(
         explore_among=wanted.explore_among,
         seed=seed,
     )
-
-
-PLAIN = Order()
 
 
 def _has_codes(column: object) -> bool:

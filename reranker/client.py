@@ -14,7 +14,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from reranker.errors import STATUS, RequestError, ServerError
+from reranker.errors import STATUS, NoAnswerError, RequestError
 from schemas.errors import ShortlistError
 from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
@@ -58,7 +58,7 @@ class Client:
         self._connection.close()
 
     def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """The answer to a request. Raises what `Reranker.recommend` does, and ServerError."""
+        """The answer to a request. Raises what `Reranker.recommend` does, and NoAnswerError."""
         return self._post("/v1/recommend", request, RecommendAnswer)
 
     def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
@@ -115,16 +115,16 @@ class Client:
                 self._connection.close()
                 # The server may close what has been idle: that is found out by the next call, which is made again.
                 if attempt == 2 or is_fresh:
-                    raise ServerError(f"{method} {path}: {error or type(error).__name__}") from error
+                    raise NoAnswerError(f"{method} {path}: {error or type(error).__name__}") from error
             except OSError as error:
                 self._connection.close()
-                raise ServerError(f"{method} {path}: {error}") from error
+                raise NoAnswerError(f"{method} {path}: {error}") from error
         try:
             if response.status == 200:
                 return msgspec.json.decode(data, type=answer)
             raise _error(msgspec.json.decode(data, type=ErrorAnswer))
         except msgspec.MsgspecError as error:
-            raise ServerError(f"{method} {path}: status {response.status}, and no answer of ours") from error
+            raise NoAnswerError(f"{method} {path}: status {response.status}, and no answer of ours") from error
 
 
 def _error(answer: ErrorAnswer) -> ShortlistError:
@@ -132,7 +132,7 @@ def _error(answer: ErrorAnswer) -> ShortlistError:
     for kind, _, name in STATUS:
         if name == answer.error:
             return kind(answer.message, field=answer.field) if issubclass(kind, RequestError) else kind(answer.message)
-    return ServerError(f"{answer.error}: {answer.message}")
+    return NoAnswerError(f"{answer.error}: {answer.message}")
 
 
 def _quoted(text: str) -> str:

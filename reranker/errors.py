@@ -20,7 +20,7 @@ ShortlistError
 ├── DamagedRecordError           503  (schemas.errors) the user's list is not as it was written
 ├── LiveItemsError               503  (prediction_store.errors) live facts cannot be written, or one item's not be read
 ├── NewerFormatError             503  (schemas.errors) a later Shortlist has written the live facts
-├── ServerError                       a client got no answer, or none of ours
+├── NoAnswerError                     a client got no answer, or none of ours
 └── ServeError                   (exit 1) the server could not start
 """
 
@@ -105,7 +105,7 @@ class ServeError(ShortlistError):
     """Raised when the server cannot start: the address is taken, or its workers fail at once."""
 
 
-class ServerError(ShortlistError):
+class NoAnswerError(ShortlistError):
     """Raised by the client when the server cannot be reached, or answers with what is not ours."""
 
 

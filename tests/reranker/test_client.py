@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from asgi_client import AsgiClient
-from serving_shop import Shop
+from serving_shop import MADE_AT, Shop
 from shop_server import Server, eventually
 
 import reranker
@@ -17,20 +17,22 @@ from reranker import Client, Reranker, open_reranker
 from reranker.app import create_app
 from reranker.errors import (
     InvalidFieldError,
+    NoAnswerError,
     NotReadyError,
     RequestError,
-    ServerError,
     UnknownItemError,
     UnknownUserError,
 )
 from schemas.live_items import ItemChange
-from schemas.messages import ListAnswer, PostedEvent, RecommendAnswer, RecommendRequest, SessionEvent
+from schemas.messages import Context, ListAnswer, PostedEvent, RecommendAnswer, RecommendRequest, SessionEvent
 
+AT = Context(time=float(MADE_AT + 60))
+"""Items age between two calls: an explained freshness has six digits, and the last one moves."""
 REQUESTS = [
-    RecommendRequest(user="u0"),
-    RecommendRequest(user="u1", k=40, session=[SessionEvent(item="a12", event="cart")], explain=True),
-    RecommendRequest(user="ü2", k=3, exclude=["a20"], placement="basket"),
-    RecommendRequest(user="nobody / at all?"),
+    RecommendRequest(user="u0", context=AT),
+    RecommendRequest(user="u1", k=40, session=[SessionEvent(item="a12", event="cart")], explain=True, context=AT),
+    RecommendRequest(user="ü2", k=3, exclude=["a20"], placement="basket", context=AT),
+    RecommendRequest(user="nobody / at all?", context=AT),
 ]
 
 
@@ -150,7 +152,7 @@ def test_a_connection_that_the_server_closed_is_opened_again(client: Client) -> 
 
 
 def test_a_server_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
-    with Client("http://127.0.0.1:1") as nobody, pytest.raises(ServerError):
+    with Client("http://127.0.0.1:1") as nobody, pytest.raises(NoAnswerError):
         nobody.version()
     with pytest.raises(RequestError, match="is not the URL"):
         Client("127.0.0.1:8080")
