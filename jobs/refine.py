@@ -25,8 +25,9 @@ from jobs.factors import Blocks
 BATCH_USERS = 512
 STEPS, FEWEST_USERS = 64, 8
 """Of an epoch where there are too few users for as many steps of `BATCH_USERS`; and the fewest users of a step."""
-NEGATIVES = 4096
-"""Items drawn for a batch; a catalogue that is not larger is taken whole."""
+NEGATIVES = 16_384
+"""Items drawn for a batch; a catalogue that is not larger is taken whole. On Yelp2018 (38,000 items) four times as many
+as 4,096 raise recall@20 by 1.4 % for 2.5 times the time; all of them by 2 % for seven times."""
 TEMPERATURE = 0.11
 """Divides the cosines."""
 NEGATIVES_SHARE = 1.1
@@ -49,9 +50,13 @@ class Factors(NamedTuple):
     def copy(self) -> Factors:
         return Factors(self.users.clone(), self.items.clone())
 
+    def to(self, device: torch.device | str) -> Factors:
+        """There; these themselves where they are there already."""
+        return Factors(self.users.to(device), self.items.to(device))
+
 
 class Refinement:
-    """A training of factors in place, an epoch at a time."""
+    """A training of factors, an epoch at a time; in place where they lie on its device already."""
 
     def __init__(
         self,
@@ -61,23 +66,27 @@ class Refinement:
         seed: int,
         drawn: np.ndarray | None = None,
         offsets: torch.Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         """The factors are brought to length 1 at once. The learning rate falls to 0 over `epochs`.
+
+        Random numbers are drawn on the host, so that every device is taught the same.
 
         Args:
             drawn: int64[n], the items that negatives are drawn from: those that anybody met. None: all.
             offsets: float32[items], added to the scores of negatives, see `losses.popularity_offsets`.
         """
-        self._rows = factors
-        for side in factors:
+        self._device = torch.device(device)
+        self._rows = factors.to(self._device)
+        for side in self._rows:
             side.copy_(functional.normalize(side, dim=1))
         self._drawn = np.arange(len(factors.items)) if drawn is None else drawn
-        self._offsets = torch.zeros(len(factors.items)) if offsets is None else offsets
+        self._offsets = (torch.zeros(len(factors.items)) if offsets is None else offsets).to(self._device)
         self._epochs, self._seed = epochs, seed
-        self._users, self._items = _RowAdam(factors.users), _RowAdam(factors.items)
+        self._users, self._items = _RowAdam(self._rows.users), _RowAdam(self._rows.items)
 
     def factors(self) -> Factors:
-        """As they are now; the dot product of a pair is its cosine divided by the temperature."""
+        """As they are now, on the device; the dot product of a pair is its cosine divided by the temperature."""
         length = TEMPERATURE**-0.5
         return Factors(*(functional.normalize(side, dim=1) * length for side in self._rows))
 
@@ -100,18 +109,19 @@ class Refinement:
         return total / max(seen, 1)
 
     def _step(self, batch: _Batch, rng: np.random.Generator, rate: float) -> float:
-        rows, of_drawn, of_met = _touched(batch.items, self._drawn, rng)
-        users = self._rows.users.index_select(0, batch.users).requires_grad_()
+        rows, of_drawn, of_met = (part.to(self._device) for part in _touched(batch.items, self._drawn, rng))
+        of_users, starts = batch.users.to(self._device), batch.starts.to(self._device)
+        users = self._rows.users.index_select(0, of_users).requires_grad_()
         items = self._rows.items.index_select(0, rows).requires_grad_()
-        keep = torch.from_numpy(rng.random(users.shape, dtype=np.float32) >= DROPOUT)
+        keep = torch.from_numpy(rng.random(users.shape, dtype=np.float32) >= DROPOUT).to(self._device)
         user = functional.normalize(users * keep, dim=1) / TEMPERATURE
         item = functional.normalize(items, dim=1)
-        liked = functional.embedding_bag(of_met, item, batch.starts, mode="mean")  # [users, d]
+        liked = functional.embedding_bag(of_met, item, starts, mode="mean")  # [users, d]
         scores = user @ functional.embedding(of_drawn, item).T + self._offsets[rows[of_drawn]]  # [users, drawn]
         others = torch.logsumexp(scores, dim=1) - math.log(len(of_drawn))  # [users]
         loss = (NEGATIVES_SHARE * others - (user * liked).sum(dim=1)).mean()
         loss.backward()
-        self._users.step(batch.users, users, rate * USER_RATE)
+        self._users.step(of_users, users, rate * USER_RATE)
         self._items.step(rows, items, rate)
         return float(loss.detach())
 
@@ -154,7 +164,7 @@ class _RowAdam:
     def __init__(self, table: torch.Tensor) -> None:
         self._table = table
         self._first, self._second = torch.zeros_like(table), torch.zeros_like(table)
-        self._steps = torch.zeros(len(table), 1)
+        self._steps = torch.zeros(len(table), 1, device=table.device)
 
     def step(self, rows: torch.Tensor, values: torch.Tensor, rate: float) -> None:
         """Move the `rows` of the table from `values` against the gradient that `values` has gathered."""

@@ -30,8 +30,9 @@ ROUNDS = 10
 """Of least squares."""
 NORMALISED_SHARE = 0.35
 """Of the normalised factorisation beside the least squares one, each with scores of standard deviation 1."""
-FACTORS_SHARE = 0.25
-"""Of both factorisations beside the refined ones in the teacher."""
+FACTORS_SHARE = 0.1
+"""Of both factorisations beside the refined ones in the teacher: more of them gains at the end of a list of a thousand
+what it loses at the top."""
 BATCH_USERS = 4096
 TINY = 1e-12
 RIDGE = 1e-3
@@ -65,8 +66,9 @@ def _start_ranking(task: Task, towers: TwoTowers, config: Train) -> int:
     best_epoch, refined, recall = _refined(task, config, _strongest(both, config.dimensions))
     # Where only the epoch is chosen, all is done anew, and nothing trains on from here: one teacher tells as much.
     is_trial = config.refit and recall is not None and config.max_epochs == 0
-    if best_epoch and config.teachers > 1 and not is_trial:
-        others = [_taught(task, config, both, epochs=best_epoch, number=n) for n in range(1, config.teachers)]
+    if best_epoch:
+        more = range(1, 1 if is_trial else config.teachers)
+        others = [_taught(task, config, both, epochs=best_epoch, number=number) for number in more]
         refined = distilled([refined, *others], both, config.dimensions)
     _put(task, towers, refined)
     explain_ids(towers.item, task.items, task.counts.items)
@@ -122,7 +124,7 @@ def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors,
             bar.milestone(epoch=epoch, loss=loss, recall=found)
             if config.popularity_debias or found is None or highest is None or found > highest:
                 best_epoch, best, highest = epoch, now, found
-    return best_epoch, best, highest
+    return best_epoch, best.to("cpu"), highest
 
 
 def _taught(task: Task, config: Train, both: Factors, *, epochs: int, number: int) -> Factors:
@@ -132,13 +134,12 @@ def _taught(task: Task, config: Train, both: Factors, *, epochs: int, number: in
         for epoch in range(epochs):
             loss = training.run_epoch(epoch, task.met_by_all, advance=bar.advance)
             bar.milestone(epoch=epoch + 1, loss=loss)
-    return training.factors()
+    return training.factors().to("cpu")
 
 
 def _refinement(task: Task, factors: Factors, *, epochs: int, seed: int) -> Refinement:
-    offsets = None if task.offsets is None else task.offsets.cpu()
-    drawn = np.flatnonzero(task.counts.items)
-    return Refinement(factors, epochs=epochs, seed=seed, drawn=drawn, offsets=offsets)
+    drawn, device = np.flatnonzero(task.counts.items), task.items.ids.device
+    return Refinement(factors, epochs=epochs, seed=seed, drawn=drawn, offsets=task.offsets, device=device)
 
 
 @torch.no_grad()
@@ -166,9 +167,12 @@ def _put(task: Task, towers: TwoTowers, factors: Factors) -> None:
 
 def _pooled(task: Task, towers: TwoTowers, items: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """(int64[n] users, float32[n, d] their pooled histories), some users at a time."""
+    device = task.items.ids.device
+    items = items.to(device)
     for table in task.everybody.tables():
         known = task.everybody.known(table)
         users = np.flatnonzero(np.diff(known.starts))
         for part in np.split(users, range(BATCH_USERS, len(users), BATCH_USERS)):
-            history = (torch.from_numpy(array) for array in known.last(part, task.architecture.history_length))
-            yield torch.from_numpy(part), towers.user.pool(items, *history)
+            history = known.last(part, task.architecture.history_length)
+            on_device = (torch.from_numpy(array).to(device) for array in history)
+            yield torch.from_numpy(part), towers.user.pool(items, *on_device).cpu()

@@ -32,9 +32,9 @@ class Train(Section, frozen=True):
     rank; better where users are known by many interactions. `shortlist tune` tells which."""
     factor_epochs: Count = 20
     """Epochs in which the factorisation is taught, with `dot`; the validation slice chooses among them."""
-    teachers: Annotated[int, Meta(ge=1, le=16)] = 2
+    teachers: Annotated[int, Meta(ge=1, le=16)] = 1
     """Times that it is taught, with other random numbers; what all of them and the factorisations say together is
-    distilled into `dimensions`. A percent or two of recall for as much time again. 1: it is taught once and served."""
+    distilled into `dimensions`. A second one brings half a percent of recall for half as much time again."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
     refit: bool = True

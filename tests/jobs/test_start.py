@@ -17,7 +17,7 @@ from jobs.features import item_features, user_features
 from jobs.least_squares import PENALTY, WEIGHT, alternate
 from jobs.losses import popularity_offsets
 from jobs.refine import Factors, Refinement
-from jobs.start import distilled
+from jobs.start import FACTORS_SHARE, distilled
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
 
@@ -166,7 +166,7 @@ def test_a_student_says_what_all_its_teachers_say_as_far_as_its_dimensions_go() 
     both = random_factors(4, d=3)
     for users, items in (balanced(*one) for one in [*teachers, both]):
         scores.append(users.astype(np.float64) @ items.T)
-    wanted = sum(scores[:3]) / np.std(sum(scores[:3])) + 0.25 * scores[3]
+    wanted = sum(scores[:3]) / np.std(sum(scores[:3])) + FACTORS_SHARE * scores[3]
     as_tensors = [Factors(*map(torch.from_numpy, one)) for one in [*teachers, both]]
     users, items = distilled(as_tensors[:3], as_tensors[3], 14)
     assert users.shape[1] == items.shape[1] == 14
