@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=["yelp", "cold"])
     parser.add_argument("--epochs", type=int, default=Train().factor_epochs, help="of refinement")
     parser.add_argument("--dimensions", type=int, default=256)
-    parser.add_argument("--teachers", type=int, default=2, help="`train.teachers`")
+    parser.add_argument("--teachers", type=int, default=Train().teachers, help="`train.teachers`")
     arguments = parser.parse_args(argv)
     facts = measure.header("training")
     rows: list[measure.Row] = []
