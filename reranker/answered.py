@@ -16,6 +16,9 @@ from schemas.config import Config, Store, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
+_OF_CONNECTIONS: dict[str, Any] = {"body_seconds": 1.0, "idle_seconds": 1.0, "max_connections": 1, "max_wait_ms": 1.0}
+"""Settings that decide whether there is an answer, and not which."""
+
 
 class _Deciding(msgspec.Struct, frozen=True):
     serve: Serve
@@ -104,7 +107,7 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
 
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
-    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0)
+    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, **_OF_CONNECTIONS)
     store = msgspec.structs.replace(config.store, remote="")
     return digest(_Deciding(serve, store))[:16]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import resource
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,15 @@ from prediction_store.reader import Store
 from prediction_store.ttl import state_of
 from reranker import items, openapi
 from reranker.bodies import read_body
-from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, NotRecordedError, status_of
+from reranker.connections import Connections, Door, Headers, Sent
+from reranker.errors import (
+    BodyTooLargeError,
+    BodyTooSlowError,
+    NotReadyError,
+    NotRecordedError,
+    OverloadedError,
+    status_of,
+)
 from reranker.events import decode_events
 from reranker.feedback import Feedback
 from reranker.follow import Follower
@@ -30,6 +39,7 @@ from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
 from reranker.requests import decode_many, decode_query, decode_request
+from reranker.waiting import Waiting
 from schemas import __version__
 from schemas.config import Config
 from schemas.messages import (
@@ -47,6 +57,9 @@ JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
 BYTES_PER_REQUEST = 4096
 """Of a batch."""
+RECOMMEND = "/v1/recommend"
+SPARE_FILES = 1000
+"""Of those a worker may have open, for the store, the log and the sessions."""
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]
@@ -60,19 +73,25 @@ class Service:
     reranker: Reranker
     metrics: Metrics
     feedback: Feedback
+    waiting: Waiting
     now: Clock
     log_key: bytes
     openapi: bytes
 
 
-def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None = None) -> Starlette:
-    """The application over the store that the configuration names; opens it when the server starts, not before."""
+def create_app(
+    config: Config, *, now: Clock = time.time, log_key: bytes | None = None, counts: Path | None = None
+) -> Starlette:
+    """The application over the store that the configuration names; opens it when the server starts, not before.
+
+    `counts`: the folder through which several workers share what they count.
+    """
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
         store = Store(Path(config.paths.store), now=now)
         reranker = Reranker(store, config, now=now)
-        metrics = Metrics(store, config.store, now, reranker.live_view)
+        metrics = Metrics(store, config.store, now, reranker.live_view, counts)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
         store.prepare = reranker.views.prepare
@@ -80,17 +99,17 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
         follower.start()
         feedback.start()
         try:
-            yield {
-                "service": Service(
-                    config=config,
-                    reranker=reranker,
-                    metrics=metrics,
-                    feedback=feedback,
-                    now=now,
-                    log_key=secrets.token_bytes(16) if log_key is None else log_key,
-                    openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
-                )
-            }
+            service = Service(
+                config=config,
+                reranker=reranker,
+                metrics=metrics,
+                feedback=feedback,
+                waiting=Waiting(config.serve.max_wait_ms / 1000),
+                now=now,
+                log_key=secrets.token_bytes(16) if log_key is None else log_key,
+                openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
+            )
+            yield {"service": service, "door": _door(service)}
         finally:
             feedback.stop()
             follower.stop()
@@ -99,7 +118,7 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
 
     app = Starlette(
         routes=[
-            Route("/v1/recommend", _edge(recommend), methods=["POST"]),
+            Route(RECOMMEND, _edge(recommend), methods=["POST"]),
             Route("/v1/recommend/batch", _edge(recommend_many), methods=["POST"]),
             # An id may hold a slash. The counters know the path without it.
             Route("/v1/similar/{item:path}", _edge(similar, "/v1/similar/{item}"), methods=["GET"]),
@@ -125,38 +144,40 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
 
 async def recommend(request: Request, service: Service) -> Response:
     """POST /v1/recommend"""
-    wanted = decode_request(await read_body(request, service.config.serve))
-    # Less than a millisecond of work: handing it to a thread would cost more than it frees.
-    return _json(_answered(wanted, service))
+    body = await read_body(request, service.config.serve)
+    return _json(await service.waiting.turn(partial(_answer_body, body, service)))
 
 
 async def recommend_many(request: Request, service: Service) -> Response:
     """POST /v1/recommend/batch"""
     serve = service.config.serve
     most = max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
-    answers = []
-    for wanted in decode_many(await read_body(request, serve, max_bytes=most), serve):
-        answers.append(_answered(wanted, service))
-        await asyncio.sleep(0)  # others wait for one answer at most, not for a hundred
+    body = await read_body(request, serve, max_bytes=most)
+    requests = await service.waiting.turn(partial(decode_many, body, serve))
+    # Others wait for one answer at most, not for a hundred.
+    answers = [await service.waiting.turn(partial(_answered, wanted, service), is_admitted=True) for wanted in requests]
     return _json(RecommendManyAnswer(answers=answers))
 
 
 async def similar(request: Request, service: Service) -> Response:
     """GET /v1/similar/{item}"""
     fields = decode_query(request.query_params.multi_items(), ["k"])
-    return _json(service.reranker.similar(request.path_params["item"], fields.get("k")))
+    found = partial(service.reranker.similar, request.path_params["item"], fields.get("k"))
+    return _json(await service.waiting.turn(found))
 
 
 async def popular(request: Request, service: Service) -> Response:
     """GET /v1/popular"""
     fields = decode_query(request.query_params.multi_items(), ["k", "segment"])
-    return _json(service.reranker.popular(fields.get("segment", ""), fields.get("k")))
+    found = partial(service.reranker.popular, fields.get("segment", ""), fields.get("k"))
+    return _json(await service.waiting.turn(found))
 
 
 async def candidates(request: Request, service: Service) -> Response:
     """GET /v1/users/{user}/candidates"""
     fields = decode_query(request.query_params.multi_items(), ["k"])
-    return _json(service.reranker.candidates(request.path_params["user"], fields.get("k")))
+    found = partial(service.reranker.candidates, request.path_params["user"], fields.get("k"))
+    return _json(await service.waiting.turn(found))
 
 
 async def events(request: Request, service: Service) -> Response:
@@ -230,6 +251,40 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
+def answer_plain(headers: Headers, body: bytes, *, service: Service) -> Sent:
+    """POST /v1/recommend by the short way of `reranker.connections`: the same answers and the same errors."""
+    try:
+        encoded = msgspec.json.encode(_answer_body(body, service))
+    except Exception as error:  # the process edge
+        return _sent(_failure(error))
+    return Sent(200, ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded))), encoded)
+
+
+def _door(service: Service) -> Door:
+    serve, metrics = service.config.serve, service.metrics
+    overloaded = OverloadedError("too many requests wait; try again")
+    too_slow = BodyTooSlowError(f"the request did not arrive within {serve.body_seconds} s")
+    return Door(
+        answer=partial(answer_plain, service=service),
+        observe=partial(metrics.observe, RECOMMEND),
+        overloaded=_sent(_failure(overloaded)),
+        too_slow=_sent(_failure(too_slow)),
+        waiting=service.waiting,
+        connections=Connections(
+            most=min(serve.max_connections, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)),
+            idle_seconds=serve.idle_seconds,
+            arrival_seconds=serve.body_seconds,
+            closed=partial(metrics.closed.inc, 1.0),
+        ),
+        max_body_bytes=serve.max_body_bytes,
+    )
+
+
+def _answer_body(body: bytes, service: Service) -> RecommendAnswer:
+    # Less than a millisecond of work: handing it to a thread would cost more than it frees.
+    return _answered(decode_request(body), service)
+
+
 def _answered(wanted: RecommendRequest, service: Service) -> RecommendAnswer:
     """The answer to one request, counted."""
     answer = service.reranker.recommend(wanted)
@@ -269,7 +324,7 @@ def _failure(error: Exception) -> Response:
         return _json(ErrorAnswer(error=name, message="the server failed; its log says why"), status)
     message = getattr(error, "message", "")
     response = _json(ErrorAnswer(error=name, message=message, field=getattr(error, "field", None)), status)
-    if isinstance(error, (NotReadyError, NotRecordedError)):
+    if isinstance(error, (NotReadyError, NotRecordedError, OverloadedError)):
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS
     if isinstance(error, (BodyTooLargeError, BodyTooSlowError)):
         response.headers["Connection"] = "close"  # the rest of the body is not read
@@ -281,7 +336,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = {404: ("not_found", "there is no such path"), 405: ("method_not_allowed", "the path has other methods")}
     name, message = known.get(error.status_code, ("http_error", str(error.detail)))
-    request.state.service.metrics.requests.labels("other", str(error.status_code)).inc()
+    request.state.service.metrics.requests.inc(1.0, "other", str(error.status_code))
     response = _json(ErrorAnswer(error=name, message=message), error.status_code)
     response.headers.update(error.headers or {})
     return response
@@ -289,3 +344,7 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 def _json(answer: msgspec.Struct, status: int = 200) -> Response:
     return Response(msgspec.json.encode(answer), status, media_type=JSON)
+
+
+def _sent(response: Response) -> Sent:
+    return Sent(response.status_code, response.raw_headers, bytes(response.body))

@@ -9,9 +9,6 @@ from schemas.config import Config
 STARTUP_FAILURE = 3
 """Exit code of a worker whose application could not start; another try would fail the same way."""
 
-METRICS_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""Where prometheus_client looks, when it is imported, for the folder through which workers share their counts."""
-
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker gets from its parent."""
@@ -20,3 +17,5 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     log_key: bytes
     """The same for every worker, so that one user has one hash in the log."""
     drain_seconds: int
+    counts: str
+    """The folder through which workers share what they count."""

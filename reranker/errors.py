@@ -12,6 +12,7 @@ ShortlistError
 ├── ConditionError               (exit 2) the condition of a rule cannot be read, or does not fit the columns
 ├── NotReadyError                503  no verified version is served
 ├── NotRecordedError             503  events could not be made durable, or not be brought to the session
+├── OverloadedError              503  too many requests wait in the worker
 ├── SessionsError                     the session state cannot be read or written
 ├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
 ├── NotInLogError                (exit 2) the log has no such answer
@@ -85,6 +86,10 @@ class NotRecordedError(ShortlistError):
     """Raised when events are not certain to be on disk and in the session; sending them again is safe."""
 
 
+class OverloadedError(ShortlistError):
+    """Raised when so many requests wait in a worker that another one would wait longer than `serve.max_wait_ms`."""
+
+
 class SessionsError(ShortlistError):
     """Raised when the session state cannot be read or written."""
 
@@ -121,6 +126,7 @@ STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (NotReadyError, 503, "not_ready"),
     (DamagedRecordError, 503, "damaged_record"),
     (NotRecordedError, 503, "not_recorded"),
+    (OverloadedError, 503, "overloaded"),
     (LiveItemsError, 503, "live_items"),
     (NewerFormatError, 503, "newer_format"),
 )

@@ -1,23 +1,21 @@
 """What the server counts, in Prometheus' format.
 
-With several workers the counts are shared through a folder of memory-mapped files (prometheus_client's multiprocess
-mode, chosen by PROMETHEUS_MULTIPROC_DIR before that package is imported), so that any worker answers for all of them.
-The version gauges are those of the worker that is asked.
+With several workers the counts are shared through a folder (see `reranker.counts`), so that any worker answers for all
+of them. The version gauges are those of the worker that is asked.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from prediction_store.ttl import state_of
-from reranker.assignment import METRICS_FOLDER_VARIABLE
+from reranker.counts import Counter, Counts, Histogram
 from schemas.config import Store as StoreSettings
 from schemas.messages import RecommendAnswer
 
@@ -30,49 +28,53 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 
 
-class Metrics:
+class Metrics(Collector):
     """The counters of this process, and the text of all processes."""
 
     def __init__(
-        self, store: Store, settings: StoreSettings, now: Clock, live_view: Callable[[Version], LiveView]
+        self,
+        store: Store,
+        settings: StoreSettings,
+        now: Clock,
+        live_view: Callable[[Version], LiveView],
+        folder: Path | None = None,
     ) -> None:
-        self._registry = CollectorRegistry()
+        self._counts = Counts(folder)
         self._gauges = VersionGauges(store, settings, now, live_view)
         self._live_failures_counted = 0
-        known = self._registry
-        self.requests = Counter("shortlist_requests", "Requests.", ["path", "status"], registry=known)
+        self._counters: list[Counter] = []
+        self.requests = self._counter("requests", "Requests.", "path", "status")
         self.seconds = Histogram(
-            "shortlist_request_seconds",
-            "From the request's head to its answer.",
-            ["path"],
-            buckets=SECONDS,
-            registry=known,
+            self._counts, "shortlist_request_seconds", "From the request's head to its answer.", "path", SECONDS
         )
-        self.answers = Counter("shortlist_answers", "Answers by first rung.", ["rung", "stale"], registry=known)
-        self.top_ups = Counter("shortlist_top_ups", "Answers filled up from a further rung.", ["rung"], registry=known)
-        self.fallbacks = Counter("shortlist_fallbacks", "Answers that are not personal.", ["reason"], registry=known)
-        self.item_changes = Counter("shortlist_item_changes", "Items changed within the day.", registry=known)
-        self.live_failures = Counter(
-            "shortlist_live_read_failures", "Readings of the live facts about items that failed.", registry=known
-        )
-        self.ignored = Counter("shortlist_ignored_events", "Session events of unknown items.", registry=known)
-        self.events = Counter("shortlist_events", "Posted events that are on disk and in the session.", registry=known)
-        self.log_dropped = Counter("shortlist_log_dropped_answers", "Answers missing in the log.", registry=known)
-        self.log_failures = Counter("shortlist_log_failures", "Failed writes of the serving log.", registry=known)
-        self.no_session = Counter("shortlist_session_failures", "Failed uses of the session state.", registry=known)
+        self.answers = self._counter("answers", "Answers by first rung.", "rung", "stale")
+        self.top_ups = self._counter("top_ups", "Answers filled up from a further rung.", "rung")
+        self.fallbacks = self._counter("fallbacks", "Answers that are not personal.", "reason")
+        self.item_changes = self._counter("item_changes", "Items changed within the day.")
+        self.live_failures = self._counter("live_read_failures", "Readings of the live facts about items that failed.")
+        self.ignored = self._counter("ignored_events", "Session events of unknown items.")
+        self.events = self._counter("events", "Posted events that are on disk and in the session.")
+        self.log_dropped = self._counter("log_dropped_answers", "Answers missing in the log.")
+        self.log_failures = self._counter("log_failures", "Failed writes of the serving log.")
+        self.no_session = self._counter("session_failures", "Failed uses of the session state.")
+        self.closed = self._counter("closed_connections", "Connections that were closed for a reason.", "reason")
+
+    def _counter(self, name: str, words: str, *labels: str) -> Counter:
+        self._counters.append(Counter(self._counts, f"shortlist_{name}", words, labels))
+        return self._counters[-1]
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count one request."""
-        self.requests.labels(path, str(status)).inc()
-        self.seconds.labels(path).observe(seconds)
+        self.requests.inc(1.0, path, str(status))
+        self.seconds.observe(seconds, path)
 
     def count(self, answer: RecommendAnswer) -> None:
         """Count how one answer was made."""
-        self.answers.labels(answer.rung, "yes" if answer.stale else "no").inc()
+        self.answers.inc(1.0, answer.rung, "yes" if answer.stale else "no")
         for rung in answer.topped_up_from:
-            self.top_ups.labels(rung).inc()
+            self.top_ups.inc(1.0, rung)
         if answer.reason is not None:
-            self.fallbacks.labels(answer.reason).inc()
+            self.fallbacks.inc(1.0, answer.reason)
         if answer.ignored_events:
             self.ignored.inc(answer.ignored_events)
 
@@ -92,14 +94,17 @@ class Metrics:
 
     def text(self) -> bytes:
         """The exposition: the counts of every worker, the version of this one."""
-        folder = os.environ.get(METRICS_FOLDER_VARIABLE)
         registry = CollectorRegistry()
-        if folder:
-            MultiProcessCollector(registry, folder)  # type: ignore[no-untyped-call]
-            registry.register(self._gauges)
-            return generate_latest(registry)
+        registry.register(self)
         registry.register(self._gauges)
-        return generate_latest(self._registry) + generate_latest(registry)
+        return generate_latest(registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """What was counted, for the exposition."""
+        totals = self._counts.totals()
+        for counter in self._counters:
+            yield counter.family(totals)
+        yield self.seconds.family(totals)
 
 
 class VersionGauges(Collector):

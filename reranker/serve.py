@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from reranker.assignment import METRICS_FOLDER_VARIABLE, STARTUP_FAILURE, Assignment
+from reranker.assignment import STARTUP_FAILURE, Assignment
 from reranker.errors import ServeError
 from reranker.log import logger
 from schemas.config import Config
@@ -64,8 +64,9 @@ class Workers:
 
     def __init__(self, config: Config, listener: socket.socket, folder: Path) -> None:
         self._listener = listener
-        self._folder = folder
-        assignment = Assignment(config=config, log_key=secrets.token_bytes(16), drain_seconds=DRAIN_SECONDS)
+        assignment = Assignment(
+            config=config, log_key=secrets.token_bytes(16), drain_seconds=DRAIN_SECONDS, counts=str(folder)
+        )
         here = str(Path(__file__).parents[1])
         self._path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
         self._assignment = msgspec.json.encode(assignment)
@@ -113,7 +114,7 @@ class Workers:
             [sys.executable, "-P", "-m", "reranker.worker", str(self._listener.fileno())],
             stdin=subprocess.PIPE,
             pass_fds=[self._listener.fileno()],
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": self._path, METRICS_FOLDER_VARIABLE: str(self._folder)},
+            env={**os.environ, **ONE_THREAD, "PYTHONPATH": self._path},
         )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died already, and the watch will see it

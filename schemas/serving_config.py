@@ -38,7 +38,14 @@ class Serve(Section, frozen=True):
     max_item_changes: Positive = 1_000
     """Items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
     body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
-    """A request whose body has not arrived by then is answered 408."""
+    """A request whose head, or whose body, has not arrived by then is answered 408."""
+    idle_seconds: Annotated[float, Meta(gt=0.0)] = 75.0
+    """A connection without a request is closed after this long; a proxy in front should close its own sooner."""
+    max_connections: Annotated[int, Meta(ge=1)] = 10_000
+    """Of one worker, as far as its limit of open files allows. One more closes that which has been idle for longest;
+    when none is idle, it is answered 503 and closed."""
+    max_wait_ms: Annotated[float, Meta(gt=0.0)] = 200.0
+    """A request that would wait longer for its turn, behind those that came before, is answered 503 at once."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
     """An event of the session counts half after this long."""
     session_event_weights: dict[str, Weight] = field(

@@ -1,0 +1,266 @@
+"""The connections of a worker: their number, their deadlines, and a short way for the request that most of them bring.
+
+uvicorn's protocol (uvicorn/protocols/http/httptools_impl.py) makes a task, a scope and messages of every request, and
+Starlette a route, a request and a response of those: twice the cost of a bare echo. So a plain `POST /v1/recommend` is
+answered here, by the same parser and the same function as any other, once its last byte has come. Plain is what any
+client sends: HTTP/1.1, declared as JSON and as long as it is, not compressed, not behind another request that is not
+answered yet. All else goes uvicorn's way.
+
+uvicorn has no deadline for a head, none for a connection that never says anything, and no limit of connections that
+would let a new one in. Here, whoever has not sent a whole head or body in time is answered 408, and where there are too
+many connections the one that has been idle for longest goes. Both cost two entries in a dictionary, and no timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from reranker.waiting import Waiting
+
+PATH = b"/v1/recommend"
+SWEEP_SECONDS = 0.25
+"""How late a deadline may be noticed."""
+Headers = Sequence[tuple[bytes, bytes]]
+"""Names in lower case."""
+_LENGTH = b"content-length"
+_DECIDING = {b"content-type", _LENGTH, b"content-encoding", b"transfer-encoding"}
+
+
+class Sent(NamedTuple):
+    """An answer on its way out."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What connections need of the application."""
+
+    answer: Callable[[Headers, bytes], Sent]
+    """The answer to a recommendation asked for with these headers and this body; never raises."""
+    observe: Callable[[int, float], None]
+    """Is told status and seconds of each such request."""
+    overloaded: Sent
+    """To a request that would wait too long, and to a connection too many."""
+    too_slow: Sent
+    """To whoever has not sent a whole request in time."""
+    waiting: Waiting
+    connections: Connections
+    max_body_bytes: int
+
+
+class _NobodyWaits:
+    def set(self) -> None:
+        """uvicorn wakes the task of a request so; there is none."""
+
+
+class Asked:
+    """A plain request, from its head to its answer. To uvicorn it is the cycle of its connection."""
+
+    __slots__ = ("arrived", "body", "connection", "disconnected", "headers", "keep_alive", "response_complete")
+    message_event = _NobodyWaits()
+
+    def __init__(self, connection: Connection, headers: Headers, *, keep_alive: bool) -> None:
+        self.connection = connection
+        self.headers = headers
+        self.body = b""
+        self.keep_alive = keep_alive
+        """Set to False by uvicorn when the server drains."""
+        self.disconnected = False
+        self.response_complete = False
+        self.arrived = time.perf_counter()
+
+    def answer(self) -> None:
+        """Make the answer and send it."""
+        if not self.disconnected:
+            self.send(self.connection.door.answer(self.headers, self.body))
+
+    def send(self, sent: Sent) -> None:
+        self.connection.door.observe(sent.status, time.perf_counter() - self.arrived)
+        self.response_complete = True
+        self.connection.send(sent, keep_alive=self.keep_alive)
+        self.connection.on_response_complete()
+
+
+class Connection(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.door: Door = app_state["door"]
+        self._connections = self.door.connections
+        self._asked: Asked | None = None
+        """A plain request whose body is on its way."""
+        self._is_amid = False
+        """The first byte of a message has come, and the last one has not."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._connections.remove(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._connections.idle.pop(self, None)
+        super().data_received(data)
+        # A body that uvicorn's way is on for has its deadline there.
+        if self._is_amid and (self._asked is not None or not self._is_busy):
+            self._connections.arriving.setdefault(self, time.perf_counter())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_amid = True
+
+    def on_headers_complete(self) -> None:
+        if self._is_plain():
+            self.cycle: Any = Asked(self, self.headers, keep_alive=self.parser.should_keep_alive())
+            self._asked = self.cycle
+        else:
+            self._connections.arriving.pop(self, None)
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._asked is None:
+            super().on_body(body)
+        else:
+            self._asked.body += body
+
+    def on_message_complete(self) -> None:
+        self._is_amid = False
+        self._connections.arriving.pop(self, None)
+        asked, self._asked = self._asked, None
+        if asked is None:
+            super().on_message_complete()
+        elif self.door.waiting.is_full:
+            asked.send(self.door.overloaded)
+        else:
+            self.door.waiting.put(asked.answer)
+
+    def on_response_complete(self) -> None:
+        """As uvicorn's, but without a timer for each connection."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._connections.idle[self] = time.perf_counter()
+
+    def send(self, sent: Sent, *, keep_alive: bool) -> None:
+        """Write an answer, head and body at once."""
+        parts = [STATUS_LINE[sent.status]]
+        for name, value in (*self.server_state.default_headers, *sent.headers):
+            parts += (name, b": ", value, b"\r\n")
+            if name == b"connection":
+                keep_alive = False
+        parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", sent.body)
+        self.transport.write(b"".join(parts))
+        if not keep_alive:
+            self.transport.close()
+
+    def refuse(self, sent: Sent) -> None:
+        """Answer and close, whatever was under way."""
+        if self._asked is not None:
+            self.door.observe(sent.status, time.perf_counter() - self._asked.arrived)
+        self.send(sent, keep_alive=False)
+
+    @property
+    def _is_busy(self) -> bool:
+        """A request has not been answered yet."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _is_plain(self) -> bool:
+        """The request whose head has come can be answered on the short way."""
+        parser = self.parser
+        if self.url != PATH or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+            return False
+        if self.expect_100_continue or parser.should_upgrade() or self._is_busy or self.flow.write_paused:
+            return False
+        deciding = [header for header in self.headers if header[0] in _DECIDING]
+        if len(deciding) != 2:
+            return False
+        found = dict(deciding)
+        return (
+            found.get(b"content-type") == b"application/json"
+            and _LENGTH in found
+            and int(found[_LENGTH]) <= self.door.max_body_bytes
+        )
+
+
+class Connections:
+    """Every connection of a worker that is idle, or has begun to send a request and not ended."""
+
+    def __init__(
+        self, *, most: int, idle_seconds: float, arrival_seconds: float, closed: Callable[[str], None]
+    ) -> None:
+        """`most`: how many there may be. `closed` is told why one was closed."""
+        self._most = most
+        self._idle_seconds = idle_seconds
+        self._arrival_seconds = arrival_seconds
+        self._closed = closed
+        self._number = 0
+        self._is_sweeping = False
+        self.idle: dict[Connection, float] = {}
+        """Since when; the one that has been for longest comes first."""
+        self.arriving: dict[Connection, float] = {}
+        """Likewise."""
+
+    def add(self, connection: Connection) -> None:
+        """Count a new connection; where it is one too many, the one that has been idle for longest is closed."""
+        self._number += 1
+        if self._number > self._most:
+            longest = next(iter(self.idle), None)
+            self._closed("full")
+            if longest is None:
+                connection.refuse(connection.door.overloaded)
+                return
+            self._close(longest)
+        self.idle[connection] = time.perf_counter()
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection that has ended."""
+        self._number -= 1
+        self.idle.pop(connection, None)
+        self.arriving.pop(connection, None)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = time.perf_counter()
+        for connection in _before(self.idle, now - self._idle_seconds):
+            self._closed("idle")
+            self._close(connection)
+        for connection in _before(self.arriving, now - self._arrival_seconds):
+            self._closed("slow")
+            del self.arriving[connection]
+            connection.refuse(connection.door.too_slow)
+        self._is_sweeping = self._number > 0
+        if self._is_sweeping:
+            loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+
+    def _close(self, connection: Connection) -> None:
+        del self.idle[connection]
+        connection.transport.abort()  # what it has not read by now, it never will
+
+
+def _before(since: dict[Connection, float], moment: float) -> list[Connection]:
+    found = []
+    for connection, began in since.items():
+        if began > moment:
+            break
+        found.append(connection)
+    return found

@@ -1,0 +1,144 @@
+"""Numbers that a worker counts up in a file of its own, mapped into memory, and that every worker can add up.
+
+One counted step is one addition in memory: a tenth of a microsecond, against the two of a file that is written through
+a lock and a pack. A file is slots of 256 bytes: the number (float64), the length of the key (uint16), the key. The key
+is written before its length, so that whoever reads sees a slot whole or not at all. A worker that dies leaves its file,
+and its counts count on.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import tempfile
+import threading
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+SLOT_BYTES, SLOTS = 256, 4096
+SUFFIX = ".counts"
+_LENGTH = struct.Struct("<H")
+_NUMBER_BYTES = 8
+_STRIDE = SLOT_BYTES // _NUMBER_BYTES
+SUM = "sum"
+
+Key = tuple[str, ...]
+"""The name, then the values of its labels."""
+
+
+class Counts:
+    """The numbers of this process; with a folder, those of all processes that were given the same one."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._slots: dict[Key, int] = {}
+        if folder is None:
+            self._map = mmap.mmap(-1, SLOT_BYTES * SLOTS)
+        else:
+            # The process id alone would not do: a later worker may get a dead one's.
+            file, _ = tempfile.mkstemp(prefix=f"{os.getpid()}-", suffix=SUFFIX, dir=folder)
+            os.truncate(file, SLOT_BYTES * SLOTS)
+            self._map = mmap.mmap(file, SLOT_BYTES * SLOTS)
+            os.close(file)
+        self._numbers = memoryview(self._map).cast("d")
+
+    def slot(self, key: Key) -> int:
+        """Where the number with this key is."""
+        with self._lock:
+            found = self._slots.get(key)
+            if found is None:
+                found = len(self._slots)
+                text = msgspec.json.encode(key)
+                at = found * SLOT_BYTES + _NUMBER_BYTES
+                assert found < SLOTS and len(text) <= SLOT_BYTES - _NUMBER_BYTES - _LENGTH.size, key
+                self._map[at + _LENGTH.size : at + _LENGTH.size + len(text)] = text
+                _LENGTH.pack_into(self._map, at, len(text))
+                self._slots[key] = found
+            return found
+
+    def add(self, slot: int, amount: float) -> None:
+        """Count a number up. Several threads may."""
+        with self._lock:
+            self._numbers[slot * _STRIDE] += amount
+
+    def totals(self) -> dict[Key, float]:
+        """Every number by its key, over all processes."""
+        found: dict[Key, float] = defaultdict(float)
+        maps = [bytes(self._map)] if self._folder is None else [path.read_bytes() for path in self._files()]
+        for counted in maps:
+            for at in range(0, len(counted), SLOT_BYTES):
+                begin = at + _NUMBER_BYTES + _LENGTH.size
+                (length,) = _LENGTH.unpack_from(counted, begin - _LENGTH.size)
+                if length == 0:
+                    break
+                key = msgspec.json.decode(counted[begin : begin + length], type=Key)
+                found[key] += struct.unpack_from("d", counted, at)[0]
+        return found
+
+    def _files(self) -> list[Path]:
+        assert self._folder is not None
+        return sorted(self._folder.glob(f"*{SUFFIX}"))
+
+
+class Counter:
+    """A number, or one for each combination of labels, that only grows."""
+
+    def __init__(self, counts: Counts, name: str, words: str, labels: Sequence[str] = ()) -> None:
+        self.name = name
+        self._counts, self._words, self._labels = counts, words, tuple(labels)
+        self._slots: dict[Key, int] = {}
+        if not labels:
+            self.inc(0)  # a number that is always there, also before anything has happened
+
+    def inc(self, amount: float = 1.0, *values: str) -> None:
+        """Count up by an amount; `values` are those of the labels."""
+        slot = self._slots.get(values)
+        if slot is None:
+            slot = self._slots[values] = self._counts.slot((self.name, *values))
+        self._counts.add(slot, amount)
+
+    def family(self, totals: dict[Key, float]) -> CounterMetricFamily:
+        """In the form that is exposed."""
+        found = CounterMetricFamily(self.name, self._words, labels=self._labels)
+        for key, number in totals.items():
+            if key[0] == self.name:
+                found.add_metric(key[1:], number)
+        return found
+
+
+class Histogram:
+    """How often something took how long, by a label."""
+
+    def __init__(self, counts: Counts, name: str, words: str, label: str, bounds: Sequence[float]) -> None:
+        """`bounds`: upper ends of the buckets, in seconds, rising; there is one more for all that took longer."""
+        self.name = name
+        self._counts, self._words, self._label, self._bounds = counts, words, label, tuple(bounds)
+        self._slots: dict[str, list[int]] = {}
+
+    def observe(self, seconds: float, value: str) -> None:
+        """Count one duration; `value` is that of the label."""
+        slots = self._slots.get(value)
+        if slots is None:
+            parts = [SUM, *map(str, range(len(self._bounds) + 1))]
+            slots = self._slots[value] = [self._counts.slot((self.name, value, part)) for part in parts]
+        self._counts.add(slots[0], seconds)
+        self._counts.add(slots[1 + bisect_left(self._bounds, seconds)], 1.0)
+
+    def family(self, totals: dict[Key, float]) -> HistogramMetricFamily:
+        """In the form that is exposed: each bucket has all that took no longer."""
+        found = HistogramMetricFamily(self.name, self._words, labels=[self._label])
+        names = [*map(repr, self._bounds), "+Inf"]
+        for value in dict.fromkeys(key[1] for key in totals if key[0] == self.name):
+            buckets, so_far = [], 0.0
+            for number, bound in enumerate(names):
+                so_far += totals.get((self.name, value, str(number)), 0.0)
+                buckets.append((bound, so_far))
+            found.add_metric([value], buckets, totals.get((self.name, value, SUM), 0.0))
+        return found
