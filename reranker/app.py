@@ -257,7 +257,7 @@ def answer_plain(headers: Headers, body: bytes, *, service: Service) -> Sent:
         encoded = msgspec.json.encode(_answer_body(body, service))
     except Exception as error:  # the process edge
         return _sent(_failure(error))
-    return Sent(200, ((b"content-type", b"application/json"), (b"content-length", b"%d" % len(encoded))), encoded)
+    return Sent(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(encoded), encoded)
 
 
 def _door(service: Service) -> Door:
@@ -347,4 +347,5 @@ def _json(answer: msgspec.Struct, status: int = 200) -> Response:
 
 
 def _sent(response: Response) -> Sent:
-    return Sent(response.status_code, response.raw_headers, bytes(response.body))
+    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
+    return Sent(response.status_code, head, bytes(response.body), is_last="connection" in response.headers)

@@ -29,15 +29,18 @@ SWEEP_SECONDS = 0.25
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""
 _LENGTH = b"content-length"
-_DECIDING = {b"content-type", _LENGTH, b"content-encoding", b"transfer-encoding"}
+_NOT_PLAIN = {b"content-encoding", b"transfer-encoding"}
 
 
 class Sent(NamedTuple):
     """An answer on its way out."""
 
     status: int
-    headers: Headers
+    head: bytes
+    """Lines of headers, each with its end."""
     body: bytes
+    is_last: bool = False
+    """The connection is closed after it, and a header says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,10 @@ class Connection(HttpToolsProtocol):
             self._connections.arriving.setdefault(self, time.perf_counter())
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # As uvicorn's, but the scope is made when it turns out to be needed.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._is_amid = True
 
     def on_headers_complete(self) -> None:
@@ -129,6 +135,10 @@ class Connection(HttpToolsProtocol):
             self._asked = self.cycle
         else:
             self._connections.arriving.pop(self, None)
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.headers, self.expect_100_continue = url, headers, expects
+            self.scope["headers"] = headers
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -148,6 +158,14 @@ class Connection(HttpToolsProtocol):
         else:
             self.door.waiting.put(asked.answer)
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._connections.arriving[self] = time.perf_counter()  # not reading is as bad as not sending
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._connections.arriving.pop(self, None)
+
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for each connection."""
         self.server_state.total_requests += 1
@@ -161,18 +179,19 @@ class Connection(HttpToolsProtocol):
 
     def send(self, sent: Sent, *, keep_alive: bool) -> None:
         """Write an answer, head and body at once."""
-        parts = [STATUS_LINE[sent.status]]
-        for name, value in (*self.server_state.default_headers, *sent.headers):
+        parts = [STATUS_LINE[sent.status], sent.head]
+        for name, value in self.server_state.default_headers:
             parts += (name, b": ", value, b"\r\n")
-            if name == b"connection":
-                keep_alive = False
-        parts += (b"\r\n" if keep_alive else b"connection: close\r\n\r\n", sent.body)
+        parts += (b"\r\n" if keep_alive or sent.is_last else b"connection: close\r\n\r\n", sent.body)
         self.transport.write(b"".join(parts))
-        if not keep_alive:
+        if sent.is_last or not keep_alive:
             self.transport.close()
 
     def refuse(self, sent: Sent) -> None:
-        """Answer and close, whatever was under way."""
+        """Answer and close, whatever was under way; without an answer if the client does not read."""
+        if self.flow.write_paused:
+            self.transport.abort()
+            return
         if self._asked is not None:
             self.door.observe(sent.status, time.perf_counter() - self._asked.arrived)
         self.send(sent, keep_alive=False)
@@ -189,19 +208,21 @@ class Connection(HttpToolsProtocol):
             return False
         if self.expect_100_continue or parser.should_upgrade() or self._is_busy or self.flow.write_paused:
             return False
-        deciding = [header for header in self.headers if header[0] in _DECIDING]
-        if len(deciding) != 2:
-            return False
-        found = dict(deciding)
-        return (
-            found.get(b"content-type") == b"application/json"
-            and _LENGTH in found
-            and int(found[_LENGTH]) <= self.door.max_body_bytes
-        )
+        length, declared = -1, 0
+        for name, value in self.headers:
+            if name == _LENGTH:
+                length = int(value)
+            elif name == b"content-type":
+                if value != b"application/json":
+                    return False
+                declared += 1
+            elif name in _NOT_PLAIN:
+                return False
+        return declared == 1 and 0 <= length <= self.door.max_body_bytes
 
 
 class Connections:
-    """Every connection of a worker that is idle, or has begun to send a request and not ended."""
+    """The connections of a worker: how many, which are idle, and which have begun to send or to read and not ended."""
 
     def __init__(
         self, *, most: int, idle_seconds: float, arrival_seconds: float, closed: Callable[[str], None]

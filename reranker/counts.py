@@ -1,7 +1,6 @@
 """Numbers that a worker counts up in a file of its own, mapped into memory, and that every worker can add up.
 
-One counted step is one addition in memory: a tenth of a microsecond, against the two of a file that is written through
-a lock and a pack. A file is slots of 256 bytes: the number (float64), the length of the key (uint16), the key. The key
+One counted step is one addition in memory. A file is slots of 256 bytes: the number (float64), the length of the key (uint16), the key. The key
 is written before its length, so that whoever reads sees a slot whole or not at all. A worker that dies leaves its file,
 and its counts count on.
 """
@@ -13,7 +12,6 @@ import os
 import struct
 import tempfile
 import threading
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +45,8 @@ class Counts:
             os.truncate(file, SLOT_BYTES * SLOTS)
             self._map = mmap.mmap(file, SLOT_BYTES * SLOTS)
             os.close(file)
-        self._numbers = memoryview(self._map).cast("d")
+        self.numbers = memoryview(self._map).cast("d")[::_STRIDE]
+        """By slot. For the one thread that counts a number; where there are several: `add`."""
 
     def slot(self, key: Key) -> int:
         """Where the number with this key is."""
@@ -66,7 +65,7 @@ class Counts:
     def add(self, slot: int, amount: float) -> None:
         """Count a number up. Several threads may."""
         with self._lock:
-            self._numbers[slot * _STRIDE] += amount
+            self.numbers[slot] += amount
 
     def totals(self) -> dict[Key, float]:
         """Every number by its key, over all processes."""
@@ -99,10 +98,14 @@ class Counter:
 
     def inc(self, amount: float = 1.0, *values: str) -> None:
         """Count up by an amount; `values` are those of the labels."""
+        self._counts.add(self.slot(*values), amount)
+
+    def slot(self, *values: str) -> int:
+        """Where the number for these values of the labels is."""
         slot = self._slots.get(values)
         if slot is None:
             slot = self._slots[values] = self._counts.slot((self.name, *values))
-        self._counts.add(slot, amount)
+        return slot
 
     def family(self, totals: dict[Key, float]) -> CounterMetricFamily:
         """In the form that is exposed."""
@@ -120,16 +123,10 @@ class Histogram:
         """`bounds`: upper ends of the buckets, in seconds, rising; there is one more for all that took longer."""
         self.name = name
         self._counts, self._words, self._label, self._bounds = counts, words, label, tuple(bounds)
-        self._slots: dict[str, list[int]] = {}
 
-    def observe(self, seconds: float, value: str) -> None:
-        """Count one duration; `value` is that of the label."""
-        slots = self._slots.get(value)
-        if slots is None:
-            parts = [SUM, *map(str, range(len(self._bounds) + 1))]
-            slots = self._slots[value] = [self._counts.slot((self.name, value, part)) for part in parts]
-        self._counts.add(slots[0], seconds)
-        self._counts.add(slots[1 + bisect_left(self._bounds, seconds)], 1.0)
+    def slots(self, value: str) -> list[int]:
+        """Where the numbers for this value of the label are: the sum of all seconds, then one for each bucket."""
+        return [self._counts.slot((self.name, value, part)) for part in (SUM, *map(str, range(len(self._bounds) + 1)))]
 
     def family(self, totals: dict[Key, float]) -> HistogramMetricFamily:
         """In the form that is exposed: each bucket has all that took no longer."""

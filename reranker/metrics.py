@@ -6,6 +6,7 @@ of them. The version gauges are those of the worker that is asked.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,7 @@ class Metrics(Collector):
         self._counts = Counts(folder)
         self._gauges = VersionGauges(store, settings, now, live_view)
         self._live_failures_counted = 0
+        self._slots: dict[tuple[str, int], tuple[int, list[int]]] = {}
         self._counters: list[Counter] = []
         self.requests = self._counter("requests", "Requests.", "path", "status")
         self.seconds = Histogram(
@@ -64,13 +66,19 @@ class Metrics(Collector):
         return self._counters[-1]
 
     def observe(self, path: str, status: int, seconds: float) -> None:
-        """Count one request."""
-        self.requests.inc(1.0, path, str(status))
-        self.seconds.observe(seconds, path)
+        """Count one request. Only for the thread of the event loop."""
+        slots = self._slots.get((path, status))
+        if slots is None:
+            slots = self._slots[path, status] = self.requests.slot(path, str(status)), self.seconds.slots(path)
+        number, buckets = slots
+        numbers = self._counts.numbers
+        numbers[number] += 1.0
+        numbers[buckets[0]] += seconds
+        numbers[buckets[1 + bisect_left(SECONDS, seconds)]] += 1.0
 
     def count(self, answer: RecommendAnswer) -> None:
-        """Count how one answer was made."""
-        self.answers.inc(1.0, answer.rung, "yes" if answer.stale else "no")
+        """Count how one answer was made. Only for the thread of the event loop."""
+        self._counts.numbers[self.answers.slot(answer.rung, "yes" if answer.stale else "no")] += 1.0
         for rung in answer.topped_up_from:
             self.top_ups.inc(1.0, rung)
         if answer.reason is not None:

@@ -131,11 +131,18 @@ def _refuse_duplicate_keys(body: bytes) -> None:
 
 
 def _keys(value: Any) -> int:
-    if isinstance(value, dict):
-        return len(value) + sum(_keys(entry) for entry in value.values())
-    if isinstance(value, list):
-        return sum(_keys(entry) for entry in value if isinstance(entry, dict))
-    return 0
+    # Loops, and no sums of generators: they take half the time, and every request waits for this.
+    if type(value) is dict:
+        found = len(value)
+        for entry in value.values():
+            if type(entry) is dict or type(entry) is list:
+                found += _keys(entry)
+        return found
+    found = 0
+    for entry in value if type(value) is list else ():
+        if type(entry) is dict:
+            found += _keys(entry)
+    return found
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
