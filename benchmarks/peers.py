@@ -41,9 +41,9 @@ class Peer(NamedTuple):
 def redis(folder: Path, records: Records, decode: Callable[[bytes, bytes], object]) -> Iterator[Peer]:
     """Redis over loopback TCP, one client, without persistence."""
     client_library = _imported("redis")
-    with _redis_server(folder) as port:
+    with redis_server(folder) as port:
         client = client_library.Redis(host="127.0.0.1", port=port)
-        _await(client.ping, client_library.ConnectionError)
+        await_answer(client.ping, client_library.ConnectionError)
         before = client.info("memory")["used_memory"]
         for some in _in_batches(records):
             with client.pipeline(transaction=False) as pipeline:
@@ -118,7 +118,7 @@ def rocksdb(folder: Path, records: Records, decode: Callable[[bytes, bytes], obj
 
 
 @contextmanager
-def _redis_server(folder: Path) -> Iterator[int]:
+def redis_server(folder: Path) -> Iterator[int]:
     """A server of our own on a free loopback port, ended by its own process id."""
     program = shutil.which("redis-server")
     if program is None:
@@ -134,7 +134,7 @@ def _redis_server(folder: Path) -> Iterator[int]:
             server.terminate()
 
 
-def _await(ask: Callable[[], object], not_yet: type[Exception], seconds: float = 30.0) -> None:
+def await_answer(ask: Callable[[], object], not_yet: type[Exception], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while True:
         try:

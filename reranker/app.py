@@ -109,7 +109,7 @@ def create_app(
                 log_key=secrets.token_bytes(16) if log_key is None else log_key,
                 openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
             )
-            yield {"service": service, "door": _door(service)}
+            yield {"service": service, "door": _door(service, is_open=not app.user_middleware)}
         finally:
             feedback.stop()
             follower.stop()
@@ -251,7 +251,7 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
-def answer_plain(headers: Headers, body: bytes, *, service: Service) -> Sent:
+def answer_plain(headers: Headers, body: bytes, arrived: float, *, service: Service) -> Sent:
     """POST /v1/recommend by the short way of `reranker.connections`: the same answers and the same errors."""
     try:
         encoded = msgspec.json.encode(_answer_body(body, service))
@@ -260,11 +260,12 @@ def answer_plain(headers: Headers, body: bytes, *, service: Service) -> Sent:
     return Sent(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(encoded), encoded)
 
 
-def _door(service: Service) -> Door:
+def _door(service: Service, *, is_open: bool) -> Door:
     serve, metrics = service.config.serve, service.metrics
     overloaded = OverloadedError("too many requests wait; try again")
     too_slow = BodyTooSlowError(f"the request did not arrive within {serve.body_seconds} s")
     return Door(
+        is_open=is_open,
         answer=partial(answer_plain, service=service),
         observe=partial(metrics.observe, RECOMMEND),
         overloaded=_sent(_failure(overloaded)),

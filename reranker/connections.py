@@ -47,8 +47,11 @@ class Sent(NamedTuple):
 class Door:
     """What connections need of the application."""
 
-    answer: Callable[[Headers, bytes], Sent]
-    """The answer to a recommendation asked for with these headers and this body; never raises."""
+    is_open: bool
+    """False: no request takes the short way, since the application has middleware that has to see each."""
+    answer: Callable[[Headers, bytes, float], Sent]
+    """The answer to a recommendation asked for with these headers and this body; its head came at that reading of
+    `time.perf_counter`. Never raises."""
     observe: Callable[[int, float], None]
     """Is told status and seconds of each such request."""
     overloaded: Sent
@@ -84,7 +87,7 @@ class Asked:
     def answer(self) -> None:
         """Make the answer and send it."""
         if not self.disconnected:
-            self.send(self.connection.door.answer(self.headers, self.body))
+            self.send(self.connection.door.answer(self.headers, self.body, self.arrived))
 
     def send(self, sent: Sent) -> None:
         self.connection.door.observe(sent.status, time.perf_counter() - self.arrived)
@@ -204,7 +207,12 @@ class Connection(HttpToolsProtocol):
     def _is_plain(self) -> bool:
         """The request whose head has come can be answered on the short way."""
         parser = self.parser
-        if self.url != PATH or parser.get_method() != b"POST" or parser.get_http_version() != "1.1":
+        if (
+            not self.door.is_open
+            or self.url != PATH
+            or parser.get_method() != b"POST"
+            or parser.get_http_version() != "1.1"
+        ):
             return False
         if self.expect_100_continue or parser.should_upgrade() or self._is_busy or self.flow.write_paused:
             return False

@@ -1,8 +1,8 @@
 """Numbers that a worker counts up in a file of its own, mapped into memory, and that every worker can add up.
 
-One counted step is one addition in memory. A file is slots of 256 bytes: the number (float64), the length of the key (uint16), the key. The key
-is written before its length, so that whoever reads sees a slot whole or not at all. A worker that dies leaves its file,
-and its counts count on.
+One counted step is one addition in memory. A file is slots of 256 bytes: the number (float64), the length of the key
+(uint16), the key. The key is written before its length, so that whoever reads sees a slot whole or not at all. A worker
+that dies leaves its file, and its counts count on.
 """
 
 from __future__ import annotations
