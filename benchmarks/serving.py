@@ -125,7 +125,8 @@ def _measure(
     }
     print(
         f"{name:<34} {found['most_per_second']:>9,}/s   {found['cpu_us']:>7} µs of CPU   at 70 %:"
-        f" p50 {found['p50_ms']:>8} ms, p99 {found['p99_ms']:>8} ms   not 200: {found['not_200']}   load {found['load_1m']}",
+        f" p50 {found['p50_ms']:>8} ms, p99 {found['p99_ms']:>8} ms   not 200: {found['not_200']}"
+        f"   load {found['load_1m']}",
         flush=True,
     )
     return found

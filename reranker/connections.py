@@ -177,6 +177,8 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._is_amid:  # the next request has begun, or the body of this one was not waited for
+            self._connections.arriving.setdefault(self, time.perf_counter())
         else:
             self._connections.idle[self] = time.perf_counter()
 

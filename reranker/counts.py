@@ -12,6 +12,7 @@ import os
 import struct
 import tempfile
 import threading
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,10 +124,17 @@ class Histogram:
         """`bounds`: upper ends of the buckets, in seconds, rising; there is one more for all that took longer."""
         self.name = name
         self._counts, self._words, self._label, self._bounds = counts, words, label, tuple(bounds)
+        self._slots: dict[str, list[int]] = {}
 
-    def slots(self, value: str) -> list[int]:
-        """Where the numbers for this value of the label are: the sum of all seconds, then one for each bucket."""
-        return [self._counts.slot((self.name, value, part)) for part in (SUM, *map(str, range(len(self._bounds) + 1)))]
+    def observe(self, seconds: float, value: str) -> None:
+        """Count one duration; `value` is that of the label. Only for one thread."""
+        slots = self._slots.get(value)
+        if slots is None:
+            parts = (SUM, *map(str, range(len(self._bounds) + 1)))
+            slots = self._slots[value] = [self._counts.slot((self.name, value, part)) for part in parts]
+        numbers = self._counts.numbers
+        numbers[slots[0]] += seconds
+        numbers[slots[1 + bisect_left(self._bounds, seconds)]] += 1.0
 
     def family(self, totals: dict[Key, float]) -> HistogramMetricFamily:
         """In the form that is exposed: each bucket has all that took no longer."""

@@ -6,7 +6,6 @@ of them. The version gauges are those of the worker that is asked.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,7 +42,7 @@ class Metrics(Collector):
         self._counts = Counts(folder)
         self._gauges = VersionGauges(store, settings, now, live_view)
         self._live_failures_counted = 0
-        self._slots: dict[tuple[str, int], tuple[int, list[int]]] = {}
+        self._slots: dict[tuple[str, int], int] = {}
         self._counters: list[Counter] = []
         self.requests = self._counter("requests", "Requests.", "path", "status")
         self.seconds = Histogram(
@@ -67,14 +66,12 @@ class Metrics(Collector):
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count one request. Only for the thread of the event loop."""
-        slots = self._slots.get((path, status))
-        if slots is None:
-            slots = self._slots[path, status] = self.requests.slot(path, str(status)), self.seconds.slots(path)
-        number, buckets = slots
-        numbers = self._counts.numbers
-        numbers[number] += 1.0
-        numbers[buckets[0]] += seconds
-        numbers[buckets[1 + bisect_left(SECONDS, seconds)]] += 1.0
+        numbers, key = self._counts.numbers, (path, status)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = self.requests.slot(path, str(status))
+        numbers[slot] += 1.0
+        self.seconds.observe(seconds, path)
 
     def count(self, answer: RecommendAnswer) -> None:
         """Count how one answer was made. Only for the thread of the event loop."""

@@ -1,0 +1,84 @@
+"""Numbers that several processes count up in files of their own: none is lost, and Prometheus reads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import prometheus_client
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from reranker.counts import Counter, Counts, Histogram
+
+BOUNDS = (0.001, 0.01, 0.1)
+COUNT_IN_A_PROCESS = """
+import sys
+from pathlib import Path
+from reranker.counts import Counter, Counts
+counter = Counter(Counts(Path(sys.argv[1])), "shortlist_requests", "Requests.", ["path"])
+for _ in range(int(sys.argv[2])):
+    counter.inc(1.0, "/ü")
+"""
+
+
+def test_the_counts_of_dead_processes_are_added_to_those_of_the_living(tmp_path: Path) -> None:
+    for count in ("3", "4"):
+        subprocess.run([sys.executable, "-c", COUNT_IN_A_PROCESS, str(tmp_path), count], check=True)
+    counts = Counts(tmp_path)
+    Counter(counts, "shortlist_requests", "Requests.", ["path"]).inc(2.5, "/ü")
+    assert counts.totals() == {("shortlist_requests", "/ü"): 9.5}
+
+
+def test_without_a_folder_a_process_counts_for_itself() -> None:
+    mine, others = Counts(), Counts()
+    Counter(mine, "a", "A.").inc()
+    assert (mine.totals(), others.totals()) == ({("a",): 1.0}, {})
+
+
+def test_threads_lose_no_count() -> None:
+    counter = Counter(counts := Counts(), "a", "A.")
+    threads = [threading.Thread(target=lambda: [counter.inc() for _ in range(5_000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts.totals() == {("a",): 20_000.0}
+
+
+def test_the_exposition_is_that_of_the_prometheus_client_for_the_same_observations() -> None:
+    seconds = [*np.random.default_rng(5).exponential(0.02, 400).tolist(), *BOUNDS]
+    counts, theirs = Counts(), CollectorRegistry()
+    counter = Counter(counts, "requests", "Requests.", ["path"])
+    histogram = Histogram(counts, "seconds", "Seconds.", "path", BOUNDS)
+    known_counter = prometheus_client.Counter("requests", "Requests.", ["path"], registry=theirs)
+    known = prometheus_client.Histogram("seconds", "Seconds.", ["path"], buckets=BOUNDS, registry=theirs)
+    for number, second in enumerate(seconds):
+        path = f'/{number % 3}"\n'
+        counter.inc(1.0, path)
+        histogram.observe(second, path)
+        known_counter.labels(path).inc()
+        known.labels(path).observe(second)
+
+    class Ours(Collector):
+        def collect(self) -> list[object]:  # type: ignore[override]
+            totals = counts.totals()
+            return [counter.family(totals), histogram.family(totals)]
+
+    ours = CollectorRegistry()
+    ours.register(Ours())
+    assert samples(ours) == samples(theirs)
+
+
+def samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    """Every line but those that say when a number began."""
+    text = prometheus_client.generate_latest(registry).decode()
+    return {
+        (sample.name, str(sorted(sample.labels.items()))): round(sample.value, 9)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
