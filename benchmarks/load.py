@@ -7,6 +7,7 @@ counts from the instant it was due. So a stalled server is charged for everyone 
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -52,6 +53,7 @@ class Line:
         self.fd = self.socket.fileno()
         self.part = b""
         self.due = 0.0
+        """When its request was due; 0: it has none."""
 
     def answer(self) -> str:
         """Status of the answer that has arrived; empty: not all of it yet; `closed`: none will come."""
@@ -142,7 +144,9 @@ def open_loop(
         while sent < count and idle and dues[sent] <= now:
             line = idle.popleft()
             line.due = dues[sent]
-            line.socket.sendall(requests[sent % len(requests)])
+            # What cannot be sent shows as closed when it is read.
+            with contextlib.suppress(ConnectionError):
+                line.socket.sendall(requests[sent % len(requests)])
             sent += 1
             if not sent & 7:
                 break  # answers are looked at meanwhile
@@ -153,15 +157,19 @@ def open_loop(
             status = line.answer()
             if not status:
                 continue
-            answered += 1
-            if line.due >= begin:
-                taken.setdefault(status, []).append(clock() - line.due)
+            if line.due:
+                answered += 1
+                if line.due >= begin:
+                    taken.setdefault(status, []).append(clock() - line.due)
+            else:
+                idle.remove(line)  # closed without having been asked anything
             if status == "closed":
                 waiting.unregister(fd)
                 line.socket.close()
                 line = Line(port)
                 by_fd[line.fd] = line
                 waiting.register(line.fd, select.EPOLLIN)
+            line.due = 0.0
             idle.append(line)
         if clock() > last + PATIENCE_SECONDS:
             taken["unanswered"] = [PATIENCE_SECONDS] * (count - answered)

@@ -31,8 +31,8 @@ from benchmarks.versions import item_name, list_pool, user_name, write_version
 from prediction_store.durable import remove_folder
 from prediction_store.reader import Version
 from reranker.recommend import open_reranker
+from reranker.requests import decode_request
 from schemas.config import Config
-from schemas.messages import RecommendRequest, SessionEvent
 
 ITEMS, SESSION = 5_000, (7, 11, 13)
 SERVER, CLIENT = 0, 1
@@ -54,11 +54,8 @@ def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="shortlist-bench-"))
     try:
         version = write_version(root / "store", options.users, ITEMS).name
-        users = [user_name(user) for user in np.random.default_rng(2).integers(0, options.users, 3_000).tolist()]
-        session = [SessionEvent(item=item_name(item)) for item in SESSION]
-        wanted = [RecommendRequest(user=user, session=session) for user in users]
-        bodies = [_body(request) for request in wanted]
-        rows, ranked = rank_rows(root, wanted)
+        bodies = bodies_for(options.users)
+        rows, ranked = rank_rows(root, bodies)
         starts = [services.start_of_a_worker(root, bodies[0]) for _ in range(options.rounds)]
         with ExitStack() as stack:
             contestants = _contestants(root, version, options.users, bodies, stack)
@@ -85,8 +82,16 @@ def main() -> None:
         remove_folder(root)
 
 
-def rank_rows(root: Path, wanted: list[RecommendRequest]) -> tuple[list[Row], dict[str, float | None]]:
+def bodies_for(users: int) -> list[bytes]:
+    """Requests of users at random, as clients write them: what is not said is not sent."""
+    session = [{"item": item_name(item)} for item in SESSION]
+    chosen = np.random.default_rng(2).integers(0, users, 3_000).tolist()
+    return [msgspec.json.encode({"user": user_name(user), "session": session}) for user in chosen]
+
+
+def rank_rows(root: Path, bodies: list[bytes]) -> tuple[list[Row], dict[str, float | None]]:
     """The answer in process, without HTTP."""
+    wanted = [decode_request(body) for body in bodies]
     with open_reranker(Config(paths=services.paths(root))) as reranker:
         micros = time_each((partial(reranker.recommend, request) for request in wanted), warm_up=300)
     found = row("rank 1,000 candidates, session of 3", micros)
@@ -109,9 +114,9 @@ def _measure(
 ) -> Row:
     closed = partial(load.closed_loop, running.port, requests, connections=CONNECTIONS)
     client.submit(closed, seconds=0.5, warm_up=0.0).result()
-    before = _cpu_seconds(running.pid)
+    before = cpu_seconds(running.pid)
     most = client.submit(closed, seconds=seconds, warm_up=0.0).result()
-    cpu_us = 1e6 * (_cpu_seconds(running.pid) - before) / max(1, sum(most.statuses.values()))
+    cpu_us = 1e6 * (cpu_seconds(running.pid) - before) / max(1, sum(most.statuses.values()))
     opened = partial(load.open_loop, running.port, requests, connections=4 * CONNECTIONS)
     steady = client.submit(opened, per_second=AT * most.per_second(), seconds=seconds, warm_up=0.5).result()
     found: Row = {
@@ -175,7 +180,7 @@ def _fill_redis(port: int, users: int) -> None:
                 pipeline.execute()
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """User and system time of a process and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     ticks = 0
@@ -183,11 +188,6 @@ def _cpu_seconds(pid: int) -> float:
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def _body(request: RecommendRequest) -> bytes:
-    """As clients write it: what is not said is not sent."""
-    return msgspec.json.encode({"user": request.user, "session": [{"item": event.item} for event in request.session]})
 
 
 def _rounded(memory: dict[str, float]) -> dict[str, float]:

@@ -14,6 +14,7 @@ many connections the one that has been idle for longest goes. Both cost two entr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from reranker.waiting import Waiting
 PATH = b"/v1/recommend"
 SWEEP_SECONDS = 0.25
 """How late a deadline may be noticed."""
+AT_ONCE, BETWEEN_SECONDS = 20, 0.002
+"""Connections that are closed at once, about a millisecond of work, and the pause before the next ones are."""
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case."""
 _LENGTH = b"content-length"
@@ -117,6 +120,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._connections.remove(self)
+        self.cycle = self._asked = None  # they name each other: memory is free at once, and not when it is collected
 
     def data_received(self, data: bytes) -> None:
         self._connections.idle.pop(self, None)
@@ -272,16 +276,20 @@ class Connections:
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.perf_counter()
-        for connection in _before(self.idle, now - self._idle_seconds):
+        idle = _before(self.idle, now - self._idle_seconds)
+        for connection in idle:
             self._closed("idle")
             self._close(connection)
-        for connection in _before(self.arriving, now - self._arrival_seconds):
+        slow = _before(self.arriving, now - self._arrival_seconds)
+        for connection in slow:
             self._closed("slow")
             del self.arriving[connection]
             connection.refuse(connection.door.too_slow)
         self._is_sweeping = self._number > 0
         if self._is_sweeping:
-            loop.call_later(SWEEP_SECONDS, self._sweep, loop)
+            # Thousands may be due at once; whoever asks for something meanwhile does not wait for all of them.
+            is_behind = max(len(idle), len(slow)) == AT_ONCE
+            loop.call_later(BETWEEN_SECONDS if is_behind else SWEEP_SECONDS, self._sweep, loop)
 
     def _close(self, connection: Connection) -> None:
         del self.idle[connection]
@@ -289,9 +297,6 @@ class Connections:
 
 
 def _before(since: dict[Connection, float], moment: float) -> list[Connection]:
-    found = []
-    for connection, began in since.items():
-        if began > moment:
-            break
-        found.append(connection)
-    return found
+    """The first that began before a moment, a few of them."""
+    first = itertools.islice(since.items(), AT_ONCE)
+    return [connection for connection, _ in itertools.takewhile(lambda entry: entry[1] <= moment, first)]

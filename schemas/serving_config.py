@@ -41,7 +41,7 @@ class Serve(Section, frozen=True):
     """A request whose head, or whose body, has not arrived by then is answered 408."""
     idle_seconds: Annotated[float, Meta(gt=0.0)] = 75.0
     """A connection without a request is closed after this long; a proxy in front should close its own sooner."""
-    max_connections: Annotated[int, Meta(ge=1)] = 10_000
+    max_connections: Annotated[int, Meta(ge=1)] = 15_000
     """Of one worker, as far as its limit of open files allows. One more closes that which has been idle for longest;
     when none is idle, it is answered 503 and closed."""
     max_wait_ms: Annotated[float, Meta(gt=0.0)] = 200.0
