@@ -273,28 +273,59 @@ class Worker:
         """Send each request on a connection of its own, all before any is answered; what was answered at once."""
         return self._client._runner.run(self._send(requests))
 
+    def overloaded(self, parts: list[bytes]) -> Wire:
+        """What is written to one connection that these come on, one after the other, while another request waits."""
+        return self._client._runner.run(self._overloaded(parts))
+
+    async def _overloaded(self, parts: list[bytes]) -> Wire:
+        (_, first), (wire, second) = self._connected(), self._connected()
+        first.data_received(plain(BODY))
+        for part in parts:
+            second.data_received(part)
+        return wire
+
+    def _connected(self) -> tuple[Wire, Connection]:
+        wire, connection = Wire(), Connection(self._config, self._server, self._client._state)
+        connection.connection_made(wire)
+        return wire, connection
+
     async def _send(self, requests: tuple[bytes, ...]) -> list[bytes]:
-        wires = []
-        for request in requests:
-            wire = Wire()
-            connection = Connection(self._config, self._server, self._client._state)
-            connection.connection_made(wire)
+        made = [self._connected() for _ in requests]
+        for (_, connection), request in zip(made, requests, strict=True):
             connection.data_received(request)
-            wires.append(wire)
-        return [b"".join(wire.written) for wire in wires]
+        return [b"".join(wire.written) for wire, _ in made]
 
 
 def test_who_would_wait_too_long_is_told_at_once_before_the_body_is_read(stocked_shop: Shop) -> None:
-    app = create_app(stocked_shop.config("serve.max_wait_ms=0.9"))
+    app = create_app(stocked_shop.config("serve.max_wait_ms=0.001"))
     with AsgiClient(app) as client:
-        *waiting, shed, malformed = Worker(client, app).send(*[plain(BODY)] * 3, plain(b"{"))
+        waiting, shed, malformed = Worker(client, app).send(plain(BODY), plain(BODY), plain(b"{"))
         page = client.get("/metrics").body.decode()
-    assert waiting == [b"", b""]
+    assert waiting == b""
+    assert malformed == shed
     for told in (shed, malformed):
         assert told.startswith(b"HTTP/1.1 503 ")
         assert b"\r\nretry-after: 1\r\n" in told
         assert b'"error":"overloaded"' in told
     assert 'shortlist_requests_total{path="/v1/recommend",status="503"} 2.0' in page
+
+
+def test_who_is_turned_away_stays_connected_however_the_request_arrives(stocked_shop: Shop) -> None:
+    whole = plain(BODY)
+    app = create_app(stocked_shop.config("serve.max_wait_ms=0.001"))
+    with AsgiClient(app) as client:
+        worker = Worker(client, app)
+        for parts, told, is_closed in (
+            ([whole, whole], 2, False),
+            ([whole[:9], whole[9:], whole], 2, False),
+            ([whole[:-1], whole[-1:] + whole], 2, False),
+            ([whole + whole[:20], whole[20:]], 2, False),
+            ([plain(BODY, b"Connection: close")], 1, True),
+        ):
+            wire = worker.overloaded(parts)
+            answers = b"".join(wire.written).split(b"HTTP/1.1 ")[1:]
+            assert [answer[:3] for answer in answers] == [b"503"] * told, parts
+            assert wire.is_closed is is_closed
 
 
 def test_no_request_goes_around_the_middleware_of_an_application(stocked_shop: Shop) -> None:
