@@ -59,12 +59,14 @@ lint: install  ## ruff, mypy, Dockerfiles, compose file
 format:  ## let ruff put the code in shape
 	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, RocksDB, FAISS and implicit (an hour, 17 GB of disk)
+bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, RocksDB, FAISS, implicit and FastAPI (an hour, 17 GB of disk)
 	@$(BIN)/python -m benchmarks.lookup
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.user_vector
 	@$(BIN)/python -m benchmarks.sessions
+	@$(BIN)/python -m benchmarks.serving
+	@$(BIN)/python -m benchmarks.pressure
 
 .venv/.bench-installed: requirements/bench.lock .venv/.installed
 	@$(UV) --python $(BIN)/python -r requirements/bench.lock

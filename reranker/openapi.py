@@ -34,7 +34,7 @@ DESCRIPTIONS = {
     415: "The body is not application/json.",
     422: "A field is missing, unknown, given twice, of the wrong type or out of bounds.",
     500: "A fault of the server.",
-    503: "No verified version is served yet, or events could not be recorded; try again.",
+    503: "No verified version is served yet, too many requests wait, or events could not be recorded; try again.",
 }
 
 
