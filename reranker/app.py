@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ BYTES_PER_REQUEST = 4096
 """Of a batch."""
 RECOMMEND = "/v1/recommend"
 SPARE_FILES = 1000
-"""Of those a worker may have open, for the store, the log and the sessions."""
+"""For the store, the log and the sessions; a quarter where few are allowed."""
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]
@@ -272,13 +273,19 @@ def _door(service: Service, *, is_open: bool) -> Door:
         too_slow=_sent(_failure(too_slow)),
         waiting=service.waiting,
         connections=Connections(
-            most=min(serve.max_connections, max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES)),
+            most=min(serve.max_connections, _open_files()),
             idle_seconds=serve.idle_seconds,
             arrival_seconds=serve.body_seconds,
             closed=partial(metrics.closed.inc, 1.0),
         ),
         max_body_bytes=serve.max_body_bytes,
     )
+
+
+def _open_files() -> int:
+    """How many of the files that this process may have open can be connections."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - min(SPARE_FILES, limit // 4)
 
 
 def _answer_body(body: bytes, service: Service) -> RecommendAnswer:

@@ -72,13 +72,15 @@ class Waiting:
     def _go_on(self) -> None:
         clock, line = time.perf_counter, self._line
         began = before = clock()
-        while line:
-            line.popleft()()
-            now = clock()
-            self._mean += _SHARE * (min(now - before, _MOST * self._mean) - self._mean)
-            if now - began > SLICE_SECONDS:
-                break
-            before = now
-        self._is_due = bool(line)
-        if line:
-            asyncio.get_running_loop().call_soon(self._go_on)
+        try:
+            while line:
+                line.popleft()()
+                now = clock()
+                self._mean += _SHARE * (min(now - before, _MOST * self._mean) - self._mean)
+                if now - began > SLICE_SECONDS:
+                    break
+                before = now
+        finally:  # also after work that raises, which is for the loop to report: the others must not wait for ever
+            self._is_due = bool(line)
+            if line:
+                asyncio.get_running_loop().call_soon(self._go_on)

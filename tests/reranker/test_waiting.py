@@ -97,6 +97,21 @@ def test_others_are_heard_between_slices() -> None:
     run(check())
 
 
+def test_work_that_raises_against_its_word_holds_nobody_up() -> None:
+    async def check() -> None:
+        waiting, told = Waiting(10.0), list[object]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+        def fail() -> None:
+            raise KeyError("no")
+
+        waiting.put(fail)
+        assert await waiting.turn(lambda: 1) == 1
+        assert [type(error) for error in told] == [KeyError]
+
+    run(check())
+
+
 def test_what_work_raises_is_raised_where_it_is_awaited_and_the_next_goes_on() -> None:
     async def check() -> None:
         waiting = Waiting(10.0)
