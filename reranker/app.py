@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import secrets
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -24,7 +22,6 @@ from prediction_store.reader import Store
 from prediction_store.ttl import state_of
 from reranker import items, openapi
 from reranker.bodies import read_body
-from reranker.connections import Connections, Door, Headers, Sent
 from reranker.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -40,6 +37,7 @@ from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
 from reranker.requests import decode_many, decode_query, decode_request
+from reranker.short_way import open_door
 from reranker.waiting import Waiting
 from schemas import __version__
 from schemas.config import Config
@@ -58,9 +56,6 @@ JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
 BYTES_PER_REQUEST = 4096
 """Of a batch."""
-RECOMMEND = "/v1/recommend"
-SPARE_FILES = 1000
-"""For the store, the log and the sessions; a quarter where few are allowed."""
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]
@@ -110,7 +105,16 @@ def create_app(
                 log_key=secrets.token_bytes(16) if log_key is None else log_key,
                 openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
             )
-            yield {"service": service, "door": _door(service, is_open=not app.user_middleware)}
+            door = open_door(
+                config.serve,
+                metrics,
+                service.waiting,
+                # By the short way of `reranker.connections` no middleware sees a request.
+                is_open=not app.user_middleware,
+                answer=lambda headers, body, arrived: _answer_body(body, service),
+                failure=_failure,
+            )
+            yield {"service": service, "door": door}
         finally:
             feedback.stop()
             follower.stop()
@@ -119,7 +123,7 @@ def create_app(
 
     app = Starlette(
         routes=[
-            Route(RECOMMEND, _edge(recommend), methods=["POST"]),
+            Route("/v1/recommend", _edge(recommend), methods=["POST"]),
             Route("/v1/recommend/batch", _edge(recommend_many), methods=["POST"]),
             # An id may hold a slash. The counters know the path without it.
             Route("/v1/similar/{item:path}", _edge(similar, "/v1/similar/{item}"), methods=["GET"]),
@@ -252,42 +256,6 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
-def answer_plain(headers: Headers, body: bytes, arrived: float, *, service: Service) -> Sent:
-    """POST /v1/recommend by the short way of `reranker.connections`: the same answers and the same errors."""
-    try:
-        encoded = msgspec.json.encode(_answer_body(body, service))
-    except Exception as error:  # the process edge
-        return _sent(_failure(error))
-    return Sent(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(encoded), encoded)
-
-
-def _door(service: Service, *, is_open: bool) -> Door:
-    serve, metrics = service.config.serve, service.metrics
-    overloaded = OverloadedError("too many requests wait; try again")
-    too_slow = BodyTooSlowError(f"the request did not arrive within {serve.body_seconds} s")
-    return Door(
-        is_open=is_open,
-        answer=partial(answer_plain, service=service),
-        observe=partial(metrics.observe, RECOMMEND),
-        overloaded=_sent(_failure(overloaded)),
-        too_slow=_sent(_failure(too_slow)),
-        waiting=service.waiting,
-        connections=Connections(
-            most=min(serve.max_connections, _open_files()),
-            idle_seconds=serve.idle_seconds,
-            arrival_seconds=serve.body_seconds,
-            closed=partial(metrics.closed.inc, 1.0),
-        ),
-        max_body_bytes=serve.max_body_bytes,
-    )
-
-
-def _open_files() -> int:
-    """How many of the files that this process may have open can be connections."""
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return sys.maxsize if limit == resource.RLIM_INFINITY else limit - min(SPARE_FILES, limit // 4)
-
-
 def _answer_body(body: bytes, service: Service) -> RecommendAnswer:
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
     return _answered(decode_request(body), service)
@@ -352,8 +320,3 @@ async def _unrouted(request: Request, error: Exception) -> Response:
 
 def _json(answer: msgspec.Struct, status: int = 200) -> Response:
     return Response(msgspec.json.encode(answer), status, media_type=JSON)
-
-
-def _sent(response: Response) -> Sent:
-    head = b"".join(b"%b: %b\r\n" % header for header in response.raw_headers)
-    return Sent(response.status_code, head, bytes(response.body), is_last="connection" in response.headers)
