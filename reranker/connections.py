@@ -1,4 +1,4 @@
-"""The connections of a worker: their number, their deadlines, and a short way for the request that most of them bring.
+"""One connection of a client, with a short way for the request that most of them bring.
 
 uvicorn's protocol (uvicorn/protocols/http/httptools_impl.py) makes a task, a scope and messages of every request, and
 Starlette a route, a request and a response of those: twice the cost of a bare echo. So a plain `POST /v1/recommend` is
@@ -129,10 +129,7 @@ class Connection(HttpToolsProtocol):
             self._connections.arriving.setdefault(self, time.perf_counter())
 
     def on_message_begin(self) -> None:
-        # As uvicorn's, but the scope is made when it turns out to be needed.
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
+        super().on_message_begin()
         self._is_amid = True
 
     def on_headers_complete(self) -> None:
@@ -141,10 +138,6 @@ class Connection(HttpToolsProtocol):
             self._asked = self.cycle
         else:
             self._connections.arriving.pop(self, None)
-            url, headers, expects = self.url, self.headers, self.expect_100_continue
-            super().on_message_begin()
-            self.url, self.headers, self.expect_100_continue = url, headers, expects
-            self.scope["headers"] = headers
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
