@@ -43,7 +43,7 @@ CONNECTS_AT_ONCE = 20
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=20_000)
+    parser.add_argument("--users", type=int, default=5_000)
     parser.add_argument("--held", type=int, default=5_000, help="half-sent bodies, and as many idle connections")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load")
     parser.add_argument("--hold", nargs=3, type=int, metavar=("PORT", "HALF", "IDLE"), help=argparse.SUPPRESS)
