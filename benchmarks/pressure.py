@@ -38,7 +38,8 @@ TIMES = 3.0
 OPEN_CONNECTIONS = 512
 HEALTHY_SHARE = 0.1
 """Of the most: what the healthy client asks for while others hold connections."""
-CONNECTS_AT_ONCE = 20
+CONNECTS_AT_ONCE, PAUSE_SECONDS = 20, 0.005
+"""Of whoever holds: beyond what a worker can accept, the kernel has connections wait a second."""
 
 
 def main() -> None:
@@ -102,6 +103,8 @@ def hold(port: int, half_sent: int, idle: int) -> None:
         for first in wanted[:CONNECTS_AT_ONCE]:
             begin(first)
         del wanted[:CONNECTS_AT_ONCE]
+        if wanted:
+            time.sleep(PAUSE_SECONDS)
         if not (wanted or announced):
             print("held", flush=True)
             announced = True

@@ -9,6 +9,9 @@ from schemas.config import Config
 STARTUP_FAILURE = 3
 """Exit code of a worker whose application could not start; another try would fail the same way."""
 
+BACKLOG = 512
+"""Connections that may wait to be accepted. A worker accepts all that wait at once, at some 60 µs each."""
+
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker gets from its parent."""

@@ -20,14 +20,13 @@ from pathlib import Path
 
 import msgspec
 
-from reranker.assignment import STARTUP_FAILURE, Assignment
+from reranker.assignment import BACKLOG, STARTUP_FAILURE, Assignment
 from reranker.errors import ServeError
 from reranker.log import logger
 from schemas.config import Config
 
 DRAIN_SECONDS = 10
 """Requests in flight get this long to finish after SIGTERM."""
-BACKLOG = 2048
 QUICK_DEATH_SECONDS = 5.0
 """A worker that dies younger than this is replaced ever more slowly, up to MAX_PAUSE_SECONDS."""
 MAX_PAUSE_SECONDS = 5.0
