@@ -27,10 +27,14 @@ def main(fd: int) -> None:
 
     from reranker import log
     from reranker.app import create_app
+    from reranker.compiled import is_compiled
     from reranker.connections import Connection
 
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     log.configure()
+    if not is_compiled:
+        hint = "install gcc and Python's headers, then Shortlist again"
+        log.logger(__name__).warning("no compiled loops: numpy serves, some times slower", hint=hint)
     # Every connection is an open file.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
