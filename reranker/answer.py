@@ -57,6 +57,8 @@ class Shown(NamedTuple):
     signals: Float32
     """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
     propensities: Float32
+    candidates: int
+    """Number of items that the rung ranked."""
 
 
 def answer(
@@ -111,7 +113,7 @@ def answer(
         if note is not None:
             nothing = np.empty((best.size, 0), np.float32)
             signals = np.stack([found[best] for found in values], axis=1) if values else nothing
-            note(Shown(scores[best], pool.base_scores[best], signals, propensities))
+            note(Shown(scores[best], pool.base_scores[best], signals, propensities, pool.items.size))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             found = _explained(found, given, ranker, effects.boosts, best, source=reasons.source_name(rung, segment))

@@ -104,7 +104,10 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
 
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
-    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0)
+    serve = msgspec.structs.replace(
+        config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0, tokens_file="",
+        traces_endpoint="", traces_share=1.0,
+    )  # fmt: skip
     store = msgspec.structs.replace(config.store, remote="")
     return digest(_Deciding(serve, store))[:16]
 
