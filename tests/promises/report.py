@@ -166,6 +166,15 @@ def _leaks(found: Found) -> str:
     return f"{found['tried']:,} flips: per thousand {text}"
 
 
+def _fuzz(found: Found) -> str:
+    counts, figures = found["counts"], found["figures"]
+    refused = sum(number for name, number in counts.items() if name.startswith("answered 4"))
+    return (
+        f"{found['tried']:,} fuzzed requests, {refused:,} of them refused; memory"
+        f" {figures['megabytes more in the second half']:+.1f} MB at most in the second half of a batch"
+    )
+
+
 def _plain(words: str) -> Any:
     return lambda found: words.format(f"{found['tried']:,}")
 
@@ -189,5 +198,6 @@ _SENTENCES: Final = {
     "flips in process": _leaks,
     "flips of a worker": _leaks,
     "races of eight": _plain("{} races of eight processes"),
+    "fuzzed requests": _fuzz,
     "stopped publishers": _plain("{} publishers stopped before a step, killed or woken up"),
 }

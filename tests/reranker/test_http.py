@@ -61,6 +61,17 @@ def test_a_body_that_is_declared_too_large_is_refused_before_it_is_read(client: 
     assert (status, error.error) == (413, "body_too_large")
 
 
+def test_a_length_in_digits_that_are_none_is_no_length(client: AsgiClient) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"\xb2")]
+    statuses: list[int] = []
+
+    async def send() -> None:
+        statuses.append((await client.send("POST", PATH, b"", headers, [b'{"user": "u0"}']))[0])
+
+    client.run(send())
+    assert statuses == [200]
+
+
 def test_a_body_that_turns_out_too_large_is_refused(client: AsgiClient) -> None:
     status, error = post(client, *[b" " * 20_000] * 4, STALL)
     assert (status, error.error) == (413, "body_too_large")

@@ -213,13 +213,13 @@ def test_a_real_server_asks_for_tokens_and_the_client_has_one(tmp_path: Path) ->
     server = Server(shop.root, tmp_path, 1, f"serve.tokens_file={tmp_path / 'tokens'}", "serve.host=0.0.0.0")
     try:
         url = f"http://127.0.0.1:{server.port}"
-        with Client(url, token=reader) as client:
+        with Client(url, timeout_seconds=60.0, token=reader) as client:
             assert client.recommend(RecommendRequest(user="u0")).items
             with pytest.raises(RoleError, match="wanted write"):
                 client.post_events([PostedEvent(user="u0", item="a01", event="view")])
-        with Client(url, token=writer) as client:
+        with Client(url, timeout_seconds=60.0, token=writer) as client:
             assert client.post_events([PostedEvent(user="u0", item="a01", event="view")]) == 1
-        with Client(url) as client, pytest.raises(NoTokenError):
+        with Client(url, timeout_seconds=60.0) as client, pytest.raises(NoTokenError):
             client.version()
         assert not [line for line in server.lines() if "without tokens" in str(line["event"])]
     finally:
