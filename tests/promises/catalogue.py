@@ -142,7 +142,7 @@ PROMISES: Final = (
         "Whatever is sent gets an answer that the OpenAPI document knows, never a 5xx; a 4xx names the field, no user"
         " stands in the log, and memory stays flat",
         "tests/promises/test_fuzz.py",
-        (Technique("fuzzed requests", "fuzz.run", 10_000_000, 100_000, 240),),
+        (Technique("fuzzed requests", "fuzz.run", 10_000_000, 50_000, 240),),
     ),
 )
 
