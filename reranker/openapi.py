@@ -42,7 +42,8 @@ DESCRIPTIONS = {
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not application/json.",
-    422: "A field is missing, unknown, given twice, of the wrong type or out of bounds.",
+    422: "A field is missing, unknown, given twice, of the wrong type or out of bounds. Of a whole number the"
+    " fraction is refused, .0 too.",
     500: "A fault of the server.",
     503: "No verified version is served yet, or events could not be recorded; try again.",
 }
@@ -69,6 +70,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     wanted["exclude"]["maxItems"] = serve.max_exclusions
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
     schemas["ItemChanges"]["properties"]["items"]["maxItems"] = serve.max_item_changes
+    schemas["ItemChange"]["minProperties"] = 2  # one that names an item and says nothing of it is refused
     described = {
         "openapi": "3.1.0",
         "info": {
