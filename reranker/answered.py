@@ -106,7 +106,7 @@ def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
     serve = msgspec.structs.replace(
         config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0, tokens_file="",
-        traces_endpoint="", traces_share=1.0,
+        max_head_bytes=1024, traces_endpoint="", traces_share=1.0,
     )  # fmt: skip
     store = msgspec.structs.replace(config.store, remote="")
     return digest(_Deciding(serve, store))[:16]

@@ -44,6 +44,7 @@ DESCRIPTIONS = {
     415: "The body is not application/json.",
     422: "A field is missing, unknown, given twice, of the wrong type or out of bounds. Of a whole number the"
     " fraction is refused, .0 too.",
+    431: "The head is too large.",
     500: "A fault of the server.",
     503: "No verified version is served yet, or events could not be recorded; try again.",
 }
@@ -71,7 +72,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
     schemas["ItemChanges"]["properties"]["items"]["maxItems"] = serve.max_item_changes
     schemas["ItemChange"]["minProperties"] = 2  # one that names an item and says nothing of it is refused
-    described = {
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Shortlist",
@@ -97,6 +98,9 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
         },
         "components": {"schemas": schemas},
     }
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["responses"]["431"] = _response(DESCRIPTIONS[431], ErrorAnswer)
     if serve.tokens_file:
         _want_tokens(described)
     return described

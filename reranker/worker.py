@@ -24,12 +24,14 @@ def main(fd: int) -> None:
 
     from reranker import log
     from reranker.app import create_app
+    from reranker.heads import LimitedHeads
 
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     log.configure()
     threading.Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
     settings = uvicorn.Config(
         create_app(assignment.config, log_key=assignment.log_key),
+        http=LimitedHeads,
         log_config=None,
         access_log=False,
         lifespan="on",

@@ -33,6 +33,8 @@ class Serve(Section, frozen=True):
     """How often a worker looks for a new history record."""
     default_k: Positive = 20
     max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
+    max_head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
+    """Length of a request's target and headers; beyond it, 431."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000

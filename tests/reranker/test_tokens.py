@@ -219,8 +219,12 @@ def test_a_real_server_asks_for_tokens_and_the_client_has_one(tmp_path: Path) ->
                 client.post_events([PostedEvent(user="u0", item="a01", event="view")])
         with Client(url, timeout_seconds=60.0, token=writer) as client:
             assert client.post_events([PostedEvent(user="u0", item="a01", event="view")]) == 1
-        with Client(url, timeout_seconds=60.0) as client, pytest.raises(NoTokenError):
-            client.version()
+        for token in ("", "shortlist_nobody"):
+            with Client(url, timeout_seconds=60.0, token=token) as client:
+                with pytest.raises(NoTokenError):
+                    client.recommend(RecommendRequest(user="u0"))
+                with pytest.raises(NoTokenError):
+                    client.version()
         assert not [line for line in server.lines() if "without tokens" in str(line["event"])]
     finally:
         server.end()
