@@ -80,7 +80,7 @@ def _contents(grouped: list[tuple[str, list[str]]], operations: Mapping[str, Any
         yield f"<h3>{title}</h3><ul>"
         for name in names:
             path, method, _ = operations[name]
-            yield f"<li><a href='#{name}'><b class={method}>{method.upper()}</b> {_path(path)}</a></li>"
+            yield f"<li><a href='#{name}'><b class={method}>{method.upper()}</b> <span>{_path(path)}</span></a></li>"
         yield "</ul>"
     yield "<h3><a href='#messages'>Messages</a></h3>"
 
@@ -109,7 +109,7 @@ def _operation(path: str, method: str, operation: Node, schemas: Node) -> Iterat
     if "requestBody" in operation:
         wanted = _message(operation["requestBody"])
         yield f"<h4>Body: <a href='#{wanted}'>{wanted}</a></h4>"
-        yield from _fields(schemas[wanted])
+        yield from _fields(schemas[wanted], schemas)
     yield "<table><tr><th>status<th>when<th>answer"
     for status, response in sorted(operation["responses"].items()):
         kind = "good" if status < "300" else "bad"
@@ -137,15 +137,16 @@ def _schema(name: str, schemas: Node) -> Iterator[str]:
     yield f"<section{anchor}><h3 id='{name}'><code>{name}</code></h3>"
     if "description" in schemas[name]:
         yield f"<p>{_text(schemas[name]['description'])}</p>"
-    yield from _fields(schemas[name])
+    yield from _fields(schemas[name], schemas)
     yield "</section>"
 
 
-def _fields(schema: Node) -> Iterator[str]:
+def _fields(schema: Node, schemas: Node) -> Iterator[str]:
     yield "<table class=fields><tr><th>field<th>type and limits<th>what"
     for name, field in schema.get("properties", {}).items():
         must = "" if name in schema.get("required", ()) else " <i>optional</i>"
-        parts = [field, *field.get("anyOf", ())]
+        named = schemas.get(str(field.get("$ref", "")).rpartition("/")[2], {})
+        parts = [field, *field.get("anyOf", ()), named]
         what = next((part["description"] for part in parts if "description" in part), "")
         yield f"<tr><td><code>{_text(name)}</code>{must}<td>{_kind(field)}<td>{_text(what).replace('`', '')}"
     yield "</table>"
