@@ -128,7 +128,10 @@ def _curl(path: str, method: str, operation: Node) -> str:
     if "x-role" in operation:
         lines.append('-H "Authorization: Bearer $TOKEN"')
     if method == "post":
-        lines += ["-H 'Content-Type: application/json'", f"-d '{json.dumps(EXAMPLES[operation['operationId']])}'"]
+        lines += [
+            "-H 'Content-Type: application/json'",
+            f"-d '{json.dumps(EXAMPLES.get(operation['operationId'], {}))}'",
+        ]
     return " \\\n  ".join(lines)
 
 

@@ -47,9 +47,18 @@ class LimitedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._in_head, self._pieces_bytes = True, 0
+        self.begin_head()
 
     def on_headers_complete(self) -> None:
+        self.end_head()
+        super().on_headers_complete()
+
+    def begin_head(self) -> None:
+        """Begin to measure a head."""
+        self._in_head, self._pieces_bytes = True, 0
+
+    def end_head(self) -> None:
+        """Raise HeadTooLargeError when the head that has come is longer than allowed."""
         self._in_head = False
         size = len(self.url)
         for name, value in self.headers:
@@ -57,7 +66,6 @@ class LimitedHeads(HttpToolsProtocol):
         if size > self._max_head_bytes:
             self._is_too_large = True
             raise HeadTooLargeError
-        super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse and close; uvicorn calls this for what its parser does not take."""
