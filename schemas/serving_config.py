@@ -26,7 +26,7 @@ class Serve(Section, frozen=True):
     """Names, roles and hashes of the tokens that requests must carry, see `shortlist tokens`. Empty: whoever reaches
     the server may do everything."""
     traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
-    """Where spans go, as OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty: nowhere."""
+    """Where spans go, as OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty: none."""
     traces_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
     """Share of the requests that are traced; one whose `traceparent` says whether it is sampled follows that."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
