@@ -5,14 +5,13 @@ Requests go into the application in this process, by ASGI, as a server would han
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
 import structlog
@@ -51,15 +50,20 @@ def run_long(seed: int, trials: int, folder: Path) -> Outcome:
 
 def fuzz(shop: Shop, seed: int, trials: int, *, damaged: str = "", with_memory: bool = False) -> Outcome:
     """Send requests, judge each answer and the log; the record of the user `damaged` is so, once served."""
-    outcome, written = Outcome(), io.StringIO()
-    with _logged_to(written), AsgiClient(create_app(shop.config("log.segment_minutes=0.5"))) as client:
+    outcome, log_file = Outcome(), shop.root.with_name("log of the fuzz")
+    # To a file: lines kept in memory would look like a leak of the server.
+    with (
+        log_file.open("w", encoding="utf-8") as stream,
+        _logged_to(stream),
+        AsgiClient(create_app(shop.config("log.segment_minutes=0.5"))) as client,
+    ):
         if damaged:
             shop.damage(damaged)
         judge = Judge(outcome, _documented(client.get("/openapi.json").json()), damaged)
         client.run(_send_all(client, Fuzzer(seed, shop.users), judge, trials))
         if with_memory:
             judge.judge_memory()
-    judge.judge_log(written.getvalue())
+    judge.judge_log(log_file.read_text(encoding="utf-8"))
     return outcome
 
 
@@ -177,7 +181,7 @@ def _is_no_object(body: bytes | None) -> bool:
 
 
 @contextmanager
-def _logged_to(stream: io.StringIO) -> Iterator[None]:
+def _logged_to(stream: TextIO) -> Iterator[None]:
     """Have the log written as a server writes it, and then as before."""
     root = logging.getLogger()
     before, level, kept = root.handlers[:], root.level, structlog.get_config()
