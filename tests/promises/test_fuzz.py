@@ -79,6 +79,6 @@ def test_the_judge_finds_memory_that_grows() -> None:
     hoard = []
     for step in range(20):
         judge.look(step / 20)
-        hoard.append(bytearray(b"x" * 1_000_000))
+        hoard.append(bytearray(b"x" * 3_000_000))
     judge.judge_memory()
     assert outcome.violations == 1, len(hoard)
