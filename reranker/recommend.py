@@ -77,14 +77,13 @@ class Reranker:
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
+        note = None if self.on_answer is None else noted.append
         with current as version:
             signals = self.ranker_of(version).names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
-            found = self.answer_on(
-                version, request, shown, live, now=now, request_id=os.urandom(16).hex(), note=noted.append
-            )
+            found = self.answer_on(version, request, shown, live, now=now, request_id=os.urandom(16).hex(), note=note)
         if self.on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
             self.on_answer(
@@ -140,7 +139,7 @@ class Reranker:
         *,
         now: float,
         request_id: str,
-        note: Callable[[Shown], None],
+        note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 

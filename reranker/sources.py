@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reranker.arrays import Float32, Indexes, contains
+from reranker.compiled import is_compiled, kernel
 from reranker.pool import Pool
 from reranker.session import Session
 from schemas.record import Candidates
 
 if TYPE_CHECKING:
-    from prediction_store.reader import Version
+    from prediction_store.reader import NearItems, Version
 
+NOTHING: Indexes = np.empty(0, np.uint32)
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 
@@ -23,28 +25,48 @@ def personal(version: Version, candidates: Candidates, session: Session, limit: 
     pool = Pool.of_list(candidates.items, candidates.scores)
     if session.is_empty or limit == 0:
         return pool
-    items, _ = session_neighbours(version, session)
-    added = items[~contains(np.sort(candidates.items), items)][:limit]
-    if added.size == 0:
+    items, _ = session_neighbours(version, session, candidates.items)
+    if items.size == 0:
         return pool
-    scores: Float32 = version.item_vectors[added] @ version.user_vector(candidates.user_row)
-    order = np.argsort(-scores, kind="stable")
-    return pool.extend(added[order], scores[order])
+    return pool.extend(*in_order(items[:limit], version.item_vectors, version.user_vector(candidates.user_row)))
 
 
-def session_neighbours(version: Version, session: Session) -> tuple[Indexes, Float32]:
+def session_neighbours(version: Version, session: Session, known: Indexes = NOTHING) -> tuple[Indexes, Float32]:
     """The neighbours of the session's items, best first: similarity times the event's weight, summed over the session.
 
-    The session's own items may be among them. Equal sums are ordered by dense index.
+    The session's own items may be among them; the known ones are not. Equal sums are ordered by dense index.
     """
-    lists = [version.neighbours(int(item)) for item in session.items[:MAX_NEIGHBOURHOODS]]
-    if not lists:
-        return np.empty(0, np.uint32), np.empty(0, np.float32)
-    weighted = [near.scores * weight for near, weight in zip(lists, session.weights, strict=False)]
-    items, places = np.unique(np.concatenate([near.items for near in lists]), return_inverse=True)
-    scores = np.bincount(places, np.concatenate(weighted), minlength=items.size).astype(np.float32)
+    near = version.every_neighbours
+    visited, weights = session.items[:MAX_NEIGHBOURHOODS], session.weights[:MAX_NEIGHBOURHOODS]
+    if not is_compiled:
+        return neighbours_in_numpy(near, visited, weights, known)
+    room = visited.size * near.items.shape[1]
+    items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
+    count = kernel.neighbours(items, scores, near.items, near.scores, visited, weights, known)
+    return items[:count], scores[:count]
+
+
+def neighbours_in_numpy(near: NearItems, visited: Indexes, weights: Float32, known: Indexes) -> tuple[Indexes, Float32]:
+    """As `session_neighbours`, of the visited items by their weights."""
+    found = near.items[visited]
+    is_item = found >= 0
+    items, places = np.unique(found[is_item], return_inverse=True)
+    weighted = (near.scores[visited] * weights[:, None])[is_item]
+    scores = np.bincount(places, weighted, minlength=items.size).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
+    order = order[~contains(np.sort(known), items[order].astype(np.uint32))]
     return items[order].astype(np.uint32), scores[order]
+
+
+def in_order(items: Indexes, vectors: Float32, vector: Float32) -> tuple[Indexes, Float32]:
+    """The items by the product of their vectors with one, and these products; equal ones keep their order."""
+    if not is_compiled:
+        products: Float32 = vectors[items] @ vector
+        order = np.argsort(-products, kind="stable")
+        return items[order], products[order]
+    ordered, scores = items.copy(), np.empty(items.size, np.float32)
+    kernel.order(ordered, scores, vectors, vector)
+    return ordered, scores
 
 
 def session_only(version: Version, session: Session, limit: int) -> Pool:

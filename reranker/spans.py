@@ -158,14 +158,15 @@ class TracedReranker(Reranker):
         *,
         now: float,
         request_id: str,
-        note: Callable[[Shown], None],
+        note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         candidates = 0
 
         def counting(part: Shown) -> None:
             nonlocal candidates
             candidates += part.candidates
-            note(part)
+            if note is not None:
+                note(part)
 
         answer = super().answer_on(version, request, shown, live, now=now, request_id=request_id, note=counting)
         trace.get_current_span().set_attribute("shortlist.candidates", candidates)
