@@ -63,6 +63,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
         {
             "serve": "Answer HTTP requests.",
             "lookup": "One user's answer, at the terminal.",
+            "tokens": "Who may ask what: new, list, revoke.",
             "replay": "Make an answer of the log again from its version, and compare.",
         },
     ),

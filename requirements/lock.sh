@@ -8,6 +8,7 @@ compile() { .venv/bin/uv pip compile --quiet --no-annotate --no-header --python-
 sed -i '/^torch==/d' requirements/shortlist.lock
 compile setup.cfg --extra batch --extra serve --extra dev -o requirements/shortlist.lock
 compile setup.cfg --extra serve --extra redis -c requirements/shortlist.lock -o requirements/serve.lock
+compile setup.cfg --extra serve --extra traces -c requirements/shortlist.lock -o requirements/traces.lock
 compile setup.cfg --extra bench -c requirements/shortlist.lock -o requirements/bench.lock
 compile setup.cfg --extra text -c requirements/shortlist.lock -o requirements/text.lock
 compile requirements/airflow.in --override requirements/overrides.txt -o requirements/airflow.lock

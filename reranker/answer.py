@@ -61,6 +61,8 @@ class Shown(NamedTuple):
     signals: Float32
     """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
     propensities: Float32
+    candidates: int
+    """Number of items that the rung ranked."""
 
 
 def answer(
@@ -114,7 +116,7 @@ def answer(
             continue
         rungs.append(rung)
         if note is not None:
-            note(Shown(scores[best], pool.base_scores[best], scoring.values(best), propensities))
+            note(Shown(scores[best], pool.base_scores[best], scoring.values(best), propensities, pool.items.size))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             found = _explained(found, given, ranker, effects.boosts, best, source=reasons.source_name(rung, segment))

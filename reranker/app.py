@@ -20,7 +20,8 @@ from starlette.routing import Route
 
 from prediction_store.reader import Store
 from prediction_store.ttl import state_of
-from reranker import items, openapi
+from reranker import docs_page, items, openapi
+from reranker.access import Guard
 from reranker.bodies import read_body
 from reranker.errors import (
     BodyTooLargeError,
@@ -39,6 +40,8 @@ from reranker.recommend import Clock, Reranker, not_ready
 from reranker.requests import decode_many, decode_query, decode_request
 from reranker.short_way import open_door
 from reranker.waiting import Waiting
+from reranker.tokens import Gatekeeper
+from reranker.traces import open_traces
 from schemas import __version__
 from schemas.config import Config
 from schemas.messages import (
@@ -73,6 +76,7 @@ class Service:
     now: Clock
     log_key: bytes
     openapi: bytes
+    docs: bytes
 
 
 def create_app(
@@ -83,10 +87,14 @@ def create_app(
     `counts`: the folder through which several workers share what they count.
     """
 
+    log_key = secrets.token_bytes(16) if log_key is None else log_key
+    traces = open_traces(config.serve)
+
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Any]]:
+        document = openapi.document(config.serve, __version__)
         store = Store(Path(config.paths.store), now=now)
-        reranker = Reranker(store, config, now=now)
+        reranker = Reranker(store, config, now=now) if traces is None else traces.reranker(store, config, now, log_key)
         metrics = Metrics(store, config.store, now, reranker.live_view, counts)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
@@ -94,6 +102,8 @@ def create_app(
         follower = Follower(store, config.serve.poll_seconds)
         follower.start()
         feedback.start()
+        if traces is not None:
+            traces.start()
         try:
             service = Service(
                 config=config,
@@ -102,8 +112,9 @@ def create_app(
                 feedback=feedback,
                 waiting=Waiting(config.serve.max_wait_ms / 1000),
                 now=now,
-                log_key=secrets.token_bytes(16) if log_key is None else log_key,
-                openapi=msgspec.json.encode(openapi.document(config.serve, __version__)),
+                log_key=log_key,
+                openapi=msgspec.json.encode(document),
+                docs=docs_page.page(document),
             )
             door = open_door(
                 config.serve,
@@ -120,6 +131,8 @@ def create_app(
             follower.stop()
             reranker.close()
             store.close()
+            if traces is not None:
+                traces.stop()
 
     app = Starlette(
         routes=[
@@ -139,11 +152,17 @@ def create_app(
             Route("/readyz", _edge(readyz), methods=["GET"]),
             Route("/metrics", _edge(metrics), methods=["GET"]),
             Route("/openapi.json", _edge(openapi_json), methods=["GET"]),
+            Route("/docs", _edge(docs), methods=["GET"]),
         ],
         exception_handlers={HTTPException: _unrouted},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # a redirect would make clients repeat a POST as a GET
+    if config.serve.tokens_file:
+        gatekeeper = Gatekeeper(Path(config.serve.tokens_file), lambda why: log.error("tokens not read", reason=why))
+        app.add_middleware(Guard, gatekeeper=gatekeeper)
+    if traces is not None:
+        app.add_middleware(traces.middleware, traces=traces)
     return app
 
 
@@ -259,6 +278,11 @@ async def openapi_json(request: Request, service: Service) -> Response:
 def _answer_body(body: bytes, service: Service) -> RecommendAnswer:
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
     return _answered(decode_request(body), service)
+
+
+async def docs(request: Request, service: Service) -> Response:
+    """GET /docs"""
+    return Response(service.docs, media_type="text/html", headers=docs_page.HEADERS)
 
 
 def _answered(wanted: RecommendRequest, service: Service) -> RecommendAnswer:

@@ -19,7 +19,8 @@ async def read_body(request: Request, serve: Serve, *, max_bytes: int = 0) -> by
     _require_json(request)
     max_bytes = max_bytes or serve.max_body_bytes
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared[:20]) > max_bytes:
+    # isdigit alone would let "²" through, which int does not read.
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > max_bytes:
         raise _too_large(max_bytes)
     parts: list[bytes] = []
     size = 0

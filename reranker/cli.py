@@ -1,4 +1,4 @@
-"""The verbs `serve`, `lookup` and `replay`."""
+"""The verbs `serve`, `lookup`, `replay` and `tokens`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from reranker.tokens_cli import tokens
 from schemas.options import ConfigOption, JsonOption, SetOption
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.add_typer(tokens, name="tokens")
 
 
 @app.command()
@@ -23,15 +25,23 @@ def serve(
 
     Example: shortlist serve --port 0
     """
+    from pathlib import Path
+
     from reranker import log
     from reranker.rules import Rules
     from reranker.serve import serve as run
+    from reranker.tokens import read_tokens
+    from reranker.traces import require_extra
     from schemas.config_file import load_config
 
     given = {"host": host, "port": port, "workers": workers}
     options = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
     settings = load_config(config, [*overrides, *options])
-    Rules.of(settings.serve.rules)  # a rule that cannot be read is told here, and not by a worker
+    # What cannot be read is told here, and not by a worker.
+    Rules.of(settings.serve.rules)
+    if settings.serve.tokens_file:
+        read_tokens(Path(settings.serve.tokens_file))
+    require_extra(settings.serve)
     log.configure()
     count = settings.serve.workers
     run(settings, lambda url: print(f"serving on {url} with {count} worker{'s' if count > 1 else ''}", flush=True))

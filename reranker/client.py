@@ -36,14 +36,20 @@ A = TypeVar("A")
 class Client:
     """One connection to a server, kept open. Not for several threads at once: each has its own."""
 
-    def __init__(self, url: str, *, timeout_seconds: float = 5.0) -> None:
-        """`url`: http://HOST:PORT or https://HOST. Nothing is connected before the first call."""
+    def __init__(self, url: str, *, timeout_seconds: float = 5.0, token: str = "") -> None:
+        """`url`: http://HOST:PORT or https://HOST; `token` for a server that wants one.
+
+        Nothing is connected before the first call.
+        """
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise RequestError(f"{url!r} is not the URL of a server", hint="for example http://127.0.0.1:8080")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
         self._prefix = parts.path.rstrip("/")
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise RequestError("the token has characters that no token has")
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
     def __enter__(self) -> Self:
         return self
@@ -103,7 +109,7 @@ class Client:
         return self._call("GET", f"{path}?{urllib.parse.urlencode(given)}" if given else path, None, answer)
 
     def _call(self, method: str, path: str, body: bytes | None, answer: type[A]) -> A:
-        headers = {} if body is None else {"Content-Type": "application/json"}
+        headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
         for attempt in (1, 2):
             is_fresh = self._connection.sock is None
             try:

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from reranker.deadlines import Connections
+from reranker.heads import LimitedHeads
 from reranker.waiting import Waiting
 
 PATH = b"/v1/recommend"
@@ -96,7 +97,7 @@ class Asked:
         self.connection.on_response_complete()
 
 
-class Connection(HttpToolsProtocol):
+class Connection(LimitedHeads):
     """One connection."""
 
     def __init__(
@@ -134,6 +135,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         if self._is_plain():
+            self.end_head()
             self.cycle: Any = Asked(self, self.headers, keep_alive=self.parser.should_keep_alive())
             self._asked = self.cycle
         else:

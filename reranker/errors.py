@@ -3,6 +3,8 @@
 ShortlistError
 ├── RequestError                 4xx  the request cannot be answered as it is
 │   ├── MalformedBodyError       400  the body is not JSON text
+│   ├── NoTokenError             401  a token is wanted, and none that is known was given
+│   ├── RoleError                403  the token's role may not do this
 │   ├── UnknownItemError         404  nothing is known of the item that is asked for
 │   ├── UnknownUserError         404  there is no list of the user who is asked for
 │   ├── BodyTooSlowError         408  the body did not arrive in time
@@ -10,6 +12,8 @@ ShortlistError
 │   ├── MediaTypeError           415  the body is not declared as plain JSON
 │   └── InvalidFieldError        422  a field is missing, unknown, given twice, of the wrong type or out of bounds
 ├── ConditionError               (exit 2) the condition of a rule cannot be read, or does not fit the columns
+├── TokensFileError              (exit 2) the tokens file cannot be read, or a line of it is no token
+├── TracesError                  (exit 2) traces are configured, and what makes them is not installed
 ├── NotReadyError                503  no verified version is served
 ├── NotRecordedError             503  events could not be made durable, or not be brought to the session
 ├── OverloadedError              503  too many requests wait in the worker
@@ -41,6 +45,14 @@ class RequestError(UsageError):
 
 class MalformedBodyError(RequestError):
     """Raised when a body is not JSON in UTF-8."""
+
+
+class NoTokenError(RequestError):
+    """Raised when a server wants a token, and none that it knows was given."""
+
+
+class RoleError(RequestError):
+    """Raised when a token's role is not enough for what is asked."""
 
 
 class UnknownItemError(RequestError):
@@ -76,6 +88,14 @@ class ConditionError(UsageError):
         super().__init__(
             f"condition {text[:200]!r}{where}: {message}", hint='for example: category == "shoes" and price < 50'
         )
+
+
+class TokensFileError(UsageError):
+    """Raised when the file that `serve.tokens_file` names cannot be read, or a line of it is not a token."""
+
+
+class TracesError(UsageError):
+    """Raised when `serve.traces_endpoint` is set and the extra `traces` is not installed."""
 
 
 class NotReadyError(ShortlistError):
@@ -116,6 +136,8 @@ class NoAnswerError(ShortlistError):
 
 STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (
     (MalformedBodyError, 400, "malformed_body"),
+    (NoTokenError, 401, "no_token"),
+    (RoleError, 403, "role"),
     (UnknownItemError, 404, "unknown_item"),
     (UnknownUserError, 404, "unknown_user"),
     (BodyTooSlowError, 408, "body_too_slow"),

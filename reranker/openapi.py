@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+from collections.abc import Iterator
+from itertools import pairwise
+from types import ModuleType
 from typing import Any
 
 import msgspec
 
+from reranker.access import role_for
 from reranker.errors import STATUS
+from reranker.tokens import ROLES
+from schemas import live_items, messages
 from schemas.live_items import ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
     ErrorAnswer,
@@ -29,10 +37,14 @@ DESCRIPTIONS = {
     404: "Nothing is known of the item or user.",
     421: "The user's list is on other hosts.",
     400: "The body is not JSON in UTF-8.",
+    401: "No token was given that this server knows.",
+    403: "The token's role is not enough.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body is not application/json.",
-    422: "A field is missing, unknown, given twice, of the wrong type or out of bounds.",
+    422: "A field is missing, unknown, given twice, of the wrong type or out of bounds. Of a whole number the"
+    " fraction is refused, .0 too.",
+    431: "The head is too large.",
     500: "A fault of the server.",
     503: "No verified version is served yet, too many requests wait, or events could not be recorded; try again.",
 }
@@ -45,6 +57,9 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     structs += [VersionAnswer, Health, Readiness, ErrorAnswer]
     structs += [ItemChanges, ItemChangesAnswer, ItemNow]
     _, schemas = msgspec.json.schema_components(structs, ref_template=REF)
+    for name, fields in _field_docs(messages, live_items):
+        for field, text in fields:
+            schemas.get(name, {"properties": {}})["properties"].get(field, {}).setdefault("description", text)
     wanted = schemas["RecommendRequest"]["properties"]
     wanted["k"] = {
         "anyOf": [{"type": "integer", "minimum": 1, "maximum": serve.max_k}, {"type": "null"}],
@@ -56,7 +71,8 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     wanted["exclude"]["maxItems"] = serve.max_exclusions
     schemas["EventsRequest"]["properties"]["events"]["maxItems"] = serve.max_events
     schemas["ItemChanges"]["properties"]["items"]["maxItems"] = serve.max_item_changes
-    return {
+    schemas["ItemChange"]["minProperties"] = 2  # one that names an item and says nothing of it is refused
+    described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Shortlist",
@@ -78,9 +94,53 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
             "/readyz": {"get": _get("readyz", "Whether a verified version is served.", Readiness, may_lack=True)},
             "/metrics": {"get": _text("metrics", "Prometheus metrics.")},
             "/openapi.json": {"get": _object("openapi", "This document.")},
+            "/docs": {"get": _text("docs", "This document as a page for people.", "text/html")},
         },
         "components": {"schemas": schemas},
     }
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            operation["responses"]["431"] = _response(DESCRIPTIONS[431], ErrorAnswer)
+    if serve.tokens_file:
+        _want_tokens(described)
+    return described
+
+
+def _field_docs(*modules: ModuleType) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """The strings under the fields of each class, which exist in the source only."""
+    for module in modules:
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.ClassDef):
+                yield (
+                    node.name,
+                    [
+                        (field.target.id, " ".join(text.value.value.split()))
+                        for field, text in pairwise(node.body)
+                        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+                        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant)
+                        if isinstance(text.value.value, str)
+                    ],
+                )
+
+
+def _want_tokens(described: dict[str, Any]) -> None:
+    """Say of each operation which role it wants, and how it refuses."""
+    described["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": f"Roles: {', '.join(ROLES)}; each may do more."}
+    }
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            role = role_for(method.upper(), path)
+            if role is None:
+                continue
+            operation["security"] = [{"token": []}]
+            operation["x-role"] = role
+            operation["responses"] |= {
+                str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in (401, 403)
+            }
+            operation["responses"]["401"]["headers"] = {
+                "WWW-Authenticate": {"schema": {"type": "string"}, "description": "The scheme, Bearer."}
+            }
 
 
 def _recommend() -> dict[str, Any]:
@@ -148,7 +208,7 @@ def _item() -> dict[str, Any]:
 
 def _refusals() -> dict[str, Any]:
     """Every way to refuse a body."""
-    statuses = sorted({status for _, status, _ in STATUS} - {404, 421} | {500})
+    statuses = sorted({status for _, status, _ in STATUS} - {401, 403, 404, 421} | {500})
     return {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
 
 
@@ -159,8 +219,8 @@ def _get(name: str, summary: str, answer: type, *, may_lack: bool = False) -> di
     return {"operationId": name, "summary": summary, "responses": responses}
 
 
-def _text(name: str, summary: str) -> dict[str, Any]:
-    content = {"text/plain": {"schema": {"type": "string"}}}
+def _text(name: str, summary: str, media_type: str = "text/plain") -> dict[str, Any]:
+    content = {media_type: {"schema": {"type": "string"}}}
     return {"operationId": name, "summary": summary, "responses": {"200": {"description": summary, "content": content}}}
 
 

@@ -113,11 +113,14 @@ def _invalid(text: str) -> InvalidFieldError:
     match = _PATH.fullmatch(text)
     message, path = (match["message"], match["path"]) if match else (text, "$")
     field = path.removeprefix("$").removeprefix(".")
-    if name := _MISSING_OR_UNKNOWN.search(message):
+    name = _MISSING_OR_UNKNOWN.search(message)
+    if name:
         field = f"{field}.{name['name']}" if field else name["name"]
     field = field[:200]
-    where = f"`{field}`" if field else "the body"
-    return InvalidFieldError(f"{where}: {message[:500]}", field=field or None)
+    # A field may have the empty name.
+    is_named = bool(field or name)
+    where = f"`{field}`" if is_named else "the body"
+    return InvalidFieldError(f"{where}: {message[:500]}", field=field if is_named else None)
 
 
 def _refuse_duplicate_keys(body: bytes) -> None:

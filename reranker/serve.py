@@ -7,6 +7,7 @@ worker inherits nothing but the listening socket. A worker that loses its parent
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import secrets
 import signal
@@ -46,9 +47,11 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
         # Blocked, not handled: `sigtimedwait` then takes them one at a time, and none can be lost in between.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         workers = Workers(config, listener, Path(folder))
+        host, port = listener.getsockname()[:2]
+        if not config.serve.tokens_file and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+            log.warning("open to the network without tokens", host=host, hint="set serve.tokens_file")
         try:
             workers.start_all()
-            host, port = listener.getsockname()[:2]
             announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
             workers.watch()
         finally:

@@ -27,6 +27,7 @@ PATH_KEYS = (
     "paths.store",
     "paths.events",
     "paths.sessions",
+    "serve.tokens_file",
     "simulate.output",
     "data.interactions.path",
     "data.interactions.serving_log",

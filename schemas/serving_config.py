@@ -22,10 +22,19 @@ class Serve(Section, frozen=True):
     port: Annotated[int, Meta(ge=0, le=65535)] = 8080
     """0: any free port; the one taken is printed."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 2
+    tokens_file: str = ""
+    """Names, roles and hashes of the tokens that requests must carry, see `shortlist tokens`. Empty: whoever reaches
+    the server may do everything."""
+    traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
+    """Where spans go, as OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty: none."""
+    traces_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    """Share of the requests that are traced; one whose `traceparent` says whether it is sampled follows that."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
     """How often a worker looks for a new history record."""
     default_k: Positive = 20
     max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
+    max_head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
+    """Length of a request's target and headers; beyond it, 431."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000

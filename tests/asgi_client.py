@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 
 JSON_HEADERS = {"content-type": "application/json"}
+STALL_FOR_EVER = "stall"
 STALL = None
 """A part of a body that never comes."""
 
@@ -62,8 +63,32 @@ class AsgiClient:
         """One request whose body comes in parts."""
         return self._runner.run(self._request(method, path, list(parts), headers or {}))
 
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run to its end what sends requests by itself."""
+        self._runner.run(work)
+
     async def _request(self, method: str, path: str, parts: list[bytes | None], headers: dict[str, str]) -> Reply:
         path, _, query = path.partition("?")
+        found: list[tuple[bytes, bytes]] = []
+        given = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        status, body = await self.send(method, path, query.encode(), given, parts, on_none=STALL_FOR_EVER, found=found)
+        return Reply(status, {name.decode(): value.decode() for name, value in found}, body)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        parts: list[bytes | None],
+        *,
+        on_none: str = "http.disconnect",
+        found: list[tuple[bytes, bytes]] | None = None,
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to one request; `found` gets its headers.
+
+        A part that is None stands for a client that hangs up, or with STALL_FOR_EVER for one that sends no more.
+        """
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -71,29 +96,30 @@ class AsgiClient:
             "method": method,
             "path": path,
             "raw_path": path.encode(),
-            "query_string": query.encode(),
+            "query_string": query,
             "root_path": "",
             "scheme": "http",
             "server": ("127.0.0.1", 80),
             "client": ("127.0.0.1", 50000),
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+            "headers": headers,
             "state": dict(self._state),
         }
+        left = parts[::-1]
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            part = parts.pop(0)
-            if part is STALL:
-                await asyncio.Event().wait()
-            return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            part = left.pop() if left else None
+            if part is None:
+                if on_none == STALL_FOR_EVER:
+                    await asyncio.Event().wait()
+                return {"type": "http.disconnect"}
+            return {"type": "http.request", "body": part, "more_body": bool(left)}
 
         async def send(message: Any) -> None:
             sent.append(dict(message))
 
         await self._app(scope, receive, send)
         start, *rest = sent
-        return Reply(
-            status=start["status"],
-            headers={name.decode(): value.decode() for name, value in start["headers"]},
-            body=b"".join(message.get("body", b"") for message in rest),
-        )
+        if found is not None:
+            found += start["headers"]
+        return start["status"], b"".join(message.get("body", b"") for message in rest)

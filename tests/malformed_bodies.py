@@ -44,6 +44,7 @@ MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "a user of too many characters": (body(user="u" * 512), 422, "user"),
     "a user of too many bytes": (body(user="ü" * 300), 422, "user"),
     "an unknown field": (body(users="u1"), 422, "users"),
+    "an unknown field without a name": (body(**{"": 1}), 422, ""),
     "an unknown field of an event": (body(session=[EVENT, {"item": "i1", "kind": "view"}]), 422, "session[1].kind"),
     "an unknown field of the context": (body(context={"phone": "x"}), 422, "context.phone"),
     "a field given twice": (b'{"user": "u1", "k": 3, "user": "u2"}', 422, "user"),

@@ -34,7 +34,7 @@ class Server:
             )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        match = re.search(r"http://127\.0\.0\.1:(\d+)", line)
+        match = re.search(r"http://(?:127\.0\.0\.1|0\.0\.0\.0):(\d+)", line)
         assert match, f"{line!r}\n{self.log.read_text()}"
         self.url, self.port = match[0], int(match[1])
 

@@ -137,6 +137,16 @@ PROMISES: Final = (
             Technique("stopped publishers", "rivals.run_stopped", None, ALL_AT_ONCE, 10),
         ),
     ),
+    Promise(
+        11,
+        "Whatever is sent gets an answer that the OpenAPI document knows, never a 5xx; a 4xx names the field, no user"
+        " stands in the log, and memory stays flat",
+        "tests/promises/test_fuzz.py",
+        (
+            Technique("fuzzed requests", "fuzz.run", 10_000_000, 50_000, 240),
+            Technique("memory under fuzz", "fuzz.run_long", 500_000, 500_000, 30),
+        ),
+    ),
 )
 
 

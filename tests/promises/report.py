@@ -166,6 +166,16 @@ def _leaks(found: Found) -> str:
     return f"{found['tried']:,} flips: per thousand {text}"
 
 
+def _fuzz(found: Found) -> str:
+    refused = sum(number for name, number in found["counts"].items() if name.startswith("answered 4"))
+    return f"{found['tried']:,} fuzzed requests, {refused:,} of them refused"
+
+
+def _fuzz_memory(found: Found) -> str:
+    grown = found["figures"]["megabytes more in the second half"]
+    return f"{found['tried']:,} in one process, {grown:+.1f} MB from one half to the other"
+
+
 def _plain(words: str) -> Any:
     return lambda found: words.format(f"{found['tried']:,}")
 
@@ -189,5 +199,7 @@ _SENTENCES: Final = {
     "flips in process": _leaks,
     "flips of a worker": _leaks,
     "races of eight": _plain("{} races of eight processes"),
+    "fuzzed requests": _fuzz,
+    "memory under fuzz": _fuzz_memory,
     "stopped publishers": _plain("{} publishers stopped before a step, killed or woken up"),
 }

@@ -43,7 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, S
     shop.publish("a")
     running = Server(shop.root, folder)
     try:
-        with Client(running.url) as client:
+        with Client(running.url, timeout_seconds=60.0) as client:
             eventually(lambda: _is_ready(client))
         yield running, shop
     finally:
@@ -59,7 +59,7 @@ def _is_ready(client: Client) -> bool:
 
 @pytest.fixture
 def client(server: tuple[Server, Shop]) -> Iterator[Client]:
-    with Client(server[0].url) as made:
+    with Client(server[0].url, timeout_seconds=60.0) as made:
         yield made
 
 

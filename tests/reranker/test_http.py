@@ -61,6 +61,17 @@ def test_a_body_that_is_declared_too_large_is_refused_before_it_is_read(client: 
     assert (status, error.error) == (413, "body_too_large")
 
 
+def test_a_length_in_digits_that_are_none_is_no_length(client: AsgiClient) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"\xb2")]
+    statuses: list[int] = []
+
+    async def send() -> None:
+        statuses.append((await client.send("POST", PATH, b"", headers, [b'{"user": "u0"}']))[0])
+
+    client.run(send())
+    assert statuses == [200]
+
+
 def test_a_body_that_turns_out_too_large_is_refused(client: AsgiClient) -> None:
     status, error = post(client, *[b" " * 20_000] * 4, STALL)
     assert (status, error.error) == (413, "body_too_large")
@@ -133,7 +144,8 @@ def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         PATH, "/v1/events", "/v1/items", "/v1/items/{item}", "/v1/version", "/healthz", "/readyz", "/metrics",
-        "/openapi.json", "/v1/recommend/batch", "/v1/similar/{item}", "/v1/popular", "/v1/users/{user}/candidates",
+        "/openapi.json", "/docs", "/v1/recommend/batch", "/v1/similar/{item}", "/v1/popular",
+        "/v1/users/{user}/candidates",
     }  # fmt: skip
     assert document["components"]["schemas"]["ItemChanges"]["properties"]["items"]["maxItems"] == 1000
     wanted = document["components"]["schemas"]["RecommendRequest"]

@@ -1,0 +1,68 @@
+"""The role that each request wants, and the guard before the application that asks for it.
+
+Reading is asking; writing is telling what users did; operating is changing what is shown. A path that nobody thought of
+here wants the highest role, unless it is only read. Metrics are read: who scrapes them needs not be able to do more.
+Whether the process is alive and ready is told to anyone, for balancers carry no tokens.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from reranker.errors import NoTokenError, RoleError, status_of
+from reranker.tokens import ROLES, Gatekeeper
+from schemas.messages import ErrorAnswer
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+OPEN: Final = frozenset({"/healthz", "/readyz"})
+ROLE_OF_POST: Final = {"/v1/recommend": "read", "/v1/recommend/batch": "read", "/v1/events": "write"}
+CHALLENGE: Final = b'Bearer realm="shortlist"'
+
+
+def role_for(method: str, path: str) -> str | None:
+    """The lowest role that may make a request; None: anyone may, without a token."""
+    if path in OPEN:
+        return None
+    if method in ("GET", "HEAD"):
+        return "read"
+    return ROLE_OF_POST.get(path, "operate")
+
+
+class Guard:
+    """Lets a request through to the application when its token's role is enough for it."""
+
+    def __init__(self, app: ASGIApp, gatekeeper: Gatekeeper) -> None:
+        self._app = app
+        self._gatekeeper = gatekeeper
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        status, name = status_of(refusal)
+        # Without the path: who is not let in must not fill the counters with names of its own.
+        scope["state"]["service"].metrics.requests.inc(1.0, "refused", str(status))
+        body = msgspec.json.encode(ErrorAnswer(error=name, message=refusal.message, field="Authorization"))
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        if status == 401:
+            headers.append((b"www-authenticate", CHALLENGE))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
+
+    def _refusal(self, scope: Scope) -> NoTokenError | RoleError | None:
+        wanted = role_for(scope["method"], scope["path"])
+        if wanted is None:
+            return None
+        given = [value for name, value in scope["headers"] if name == b"authorization"]
+        # Two are as good as none: a proxy before us may have looked at the other one.
+        role = self._gatekeeper.role_of(given[0]) if len(given) == 1 else None
+        if role is None:
+            return NoTokenError("wanted a token that this server knows: Authorization: Bearer TOKEN")
+        if ROLES.index(role) < ROLES.index(wanted):
+            return RoleError(f"the token's role is {role}; wanted {wanted}")
+        return None

@@ -1,0 +1,79 @@
+"""The heads of requests, kept within `serve.max_head_bytes`: uvicorn has no limit for them under httptools.
+
+A head that comes at once is measured when it is whole, one that comes in pieces with each of them, so that a connection
+never holds more than the limit and what one read brings. Whoever goes beyond it is answered 431, and what is no HTTP
+400; both in JSON, like all else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from schemas.messages import ErrorAnswer
+
+LINE_BYTES = 4
+"""Of a header beside its name and its value."""
+
+
+class HeadTooLargeError(Exception):
+    """Raised within the parser, which ends the connection for it."""
+
+
+class LimitedHeads(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(
+        self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._max_head_bytes: int = app_state["service"].config.serve.max_head_bytes
+        self._in_head = False
+        self._pieces_bytes = 0
+        """Of an unfinished head, without the piece in which it began."""
+        self._is_too_large = False
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head = self._in_head
+        super().data_received(data)
+        if was_in_head and self._in_head and not self.transport.is_closing():
+            self._pieces_bytes += len(data)
+            if self._pieces_bytes > self._max_head_bytes:
+                self._is_too_large = True
+                self.send_400_response("")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.begin_head()
+
+    def on_headers_complete(self) -> None:
+        self.end_head()
+        super().on_headers_complete()
+
+    def begin_head(self) -> None:
+        """Begin to measure a head."""
+        self._in_head, self._pieces_bytes = True, 0
+
+    def end_head(self) -> None:
+        """Raise HeadTooLargeError when the head that has come is longer than allowed."""
+        self._in_head = False
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value) + LINE_BYTES
+        if size > self._max_head_bytes:
+            self._is_too_large = True
+            raise HeadTooLargeError
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse and close; uvicorn calls this for what its parser does not take."""
+        if self._is_too_large:
+            status, name, message = 431, "head_too_large", f"the head is longer than {self._max_head_bytes} bytes"
+        else:
+            status, name, message = 400, "malformed_request", "this is not an HTTP request"
+        body = msgspec.json.encode(ErrorAnswer(error=name, message=message))
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

@@ -1,0 +1,137 @@
+"""Heads over a real socket: too long ones are 431, however they come; what is no HTTP is 400; the server lives on."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+
+import pytest
+from serving_shop import Shop
+from shop_server import Server, eventually
+
+from reranker import Client
+from reranker.errors import NotReadyError
+from schemas.messages import RecommendRequest
+
+LIMIT = 16_384
+BODY = b'{"user": "u0"}'
+POST = b"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 14\r\n"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("heads")
+    shop = Shop(folder / "store")
+    shop.publish("a")
+    running = Server(shop.root, folder, 1)
+
+    def is_ready() -> bool:
+        try:
+            with Client(running.url, timeout_seconds=60.0) as client:
+                return bool(client.version())
+        except NotReadyError:
+            return False
+
+    try:
+        eventually(is_ready)
+        yield running
+    finally:
+        running.end()
+
+
+def exchange(server: Server, *pieces: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """The answers to what is sent piece by piece, until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), 60) as line:
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            for piece in pieces:
+                line.sendall(piece)
+        except OSError:
+            pass  # it has been refused already
+        received = b""
+        try:
+            while data := line.recv(65_536):
+                received += data
+        except ConnectionResetError:
+            pass
+    return list(answers_in(received))
+
+
+def answers_in(received: bytes) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    while received:
+        head, _, rest = received.partition(b"\r\n\r\n")
+        first, *lines = head.decode().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        length = int(headers.get("content-length", "0"))
+        yield int(first.split()[1]), headers, rest[:length]
+        received = rest[length:]
+
+
+def test_a_head_within_the_limit_is_answered(server: Server) -> None:
+    request = POST + b"X: " + b"y" * (LIMIT - 200) + b"\r\nConnection: close\r\n\r\n" + BODY
+    ((status, _, body),) = exchange(server, request)
+    assert status == 200
+    assert json.loads(body)["items"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST + b"X: " + b"y" * LIMIT + b"\r\n\r\n" + BODY,
+        POST + b"X: y\r\n" * 3_000 + b"\r\n" + BODY,
+        b"GET /v1/similar/" + b"a" * LIMIT + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        POST + b"y" * LIMIT + b": x\r\n\r\n" + BODY,
+    ],
+    ids=["a long value", "many headers", "a long target", "a long name"],
+)
+def test_a_head_beyond_the_limit_is_431(server: Server, request_: bytes) -> None:
+    ((status, headers, body),) = exchange(server, request_)
+    assert (status, json.loads(body)["error"]) == (431, "head_too_large")
+    assert (headers["connection"], headers["content-type"]) == ("close", "application/json")
+
+
+def test_a_head_without_an_end_is_given_up(server: Server) -> None:
+    pieces = [POST + b"X: ", *[b"y" * 4_096] * 1_000]
+    with socket.create_connection(("127.0.0.1", server.port), 60) as line:
+        sent = 0
+        try:
+            for piece in pieces:
+                line.sendall(piece)
+                sent += len(piece)
+        except OSError:
+            pass
+        assert sent < 4_000_000, "the server reads no further"
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /v1/similar/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"G\x00T / HTTP/1.1\r\n\r\n",
+        POST.replace(b"14", b"-1") + b"\r\n" + BODY,
+        POST.replace(b"14", b"\xb2") + b"\r\n" + BODY,
+        POST + b"Content-Length: 3\r\n\r\n" + BODY,
+        POST + b"Transfer-Encoding: chunked\r\n\r\n" + b"zz\r\n",
+        b"GET /v1/version HTTP/1.1\r\nA\x00: b\r\n\r\n",
+        b"\r\n\r\n\x00\x00",
+    ],
+)
+def test_what_is_no_http_is_400(server: Server, request_: bytes) -> None:
+    answers = exchange(server, request_)
+    assert [status for status, _, _ in answers] == [400]
+    assert json.loads(answers[0][2])["error"] == "malformed_request"
+
+
+def test_requests_behind_one_another_are_measured_one_by_one(server: Server) -> None:
+    each = POST + b"X: " + b"y" * 6_000 + b"\r\n\r\n" + BODY
+    answers = exchange(server, each * 5, POST[:50], POST[50:] + b"Connection: close\r\n\r\n" + BODY)
+    assert [status for status, _, _ in answers] == [200] * 6
+
+
+def test_the_server_lives_on(server: Server) -> None:
+    with Client(server.url, timeout_seconds=60.0) as client:
+        assert client.recommend(RecommendRequest(user="u0")).items
+    assert not [line for line in server.lines() if line["level"] == "error" or "exception" in line]
