@@ -14,7 +14,8 @@ from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
-from reranker.choice import caps_of, choose
+from reranker.choice import caps_of, choose, unchanged
+from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.pool import Pool
 from reranker.ranking import Ranker
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
 OTHER_HOST = "other_host"
 """The user's shard is on other hosts only: whoever sent the request here sent it to the wrong one."""
+LIST_RAN_DRY = "list_ran_dry"
+"""Nothing of the user's list may be shown."""
+DEADLINE = "deadline"
+"""There was no time to rank, whatever else there was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Shown(NamedTuple):
     scores: Float32
     base_scores: Float32
     signals: Float32
-    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
+    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`. NaN: not computed."""
     propensities: Float32
 
 
@@ -71,11 +76,13 @@ def answer(
     now: float,
     request_id: str,
     shown: Mapping[str, int] = MappingProxyType({}),
+    haste: Haste | None = None,
     note: Callable[[Shown], None] | None = None,
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
-    `shown` says how often items were shown to the user without a click; `note` is told what each rung gives the answer.
+    `shown` says how often items were shown to the user without a click; `haste`, before each rung, whether there is no
+    time to rank; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
@@ -92,17 +99,21 @@ def answer(
     rules, caps = rules.at(request.placement), caps_of(version, serve.order)
     at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
 
+    haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
     rungs: list[str] = []
-    for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
+    for rung, pool, is_hasty in fallbacks.ladder(
+        version, stored.candidates, session, segment, serve=serve, haste=haste
+    ):
         given = SignalInputs(version, pool, session, at)
-        scores, values = ranker.scored(given)
         effects = rules.effects(version.column, pool.items)
-        for _, added in effects.boosts:
+        scores, values = _as_stored(given, ranker) if is_hasty else ranker.scored(given)
+        boosts = () if is_hasty else effects.boosts
+        for _, added in boosts:
             scores += added
         allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
         best, propensities = choose(
-            given, scores, allowed, wanted - len(items), serve.order,
+            given, scores, allowed, wanted - len(items), unchanged(serve.order) if is_hasty else serve.order,
             counts=caps, pins=effects.pins, seed=request_id, is_first=not items,
         )  # fmt: skip
         if best.size == 0:
@@ -114,7 +125,8 @@ def answer(
             note(Shown(scores[best], pool.base_scores[best], signals, propensities))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
-            found = _explained(found, given, ranker, effects.boosts, best, source=reasons.source_name(rung, segment))
+            source = reasons.source_name(rung, segment)
+            found = _explained(found, given, None if is_hasty else ranker, boosts, best, source=source)
         items += found
         if len(items) == wanted:
             break
@@ -126,7 +138,7 @@ def answer(
         age_seconds=stored.age_seconds,
         rung=rungs[0] if rungs else fallbacks.EMPTY,
         topped_up_from=rungs[1:],
-        reason=stored.reason,
+        reason=_reason(stored, rungs, haste),
         stale=stored.is_stale,
         ignored_events=session.ignored,
         request_id=request_id,
@@ -154,6 +166,20 @@ def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
     )
 
 
+def _reason(stored: Stored, rungs: Sequence[str], haste: Haste) -> str | None:
+    if haste.since >= 0:
+        return DEADLINE
+    if stored.candidates is not None and (not rungs or rungs[0] != fallbacks.PERSONAL):
+        return LIST_RAN_DRY
+    return stored.reason
+
+
+def _as_stored(given: SignalInputs, ranker: Ranker) -> tuple[Float32, list[Float32]]:
+    """Scores in the order of the pool, and no value of any signal."""
+    unknown = np.full(given.pool.items.shape, np.nan, np.float32)
+    return given.pool.base_scores.copy(), [unknown] * len(ranker.names)
+
+
 def _shown(
     version: Version, pool: Pool, scores: Float32, best: Positions, *, rung: str, first_rank: int
 ) -> list[AnsweredItem]:
@@ -176,14 +202,14 @@ def _shown(
 def _explained(
     shown: list[AnsweredItem],
     given: SignalInputs,
-    ranker: Ranker,
+    ranker: Ranker | None,
     boosts: Sequence[tuple[str, Float32]],
     best: Positions,
     *,
     source: str,
 ) -> list[AnsweredItem]:
     titles = given.version.column("title").texts(given.pool.items[best])
-    found = reasons.explain(given, ranker, boosts, best, source)
+    found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, boosts, best, source)
     return [
         msgspec.structs.replace(
             item, title=title, signals=reason.signals, contributions=reason.contributions, why=reason.sentence

@@ -33,6 +33,7 @@ def record_of(
     now: float,
     settings: str,
     live: int,
+    hasty_since: int = -1,
 ) -> AnswerRecord:
     """The record of an answer.
 
@@ -45,6 +46,7 @@ def record_of(
         now: the server's clock that the answer was made with.
         settings: see `settings_digest`.
         live: number of the last change of the live facts about items.
+        hasty_since: see `Haste.since`.
     """
     context = request.context
     return AnswerRecord(
@@ -79,6 +81,7 @@ def record_of(
         age_seconds=answer.age_seconds,
         ignored_events=answer.ignored_events,
         placement=request.placement,
+        hasty_since=hasty_since,
     )
 
 
@@ -104,7 +107,9 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
 
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
-    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0)
+    serve = msgspec.structs.replace(
+        config.serve, host="-", port=0, workers=1, poll_seconds=1.0, body_seconds=1.0, deadline_ms=0.0
+    )
     store = msgspec.structs.replace(config.store, remote="")
     return digest(_Deciding(serve, store))[:16]
 

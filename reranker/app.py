@@ -22,6 +22,7 @@ from prediction_store.reader import Store
 from prediction_store.ttl import state_of
 from reranker import items, openapi
 from reranker.bodies import read_body
+from reranker.deadline import HEADER
 from reranker.errors import BodyTooLargeError, BodyTooSlowError, NotReadyError, NotRecordedError, status_of
 from reranker.events import decode_events
 from reranker.feedback import Feedback
@@ -29,7 +30,7 @@ from reranker.follow import Follower
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
-from reranker.requests import decode_many, decode_query, decode_request
+from reranker.requests import decode_deadline, decode_many, decode_query, decode_request
 from schemas import __version__
 from schemas.config import Config
 from schemas.messages import (
@@ -125,18 +126,22 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
 
 async def recommend(request: Request, service: Service) -> Response:
     """POST /v1/recommend"""
+    arrived = service.reranker.timer()
+    limit_ms = decode_deadline(request.headers.get(HEADER))
     wanted = decode_request(await read_body(request, service.config.serve))
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
-    return _json(_answered(wanted, service))
+    return _json(_answered(wanted, service, limit_ms, arrived))
 
 
 async def recommend_many(request: Request, service: Service) -> Response:
     """POST /v1/recommend/batch"""
+    arrived = service.reranker.timer()
+    limit_ms = decode_deadline(request.headers.get(HEADER))
     serve = service.config.serve
     most = max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
     answers = []
     for wanted in decode_many(await read_body(request, serve, max_bytes=most), serve):
-        answers.append(_answered(wanted, service))
+        answers.append(_answered(wanted, service, limit_ms, arrived))
         await asyncio.sleep(0)  # others wait for one answer at most, not for a hundred
     return _json(RecommendManyAnswer(answers=answers))
 
@@ -230,9 +235,9 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
-def _answered(wanted: RecommendRequest, service: Service) -> RecommendAnswer:
+def _answered(wanted: RecommendRequest, service: Service, limit_ms: float | None, arrived: float) -> RecommendAnswer:
     """The answer to one request, counted."""
-    answer = service.reranker.recommend(wanted)
+    answer = service.reranker.recommend(wanted, deadline_ms=limit_ms, arrived=arrived)
     service.metrics.count(answer)
     service.metrics.count_live_failures(service.reranker.views.failures)
     if answer.reason == "damaged_record":

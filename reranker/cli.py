@@ -62,6 +62,8 @@ def lookup(  # noqa: PLR0917 the options of the command line
     from schemas.config_file import load_config
 
     settings = load_config(config, overrides)
+    # The first answer of a process is slow, and nobody waits for it.
+    settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, deadline_ms=0.0))
     fields = {
         "user": user,
         "k": k,

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from reranker.deadline import HEADER, MAX_DEADLINE_MS
 from reranker.errors import STATUS
 from schemas.live_items import ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
@@ -85,12 +86,24 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
 
 def _recommend() -> dict[str, Any]:
     summary = "One user's best items, given what the user did in the last seconds."
-    return _post("recommend", summary, RecommendRequest, _response("The ranked items.", RecommendAnswer))
+    answer = _response("The ranked items.", RecommendAnswer)
+    return {**_post("recommend", summary, RecommendRequest, answer), "parameters": [_deadline()]}
 
 
 def _recommend_many() -> dict[str, Any]:
     answer = _response("The answers in the order of the requests.", RecommendManyAnswer)
-    return _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+    found = _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+    return {**found, "parameters": [_deadline()]}
+
+
+def _deadline() -> dict[str, Any]:
+    return {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+        "description": "Milliseconds from arrival after which the answer is too late; all answers of a batch together.",
+    }
 
 
 def _list(name: str, summary: str, serve: Serve, *, in_path: str = "", in_query: str = "") -> dict[str, Any]:

@@ -47,10 +47,16 @@ def explain(
     return reasons
 
 
+def as_stored(positions: Positions, source: str) -> list[Reason]:
+    """One reason for each of the positions in a pool that nobody has ranked."""
+    return [Reason({}, {}, f"number {position + 1} of {source}; no time to rank") for position in positions.tolist()]
+
+
 def source_name(rung: str, segment: str | None) -> str:
     """What the list behind a rung is called in a sentence."""
     names = {
         fallbacks.PERSONAL: "your list",
+        fallbacks.STORED_ORDER: "your list",
         fallbacks.SESSION: "what goes with this session",
         fallbacks.SEGMENT: f"what is popular in {segment}",
     }

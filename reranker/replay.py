@@ -15,6 +15,7 @@ from prediction_store.reader import Store, Version
 from reranker.answer import Shown
 from reranker.answered import numbers, record_of, request_of, settings_digest
 from reranker.arrays import Float32
+from reranker.deadline import Haste
 from reranker.errors import NotInLogError, VersionRetiredError
 from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
@@ -22,7 +23,7 @@ from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import AnswerRecord
 from schemas.config import Config, events_folder
 
-SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events")
+SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events", "hasty_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def replay(config: Config, request_id: str) -> Replay:
             live,
             now=recorded.time,
             request_id=recorded.request_id,
+            haste=(haste := Haste.as_before(recorded.hasty_since)),
             note=noted.append,
         )
         signals = reranker.ranker_of(version).names
@@ -83,6 +85,7 @@ def replay(config: Config, request_id: str) -> Replay:
         now=recorded.time,
         settings=settings_digest(config),
         live=live.number,
+        hasty_since=haste.since,
     )
     found = list(differences(recorded, replayed))
     if found and recorded.live != replayed.live:

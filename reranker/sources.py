@@ -18,6 +18,11 @@ MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 
 
+def stored(candidates: Candidates) -> Pool:
+    """The user's stored list."""
+    return Pool.of_list(candidates.items, candidates.scores)
+
+
 def personal(version: Version, candidates: Candidates, session: Session, limit: int) -> Pool:
     """The user's stored list, and after it up to `limit` neighbours of the session's items."""
     pool = Pool.of_list(candidates.items, candidates.scores)

@@ -7,7 +7,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from reranker import fallbacks
-from reranker.answer import DAMAGED_RECORD, EXPIRED_RECORD, OTHER_HOST, UNKNOWN_USER
+from reranker.answer import (
+    DAMAGED_RECORD,
+    DEADLINE,
+    EXPIRED_RECORD,
+    LIST_RAN_DRY,
+    OTHER_HOST,
+    UNKNOWN_USER,
+)
 from schemas.messages import RecommendAnswer
 
 REASONS = {
@@ -16,9 +23,12 @@ REASONS = {
     EXPIRED_RECORD: "the list of {user} has expired",
     DAMAGED_RECORD: "the list of {user} is damaged",
     OTHER_HOST: "the list of {user} is on another host",
+    LIST_RAN_DRY: "nothing of the list of {user} may be shown",
+    DEADLINE: "{user}, with no time to rank",
 }
 RUNGS = {
     fallbacks.PERSONAL: "answered from the stored list",
+    fallbacks.STORED_ORDER: "answered from the stored list in its own order",
     fallbacks.SESSION: "answered from the neighbours of the session",
     fallbacks.SEGMENT: "answered from what is popular in the segment",
     fallbacks.POPULAR: "answered from what is popular",

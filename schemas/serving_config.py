@@ -39,6 +39,9 @@ class Serve(Section, frozen=True):
     """Items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
     body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
     """A request whose body has not arrived by then is answered 408."""
+    deadline_ms: Annotated[float, Meta(ge=0.0, le=3_600_000.0)] = 0.0
+    """Milliseconds from the arrival of a request to its answer, for those that bring no shorter limit in the header
+    `X-Deadline-Ms`. Where too few are left to rank, the answer is the stored list in its own order. 0: no limit."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
     """An event of the session counts half after this long."""
     session_event_weights: dict[str, Weight] = field(
