@@ -21,6 +21,7 @@ from prediction_store.reader import Version
 from reranker import sources
 from reranker.arrays import Float32, Mask
 from reranker.eligibility import eligible, hidden_items
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
@@ -56,10 +57,12 @@ class Stage(NamedTuple):
     tower: UserTower | None
     live: LiveView
     """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
+    fresh: Fresh | None
 
     @classmethod
     def of(cls, version: Version) -> Stage:
-        return cls(version, UserTower.of(version), LiveView(version))
+        tower = UserTower.of(version)
+        return cls(version, tower, LiveView(version), Fresh.of(version, tower))
 
 
 class Replayed(NamedTuple):
@@ -117,7 +120,7 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     now = request.context.time
     assert now is not None
     session = read_session(request.session, version, serve, now)
-    pool = sources.personal(version, candidates, session, serve.neighbour_candidates)
+    pool = sources.personal(version, candidates, session, serve, stage.fresh)
     hidden = hidden_items(request, session, version, serve, candidates.user_row)
     at = Circumstances(now, candidates.user_row, request.context.device or "", tower=stage.tower)
     given = SignalInputs(version, pool, session, at)

@@ -147,5 +147,6 @@ def _replayed_with(serve: Serve) -> Serve:
         session_half_life_seconds=serve.session_half_life_seconds,
         session_event_weights=serve.session_event_weights,
         neighbour_candidates=serve.neighbour_candidates,
+        fresh_candidates=serve.fresh_candidates,
         hide_session_items=serve.hide_session_items,
     )

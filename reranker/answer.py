@@ -17,6 +17,7 @@ from reranker.arrays import Float32, Positions
 from reranker.choice import caps_of, choose, unchanged
 from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.ranking import Ranker
 from reranker.rules import Rules
@@ -73,6 +74,7 @@ def answer(
     *,
     live: LiveView,
     rules: Rules,
+    fresh: Fresh | None,
     now: float,
     request_id: str,
     shown: Mapping[str, int] = MappingProxyType({}),
@@ -81,8 +83,8 @@ def answer(
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
-    `shown` says how often items were shown to the user without a click; `haste`, before each rung, whether there is no
-    time to rank; `note` is told what each rung gives the answer.
+    `fresh` are the version's new and trending items; `shown` says how often items were shown to the user without a
+    click; `haste`, before each rung, whether there is no time to rank; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
@@ -103,7 +105,14 @@ def answer(
     items: list[AnsweredItem] = []
     rungs: list[str] = []
     for rung, pool, is_hasty in fallbacks.ladder(
-        version, stored.candidates, session, segment, serve=serve, haste=haste
+        version,
+        stored.candidates,
+        session,
+        segment,
+        user_row=stored.user_row,
+        serve=serve,
+        fresh=fresh,
+        haste=haste,
     ):
         given = SignalInputs(version, pool, session, at)
         effects = rules.effects(version.column, pool.items)
@@ -212,7 +221,12 @@ def _explained(
     found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, boosts, best, source)
     return [
         msgspec.structs.replace(
-            item, title=title, signals=reason.signals, contributions=reason.contributions, why=reason.sentence
+            item,
+            title=title,
+            sources=given.pool.sources_of(position),
+            signals=reason.signals,
+            contributions=reason.contributions,
+            why=reason.sentence,
         )
-        for item, title, reason in zip(shown, titles, found, strict=True)
+        for item, title, reason, position in zip(shown, titles, found, best.tolist(), strict=True)
     ]

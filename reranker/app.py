@@ -76,7 +76,7 @@ def create_app(config: Config, *, now: Clock = time.time, log_key: bytes | None 
         metrics = Metrics(store, config.store, now, reranker.live_view)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
-        store.prepare = reranker.views.prepare
+        store.prepare = reranker.prepare
         follower = Follower(store, config.serve.poll_seconds)
         follower.start()
         feedback.start()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from reranker import sources
 from reranker.deadline import Haste
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
 from schemas.record import Candidates
@@ -37,7 +38,9 @@ def ladder(
     session: Session,
     segment: str | None,
     *,
+    user_row: int | None,
     serve: Serve,
+    fresh: Fresh | None,
     haste: Haste,
 ) -> Iterator[Step]:
     """The rungs that are open for this request, best first; a pool is made when it is asked for.
@@ -48,12 +51,9 @@ def ladder(
         if haste():
             yield Step(STORED_ORDER, sources.stored(candidates), True)
         else:
-            pool = sources.personal(version, candidates, session, serve.neighbour_candidates)
-            yield Step(PERSONAL, pool, False)
+            yield Step(PERSONAL, sources.personal(version, candidates, session, serve, fresh), False)
     if not session.is_empty and not haste():
-        # As a rung of its own it has to carry a whole answer, whatever share of another pool it may have.
-        limit = max(serve.neighbour_candidates, serve.max_k)
-        yield Step(SESSION, sources.session_only(version, session, limit), False)
+        yield Step(SESSION, sources.session_only(version, session, serve, fresh, user_row), False)
     if segment and version.has_segment(segment):
         yield Step(SEGMENT, sources.popular(version, segment), haste())
     yield Step(POPULAR, sources.popular(version), haste())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reranker import fallbacks
+from reranker import fallbacks, sources
 from reranker.arrays import Float32, Positions
 from reranker.ranking import Ranker
 from reranker.signal_inputs import SignalInputs
@@ -65,7 +65,9 @@ def source_name(rung: str, segment: str | None) -> str:
 
 def _sentence(given: SignalInputs, parts: dict[str, float], position: int, source: str) -> str:
     listed = position < given.pool.listed
-    base = f"number {position + 1} of {source}" if listed else f"not on {source}"
+    fresh = [name for name in given.pool.sources_of(position) if name in (sources.NEW, sources.TRENDING)]
+    added = f"{' and '.join(fresh)}, not on {source}" if fresh else f"not on {source}"
+    base = f"number {position + 1} of {source}" if listed else added
     of_session = {signal.name: parts.get(signal.name, 0.0) for signal in SIGNALS if signal.of_session}
     strongest = max(of_session, key=lambda name: of_session[name])
     if given.session.is_empty or of_session[strongest] < NOTABLE:

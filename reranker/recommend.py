@@ -18,6 +18,7 @@ from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
 from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError
+from reranker.fresh import Fresh
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
@@ -73,6 +74,7 @@ class Reranker:
         self._rankers: dict[str, Ranker] = {}
         self._every_rule = Rules.of(config.serve.rules)
         self._rules: dict[str, Rules] = {}
+        self._fresh: dict[str, Fresh | None] = {}
 
     def recommend(
         self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
@@ -186,6 +188,7 @@ class Reranker:
             self._config.store,
             live=live,
             rules=self.rules_of(version),
+            fresh=self.fresh_of(version),
             now=now,
             request_id=request_id,
             shown=shown,
@@ -207,6 +210,22 @@ class Reranker:
     def close(self) -> None:
         """Let go of the live facts. Requires: no request is running."""
         self.live.close()
+
+    def prepare(self, version: Version) -> None:
+        """Make ready what requests to a version need, in a thread, while they still go to another.
+
+        Requires: the version stays open until this returns.
+        """
+        self.views.prepare(version)
+        self.fresh_of(version)
+
+    def fresh_of(self, version: Version) -> Fresh | None:
+        """The version's new and trending items, found once; None: there are none, or none are wanted."""
+        if version.name not in self._fresh:
+            wanted = self._config.serve.fresh_candidates
+            found = Fresh.of(version, self.ranker_of(version).tower) if wanted else None
+            self._fresh = {**dict(list(self._fresh.items())[-3:]), version.name: found}
+        return self._fresh[version.name]
 
     def rules_of(self, version: Version) -> Rules:
         """The rules that the version has the columns for; the others are reported, once."""

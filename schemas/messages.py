@@ -109,6 +109,9 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     """The list it came from: personal, stored_order, session, segment or popular."""
     title: str | UnsetType = UNSET
     """With `explain`."""
+    sources: list[str] | UnsetType = UNSET
+    """With `explain`: how it came to be a candidate: stored_list, session_neighbours, new, trending; popular or
+    segment_popular."""
     signals: dict[str, float] | UnsetType = UNSET
     """With `explain`: the value of every signal."""
     contributions: dict[str, float] | UnsetType = UNSET

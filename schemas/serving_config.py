@@ -50,6 +50,9 @@ class Serve(Section, frozen=True):
     """How much an event of each type moves the order. An unlisted type counts as 1."""
     neighbour_candidates: Count = 200
     """Items added to the pool from the neighbours of the session's items."""
+    fresh_candidates: Count = 100
+    """Items added to the pool from the new and trending ones: those that suit the user best, by the vector that the
+    session makes of the user. 0: none, as in a version without the user tower."""
     hide_session_items: bool = True
     """Items of the session itself are not recommended in the answer."""
     rules: list[Rule] = field(default_factory=list)

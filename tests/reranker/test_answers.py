@@ -81,8 +81,9 @@ def test_a_request_may_bring_its_own_time(ask: Ask) -> None:
     assert ids(ask("u0", k=1, session=session, context={"time": moment}))[0].startswith("a1")
 
 
-def test_neighbours_of_the_session_join_the_list(ask: Ask, stocked_shop: Shop) -> None:
-    answer = ask("u0", k=30, session=views("a31"))
+def test_neighbours_of_the_session_join_the_list(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "serve.fresh_candidates=0") as ask:
+        answer = ask("u0", k=30, session=views("a31"))
     joined = [item for item in answer.items if item.item not in stocked_shop.list_of("u0")]
     assert joined
     assert {item.item[:2] for item in joined if item.rung == "personal"} == {"a3"}
@@ -165,13 +166,14 @@ def test_a_list_of_which_nothing_may_be_shown_gives_way_and_the_answer_says_why(
     assert (with_session.rung, with_session.reason) == ("personal", None), "its neighbours belong to the list's pool"
 
 
-def test_a_session_that_runs_dry_is_filled_up_from_what_is_popular(ask: Ask, stocked_shop: Shop) -> None:
-    answer = ask("nobody", k=10, session=views("a31"))
-    near = [item.item for item in answer.items if item.rung == "session"]
+def test_a_session_that_runs_dry_is_filled_up_from_what_is_popular(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "serve.fresh_candidates=0") as ask:
+        answer = ask("nobody", k=10, session=views("a31"))
+        near = [item.item for item in answer.items if item.rung == "session"]
+        gone = ask("nobody", k=10, session=views("a31"), exclude=near)
     assert (answer.rung, answer.topped_up_from, len(near)) == ("session", ["popular"], 5)
     rest = [item for item in stocked_shop.popular("") if item not in {"a31", *near}]
     assert ids(answer)[5:] == rest[:5]
-    gone = ask("nobody", k=10, session=views("a31"), exclude=near)
     assert (gone.rung, gone.topped_up_from, gone.reason) == ("popular", [], "unknown_user")
 
 

@@ -106,7 +106,7 @@ def test_without_time_an_unknown_user_gets_what_is_popular_and_no_session(
 
 def test_when_time_runs_out_on_the_way_what_fills_up_is_not_ranked(stocked_shop: Shop) -> None:
     timer = FakeTimer(step=0.003)  # begin, and then each question: 3 ms later
-    reranker = opened(stocked_shop, timer)
+    reranker = opened(stocked_shop, timer, "serve.fresh_candidates=0")
     request = asked(k=15, session=[{"item": "a31"}], exclude=stocked_shop.list_of("u0")[:18])
     answer = reranker.recommend(request, deadline_ms=6)
     assert (answer.rung, answer.topped_up_from, answer.reason) == ("personal", ["popular"], "deadline")
@@ -206,7 +206,7 @@ def test_the_header_is_the_limit_over_http(stocked_shop: Shop) -> None:
 def test_an_answer_without_time_is_replayed_bit_for_bit(shop: Shop, step: float) -> None:
     shop.publish("a")
     records: list[AnswerRecord] = []
-    reranker = opened(shop, FakeTimer(step))
+    reranker = opened(shop, FakeTimer(step), "serve.fresh_candidates=0")
     reranker.on_answer = records.append
     request = asked(k=15, session=[{"item": "a31"}], exclude=shop.list_of("u0")[:18])
     answer = reranker.recommend(request, deadline_ms=6 if step else 1)
@@ -221,7 +221,7 @@ def test_an_answer_without_time_is_replayed_bit_for_bit(shop: Shop, step: float)
     hasty = [item.rung in ("stored_order", "popular") for item in answer.items]
     assert np.isnan(values).all(axis=1).tolist() == hasty and any(hasty)
     assert entry.record.hasty_since == (1 if step else 0)
-    assert replay(shop.config(), answer.request_id).differences == []
+    assert replay(shop.config("serve.fresh_candidates=0"), answer.request_id).differences == []
 
 
 def test_an_answer_in_time_is_logged_as_one(stocked_shop: Shop) -> None:
