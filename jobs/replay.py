@@ -21,6 +21,7 @@ from prediction_store.reader import Version
 from reranker import sources
 from reranker.arrays import Float32, Mask
 from reranker.eligibility import eligible, hidden_items
+from reranker.familiar import familiar_items
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import read_session
@@ -121,7 +122,10 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     assert now is not None
     session = read_session(request.session, version, serve, now)
     pool = sources.personal(version, candidates, session, serve, stage.fresh)
-    hidden = hidden_items(request, session, version, serve, candidates.user_row)
+    familiar = familiar_items(
+        request.session, session, version, serve, user_row=candidates.user_row, tower=stage.tower, now=now
+    )
+    hidden = hidden_items(request, version, familiar)
     at = Circumstances(now, candidates.user_row, request.context.device or "", tower=stage.tower)
     given = SignalInputs(version, pool, session, at)
     values = np.stack([signal.values(given) for signal in SIGNALS], axis=1)  # [n, signals]

@@ -148,5 +148,8 @@ def _replayed_with(serve: Serve) -> Serve:
         session_event_weights=serve.session_event_weights,
         neighbour_candidates=serve.neighbour_candidates,
         fresh_candidates=serve.fresh_candidates,
-        hide_session_items=serve.hide_session_items,
+        seen=serve.seen,
+        seen_before=serve.seen_before,
+        bought=serve.bought,
+        bought_events=serve.bought_events,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,10 +17,11 @@ from reranker.arrays import Float32, Positions
 from reranker.choice import caps_of, choose, unchanged
 from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
+from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.ranking import Ranker
-from reranker.rules import Rules
+from reranker.rules import Effects, Rules
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from schemas.config import Store
@@ -63,6 +64,8 @@ class Shown(NamedTuple):
     signals: Float32
     """float32[n, signals]: the values of those that have a weight, see `Ranker.names`. NaN: not computed."""
     propensities: Float32
+    added: Float32
+    """float32[n]: what rules and discounts have added to the score."""
 
 
 def answer(
@@ -91,7 +94,10 @@ def answer(
     moment = now if request.context.time is None else request.context.time
     stored = look_up(version, request.user, store, now)
     session = read_session(request.session, version, serve, moment)
-    hidden = hidden_items(request, session, version, serve, stored.user_row)
+    familiar = familiar_items(
+        request.session, session, version, serve, user_row=stored.user_row, tower=ranker.tower, now=moment
+    )
+    hidden = hidden_items(request, version, familiar)
     wanted = serve.default_k if request.k is None else request.k
     segment = request.context.segment
     if segment is None and stored.user_row is not None:
@@ -117,8 +123,8 @@ def answer(
         given = SignalInputs(version, pool, session, at)
         effects = rules.effects(version.column, pool.items)
         scores, values = _as_stored(given, ranker) if is_hasty else ranker.scored(given)
-        boosts = () if is_hasty else effects.boosts
-        for _, added in boosts:
+        extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
+        for _, added in extras:
             scores += added
         allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
         best, propensities = choose(
@@ -131,11 +137,12 @@ def answer(
         if note is not None:
             nothing = np.empty((best.size, 0), np.float32)
             signals = np.stack([found[best] for found in values], axis=1) if values else nothing
-            note(Shown(scores[best], pool.base_scores[best], signals, propensities))
+            added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32))
+            note(Shown(scores[best], pool.base_scores[best], signals, propensities, added))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             source = reasons.source_name(rung, segment)
-            found = _explained(found, given, None if is_hasty else ranker, boosts, best, source=source)
+            found = _explained(found, given, None if is_hasty else ranker, extras, best, source=source)
         items += found
         if len(items) == wanted:
             break
@@ -183,6 +190,14 @@ def _reason(stored: Stored, rungs: Sequence[str], haste: Haste) -> str | None:
     return stored.reason
 
 
+def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[str, Float32]]:
+    """What is added to the scores of the signals, float32[n], by the name that explains it."""
+    for name, added in effects.boosts:
+        yield f"rule {name}", added
+    for lowered in familiar.lowered:
+        yield f"discount {lowered.how}", lowered.at(pool.items)
+
+
 def _as_stored(given: SignalInputs, ranker: Ranker) -> tuple[Float32, list[Float32]]:
     """Scores in the order of the pool, and no value of any signal."""
     unknown = np.full(given.pool.items.shape, np.nan, np.float32)
@@ -212,13 +227,13 @@ def _explained(
     shown: list[AnsweredItem],
     given: SignalInputs,
     ranker: Ranker | None,
-    boosts: Sequence[tuple[str, Float32]],
+    extras: Sequence[tuple[str, Float32]],
     best: Positions,
     *,
     source: str,
 ) -> list[AnsweredItem]:
     titles = given.version.column("title").texts(given.pool.items[best])
-    found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, boosts, best, source)
+    found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, extras, best, source)
     return [
         msgspec.structs.replace(
             item,

@@ -73,6 +73,7 @@ def record_of(
             signals=signals,
             values=_bytes([part.signals for part in shown]),
             propensities=_bytes([part.propensities for part in shown]),
+            added=_bytes([part.added for part in shown]) if any(part.added.any() for part in shown) else b"",
         ),
         rung=answer.rung,
         topped_up_from=answer.topped_up_from,
@@ -100,7 +101,7 @@ def request_of(record: AnswerRecord) -> RecommendRequest:
 def facts_of(record: AnswerRecord) -> dict[str, Any]:
     """A record for people and programs: fields by name, numbers as numbers."""
     facts, shown = msgspec.structs.asdict(record), msgspec.structs.asdict(record.shown)
-    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores", "propensities")}
+    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores", "propensities", "added")}
     shown["values"] = numbers(record.shown.values).reshape(-1, max(1, len(record.shown.signals))).tolist()
     return {**facts, "shown": shown}
 

@@ -7,28 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reranker.arrays import Indexes, Mask, contains
-from reranker.session import Session
+from reranker.familiar import Familiar
 from schemas.messages import RecommendRequest
-from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
 
-def hidden_items(
-    request: RecommendRequest, session: Session, version: Version, serve: Serve, user_row: int | None
-) -> Indexes:
+def hidden_items(request: RecommendRequest, version: Version, familiar: Familiar) -> Indexes:
     """uint32[m], sorted: what this answer must not show; excluded items that the version lacks do not matter.
 
-    What the user has consumed is hidden on every rung, not only missing from the stored list.
+    What the user has bought is hidden on every rung, not only missing from the stored list.
     """
     excluded = (version.item_index(item) for item in request.exclude)
     hidden = np.array([index for index in excluded if index is not None], np.uint32)
-    if serve.hide_session_items:
-        hidden = np.concatenate([hidden, session.items])
-    if user_row is not None:
-        hidden = np.concatenate([hidden, version.consumed(user_row)])
+    hidden = np.concatenate([hidden, familiar.hidden])
     hidden.sort()
     return hidden
 

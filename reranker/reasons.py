@@ -29,11 +29,11 @@ class Reason:
 
 
 def explain(
-    given: SignalInputs, ranker: Ranker, boosts: Sequence[tuple[str, Float32]], positions: Positions, source: str
+    given: SignalInputs, ranker: Ranker, extras: Sequence[tuple[str, Float32]], positions: Positions, source: str
 ) -> list[Reason]:
     """One reason for each of the positions in the pool; `source` is what the pool's list is called.
 
-    `boosts` are what rules add to each score, by name.
+    `extras` are what is added to each score beside the signals, by name.
     """
     values = {signal.name: signal.values(given)[positions] for signal in SIGNALS}
     weights = {signal.name: weight for signal, weight in ranker.terms}
@@ -41,7 +41,7 @@ def explain(
     for row, position in enumerate(positions.tolist()):
         signals = {name: _rounded(column, row) for name, column in values.items()}
         contributions = {name: round(signals[name] * weight, 6) for name, weight in weights.items()}
-        contributions |= {f"rule {name}": _rounded(added, position) for name, added in boosts if added[position]}
+        contributions |= {name: _rounded(added, position) for name, added in extras if added[position]}
         sentence = _sentence(given, contributions, position, source)
         reasons.append(Reason(signals, contributions, sentence))
     return reasons

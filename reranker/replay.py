@@ -123,6 +123,8 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
             yield from _of_items(name, then.items, getattr(then, name), getattr(now, name))
         for name in ("scores", "base_scores", "propensities"):
             yield from _of_numbers(name, then.items, numbers(getattr(then, name)), numbers(getattr(now, name)))
+        nothing = bytes(4 * len(then.items))
+        yield from _of_numbers("added", then.items, *(numbers(part.added or nothing) for part in (then, now)))
         if then.signals == now.signals:
             width = len(then.signals)
             before, after = (numbers(part.values).reshape(len(part.items), width) for part in (then, now))

@@ -49,6 +49,8 @@ class ShownItems(msgspec.Struct, frozen=True, array_like=True):
     """float32[n, signals], little-endian: their values. NaN: not computed, for want of time."""
     propensities: bytes = b""
     """float32[n], little-endian: the chance that just this item stood here; 1 where chance had no say."""
+    added: bytes = b""
+    """float32[n], little-endian: what rules and discounts added to the score; empty: nothing to any."""
 
 
 class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):

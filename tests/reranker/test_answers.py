@@ -117,7 +117,7 @@ def test_excluded_items_out_of_stock_and_session_items_are_not_shown(ask: Ask) -
 
 
 def test_items_of_the_session_stay_when_the_configuration_says_so(stocked_shop: Shop) -> None:
-    with asking(stocked_shop, "serve.hide_session_items=false") as ask:
+    with asking(stocked_shop, "serve.seen.policy=allow") as ask:
         assert "a08" in ids(ask("u0", k=10, session=views("a08")))
 
 
