@@ -64,6 +64,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "serve": "Answer HTTP requests.",
             "lookup": "One user's answer, at the terminal.",
             "replay": "Make an answer of the log again from its version, and compare.",
+            "skew": "Compare the signals of logged answers with the same ones made again.",
         },
     ),
     "Shortlist itself": (

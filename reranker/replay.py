@@ -52,8 +52,6 @@ def replay(config: Config, request_id: str) -> Replay:
     """
     tails: list[Tail] = []
     recorded = find(Path(events_folder(config.paths)), request_id, tails)
-    noted: list[Shown] = []
-    request = request_of(recorded)
     root = Path(config.paths.store)
     try:
         version = Version.open(root, recorded.version)
@@ -63,34 +61,43 @@ def replay(config: Config, request_id: str) -> Replay:
             hint="store.keep_versions says how many are kept",
         ) from error
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
-        live = reranker.live_view(version)
-        made = reranker.answer_on(
-            version,
-            request,
-            recorded.ignored,
-            live,
-            now=recorded.time,
-            request_id=recorded.request_id,
-            haste=(haste := Haste.as_before(recorded.hasty_since)),
-            note=noted.append,
-        )
-        signals = reranker.ranker_of(version).names
-    replayed = record_of(
-        request,
-        recorded.ignored,
-        made,
-        noted,
-        signals=signals,
-        k=recorded.k,
-        now=recorded.time,
-        settings=settings_digest(config),
-        live=live.number,
-        hasty_since=haste.since,
-    )
+        replayed = made_again(reranker, version, recorded, settings_digest(config))
     found = list(differences(recorded, replayed))
     if found and recorded.live != replayed.live:
         found.insert(0, f"the live facts about items have changed: {recorded.live} then, {replayed.live} now")
     return Replay(recorded, replayed, found, tails)
+
+
+def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, settings: str) -> AnswerRecord:
+    """The answer to the recorded request on its version, as a record; `settings` is the digest of today's.
+
+    Requires: the version stays open until this returns.
+    """
+    noted: list[Shown] = []
+    request, live = request_of(recorded), reranker.live_view(version)
+    haste = Haste.as_before(recorded.hasty_since)
+    made = reranker.answer_on(
+        version,
+        request,
+        recorded.ignored,
+        live,
+        now=recorded.time,
+        request_id=recorded.request_id,
+        haste=haste,
+        note=noted.append,
+    )
+    return record_of(
+        request,
+        recorded.ignored,
+        made,
+        noted,
+        signals=reranker.ranker_of(version).names,
+        k=recorded.k,
+        now=recorded.time,
+        settings=settings,
+        live=live.number,
+        hasty_since=haste.since,
+    )
 
 
 def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:

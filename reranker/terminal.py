@@ -15,6 +15,7 @@ from reranker.answer import (
     OTHER_HOST,
     UNKNOWN_USER,
 )
+from reranker.skew import Skew
 from schemas.messages import RecommendAnswer
 
 REASONS = {
@@ -57,6 +58,22 @@ def print_answer(answer: RecommendAnswer, user: str, console: Console | None = N
             f"{item.score:.3f}",
             _plain(str(item.why or "")),
         )
+    console.print(table)
+
+
+def print_skew(found: Skew, console: Console | None = None) -> None:
+    """Print how signals compare: a line on the sample, then one for each signal."""
+    console = Console() if console is None else console
+    passed = "".join(f"; passed over, {why}: {count}" for why, count in sorted(found.passed_over.items()))
+    gone = f"; {found.missing} items not there any more" if found.missing else ""
+    console.print(f"{found.answers} answers made again{gone}{passed}", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("signal", no_wrap=True)
+    for title in ("values", "unequal", "mean difference", "greatest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for signal in found.signals:
+        unequal = f"{100 * signal.share_unequal:.2f} %"
+        table.add_row(signal.name, str(signal.values), unequal, f"{signal.mean:.2g}", f"{signal.most:.2g}")
     console.print(table)
 
 
