@@ -19,7 +19,7 @@ help:  ## list the targets
 
 install: .venv/.installed .venv-airflow/.installed  ## both environments, from the committed locks
 
-.venv/.installed: requirements/shortlist.lock setup.cfg
+.venv/.installed: requirements/shortlist.lock setup.cfg setup.py $(wildcard reranker/compiled/*.[ch])
 	@echo "== installing Shortlist into .venv (about 2 GB, a minute or three)"
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		echo "$(PYTHON) with its venv module is needed (Debian, Ubuntu: apt install python3.11 python3.11-venv)"; exit 1; }
@@ -64,6 +64,7 @@ bench: install .venv/.bench-installed  ## the benchmarks, beside Redis, SQLite, 
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.retrieval
 	@$(BIN)/python -m benchmarks.user_vector
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m benchmarks.ranking
 	@$(BIN)/python -m benchmarks.sessions
 
 .venv/.bench-installed: requirements/bench.lock .venv/.installed

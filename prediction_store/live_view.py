@@ -48,7 +48,10 @@ class LiveView:
 
     def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
         """bool[m]: which of the items may be shown at a time."""
-        shown: npt.NDArray[np.bool_] = self.shown[items]
+        return self.until(self.shown[items], items, now)
+
+    def until(self, shown: npt.NDArray[np.bool_], items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
+        """bool[m]: `shown`, written over: which of these shown items are still available."""
         if self.available_until is not None:
             shown &= self.available_until[items] > now
         return shown

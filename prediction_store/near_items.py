@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,18 +21,19 @@ _ROWS: Final = 1 << 13
 """Looked at at a time: what is mapped may be larger than memory."""
 
 
-class NearItems:
-    """The ranked items of every item of one version, mapped."""
+class NearItems(NamedTuple):
+    """The ranked items of every item of one version, mapped, read-only."""
 
-    def __init__(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
-        self._items = items
-        self._scores = scores
+    items: npt.NDArray[np.int32]
+    """int32[n_items, k], best first, -1 at the end as padding."""
+    scores: npt.NDArray[np.float32]
+    """float32[n_items, k]"""
 
     def of(self, index: int) -> RankedItems:
         """Those of one item, best first, without the padding. The scores are mapped, read-only."""
-        items = self._items[index]
+        items = self.items[index]
         kept = int(np.count_nonzero(items >= 0))  # padding is at the end
-        return RankedItems(items[:kept].astype(np.uint32), self._scores[index, :kept])
+        return RankedItems(items[:kept].astype(np.uint32), self.scores[index, :kept])
 
 
 def write_near_items(

@@ -144,11 +144,13 @@ class OpenedVersion:
         return index
 
     def item_indexes(self, keys: Sequence[bytes]) -> list[int | None]:
-        """As `item_index`, of many items in one transaction. Requires: the keys are keys."""
+        """As `item_index`, of many items in one transaction."""
         assert self.index is not None
+        unpack = INDEX_VALUE.unpack
         with self.index.begin() as transaction:
-            values = map(transaction.get, keys)
-            return [None if value is None else INDEX_VALUE.unpack(value)[0] for value in values]
+            get = transaction.get
+            values = [get(key) if is_key(key) else None for key in keys]
+        return [None if value is None else unpack(value)[0] for value in values]
 
     def close_files(self) -> None:
         """Close LMDB's files; that ends the transactions in them. Requires: nobody is reading.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from prediction_store.columns import CategoryColumn, TextColumn
 from prediction_store.current import Store
+from prediction_store.near_items import NearItems
 from prediction_store.version import Version
 from schemas.record import Candidates, RankedItems
 
-__all__ = ["Candidates", "CategoryColumn", "RankedItems", "Store", "TextColumn", "Version"]
+__all__ = ["Candidates", "CategoryColumn", "NearItems", "RankedItems", "Store", "TextColumn", "Version"]

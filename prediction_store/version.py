@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from prediction_store.columns import Column
 from prediction_store.errors import ClosedVersionError, StoreError
+from prediction_store.near_items import NearItems
 from prediction_store.opened import OpenedVersion, open_version, release
 from prediction_store.user_tower import StoredTower
 from schemas.held import ShardRange
@@ -34,6 +35,8 @@ class Version:
         self.name: str = opened.manifest.name
         self.manifest: Manifest = opened.manifest
         self.manifest_sha256: str = opened.sealed.sha256
+        self.kept: dict[str, Any] = {}
+        """What readers have made of it once and for all, by a name of theirs; arrays of it stay valid after `close`."""
         self._closing = threading.Lock()
 
     @classmethod
@@ -152,6 +155,10 @@ class Version:
         """The dense indexes of items whose ids, in UTF-8, are the keys; None: not in the catalogue."""
         return self._opened.item_indexes(keys)
 
+    def indexes_of(self, item_ids: Sequence[str]) -> list[int | None]:
+        """As `item_index`, of many items in one look."""
+        return self._opened.item_indexes([_key(item) or b"" for item in item_ids])
+
     def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
         """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
         return self._opened.item_ids.texts(indexes)
@@ -184,6 +191,16 @@ class Version:
     def neighbours(self, index: int) -> RankedItems:
         """The items nearest to an item, nearest first; fewer than the version's usual number in a small catalogue."""
         return self._opened.neighbours.of(index)
+
+    @property
+    def every_neighbours(self) -> NearItems:
+        """The neighbours of every item, as `neighbours` gives those of one."""
+        return self._opened.neighbours
+
+    @property
+    def every_together(self) -> NearItems | None:
+        """What `together` gives, of every item; None: nothing of any."""
+        return self._opened.together
 
     def together(self, index: int) -> RankedItems:
         """The items most often met in one session with an item, best first; none in a version of an older Shortlist.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,13 +15,13 @@ from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
-from reranker.choice import caps_of, choose, unchanged
+from reranker.choice import caps_of, choose, is_plain, unchanged
 from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
 from reranker.pool import Pool
-from reranker.ranking import Ranker
+from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
@@ -41,6 +42,9 @@ LIST_RAN_DRY = "list_ran_dry"
 """Nothing of the user's list may be shown."""
 DEADLINE = "deadline"
 """There was no time to rank, whatever else there was."""
+
+MOST = 1e9
+"""Numbers beyond it, and what is no number, are told as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +125,24 @@ def answer(
         haste=haste,
     ):
         given = SignalInputs(version, pool, session, at)
+        scoring = Scoring(ranker, given)
         effects = rules.effects(version.column, pool.items)
-        scores, values = _as_stored(given, ranker) if is_hasty else ranker.scored(given)
         extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
-        for _, added in extras:
-            scores += added
         allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
+        pins = () if items else effects.pins
+        k = wanted - len(items)
+        order = unchanged(serve.order) if is_hasty else serve.order
+        boosts = [added for _, added in extras]
+        few = k if is_plain(order, pins) else 0
+        scores = pool.base_scores if is_hasty else scoring.scores(allowed, boosts=boosts, k=few)
         best, propensities = choose(
-            given, scores, allowed, wanted - len(items), unchanged(serve.order) if is_hasty else serve.order,
-            counts=caps, pins=effects.pins, seed=request_id, is_first=not items,
-        )  # fmt: skip
+            given, scores, allowed, k, order, counts=caps, pins=pins, seed=request_id, is_first=not items
+        )
         if best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            nothing = np.empty((best.size, 0), np.float32)
-            signals = np.stack([found[best] for found in values], axis=1) if values else nothing
+            signals = _not_computed(best, ranker) if is_hasty else scoring.values(best)
             added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32))
             note(Shown(scores[best], pool.base_scores[best], signals, propensities, added))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
@@ -146,7 +152,7 @@ def answer(
         items += found
         if len(items) == wanted:
             break
-        hidden = np.sort(np.concatenate([hidden, pool.items[best]]))
+        hidden = np.concatenate([hidden, pool.items[best]])
 
     return RecommendAnswer(
         items=items,
@@ -198,29 +204,31 @@ def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[
         yield f"discount {lowered.how}", lowered.at(pool.items)
 
 
-def _as_stored(given: SignalInputs, ranker: Ranker) -> tuple[Float32, list[Float32]]:
-    """Scores in the order of the pool, and no value of any signal."""
-    unknown = np.full(given.pool.items.shape, np.nan, np.float32)
-    return given.pool.base_scores.copy(), [unknown] * len(ranker.names)
+def _not_computed(best: Positions, ranker: Ranker) -> Float32:
+    return np.full((best.size, len(ranker.names)), np.nan, np.float32)
 
 
 def _shown(
     version: Version, pool: Pool, scores: Float32, best: Positions, *, rung: str, first_rank: int
 ) -> list[AnsweredItem]:
     ids = version.item_ids(pool.items[best])
-    # Six digits are finer than float32 and shorter to send.
-    finals, bases = scores[best].tolist(), pool.base_scores[best].tolist()
+    numbers = zip(scores[best].tolist(), pool.base_scores[best].tolist(), best.tolist(), strict=True)
     return [
         AnsweredItem(
             item=item,
-            rank=first_rank + place,
-            score=round(final, 6),
-            base_score=round(base, 6),
+            rank=rank,
+            score=_six_digits(score),
+            base_score=_six_digits(base),
             base_rank=position + 1,
             rung=rung,
         )
-        for place, (item, final, base, position) in enumerate(zip(ids, finals, bases, best.tolist(), strict=True))
+        for rank, (item, (score, base, position)) in enumerate(zip(ids, numbers, strict=True), first_rank)
     ]
+
+
+def _six_digits(number: float) -> float:
+    """Finer than float32, and shorter to send; `round` takes five times as long."""
+    return floor(number * 1e6 + 0.5) / 1e6 if -MOST < number < MOST else number
 
 
 def _explained(

@@ -28,6 +28,11 @@ def caps_of(version: Version, wanted: Order) -> Counts:
     return Counts(found)
 
 
+def is_plain(wanted: Order, pins: Sequence[tuple[int, Mask]]) -> bool:
+    """True when the best are what is shown, and what the others score does not matter."""
+    return not pins and wanted == PLAIN
+
+
 def choose(
     given: SignalInputs,
     scores: Float32,
@@ -45,7 +50,7 @@ def choose(
     Pins and chance hold for the pool that the answer begins with, whose positions are those of the answer.
     """
     pins = pins if is_first else ()
-    if not pins and wanted == PLAIN:
+    if is_plain(wanted, pins):
         best = top(scores, allowed, k)
         return Ordered(best, np.ones(best.size, np.float32))
     return order(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reranker.arrays import Indexes, Mask, contains
+from reranker.compiled import is_compiled, kernel
 from reranker.familiar import Familiar
 from schemas.messages import RecommendRequest
 
@@ -16,17 +17,19 @@ if TYPE_CHECKING:
 
 
 def hidden_items(request: RecommendRequest, version: Version, familiar: Familiar) -> Indexes:
-    """uint32[m], sorted: what this answer must not show; excluded items that the version lacks do not matter.
+    """uint32[m]: what this answer must not show; excluded items that the version lacks do not matter.
 
     What the user has bought is hidden on every rung, not only missing from the stored list.
     """
-    excluded = (version.item_index(item) for item in request.exclude)
+    excluded = version.indexes_of(request.exclude) if request.exclude else []
     hidden = np.array([index for index in excluded if index is not None], np.uint32)
-    hidden = np.concatenate([hidden, familiar.hidden])
-    hidden.sort()
-    return hidden
+    return np.concatenate([hidden, familiar.hidden])
 
 
 def eligible(items: Indexes, hidden: Indexes, live: LiveView, now: float) -> Mask:
-    """bool[n]: which of the items may be shown at a time. Requires: `hidden` is sorted."""
-    return live.eligible(items, now) & ~contains(hidden, items)
+    """bool[n]: which of the items may be shown at a time."""
+    if not is_compiled:
+        return live.eligible(items, now) & ~contains(np.sort(hidden), items)
+    found = np.empty(items.shape, np.bool_)
+    kernel.eligible(found, items, live.shown, hidden)
+    return live.until(found, items, now)

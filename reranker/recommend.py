@@ -93,6 +93,7 @@ class Reranker:
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
+        note = None if self.on_answer is None else noted.append
         with current as version:
             signals = self.ranker_of(version).names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
@@ -100,7 +101,7 @@ class Reranker:
             live = self.live_view(version)
             found = self.answer_on(
                 version, request, shown, live,
-                now=now, request_id=os.urandom(16).hex(), haste=haste, note=noted.append,
+                now=now, request_id=os.urandom(16).hex(), haste=haste, note=note,
             )  # fmt: skip
         if haste.since < 0:
             self._pace.took(self.timer() - began)
@@ -173,7 +174,7 @@ class Reranker:
         now: float,
         request_id: str,
         haste: Haste,
-        note: Callable[[Shown], None],
+        note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 

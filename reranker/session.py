@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 UNLISTED_EVENT_WEIGHT = 1.0
 """Weight of an event type that `serve.session_event_weights` does not list."""
+
+
+_time_of = operator.itemgetter(0)
 
 
 def _no_items() -> Indexes:
@@ -62,24 +66,22 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     weights: dict[int, float] = {}
     visits: list[int] = []
     kinds: list[str] = []
-    ignored = 0
     # Latest last, and stable: events of one time, or of none, keep the order they were sent in.
-    for event in sorted(events, key=lambda event: now if event.time is None else min(event.time, now)):
-        index = version.item_index(event.item)
+    timed = [(now if event.time is None or event.time > now else event.time, event) for event in events]
+    timed.sort(key=_time_of)
+    known, half_life = serve.session_event_weights, serve.session_half_life_seconds
+    for (time, event), index in zip(timed, version.indexes_of([event.item for _, event in timed]), strict=True):
         if index is None:
-            ignored += 1
             continue
         visits.append(index)
         kinds.append(event.event)
-        age = 0.0 if event.time is None else max(0.0, now - event.time)
-        kind = serve.session_event_weights.get(event.event, UNLISTED_EVENT_WEIGHT)
+        weight = known.get(event.event, UNLISTED_EVENT_WEIGHT) * 0.5 ** ((now - time) / half_life)
         # Taken out and put back, so that the dictionary's order is that of each item's latest event.
-        weights[index] = weights.pop(index, 0.0) + kind * 0.5 ** (age / serve.session_half_life_seconds)
-    recent_first = list(reversed(weights.items()))
+        weights[index] = weights.pop(index, 0.0) + weight
     return Session(
-        items=np.array([index for index, _ in recent_first], np.uint32),
-        weights=np.array([weight for _, weight in recent_first], np.float32),
-        ignored=ignored,
+        items=np.array([*reversed(weights)], np.uint32),
+        weights=np.array([*reversed(weights.values())], np.float32),
+        ignored=len(timed) - len(visits),
         visits=np.array(visits, np.uint32),
         kinds=tuple(kinds),
     )

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from reranker.arrays import Float32, Indexes, Positions
+from reranker.compiled import is_compiled, kernel
+from reranker.forms import SHORTEST, Column, Form, OfCode, OfItem, Together
 from reranker.pool import Pool
 from reranker.session import Session
 from reranker.user_tower import UserTower
 
 if TYPE_CHECKING:
-    from prediction_store.reader import Version
+    from prediction_store.reader import CategoryColumn, Version
 
-SHORTEST = 1e-12
-"""A vector of zeros has no direction: its products are zero and stay so."""
+T = TypeVar("T")
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 DAY_SECONDS = 86_400
 MONDAY = 3
 """Days from a Monday to the first of January 1970, a Thursday."""
@@ -56,9 +58,14 @@ class SignalInputs:
     @cached_property
     def visited(self) -> Float32:
         """float32[s, d]: the vectors of the session's items, brought to length 1."""
-        vectors = self.version.item_vectors[self.session.items]
-        vectors /= np.maximum(np.sqrt(np.einsum("sd,sd->s", vectors, vectors)), SHORTEST)[:, None]
-        return vectors
+        vectors, items = self.version.item_vectors, self.session.items
+        found = np.empty((items.size, vectors.shape[1]), np.float32)
+        if is_compiled:
+            kernel.unit(found, vectors, items)
+            return found
+        np.take(vectors, items, axis=0, out=found)
+        found /= np.maximum(np.sqrt(np.einsum("sd,sd->s", found, found)), SHORTEST)[:, None]
+        return found
 
     @cached_property
     def lengths(self) -> Float32:
@@ -79,12 +86,6 @@ class SignalInputs:
         order = np.argsort(self.pool.items)
         return self.pool.items[order], order
 
-    def toward(self, vector: Float32) -> Float32:
-        """float32[n]: the cosine between every candidate and float32[d]."""
-        length = max(float(np.sqrt(vector @ vector)), SHORTEST)
-        found: Float32 = (self.vectors @ vector) / (self.lengths * np.float32(length))
-        return found
-
     def refreshed(self) -> Float32 | None:
         """float32[d]: the user's vector with the session in it; None: the version cannot make one."""
         tower = self.at.tower
@@ -92,43 +93,43 @@ class SignalInputs:
             return None
         return tower.refreshed(self.at.user_row, self.session.visits, tower.weights_of(self.session.kinds))
 
-    def met_together(self, count: int) -> Float32:
-        """float32[n]: how often a candidate is met with the last `count` items of the session, by their weights.
+    def met_together(self, count: int) -> Form | None:
+        """How often a candidate is met with the last `count` items of the session, on average by their weights.
 
-        On average over these items; 1 is always.
+        1 is always.
         """
-        lists = [self.version.together(int(item)) for item in self.session.items[:count]]
-        weights = self.session.weights[:count]
-        found = np.concatenate([near.items for near in lists])
-        parts = np.concatenate([near.scores * weight for near, weight in zip(lists, weights, strict=True)])
-        total = np.zeros(self.pool.items.shape, np.float32)
-        ascending, positions = self.places
-        places = np.minimum(np.searchsorted(ascending, found), len(ascending) - 1)
-        is_there = ascending[places] == found
-        np.add.at(total, positions[places[is_there]], parts[is_there])
-        return total / np.float32(max(1.0, float(weights.sum())))
+        near = self.version.every_together
+        if near is None:
+            return None
+        return Together(near.items, near.scores, self.session.items[:count], self.session.weights[:count])
 
-    def affinity(self, column: str) -> Float32:
-        """float32[n]: share of the session, by weight, with the candidate's value; missing values share nothing."""
-        values = self.version.column(column)
-        visited = values.codes[self.session.items]
-        of_value = np.zeros(len(values.values) + 1, np.float32)
-        np.add.at(of_value, visited, self.session.weights)
-        of_value[-1] = 0.0  # what the code of a missing value, -1, finds
-        found: Float32 = of_value[values.codes[self.pool.items]] / np.float32(self.session.strength)
+    def affinity(self, column: str) -> Form:
+        """Share of the session, by weight, with the candidate's value; missing values share nothing."""
+        values: CategoryColumn = self._kept(f"column {column}", lambda: self.version.column(column))
+        return OfCode(values.codes, self.session.items, self.session.weights, len(values.values))
+
+    def column(self, name: str) -> Column:
+        """float32 or float64[n_items]: a column of numbers."""
+        return self._kept(f"column {name}", lambda: _floats(self.version.column(name)))
+
+    def of_item(self, name: str) -> Form | None:
+        """The candidates' values in a column of numbers; None where the version is older than the column."""
+        is_there = name in self.version.manifest.columns
+        return self._kept(f"of {name}", lambda: OfItem(self.column(name))) if is_there else None
+
+    def in_context(self, kind: str, value: str) -> Form | None:
+        """How much more often than usual a candidate is met in this context; None where nobody knows."""
+        found: Form | None = self.version.kept.get(f"{kind} {value}")
+        if found is None and (lifts := self.version.context(kind, value)) is not None:
+            found = self.version.kept[f"{kind} {value}"] = OfItem(lifts)
         return found
 
-    def number(self, column: str) -> Float32:
-        """float32[n]: the candidates' values in a column of numbers; 0 where the version is older than the column."""
-        if column not in self.version.manifest.columns:
-            return np.zeros(self.pool.items.shape, np.float32)
-        found: Float32 = self.version.column(column)[self.pool.items]
+    def _kept(self, name: str, make: Callable[[], T]) -> T:
+        kept = self.version.kept
+        found: T | None = kept.get(name)
+        if found is None:
+            found = kept[name] = make()
         return found
-
-    def in_context(self, kind: str, value: str) -> Float32:
-        """float32[n]: how much more often than usual a candidate is met in this context; 0 where nobody knows."""
-        lifts = self.version.context(kind, value)
-        return np.zeros(self.pool.items.shape, np.float32) if lifts is None else lifts[self.pool.items]
 
     @property
     def hour(self) -> int:
@@ -139,3 +140,7 @@ class SignalInputs:
     def weekday(self) -> int:
         """0 is Monday, UTC."""
         return int(self.at.now // DAY_SECONDS + MONDAY) % 7
+
+
+def _floats(column: Column) -> Column:
+    return column if column.dtype in FLOATS else column.astype(np.float32)

@@ -1,154 +1,147 @@
-"""The signals, each defined once: a name and one vectorised function over the candidates.
+"""The signals, each defined once: a name, and one function that gives the form of what it says of the candidates.
 
-The same functions serve, train the weights and check for skew. A new signal is one function and one line in SIGNALS.
+The same functions serve, train the weights and check for skew. A new signal is one function and one line in SIGNALS;
+one that fits no form of `forms` computes its numbers itself and gives them as `Placed`.
 Every signal is float32[n], finite, about 0 where it has nothing to say and about 1 where it says the most.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from reranker.arrays import Float32
+from reranker.forms import Before, Form, Halving, Nearest, NearNumber, Placed, Share, Together, Toward
 from reranker.signal_inputs import SignalInputs
 from schemas.ranker import RankerWeights
 
 FRESH_HALF_LIFE_SECONDS = 14 * 86_400.0
 TOGETHER_ITEMS = 10
 """Of the session, the latest, whose companions are looked up."""
-TINY = 1e-9
+FIRST_LIST, ONCE = np.zeros(1, np.uint32), np.ones(1, np.float32)
 
 
-def base_score(given: SignalInputs) -> Float32:
+def discounts(count: int) -> Float32:
+    """float32[count], by place."""
+    return (1.0 / np.log2(np.arange(2, count + 2))).astype(np.float32)
+
+
+DISCOUNTS = discounts(4096)
+"""Of the places that there usually are."""
+
+
+def base_score(given: SignalInputs) -> Form | None:
     """The score of the list the candidate came from, so that the list's last is 0 and its first 1."""
-    scores = given.pool.base_scores
-    listed = scores[: given.pool.listed] if given.pool.listed else scores
-    lowest, highest = float(listed.min()), float(listed.max())
-    if highest <= lowest:
-        return np.zeros(scores.shape, np.float32)
-    shares: Float32 = (scores - np.float32(lowest)) / np.float32(highest - lowest)
-    return np.clip(shares, -1.0, 1.0)
+    return Share(given.pool.base_scores, given.pool.listed)
 
 
-def base_rank(given: SignalInputs) -> Float32:
+def base_rank(given: SignalInputs) -> Form | None:
     """The place in that list, discounted as in DCG: 1 for the first, 0.63 for the second, 0.1 for the thousandth."""
-    return (1.0 / np.log2(np.arange(2, given.pool.items.size + 2))).astype(np.float32)
+    count = given.pool.items.size
+    return Placed(DISCOUNTS if count <= len(DISCOUNTS) else discounts(count))
 
 
-def session_similarity(given: SignalInputs) -> Float32:
+def in_list(given: SignalInputs) -> Form | None:
+    """1 for what stands in the list itself, 0 for what was added because of the session."""
+    return Before(given.pool.listed)
+
+
+def session_similarity(given: SignalInputs) -> Form | None:
     """Cosine to the session's items, weighted by the age and type of their events, on average."""
-    weighted: Float32 = given.cosines @ given.session.weights
-    return weighted / np.float32(given.session.strength)
+    return Toward(given.visited, given.session.weights, False)
 
 
-def session_nearest(given: SignalInputs) -> Float32:
+def session_nearest(given: SignalInputs) -> Form | None:
     """Cosine to the most similar item of the session, an item counting at most as one view just now."""
-    nearest: Float32 = (given.cosines * np.minimum(given.session.weights, 1.0)).max(axis=1)
-    return nearest
+    return Nearest(given.visited, given.session.weights)
 
 
-def session_last(given: SignalInputs) -> Float32:
+def session_last(given: SignalInputs) -> Form | None:
     """Cosine to the item of the latest event."""
-    return given.cosines[:, 0]
+    return Toward(given.visited[:1], ONCE, False)
 
 
-def session_mean(given: SignalInputs) -> Float32:
+def session_mean(given: SignalInputs) -> Form | None:
     """Cosine to the weighted mean of the session's vectors, each of length 1: what the session is about."""
-    return given.toward(given.session.weights @ given.visited)
+    return Toward(given.visited, given.session.weights, True)
 
 
-def refreshed_user(given: SignalInputs) -> Float32:
+def refreshed_user(given: SignalInputs) -> Form | None:
     """Cosine to the user's vector, made anew with the session in it."""
     vector = given.refreshed()
-    return np.zeros(given.pool.items.shape, np.float32) if vector is None else given.toward(vector)
+    return None if vector is None else Toward(vector[None], ONCE, True)
 
 
-def together_last(given: SignalInputs) -> Float32:
+def together_last(given: SignalInputs) -> Form | None:
     """How often the candidate is met in one session with the item of the latest event."""
     return given.met_together(1)
 
 
-def together_session(given: SignalInputs) -> Float32:
+def together_session(given: SignalInputs) -> Form | None:
     """How often it is met with the last items of the session, on average by the weights of their events."""
     return given.met_together(TOGETHER_ITEMS)
 
 
-def session_price(given: SignalInputs) -> Float32:
+def session_price(given: SignalInputs) -> Form | None:
     """1 at the session's usual price, by weight; half of it at twice or half that price; 0 where no price is known."""
-    prices = given.version.column("price")
-    visited, weights = prices[given.session.items], given.session.weights
-    is_known = visited > 0
-    if not is_known.any():
-        return np.zeros(given.pool.items.shape, np.float32)
-    usual = np.average(np.log2(visited[is_known]), weights=weights[is_known] + TINY)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        octaves = np.abs(np.log2(prices[given.pool.items]) - usual)
-    found: Float32 = np.nan_to_num(0.5**octaves, nan=0.0).astype(np.float32)
-    return found
+    return NearNumber(given.column("price"), given.session.items, given.session.weights)
 
 
-def session_category(given: SignalInputs) -> Float32:
+def session_category(given: SignalInputs) -> Form | None:
     """Share of the session, by weight, that is in the candidate's category."""
     return given.affinity("category")
 
 
-def session_brand(given: SignalInputs) -> Float32:
+def session_brand(given: SignalInputs) -> Form | None:
     """Share of the session, by weight, that is of the candidate's brand."""
     return given.affinity("brand")
 
 
-def popularity(given: SignalInputs) -> Float32:
+def popularity(given: SignalInputs) -> Form | None:
     """Interactions of the item, as a share of the most popular one's."""
-    shares: Float32 = given.version.column("popularity")[given.pool.items]
-    return shares
+    return given.of_item("popularity")
 
 
-def freshness(given: SignalInputs) -> Float32:
+def freshness(given: SignalInputs) -> Form | None:
     """1 on the day of release, half of it every two weeks; 0 where the release is not known."""
-    released = given.version.column("released")[given.pool.items]
-    age = np.maximum(given.at.now - released, 0.0)
-    fresh: Float32 = np.nan_to_num(0.5 ** (age / FRESH_HALF_LIFE_SECONDS), nan=0.0).astype(np.float32)
-    return fresh
+    return Halving(given.column("released"), given.at.now, FRESH_HALF_LIFE_SECONDS)
 
 
-def trend(given: SignalInputs) -> Float32:
+def trend(given: SignalInputs) -> Form | None:
     """How much of the item's popularity is recent."""
-    return given.number("trend")
+    return given.of_item("trend")
 
 
-def in_list(given: SignalInputs) -> Float32:
-    """1 for what stands in the list itself, 0 for what was added because of the session."""
-    return (np.arange(given.pool.items.size) < given.pool.listed).astype(np.float32)
-
-
-def at_hour(given: SignalInputs) -> Float32:
+def at_hour(given: SignalInputs) -> Form | None:
     """How much more often than usual the item is met at this hour of the day."""
     return given.in_context("hour", str(given.hour))
 
 
-def on_weekday(given: SignalInputs) -> Float32:
+def on_weekday(given: SignalInputs) -> Form | None:
     """How much more often than usual it is met on this day of the week."""
     return given.in_context("weekday", str(given.weekday))
 
 
-def on_device(given: SignalInputs) -> Float32:
+def on_device(given: SignalInputs) -> Form | None:
     """How much more often than usual it is met on the request's device."""
     return given.in_context("device", given.at.device)
 
 
-def ignored(given: SignalInputs) -> Float32:
+def ignored(given: SignalInputs) -> Form | None:
     """0 for what the user was not shown lately; 1/2, 3/4, … after one, two, … times without a click."""
-    found = np.zeros(given.pool.items.shape, np.float32)
-    if given.at.shown:
-        ascending, positions = given.places
-        items = np.fromiter(given.at.shown, np.uint32)
-        times = np.fromiter(given.at.shown.values(), np.float32)
-        places = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
-        is_there = ascending[places] == items
-        found[positions[places[is_there]]] = 1.0 - 0.5 ** times[is_there]
-    return found
+    shown = given.at.shown
+    if not shown:
+        return None
+    items = np.fromiter(shown, np.int32)[None]  # one list, [1, m]
+    missed = 1.0 - 0.5 ** np.fromiter(shown.values(), np.float32)[None]
+    return Together(items, missed.astype(np.float32), FIRST_LIST, ONCE)
+
+
+def known(values: Float32) -> Float32:
+    """The values; what is not finite (a NaN in a column or vector) counts as 0."""
+    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +149,8 @@ class Signal:
     """A named number about a candidate."""
 
     name: str
-    compute: Callable[[SignalInputs], Float32]
+    compute: Callable[[SignalInputs], Form | None]
+    """None: it has nothing to say of any candidate."""
     of_session: bool = False
     """Needs a session; 0 without one."""
     default_weight: float = 0.0
@@ -164,10 +158,16 @@ class Signal:
 
     def values(self, given: SignalInputs) -> Float32:
         """float32[n]; what a signal cannot say (a NaN in a column or vector) counts as 0."""
-        if given.pool.items.size == 0 or (self.of_session and given.session.is_empty):
-            return np.zeros(given.pool.items.shape, np.float32)
-        found = self.compute(given)
-        return found if np.isfinite(found).all() else np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+        (form,) = forms_of([self], given)
+        return np.zeros(given.pool.items.shape, np.float32) if form is None else known(form.values(given))
+
+
+def forms_of(signals: Sequence[Signal], given: SignalInputs) -> list[Form | None]:
+    """What each signal looks at in this request; None: it has nothing to say."""
+    if given.pool.items.size == 0:
+        return [None] * len(signals)
+    is_empty = given.session.is_empty
+    return [None if is_empty and signal.of_session else signal.compute(given) for signal in signals]
 
 
 SIGNALS: tuple[Signal, ...] = (

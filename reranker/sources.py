@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reranker.arrays import Float32, Indexes, contains
+from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
@@ -15,10 +16,11 @@ from schemas.record import Candidates
 from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
-    from prediction_store.reader import Version
+    from prediction_store.reader import NearItems, Version
 
 STORED_LIST, SESSION_NEIGHBOURS, NEW, TRENDING = "stored_list", "session_neighbours", "new", "trending"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
+NOTHING: Indexes = np.empty(0, np.uint32)
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 
@@ -38,33 +40,56 @@ def personal(version: Version, candidates: Candidates, session: Session, serve: 
     if session.is_empty:
         return pool
     user = version.user_vector(candidates.user_row)
-    known = np.sort(candidates.items)
     if serve.neighbour_candidates:
-        near, _ = session_neighbours(version, session)
-        added = near[~contains(known, near)][: serve.neighbour_candidates]
-        pool = pool.extend(*_by_score(added, version.item_vectors[added] @ user), {SESSION_NEIGHBOURS: near})
+        added, _ = session_neighbours(version, session, candidates.items)
+        ordered = in_order(added[: serve.neighbour_candidates], version.item_vectors, user)
+        near = version.every_neighbours.items[session.items[:MAX_NEIGHBOURHOODS]].view(np.uint32)  # ends are no items
+        pool = pool.extend(*ordered, {SESSION_NEIGHBOURS: near})
     if fresh is not None and serve.fresh_candidates:
         suiting = fresh.suiting(candidates.user_row, session, serve.fresh_candidates)
-        items, joined = fresh.items[suiting], np.sort(pool.items[pool.listed :])
+        items = fresh.items[suiting]
         # Two small searches: to sort the whole pool would cost more than all the rest.
-        places = suiting[~(contains(known, items) | contains(joined, items))]
-        pool = pool.extend(*_by_score(fresh.items[places], fresh.vectors[places] @ user), _named(fresh, suiting))
+        is_known = contains(np.sort(candidates.items), items) | contains(np.sort(pool.items[pool.listed :]), items)
+        pool = pool.extend(*in_order(items[~is_known], version.item_vectors, user), _named(fresh, suiting))
     return pool
 
 
-def session_neighbours(version: Version, session: Session) -> tuple[Indexes, Float32]:
+def session_neighbours(version: Version, session: Session, known: Indexes = NOTHING) -> tuple[Indexes, Float32]:
     """The neighbours of the session's items, best first: similarity times the event's weight, summed over the session.
 
-    The session's own items may be among them. Equal sums are ordered by dense index.
+    The session's own items may be among them; the known ones are not. Equal sums are ordered by dense index.
     """
-    lists = [version.neighbours(int(item)) for item in session.items[:MAX_NEIGHBOURHOODS]]
-    if not lists:
-        return np.empty(0, np.uint32), np.empty(0, np.float32)
-    weighted = [near.scores * weight for near, weight in zip(lists, session.weights, strict=False)]
-    items, places = np.unique(np.concatenate([near.items for near in lists]), return_inverse=True)
-    scores = np.bincount(places, np.concatenate(weighted), minlength=items.size).astype(np.float32)
+    near = version.every_neighbours
+    visited, weights = session.items[:MAX_NEIGHBOURHOODS], session.weights[:MAX_NEIGHBOURHOODS]
+    if not is_compiled:
+        return neighbours_in_numpy(near, visited, weights, known)
+    room = visited.size * near.items.shape[1]
+    items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
+    count = kernel.neighbours(items, scores, near.items, near.scores, visited, weights, known)
+    return items[:count], scores[:count]
+
+
+def neighbours_in_numpy(near: NearItems, visited: Indexes, weights: Float32, known: Indexes) -> tuple[Indexes, Float32]:
+    """As `session_neighbours`, of the visited items by their weights."""
+    found = near.items[visited]
+    is_item = found >= 0
+    items, places = np.unique(found[is_item], return_inverse=True)
+    weighted = (near.scores[visited] * weights[:, None])[is_item]
+    scores = np.bincount(places, weighted, minlength=items.size).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
+    order = order[~contains(np.sort(known), items[order].astype(np.uint32))]
     return items[order].astype(np.uint32), scores[order]
+
+
+def in_order(items: Indexes, vectors: Float32, vector: Float32) -> tuple[Indexes, Float32]:
+    """The items by the product of their vectors with one, and these products; equal ones keep their order."""
+    if not is_compiled:
+        products: Float32 = vectors[items] @ vector
+        order = np.argsort(-products, kind="stable")
+        return items[order], products[order]
+    ordered, scores = items.copy(), np.empty(items.size, np.float32)
+    kernel.order(ordered, scores, vectors, vector)
+    return ordered, scores
 
 
 def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, user_row: int | None) -> Pool:
@@ -88,11 +113,6 @@ def popular(version: Version, segment: str = "") -> Pool:
     """The popular list of a segment; "" is everybody's."""
     ranked = version.popular(segment)
     return Pool.of_list(ranked.items, ranked.scores, SEGMENT_POPULAR if segment else POPULAR)
-
-
-def _by_score(items: Indexes, scores: Float32) -> tuple[Indexes, Float32]:
-    order = np.argsort(-scores, kind="stable")
-    return items[order], scores[order]
 
 
 def _named(fresh: Fresh, positions: np.ndarray) -> Mapping[str, Indexes]:

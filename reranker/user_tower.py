@@ -8,7 +8,6 @@ been in the data already.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from prediction_store.user_tower import StoredTower
 from reranker.arrays import Float32, Indexes
+from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -41,7 +41,6 @@ class UserTower:
         # frexp is exact where a logarithm may round up to the next bucket.
         buckets = np.minimum(np.frexp(distances)[1] - 1, len(tower.recency) - 1)
         self._recency = np.array(tower.recency)[buckets]  # [history_length], oldest first
-        self._ones = np.ones(self._length, np.float32)
 
     @classmethod
     def of(cls, version: Version) -> Self | None:
@@ -76,25 +75,28 @@ class UserTower:
         room = self._length - len(items)
         if room < 0:
             items, weights, room = items[-room:], weights[-room:], 0
-        if user_row is None:
-            base = self._stranger
-        else:
+        base, start, stop = self._stranger, 0, 0
+        if user_row is not None:
             base = self._bases[user_row]
             start, stop = self._starts[user_row : user_row + 2].tolist()
             start = max(start, stop - room)
-            if start < stop:
-                items = np.concatenate((self._items[start:stop], items))
-                weights = np.concatenate((self._weights[start:stop], weights))
+        items, weights = np.ascontiguousarray(items), np.ascontiguousarray(weights)
+        history = self._items[start:stop], self._weights[start:stop]
+        if not is_compiled:
+            return self._in_numpy(base, *history, items, weights)
+        found = np.empty(base.shape, np.float32)
+        vectors, is_unit = self._item_vectors, self._is_unit
+        kernel.refresh(found, self._matrix, base, vectors, *history, items, weights, self._recency, is_unit)
+        return found
+
+    def _in_numpy(
+        self, base: Float32, before: Indexes, their_weights: Float32, items: Indexes, weights: Float32
+    ) -> Float32:
+        items, weights = np.concatenate((before, items)), np.concatenate((their_weights, weights))
+        found = np.array(base)
         if n := len(items):
-            shares = np.sqrt(weights)
-            shares *= self._recency[-n:]
-            # `dot` and not `@` or `sum`: with so few numbers it is the calls that cost.
-            pooled = shares.dot(self._item_vectors.take(items, axis=0))  # [n] · [n, d]
-            pooled /= shares.dot(self._ones[:n])
-            found: Float32 = self._matrix.dot(pooled)
-            found += base
-        else:
-            found = np.array(base)
+            shares = np.sqrt(weights) * self._recency[-n:]
+            found += self._matrix @ (shares @ self._item_vectors[items] / shares.sum())
         if self._is_unit:
-            found /= max(math.sqrt(found.dot(found)), SHORTEST)
+            found /= max(float(np.sqrt(found @ found)), SHORTEST)
         return found

@@ -24,9 +24,13 @@ def main(fd: int) -> None:
 
     from reranker import log
     from reranker.app import create_app
+    from reranker.compiled import is_compiled
 
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     log.configure()
+    if not is_compiled:
+        hint = "install gcc and Python's headers, then Shortlist again"
+        log.logger(__name__).warning("no compiled loops: numpy serves, some times slower", hint=hint)
     threading.Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
     settings = uvicorn.Config(
         create_app(assignment.config, log_key=assignment.log_key),

@@ -16,7 +16,7 @@ from jobs.errors import SourceError
 from jobs.logged_lists import LoggedLists, power_of_position
 from jobs.ranking_fit import fit
 from prediction_store.reader import Version
-from reranker.ranking import Ranker
+from reranker.ranking import Ranker, Scoring
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, Record, ShownItems, encode
 from reranker.serving_log.segments import SegmentWriter
 from reranker.session import read_session
@@ -218,6 +218,6 @@ def test_scores_served_are_those_that_torch_learned_to_1e_5(shop: Shop) -> None:
         given = SignalInputs(version, stored(candidates), session, at)
         values = torch.from_numpy(np.stack([signal.values(given) for signal in SIGNALS], axis=1))
         expected = (values @ torch.tensor(weights.weights)).numpy()
-        served = Ranker.of(weights, tower).scores(given)
+        served = Scoring(Ranker.of(weights, tower), given).scores(np.ones(len(values), np.bool_))
     assert np.abs(served - expected).max() < 1e-5
     assert np.ptp(served) > 1.0

@@ -97,7 +97,7 @@ def test_a_difference_is_told_with_its_signal_share_mean_and_maximum(
 
 def test_a_signal_that_is_computed_otherwise_now_is_found(served: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = signals.BY_NAME["session_category"]
-    other = dataclasses.replace(usual, compute=lambda given: usual.compute(given) * np.float32(0.5))
+    other = dataclasses.replace(usual, compute=signals.BY_NAME["session_brand"].compute)
     monkeypatch.setitem(signals.BY_NAME, "session_category", other)
     assert run(served) == 1
     assert [signal.name for signal in skew(served.config(), 12).signals if signal.unequal] == ["session_category"]

@@ -1,0 +1,64 @@
+"""Loops over numpy's arrays, in C order; those named `out` belong to the caller and are written.
+
+Raise TypeError for another type or number of dimensions, ValueError for sizes that do not fit each other, IndexError
+for an item beyond the catalogue. Nothing is written then that counts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from reranker.arrays import Float32, Indexes, Mask, Positions
+from reranker.forms import Form
+
+Forms = Sequence[Form | None]
+"""A list."""
+
+def know(*classes: type) -> None:
+    """The classes of the forms, in the order of the kernel's kinds."""
+
+def score(
+    out: Float32, items: Indexes, vectors: Float32, allowed: Mask, weights: list[float], forms: Forms, k: int
+) -> None:
+    """Add the forms by their weights to float32[n]; k > 0: or -inf for those not among the k best allowed."""
+
+def values(out: Float32, items: Indexes, positions: Positions, vectors: Float32, forms: Forms, n: int) -> None:
+    """float32[forms, m]: the values of the items, which stand at these positions of a pool of n; 0 of no form."""
+
+def refresh(
+    out: Float32,
+    matrix: Float32,
+    base: Float32,
+    vectors: Float32,
+    items: Indexes,
+    weights: Float32,
+    of_session: Indexes,
+    their_weights: Float32,
+    recency: Float32,
+    is_unit: bool,
+) -> None:
+    """float32[d]: the user's vector, see `UserTower.refreshed`."""
+
+def top(out: Positions, scores: Float32, allowed: Mask) -> int:
+    """The best allowed positions, by score and then position; how many there are."""
+
+def neighbours(
+    out_items: Indexes,
+    out_scores: Float32,
+    near: npt.NDArray[np.int32],
+    near_scores: Float32,
+    visited: Indexes,
+    weights: Float32,
+    known: Indexes,
+) -> int:
+    """The neighbours of the visited items that are not known, by summed score and then index; how many there are."""
+
+def unit(out: Float32, vectors: Float32, items: Indexes) -> None:
+    """float32[s, d]: the vectors of the items at length 1."""
+
+def order(out_items: Indexes, out_scores: Float32, vectors: Float32, vector: Float32) -> None:
+    """The products of the items' vectors with one, and items and products in their order; equal ones stay in theirs."""
+
+def eligible(out: Mask, items: Indexes, shown: Mask, hidden: Indexes) -> None:
+    """bool[n]: which items are shown and not among the hidden ones, uint32[m] in any order."""

@@ -1,0 +1,154 @@
+/* Dot products, eight numbers at a time. Where the processor has AVX2 and FMA the loops are those of a second copy. */
+#ifndef SHORTLIST_PRODUCTS_H
+#define SHORTLIST_PRODUCTS_H
+
+#include "arrays.h"
+
+typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define SHORTEST 1e-12f /* a vector of zeros has no direction: its products are zero and stay so */
+#define AHEAD 16         /* candidates whose vectors are asked of the memory meanwhile */
+
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t Order __attribute__((vector_size(16)));
+#define AT(numbers) (*(const Eight *)(numbers))
+
+INLINE float sum_of(Eight sums) {
+    union {
+        Eight eight;
+        Four four[2];
+    } halves = {sums};
+    Four sum = halves.four[0] + halves.four[1];
+    sum += __builtin_shuffle(sum, (Order){2, 3, 0, 1});
+    return sum[0] + sum[1];
+}
+
+/* Four sums that do not wait for each other. */
+INLINE float dot(const float *one, const float *other, Py_ssize_t d) {
+    Eight a = {0}, b = {0}, c = {0}, e = {0};
+    Py_ssize_t k = 0;
+    for (; k + 32 <= d; k += 32) {
+        a += AT(one + k) * AT(other + k);
+        b += AT(one + k + 8) * AT(other + k + 8);
+        c += AT(one + k + 16) * AT(other + k + 16);
+        e += AT(one + k + 24) * AT(other + k + 24);
+    }
+    for (; k + 8 <= d; k += 8) a += AT(one + k) * AT(other + k);
+    float sum = sum_of((a + b) + (c + e));
+    for (; k < d; k++) sum += one[k] * other[k];
+    return sum;
+}
+
+/* The product of a vector with itself and that with another, read once. */
+INLINE void both(const float *own, const float *other, Py_ssize_t d, float *square, float *product) {
+    Eight a = {0}, b = {0}, c = {0}, e = {0};
+    Py_ssize_t k = 0;
+    for (; k + 16 <= d; k += 16) {
+        Eight one = AT(own + k), two = AT(own + k + 8);
+        a += one * one;
+        b += two * two;
+        c += one * AT(other + k);
+        e += two * AT(other + k + 8);
+    }
+    *square = sum_of(a + b);
+    *product = sum_of(c + e);
+    for (; k < d; k++) *square += own[k] * own[k], *product += own[k] * other[k];
+}
+
+typedef struct {
+    const uint32_t *items; /* [n] */
+    Py_ssize_t n, d;
+    const float *vectors; /* [all items, d] */
+} Candidates;
+
+INLINE void fetch(const Candidates *given, Py_ssize_t place) {
+    if (place < given->n) {
+        const char *at = (const char *)(given->vectors + given->d * given->items[place]);
+        for (Py_ssize_t byte = 0; byte < given->d * 4; byte += 64) __builtin_prefetch(at + byte);
+    }
+}
+
+/* cosines[i] = v_i · vector / |v_i| */
+INLINE void toward_body(const Candidates *given, const float *vector, float *cosines, float *lengths) {
+    for (Py_ssize_t i = 0; i < AHEAD; i++) fetch(given, i);
+    for (Py_ssize_t i = 0; i < given->n; i++) {
+        const float *own = given->vectors + given->d * given->items[i];
+        fetch(given, i + AHEAD);
+        both(own, vector, given->d, &lengths[i], &cosines[i]);
+    }
+    for (Py_ssize_t i = 0; i < given->n; i++) {
+        float length = sqrtf(lengths[i]);
+        lengths[i] = length > SHORTEST ? length : SHORTEST;
+        cosines[i] /= lengths[i];
+    }
+}
+
+/* The greatest of weight, 1 at most, times cosine to `visited`, [count, d] of length 1; at least one. */
+INLINE float nearest_body(const float *own, float length, Py_ssize_t d, const float *visited, const float *weights,
+                          Py_ssize_t count) {
+    float best = -INFINITY;
+    for (Py_ssize_t s = 0; s < count; s++) {
+        float product = dot(own, visited + s * d, d) * (weights[s] < 1.0f ? weights[s] : 1.0f);
+        best = product > best ? product : best;
+    }
+    return best / length;
+}
+
+/* bounds[i]: what `nearest` is at most, or with a side of -1 at least, whatever the vectors are beside the direction q:
+   |u·v - (u·q)(v·q)| <= |u - (u·q)q| |v - (v·q)q|. `along` are the v·q and `beside` the lengths of v - (v·q)q. */
+INLINE void bound_body(Py_ssize_t n, const float *cosines, const float *along, const float *beside, Py_ssize_t count,
+                       float side, float *rests, float *bounds) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        float rest = 1.0f - cosines[i] * cosines[i];
+        rests[i] = side * sqrtf(rest > 0.0f ? rest : 0.0f);
+        bounds[i] = -3e38f;
+    }
+    for (Py_ssize_t s = 0; s < count; s++) {
+        float one = along[s], other = beside[s];
+        for (Py_ssize_t i = 0; i < n; i++) {
+            float bound = cosines[i] * one + rests[i] * other;
+            bounds[i] = bound > bounds[i] ? bound : bounds[i];
+        }
+    }
+}
+
+/* numbers[i] = 2^-numbers[i], of numbers from 0 on; a NaN stays one. */
+INLINE void halve_body(float *numbers, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        float x = numbers[i] < 126.0f ? -numbers[i] : -126.0f;
+        int32_t whole = (int32_t)(x - 0.5f), bits;
+        float f = (x - (float)whole) * 0.69314718f, power;
+        float found = 0.041666667f + f * (0.0083333333f + f * 0.0013888889f); /* the series of e^f to its sixth power */
+        found = 1.0f + f * (1.0f + f * (0.5f + f * (0.16666667f + f * found)));
+        bits = (whole + 127) << 23;
+        memcpy(&power, &bits, sizeof power);
+        numbers[i] = numbers[i] != numbers[i] ? numbers[i] : found * power;
+    }
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define WIDE __attribute__((target("avx2,fma")))
+#define IS_WIDE (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+#else
+#define WIDE
+#define IS_WIDE 0
+#endif
+
+/* name(arguments): the body, compiled for any processor and for a wide one, chosen at the call. */
+#define TWICE(type, name, parameters, arguments)                           \
+    WIDE static type name##_wide parameters { return name##_body arguments; } \
+    static type name##_any parameters { return name##_body arguments; }    \
+    static type name parameters { return IS_WIDE ? name##_wide arguments : name##_any arguments; }
+
+TWICE(void, toward, (const Candidates *given, const float *vector, float *cosines, float *lengths),
+      (given, vector, cosines, lengths))
+TWICE(float, nearest,
+      (const float *own, float length, Py_ssize_t d, const float *visited, const float *weights, Py_ssize_t count),
+      (own, length, d, visited, weights, count))
+TWICE(void, bound,
+      (Py_ssize_t n, const float *cosines, const float *along, const float *beside, Py_ssize_t count, float side,
+       float *rests, float *bounds),
+      (n, cosines, along, beside, count, side, rests, bounds))
+TWICE(void, halve, (float *numbers, Py_ssize_t n), (numbers, n))
+
+#endif

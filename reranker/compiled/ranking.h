@@ -1,0 +1,159 @@
+/* The score of every candidate, as far as it can matter, and the best of them. */
+#ifndef SHORTLIST_RANKING_H
+#define SHORTLIST_RANKING_H
+
+#include "terms.h"
+
+#define SLACK 1e-4f /* of a bound: far more than what float32 loses on the way to it */
+
+/* Better comes first: the higher score, then the lower place. */
+INLINE int is_better(float score, int64_t place, float than, int64_t its) {
+    return score > than || (score == than && place < its);
+}
+
+/* The best k so far, the worst of them in front: a binary heap. */
+typedef struct {
+    Py_ssize_t k, count;
+    float *scores;
+    int64_t *places;
+} Best;
+
+static void sink(Best *best, Py_ssize_t at) {
+    for (Py_ssize_t child; (child = 2 * at + 1) < best->count; at = child) {
+        if (child + 1 < best->count &&
+            is_better(best->scores[child], best->places[child], best->scores[child + 1], best->places[child + 1]))
+            child++;
+        if (!is_better(best->scores[at], best->places[at], best->scores[child], best->places[child])) return;
+        float score = best->scores[at];
+        int64_t place = best->places[at];
+        best->scores[at] = best->scores[child], best->places[at] = best->places[child];
+        best->scores[child] = score, best->places[child] = place;
+    }
+}
+
+static void offer(Best *best, float score, int64_t place) {
+    if (best->count == best->k) {
+        if (!is_better(score, place, best->scores[0], best->places[0])) return;
+        best->scores[0] = score, best->places[0] = place;
+        sink(best, 0);
+        return;
+    }
+    best->scores[best->count] = score, best->places[best->count] = place;
+    if (++best->count == best->k)
+        for (Py_ssize_t at = best->k / 2; at-- > 0;) sink(best, at);
+}
+
+static int make_best(Best *best, Py_ssize_t k) {
+    *best = (Best){k, 0, PyMem_Malloc((k + 1) * sizeof(float)), PyMem_Malloc((k + 1) * sizeof(int64_t))};
+    if (best->scores && best->places) return 1;
+    return PyErr_NoMemory(), 0;
+}
+
+static void free_best(Best *best) {
+    PyMem_Free(best->scores);
+    PyMem_Free(best->places);
+}
+
+/* Numbers of one call, all of one memory. */
+typedef struct {
+    float *memory, *found, *cosines, *lengths, *bounds, *direction, *own, *along, *beside;
+} Scratch;
+
+static int make_scratch(Scratch *scratch, Py_ssize_t n, Py_ssize_t d, Py_ssize_t visited) {
+    scratch->memory = PyMem_Malloc((4 * n + 2 * d + 2 * visited + 1) * sizeof(float));
+    if (!scratch->memory) return PyErr_NoMemory(), 0;
+    scratch->found = scratch->memory, scratch->cosines = scratch->found + n, scratch->lengths = scratch->cosines + n;
+    scratch->bounds = scratch->lengths + n, scratch->direction = scratch->bounds + n;
+    scratch->own = scratch->direction + d, scratch->along = scratch->own + d, scratch->beside = scratch->along + visited;
+    return 1;
+}
+
+/* Add a term's part of the nearest item to the scores. With k > 0 only to those that may be among the k best allowed
+   ones, and -inf to the others: who cannot be there by the bound is not asked for the products. */
+static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, float *scores, const char *allowed,
+                       Py_ssize_t k) {
+    const Candidates *all = &asked->all;
+    const float *visited = term->arrays[0].view.buf, *weights = term->arrays[1].view.buf, *q = scratch->direction;
+    Py_ssize_t count = term->arrays[0].rows, n = all->n, d = all->d;
+    Best best;
+#define EXACT(i) sayable(nearest(all->vectors + d * all->items[i], scratch->lengths[i], d, visited, weights, count))
+    if (k == 0 || k >= n) {
+        for (Py_ssize_t i = 0; i < n; i++) scores[i] += term->weight * EXACT(i);
+        return 1;
+    }
+    float length = sqrtf(dot(q, q, d));
+    for (Py_ssize_t s = 0; s < count; s++) {
+        const float *own = visited + s * d;
+        float along = length > SHORTEST ? dot(own, q, d) / length : 0.0f, rest = dot(own, own, d) - along * along;
+        float weight = weights[s] < 1.0f ? weights[s] : 1.0f;
+        scratch->along[s] = along * weight;
+        scratch->beside[s] = sqrtf(rest > 0.0f ? rest : 0.0f) * weight;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) scratch->cosines[i] = length > SHORTEST ? scratch->cosines[i] / length : 0.0f;
+    float side = term->weight < 0.0f ? -1.0f : 1.0f;
+    bound(n, scratch->cosines, scratch->along, scratch->beside, count, side, scratch->found, scratch->bounds);
+    if (!make_best(&best, k)) return 0;
+    float slack = SLACK * fabsf(term->weight);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        scratch->bounds[i] = scores[i] + term->weight * scratch->bounds[i] + slack;
+        if (allowed[i]) offer(&best, scratch->bounds[i], i);
+    }
+    /* Those of the best bounds first, so that the threshold is high when it is the others' turn. */
+    for (Py_ssize_t at = 0; at < best.count; at++) {
+        int64_t i = best.places[at];
+        scores[i] += term->weight * EXACT(i);
+        scratch->bounds[i] = -INFINITY; /* done */
+        best.scores[at] = scores[i];
+    }
+    if (best.count == k) for (Py_ssize_t at = k / 2; at-- > 0;) sink(&best, at);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (scratch->bounds[i] == -INFINITY) continue;
+        if (!allowed[i] || scratch->bounds[i] < best.scores[0]) {
+            scores[i] = -INFINITY;
+            continue;
+        }
+        scores[i] += term->weight * EXACT(i);
+        offer(&best, scores[i], i);
+    }
+    free_best(&best);
+    return 1;
+#undef EXACT
+}
+
+/* scores[i]: what all terms say of a candidate, by their weights, added to what is there. See `add_nearest` for k. */
+static int add_terms(const Term *terms, Py_ssize_t count, Asked *asked, float *scores, const char *allowed,
+                     Py_ssize_t k) {
+    const Candidates *all = &asked->all;
+    const Term *of_nearest = NULL;
+    Scratch scratch;
+    int has_direction = 0, is_done = 0;
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (terms[at].kind == NEAREST) of_nearest = &terms[at];
+    if (!make_scratch(&scratch, all->n, all->d, of_nearest ? of_nearest->arrays[0].rows : 0)) return 0;
+    memset(scratch.direction, 0, all->d * sizeof(float));
+    for (Py_ssize_t at = 0; at < count; at++) {
+        const Term *term = &terms[at];
+        if (term->kind == TOWARD) { /* a sum of products is the product with a sum */
+            add_vector(term, term->weight, all->d, scratch.own, scratch.direction);
+            has_direction = 1;
+        } else if (term->kind != NEAREST) {
+            if (!fill(term, asked, scratch.found)) goto done;
+            for (Py_ssize_t i = 0; i < all->n; i++) scores[i] += term->weight * sayable(scratch.found[i]);
+        }
+    }
+    if (has_direction || of_nearest) {
+        toward(all, scratch.direction, scratch.cosines, scratch.lengths);
+        for (Py_ssize_t i = 0; i < all->n; i++) scores[i] += sayable(scratch.cosines[i]);
+    }
+    /* Of several, the bound of the last would not count the others. */
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (terms[at].kind == NEAREST && &terms[at] != of_nearest &&
+            !add_nearest(&terms[at], asked, &scratch, scores, allowed, 0))
+            goto done;
+    is_done = !of_nearest || add_nearest(of_nearest, asked, &scratch, scores, allowed, k);
+done:
+    PyMem_Free(scratch.memory);
+    return is_done;
+}
+
+#endif

@@ -1,0 +1,15 @@
+"""What setup.cfg cannot say: the compiled loops of the re-ranker. Without a C compiler it is installed without them."""
+
+from setuptools import Extension, setup
+
+setup(
+    ext_modules=[
+        Extension(
+            "reranker.compiled._kernel",
+            ["reranker/compiled/_kernel.c"],
+            depends=[f"reranker/compiled/{name}.h" for name in ("arrays", "products", "terms", "ranking")],
+            extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-psabi"],
+            optional=True,
+        )
+    ]
+)

@@ -1,0 +1,246 @@
+"""The compiled loops against their definitions in numpy, on random stores with holes in them."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from serving_shop import Shop
+
+from prediction_store.columns import Categories, Texts
+from prediction_store.contexts import Contexts
+from prediction_store.live_view import LiveView
+from prediction_store.reader import Version
+from prediction_store.user_tower import Histories, StoredTower, Tower
+from prediction_store.writer import VersionDraft, write_shard
+from reranker import eligibility, ranking, signal_inputs, sources, user_tower
+from reranker.compiled import is_compiled, kernel
+from reranker.forms import Nearest, OfItem, Toward
+from reranker.pool import Pool
+from reranker.ranking import Ranker, Scoring, top, top_in_numpy
+from reranker.recommend import open_reranker
+from reranker.session import EMPTY, Session
+from reranker.signal_inputs import Circumstances, SignalInputs
+from reranker.signals import SIGNALS, default_weights, known
+from reranker.user_tower import UserTower
+from schemas.messages import RecommendRequest, SessionEvent
+from schemas.record import RankedItems
+from schemas.user_tower import TowerFacts
+
+ITEMS, USERS, NOW = 300, 3, 1_800_000_000
+KINDS = {"whole": 19, "bare": 16, "of one number": 1}
+"""Versions and their dimensions; a bare one has only what every version has."""
+
+needs_kernel = pytest.mark.skipif(not is_compiled, reason="there is no kernel here")
+
+
+def write(root: Path, kind: str) -> str:
+    """Vectors of zeros, prices and releases that are missing, lists that are padded; some companions are the item."""
+    rng = np.random.default_rng(len(kind))
+    dimensions = KINDS[kind]
+    vectors = rng.normal(size=(ITEMS, dimensions)).astype(np.float32) * rng.choice([0.0, 0.01, 1.0, 30.0], (ITEMS, 1))
+    holes = rng.random((2, ITEMS)) < 0.2
+    columns = {
+        "title": Texts([""] * ITEMS),
+        "category": Categories(rng.choice(["", "a", "b", "c"], ITEMS).tolist()),
+        "brand": Categories(["" if kind == "bare" else f"brand {n % 7}" for n in range(ITEMS)]),
+        "price": np.where(holes[0], rng.choice([np.nan, 0.0, -1.0], ITEMS), rng.lognormal(3, 2, ITEMS)),
+        "released": np.where(holes[1], np.nan, NOW + rng.uniform(-9e7, 1e6, ITEMS)),
+        "in_stock": rng.random(ITEMS) < 0.8,
+        "popularity": rng.random(ITEMS).astype(np.float32 if kind == "whole" else np.float64),
+    }
+    near = rng.integers(0, ITEMS, (ITEMS, 9)).astype(np.int32)
+    near[np.arange(9) >= rng.integers(0, 10, (ITEMS, 1))] = -1
+    scores = np.sort(rng.choice(np.linspace(0, 1, 5), (ITEMS, 9)), axis=1)[:, ::-1].astype(np.float32)
+    with VersionDraft.begin(root, f"{len(kind):064x}", NOW) as draft:
+        if kind == "whole":
+            columns["trend"] = rng.random(ITEMS).astype(np.float32)
+        draft.write_items(vectors.astype(np.float32), [f"i{item}" for item in range(ITEMS)], columns)
+        draft.write_user_vectors(rng.normal(size=(USERS, dimensions)).astype(np.float32))
+        draft.write_lists({"": RankedItems(*_list(rng, 50))}, {"": RankedItems(*_list(rng, 5))})
+        draft.write_user_facts(None, [""] * USERS)
+        draft.write_neighbours(near, scores)
+        if kind != "bare":
+            draft.write_together(near, scores)
+            draft.write_contexts(
+                Contexts([("hour", "8"), ("device", "tv")], np.tanh(rng.normal(size=(2, ITEMS))).astype("f4"))
+            )
+            facts = TowerFacts(is_unit=kind == "whole", history_length=6, event_weights={"view": 1.0, "cart": 3.0})
+            matrix = rng.normal(size=(dimensions, dimensions)).astype(np.float32)
+            histories = Histories(np.array([0, 0, 4, 12]), rng.integers(0, ITEMS, 12).astype("u4"), np.ones(12, "f4"))
+            bases = rng.normal(size=(USERS, dimensions)).astype(np.float32)
+            draft.write_user_tower(StoredTower(Tower(facts, matrix, matrix[0], np.ones(2, "f4")), bases, histories))
+        draft.write_ranker(default_weights("space"))
+        draft.write_report(b"{}")
+        write_shard(draft.shard_path(0), [], expected_bytes=1_000)
+        draft.seal(space_id="space", made_at=NOW, expires_at=NOW + 86_400, shards=1)
+    return draft.name
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Version]:
+    if not is_compiled:
+        pytest.skip("there is no kernel here")
+    root = tmp_path_factory.mktemp("kernel") / "store"
+    with Version.open(root, write(root, request.param)) as opened:
+        yield opened
+
+
+def _list(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    scores = np.sort(rng.normal(size=count).astype(np.float32))[::-1].copy()
+    return rng.permutation(ITEMS)[:count].astype(np.uint32), scores if count % 7 else np.ones(count, np.float32)
+
+
+def some_session(rng: np.random.Generator, count: int) -> Session:
+    items = rng.permutation(ITEMS)[:count].astype(np.uint32)
+    weights = rng.choice([0.0, 0.01, 0.5, 1.0, 2.0], count).astype(np.float32)
+    kinds = tuple(rng.choice(["view", "cart", "wink"], count).tolist())
+    return Session(items, weights, visits=items[::-1].copy(), kinds=kinds) if count else EMPTY
+
+
+def requests(version: Version) -> Iterator[tuple[np.random.Generator, SignalInputs, Ranker]]:
+    """Forty requests with pools of 1 to all items, sessions of none to 60, and weights of either sign."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        print(f"seed {seed}")
+        count = int(rng.choice([1, 2, 30, 200, ITEMS]))
+        pool = Pool(*_list(rng, count), listed=int(rng.choice([0, count // 2, count])))
+        shown = {int(item): int(rng.integers(1, 5)) for item in rng.integers(0, ITEMS, rng.choice([0, 12]))}
+        tower, row = UserTower.of(version), rng.choice([None, 0, 1, 2])
+        at = Circumstances(NOW + 8 * 3600.0, row, str(rng.choice(["", "tv"])), shown, tower)
+        weights = rng.normal(size=len(SIGNALS)) * (rng.random(len(SIGNALS)) < 0.8)
+        terms = tuple((signal, float(weight)) for signal, weight in zip(SIGNALS, weights, strict=True) if weight)
+        yield rng, SignalInputs(version, pool, some_session(rng, int(rng.choice([0, 1, 4, 60]))), at), Ranker(terms)
+
+
+def slowly(given: SignalInputs, ranker: Ranker) -> np.ndarray:
+    """float32[signals, n] by the definitions."""
+    return np.stack([signal.values(given) for signal, _ in ranker.terms])
+
+
+def test_the_kernel_is_built_where_there_is_a_compiler() -> None:
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    assert is_compiled or shutil.which("cc") is None or not headers.is_file()
+
+
+def test_values_and_scores_are_those_of_the_definitions(version: Version) -> None:
+    for rng, given, ranker in requests(version):
+        scoring, n = Scoring(ranker, given), given.pool.items.size
+        expected = slowly(given, ranker)
+        positions = rng.permutation(n)[:20].astype(np.int64)
+        np.testing.assert_allclose(scoring.values(positions), expected[:, positions].T, atol=1e-5)
+        boost = rng.normal(size=n).astype(np.float32)
+        found = scoring.scores(np.ones(n, np.bool_), boosts=[boost])
+        np.testing.assert_allclose(found, boost + np.float32(ranker.weights) @ expected, atol=3e-5)
+
+
+def test_asking_for_the_best_only_finds_the_best(version: Version) -> None:
+    left_out = 0
+    for rng, given, ranker in requests(version):
+        scoring, n = Scoring(ranker, given), given.pool.items.size
+        allowed = rng.random(n) < rng.choice([0.05, 0.9])
+        boost = rng.choice([0.0, 2.0], n).astype(np.float32)
+        whole = scoring.scores(allowed, boosts=[boost])
+        for k in (1, 7, 20, 400):
+            found = scoring.scores(allowed, boosts=[boost], k=k)
+            best = top(found, allowed, k)
+            assert best.tolist() == top_in_numpy(whole, allowed, k).tolist()
+            assert found[best].tolist() == whole[best].tolist()
+            left_out += int(np.isneginf(found[allowed]).sum())
+    assert left_out > 1_000, "the bounds leave nobody out, so that nothing was tested"
+
+
+def test_a_signal_that_is_not_finite_counts_as_nothing(version: Version) -> None:
+    rng = np.random.default_rng(1)
+    column = rng.choice(np.array([np.nan, np.inf, -np.inf, 0.5], np.float32), ITEMS)
+    items, vectors = np.arange(ITEMS, dtype=np.uint32), version.item_vectors
+    found = np.zeros(ITEMS, np.float32)
+    kernel.score(found, items, vectors, np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], 0)
+    assert found.tolist() == (2 * known(column)).tolist()
+
+
+def test_neighbours_and_their_order_are_those_of_the_definitions(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        visited, (listed, _) = some_session(rng, int(rng.choice([0, 1, 5, 60]))), _list(rng, int(rng.choice([0, 200])))
+        by_kernel = sources.session_neighbours(version, visited, listed)
+        ordered = sources.in_order(by_kernel[0], version.item_vectors, version.user_vector(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "is_compiled", False)
+            expected = sources.session_neighbours(version, visited, listed)
+            products = sources.in_order(by_kernel[0], version.item_vectors, version.user_vector(1))[1]
+        for found, wanted in zip(by_kernel, expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        np.testing.assert_allclose(ordered[1], products, rtol=1e-5, atol=1e-5)
+        assert sorted(ordered[0].tolist()) == sorted(by_kernel[0].tolist())
+
+
+def test_who_is_eligible_does_not_depend_on_the_kernel(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = LiveView(version)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        (items, _), (hidden, _) = _list(rng, 200), _list(rng, int(rng.choice([0, 150])))
+        live.available_until = rng.choice([NOW, np.inf], ITEMS) if seed % 2 else None
+        found = eligibility.eligible(items, hidden, live, NOW)
+        with monkeypatch.context() as patch:
+            patch.setattr(eligibility, "is_compiled", False)
+            np.testing.assert_array_equal(found, eligibility.eligible(items, hidden, live, NOW))
+
+
+def test_a_refreshed_vector_does_not_depend_on_the_kernel(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = UserTower.of(version)
+    if tower is None:
+        return
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        visited = some_session(rng, int(rng.choice([0, 1, 4, 60])))
+        asked = (rng.choice([None, 0, 1, 2]), visited.visits, tower.weights_of(visited.kinds))
+        found = tower.refreshed(*asked)
+        with monkeypatch.context() as patch:
+            patch.setattr(user_tower, "is_compiled", False)
+            np.testing.assert_allclose(found, tower.refreshed(*asked), rtol=1e-4, atol=1e-5)
+
+
+def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
+    vectors, dimensions = version.item_vectors, version.dimensions
+    items, allowed = np.arange(4, dtype=np.uint32), np.ones(4, np.bool_)
+    out, once = np.zeros(4, np.float32), np.ones(1, np.float32)
+    with pytest.raises(IndexError, match=f"item {ITEMS} of {ITEMS}"):
+        kernel.score(out, items + np.uint32(ITEMS - 3), vectors, allowed, [], [], 0)
+    with pytest.raises(TypeError, match="wanted one or two of f"):
+        kernel.score(out, items, vectors.astype(np.float64), allowed, [], [], 0)
+    with pytest.raises(ValueError, match="other lengths"):
+        kernel.score(out[:3], items, vectors, allowed, [], [], 0)
+    for form in (
+        OfItem(out),
+        Toward(np.ones((1, dimensions + 1), np.float32), once, True),
+        Nearest(vectors[:0], out[:0]),
+    ):
+        with pytest.raises(ValueError, match="does not fit the catalogue"):
+            kernel.score(out, items, vectors, allowed, [1.0], [form], 0)
+    with pytest.raises(ValueError, match="no known form"):
+        kernel.score(out, items, vectors, allowed, [1.0], [(1, 2)], 0)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="beyond the pool"):
+        kernel.values(np.zeros((0, 4), np.float32), items, np.array([0, 1, 2, 9]), vectors, [], 4)
+    assert not out.any()
+
+
+@needs_kernel
+def test_an_answer_without_the_kernel_is_the_same(stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [SessionEvent(item="a13"), SessionEvent(item="a31", event="cart", time=NOW - 60.0)]
+    asked = [RecommendRequest(user=user, k=9, session=given) for user in ("u0", "u1", "?") for given in ([], events)]
+    with open_reranker(stocked_shop.config()) as reranker:
+        by_kernel = [reranker.recommend(request) for request in asked]
+        for module in (eligibility, ranking, signal_inputs, sources, user_tower):
+            monkeypatch.setattr(module, "is_compiled", False)
+        in_numpy = [reranker.recommend(request) for request in asked]
+    for one, other in zip(by_kernel, in_numpy, strict=True):
+        assert [item.item for item in one.items] == [item.item for item in other.items]
+        scores = [item.score for item in one.items]
+        assert scores == pytest.approx([item.score for item in other.items], abs=1e-5)
