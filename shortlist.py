@@ -65,6 +65,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "lookup": "One user's answer, at the terminal.",
             "tokens": "Who may ask what: new, list, revoke.",
             "replay": "Make an answer of the log again from its version, and compare.",
+            "skew": "Compare the signals of logged answers with the same ones made again.",
         },
     ),
     "Shortlist itself": (

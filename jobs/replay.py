@@ -21,6 +21,8 @@ from prediction_store.reader import Version
 from reranker import sources
 from reranker.arrays import Float32, Mask
 from reranker.eligibility import eligible, hidden_items
+from reranker.familiar import familiar_items
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
@@ -56,10 +58,12 @@ class Stage(NamedTuple):
     tower: UserTower | None
     live: LiveView
     """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
+    fresh: Fresh | None
 
     @classmethod
     def of(cls, version: Version) -> Stage:
-        return cls(version, UserTower.of(version), LiveView(version))
+        tower = UserTower.of(version)
+        return cls(version, tower, LiveView(version), Fresh.of(version, tower))
 
 
 class Replayed(NamedTuple):
@@ -117,8 +121,11 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     now = request.context.time
     assert now is not None
     session = read_session(request.session, version, serve, now)
-    pool = sources.personal(version, candidates, session, serve.neighbour_candidates)
-    hidden = hidden_items(request, session, version, serve, candidates.user_row)
+    pool = sources.personal(version, candidates, session, serve, stage.fresh)
+    familiar = familiar_items(
+        request.session, session, version, serve, user_row=candidates.user_row, tower=stage.tower, now=now
+    )
+    hidden = hidden_items(request, version, familiar)
     at = Circumstances(now, candidates.user_row, request.context.device or "", tower=stage.tower)
     given = SignalInputs(version, pool, session, at)
     values = np.stack([signal.values(given) for signal in SIGNALS], axis=1)  # [n, signals]

@@ -1,8 +1,10 @@
 """The weights of the re-ranker's signals, learned from what users did after a version was made for them.
 
-The version is one that was made current before; sessions that began after its data ends are replayed through it (see
-`replay`). So nothing that is learned from was known to its lists, and every number is computed as it is served. Signals
-have the same meaning in every embedding space, shares and cosines; so weights learned in one space serve the next.
+Where the serving log has enough clicks on answers, these teach, with the signals as they were served (`logged_lists`).
+Where it has not, sessions do: those that began after the data of a version that was made current before ends are
+replayed through it (`replay`). So nothing that is learned from was known to its lists, and every number is computed as
+it is served. Signals have the same meaning in every embedding space, shares and cosines; so weights learned in one
+space serve the next.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from jobs import datasets
+from jobs import datasets, logged_lists
+from jobs.logged_lists import LoggedLists
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
 from jobs.replay import Stage, Visit, moments, replay, sessions
@@ -42,12 +45,14 @@ def run(config: Config, day: str) -> Report:
     """
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    logged = _logged(config, datasets.end_of(day))
     with datasets.step(
         config.paths.workspace,
         day,
         "ranker",
         inputs=[prepared],
         settings=[config.ranker, config.lists, _replayed_with(config.serve)],
+        outside={} if logged is None else {"serving_log": logged.fingerprint()},
     ) as draft:
         if draft.complete is not None:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.complete.rows)
@@ -55,8 +60,11 @@ def run(config: Config, day: str) -> Report:
         name = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
         if name is not None:
             with Version.open(Path(config.paths.store), name, verify=False) as version:
-                weights, details = _better(version, prepared.path, config, datasets.end_of(day))
-                draft.rows["lists"] = int(details.get("lists", 0))
+                usual = _usual(version)
+                lists, facts = _lists(version, prepared.path, logged, config, datasets.end_of(day))
+                weights, details = _better(lists, usual, config)
+                details |= facts
+                draft.rows["lists"] = len(lists.signals)
         details = {"weights": "learned" if "mrr" in details else "as before", "from": name or "none", **details}
         draft.extra |= details
         draft.path.joinpath(WEIGHTS).write_bytes(encode_weights(weights))
@@ -114,19 +122,37 @@ def learn(lists: Lists, config: Config) -> RankerWeights:
 
 
 def reciprocal_rank(lists: Lists, weights: RankerWeights) -> float:
-    """The mean of one over the place of the wanted in each list."""
+    """The mean of one over the place of the wanted in each list, by the weights of the lists."""
     scores = lists.signals @ np.array(weights.weights, np.float32)  # [lists, candidates]
     better = (scores > scores[:, :1]) & lists.is_there
-    return float((1.0 / (1 + better.sum(axis=1))).mean())
+    return float(np.average(1.0 / (1 + better.sum(axis=1)), weights=lists.weights))
 
 
-def _better(version: Version, prepared: Path, config: Config, end: int) -> tuple[RankerWeights, dict[str, object]]:
-    """The weights that are learned, or those of the version where they are as good or there is too little to say."""
+def _logged(config: Config, end: int) -> LoggedLists | None:
+    """What the serving log teaches; None: it is not asked."""
+    if not (config.ranker.learn and config.ranker.fewest_clicks and config.data.interactions.serving_log):
+        return None
+    return logged_lists.read(config, end)
+
+
+def _lists(
+    version: Version, prepared: Path, logged: LoggedLists | None, config: Config, end: int
+) -> tuple[Lists, dict[str, object]]:
+    """What is learned from, and where it is from."""
+    clicks = 0 if logged is None else len(logged.lists.signals)
+    if logged is not None and clicks >= config.ranker.fewest_clicks:
+        return logged.lists, {"learned_from": "log", "eta": logged.eta, "eta_measured": logged.is_measured}
+    found = sessions(prepared, since=version.manifest.made_at, until=end, gap_minutes=config.lists.session_gap_minutes)
+    return examples(version, found, config), {"learned_from": "sessions", "clicks": clicks}
+
+
+def _usual(version: Version) -> RankerWeights:
     known = [signal.name for signal in SIGNALS]
-    usual = version.ranker if version.ranker.signals == known else default_weights("")
-    since = version.manifest.made_at
-    found = sessions(prepared, since=since, until=end, gap_minutes=config.lists.session_gap_minutes)
-    lists = examples(version, found, config)
+    return version.ranker if version.ranker.signals == known else default_weights("")
+
+
+def _better(lists: Lists, usual: RankerWeights, config: Config) -> tuple[RankerWeights, dict[str, object]]:
+    """The weights that are learned, or the usual ones where they are as good or there is too little to say."""
     details: dict[str, object] = {"lists": len(lists.signals)}
     if len(lists.signals) < config.ranker.fewest_lists:
         return usual, details
@@ -147,5 +173,9 @@ def _replayed_with(serve: Serve) -> Serve:
         session_half_life_seconds=serve.session_half_life_seconds,
         session_event_weights=serve.session_event_weights,
         neighbour_candidates=serve.neighbour_candidates,
-        hide_session_items=serve.hide_session_items,
+        fresh_candidates=serve.fresh_candidates,
+        seen=serve.seen,
+        seen_before=serve.seen_before,
+        bought=serve.bought,
+        bought_events=serve.bought_events,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import floor
 from types import MappingProxyType
@@ -15,11 +15,14 @@ from prediction_store.errors import ShardNotHeldError
 from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Positions
-from reranker.choice import caps_of, choose, is_plain
+from reranker.choice import caps_of, choose, is_plain, unchanged
+from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
+from reranker.familiar import Familiar, familiar_items
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
-from reranker.rules import Rules
+from reranker.rules import Effects, Rules
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from schemas.config import Store
@@ -35,6 +38,10 @@ if TYPE_CHECKING:
 UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
 OTHER_HOST = "other_host"
 """The user's shard is on other hosts only: whoever sent the request here sent it to the wrong one."""
+LIST_RAN_DRY = "list_ran_dry"
+"""Nothing of the user's list may be shown."""
+DEADLINE = "deadline"
+"""There was no time to rank, whatever else there was."""
 
 MOST = 1e9
 """Numbers beyond it, and what is no number, are told as they are."""
@@ -59,8 +66,10 @@ class Shown(NamedTuple):
     scores: Float32
     base_scores: Float32
     signals: Float32
-    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`."""
+    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`. NaN: not computed."""
     propensities: Float32
+    added: Float32
+    """float32[n]: what rules and discounts have added to the score."""
     candidates: int
     """Number of items that the rung ranked."""
 
@@ -74,21 +83,27 @@ def answer(
     *,
     live: LiveView,
     rules: Rules,
+    fresh: Fresh | None,
     now: float,
     request_id: str,
     shown: Mapping[str, int] = MappingProxyType({}),
+    haste: Haste | None = None,
     note: Callable[[Shown], None] | None = None,
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
-    `shown` says how often items were shown to the user without a click; `note` is told what each rung gives the answer.
+    `fresh` are the version's new and trending items; `shown` says how often items were shown to the user without a
+    click; `haste`, before each rung, whether there is no time to rank; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
     moment = now if request.context.time is None else request.context.time
     stored = look_up(version, request.user, store, now)
     session = read_session(request.session, version, serve, moment)
-    hidden = hidden_items(request, session, version, serve, stored.user_row)
+    familiar = familiar_items(
+        request.session, session, version, serve, user_row=stored.user_row, tower=ranker.tower, now=moment
+    )
+    hidden = hidden_items(request, version, familiar)
     wanted = serve.default_k if request.k is None else request.k
     segment = request.context.segment
     if segment is None and stored.user_row is not None:
@@ -98,28 +113,44 @@ def answer(
     rules, caps = rules.at(request.placement), caps_of(version, serve.order)
     at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
 
+    haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
     rungs: list[str] = []
-    for rung, pool in fallbacks.ladder(version, stored.candidates, session, segment, serve):
+    for rung, pool, is_hasty in fallbacks.ladder(
+        version,
+        stored.candidates,
+        session,
+        segment,
+        user_row=stored.user_row,
+        serve=serve,
+        fresh=fresh,
+        haste=haste,
+    ):
         given = SignalInputs(version, pool, session, at)
         scoring = Scoring(ranker, given)
         effects = rules.effects(version.column, pool.items)
+        extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
         allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
         pins = () if items else effects.pins
         k = wanted - len(items)
-        boosts = [added for _, added in effects.boosts]
-        scores = scoring.scores(allowed, boosts=boosts, k=k if is_plain(serve.order, pins) else 0)
+        order = unchanged(serve.order) if is_hasty else serve.order
+        boosts = [added for _, added in extras]
+        few = k if is_plain(order, pins) else 0
+        scores = pool.base_scores if is_hasty else scoring.scores(allowed, boosts=boosts, k=few)
         best, propensities = choose(
-            given, scores, allowed, k, serve.order, counts=caps, pins=pins, seed=request_id, is_first=not items
+            given, scores, allowed, k, order, counts=caps, pins=pins, seed=request_id, is_first=not items
         )
         if best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            note(Shown(scores[best], pool.base_scores[best], scoring.values(best), propensities, pool.items.size))
+            signals = _not_computed(best, ranker) if is_hasty else scoring.values(best)
+            added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32))
+            note(Shown(scores[best], pool.base_scores[best], signals, propensities, added, pool.items.size))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:
-            found = _explained(found, given, ranker, effects.boosts, best, source=reasons.source_name(rung, segment))
+            source = reasons.source_name(rung, segment)
+            found = _explained(found, given, None if is_hasty else ranker, extras, best, source=source)
         items += found
         if len(items) == wanted:
             break
@@ -131,7 +162,7 @@ def answer(
         age_seconds=stored.age_seconds,
         rung=rungs[0] if rungs else fallbacks.EMPTY,
         topped_up_from=rungs[1:],
-        reason=stored.reason,
+        reason=_reason(stored, rungs, haste),
         stale=stored.is_stale,
         ignored_events=session.ignored,
         request_id=request_id,
@@ -157,6 +188,26 @@ def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
     return Stored(
         None, candidates.user_row if candidates else None, reason, fresh.age_seconds, now >= manifest.expires_at
     )
+
+
+def _reason(stored: Stored, rungs: Sequence[str], haste: Haste) -> str | None:
+    if haste.since >= 0:
+        return DEADLINE
+    if stored.candidates is not None and (not rungs or rungs[0] != fallbacks.PERSONAL):
+        return LIST_RAN_DRY
+    return stored.reason
+
+
+def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[str, Float32]]:
+    """What is added to the scores of the signals, float32[n], by the name that explains it."""
+    for name, added in effects.boosts:
+        yield f"rule {name}", added
+    for lowered in familiar.lowered:
+        yield f"discount {lowered.how}", lowered.at(pool.items)
+
+
+def _not_computed(best: Positions, ranker: Ranker) -> Float32:
+    return np.full((best.size, len(ranker.names)), np.nan, np.float32)
 
 
 def _shown(
@@ -185,17 +236,22 @@ def _six_digits(number: float) -> float:
 def _explained(
     shown: list[AnsweredItem],
     given: SignalInputs,
-    ranker: Ranker,
-    boosts: Sequence[tuple[str, Float32]],
+    ranker: Ranker | None,
+    extras: Sequence[tuple[str, Float32]],
     best: Positions,
     *,
     source: str,
 ) -> list[AnsweredItem]:
     titles = given.version.column("title").texts(given.pool.items[best])
-    found = reasons.explain(given, ranker, boosts, best, source)
+    found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, extras, best, source)
     return [
         msgspec.structs.replace(
-            item, title=title, signals=reason.signals, contributions=reason.contributions, why=reason.sentence
+            item,
+            title=title,
+            sources=given.pool.sources_of(position),
+            signals=reason.signals,
+            contributions=reason.contributions,
+            why=reason.sentence,
         )
-        for item, title, reason in zip(shown, titles, found, strict=True)
+        for item, title, reason, position in zip(shown, titles, found, best.tolist(), strict=True)
     ]

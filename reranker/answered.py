@@ -16,8 +16,11 @@ from schemas.config import Config, Store, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
-_OF_CONNECTIONS: dict[str, Any] = {"body_seconds": 1.0, "idle_seconds": 1.0, "max_connections": 1, "max_wait_ms": 1.0}
-"""Settings that decide whether there is an answer, and not which."""
+_BESIDE: dict[str, Any] = {
+    "body_seconds": 1.0, "idle_seconds": 1.0, "max_connections": 1, "max_wait_ms": 1.0, "max_head_bytes": 1024,
+    "tokens_file": "", "traces_endpoint": "", "traces_share": 1.0, "deadline_ms": 0.0,
+}  # fmt: skip
+"""Settings that decide whether and when there is an answer, and who is told of it, but not which."""
 
 
 class _Deciding(msgspec.Struct, frozen=True):
@@ -36,6 +39,7 @@ def record_of(
     now: float,
     settings: str,
     live: int,
+    hasty_since: int = -1,
 ) -> AnswerRecord:
     """The record of an answer.
 
@@ -48,6 +52,7 @@ def record_of(
         now: the server's clock that the answer was made with.
         settings: see `settings_digest`.
         live: number of the last change of the live facts about items.
+        hasty_since: see `Haste.since`.
     """
     context = request.context
     return AnswerRecord(
@@ -74,6 +79,7 @@ def record_of(
             signals=signals,
             values=_bytes([part.signals for part in shown]),
             propensities=_bytes([part.propensities for part in shown]),
+            added=_bytes([part.added for part in shown]) if any(part.added.any() for part in shown) else b"",
         ),
         rung=answer.rung,
         topped_up_from=answer.topped_up_from,
@@ -82,6 +88,7 @@ def record_of(
         age_seconds=answer.age_seconds,
         ignored_events=answer.ignored_events,
         placement=request.placement,
+        hasty_since=hasty_since,
     )
 
 
@@ -100,14 +107,14 @@ def request_of(record: AnswerRecord) -> RecommendRequest:
 def facts_of(record: AnswerRecord) -> dict[str, Any]:
     """A record for people and programs: fields by name, numbers as numbers."""
     facts, shown = msgspec.structs.asdict(record), msgspec.structs.asdict(record.shown)
-    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores", "propensities")}
+    shown |= {name: numbers(shown[name]).tolist() for name in ("scores", "base_scores", "propensities", "added")}
     shown["values"] = numbers(record.shown.values).reshape(-1, max(1, len(record.shown.signals))).tolist()
     return {**facts, "shown": shown}
 
 
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
-    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, **_OF_CONNECTIONS)
+    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, **_BESIDE)
     store = msgspec.structs.replace(config.store, remote="")
     return digest(_Deciding(serve, store))[:16]
 

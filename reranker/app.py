@@ -23,6 +23,8 @@ from prediction_store.ttl import state_of
 from reranker import docs_page, items, openapi
 from reranker.access import Guard
 from reranker.bodies import read_body
+from reranker.connections import Headers
+from reranker.deadline import HEADER
 from reranker.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -37,11 +39,11 @@ from reranker.follow import Follower
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE, Metrics
 from reranker.recommend import Clock, Reranker, not_ready
-from reranker.requests import decode_many, decode_query, decode_request
+from reranker.requests import decode_deadline, decode_many, decode_query, decode_request
 from reranker.short_way import open_door
-from reranker.waiting import Waiting
 from reranker.tokens import Gatekeeper
 from reranker.traces import open_traces
+from reranker.waiting import Waiting
 from schemas import __version__
 from schemas.config import Config
 from schemas.messages import (
@@ -56,6 +58,7 @@ from schemas.messages import (
 )
 
 JSON = "application/json"
+DEADLINE = HEADER.lower().encode()
 RETRY_AFTER_SECONDS = "1"
 BYTES_PER_REQUEST = 4096
 """Of a batch."""
@@ -98,7 +101,7 @@ def create_app(
         metrics = Metrics(store, config.store, now, reranker.live_view, counts)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
-        store.prepare = reranker.views.prepare
+        store.prepare = reranker.prepare
         follower = Follower(store, config.serve.poll_seconds)
         follower.start()
         feedback.start()
@@ -122,7 +125,7 @@ def create_app(
                 service.waiting,
                 # By the short way of `reranker.connections` no middleware sees a request.
                 is_open=not app.user_middleware,
-                answer=lambda headers, body, arrived: _answer_body(body, service),
+                answer=lambda headers, body, arrived: _answer_body(headers, body, arrived, service),
                 failure=_failure,
             )
             yield {"service": service, "door": door}
@@ -168,18 +171,24 @@ def create_app(
 
 async def recommend(request: Request, service: Service) -> Response:
     """POST /v1/recommend"""
+    arrived = service.reranker.timer()
     body = await read_body(request, service.config.serve)
-    return _json(await service.waiting.turn(partial(_answer_body, body, service)))
+    return _json(await service.waiting.turn(partial(_answer_body, request.headers.raw, body, arrived, service)))
 
 
 async def recommend_many(request: Request, service: Service) -> Response:
     """POST /v1/recommend/batch"""
+    arrived = service.reranker.timer()
+    limit_ms = _limit_ms(request.headers.raw)
     serve = service.config.serve
     most = max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
     body = await read_body(request, serve, max_bytes=most)
     requests = await service.waiting.turn(partial(decode_many, body, serve))
     # Others wait for one answer at most, not for a hundred.
-    answers = [await service.waiting.turn(partial(_answered, wanted, service), is_admitted=True) for wanted in requests]
+    answers = [
+        await service.waiting.turn(partial(_answered, wanted, service, limit_ms, arrived), is_admitted=True)
+        for wanted in requests
+    ]
     return _json(RecommendManyAnswer(answers=answers))
 
 
@@ -275,9 +284,13 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
-def _answer_body(body: bytes, service: Service) -> RecommendAnswer:
+def _answer_body(headers: Headers, body: bytes, arrived: float, service: Service) -> RecommendAnswer:
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
-    return _answered(decode_request(body), service)
+    return _answered(decode_request(body), service, _limit_ms(headers), arrived)
+
+
+def _limit_ms(headers: Headers) -> int | None:
+    return decode_deadline(next((value.decode("latin-1") for name, value in headers if name == DEADLINE), None))
 
 
 async def docs(request: Request, service: Service) -> Response:
@@ -285,9 +298,9 @@ async def docs(request: Request, service: Service) -> Response:
     return Response(service.docs, media_type="text/html", headers=docs_page.HEADERS)
 
 
-def _answered(wanted: RecommendRequest, service: Service) -> RecommendAnswer:
+def _answered(wanted: RecommendRequest, service: Service, limit_ms: float | None, arrived: float) -> RecommendAnswer:
     """The answer to one request, counted."""
-    answer = service.reranker.recommend(wanted)
+    answer = service.reranker.recommend(wanted, deadline_ms=limit_ms, arrived=arrived)
     service.metrics.count(answer)
     service.metrics.count_live_failures(service.reranker.views.failures)
     if answer.reason == "damaged_record":

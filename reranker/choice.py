@@ -68,5 +68,10 @@ def choose(
     )
 
 
+def unchanged(wanted: Order) -> Order:
+    """What is left of it where nothing may change the order of a list: the caps."""
+    return Order(caps=wanted.caps) if wanted.caps else PLAIN
+
+
 def _has_codes(column: object) -> bool:
     return isinstance(column, CategoryColumn)

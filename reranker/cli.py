@@ -1,4 +1,4 @@
-"""The verbs `serve`, `lookup`, `replay` and `tokens`."""
+"""The verbs `serve`, `lookup`, `replay`, `skew` and `tokens`."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def lookup(  # noqa: PLR0917 the options of the command line
     from schemas.config_file import load_config
 
     settings = load_config(config, overrides)
+    # The first answer of a process is slow, and nobody waits for it.
+    settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, deadline_ms=0.0))
     fields = {
         "user": user,
         "k": k,
@@ -132,6 +134,54 @@ def replay(
             print(line)
     if not found.is_equal:
         raise ReplayDiffersError(f"the answer of version {found.recorded.version} differs from the one in the log")
+
+
+@app.command()
+def skew(
+    answers: Annotated[int, typer.Option(min=1, help="How many logged answers are made again.")] = 500,
+    tolerance: Annotated[float, typer.Option(min=0.0, help="How far a signal may be from what was logged.")] = 1e-5,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = [],  # noqa: B006 read only
+) -> None:
+    """Compare the signals of logged answers with the same ones made again. Exit 0: alike; 1: some are too far apart.
+
+    2: the log has no answer that can be made again.
+
+    Example: shortlist skew --answers 1000
+    """
+    import os
+
+    from reranker.serve import ONE_THREAD
+
+    os.environ.update(ONE_THREAD)  # as for `replay`
+    import msgspec
+
+    from reranker.errors import NotInLogError, SkewError
+    from reranker.skew import skew as compare
+    from reranker.terminal import print_skew
+    from schemas.config_file import load_config
+
+    found = compare(load_config(config, overrides), answers)
+    if as_json:
+        facts = {
+            "answers": found.answers,
+            "missing_items": found.missing,
+            "passed_over": found.passed_over,
+            "signals": {
+                signal.name: {**signal._asdict(), "share_unequal": signal.share_unequal} for signal in found.signals
+            },
+        }
+        print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+    else:
+        print_skew(found)
+    if not found.answers:
+        raise NotInLogError(
+            "the log has no answer that can be made again", hint="log.answers; and by today's settings of serve"
+        )
+    apart = [signal.name for signal in found.signals if not signal.most <= tolerance]
+    if apart:
+        raise SkewError(f"signals are further than {tolerance:g} from what was served: {', '.join(apart)}")
 
 
 def _entries(text: str) -> list[str]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import http.client
 import urllib.parse
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 import msgspec
 
+from reranker.deadline import HEADER
 from reranker.errors import STATUS, NoAnswerError, RequestError
 from schemas.errors import ShortlistError
 from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
@@ -63,15 +64,16 @@ class Client:
         """Close the connection; the next call opens it again."""
         self._connection.close()
 
-    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+    def recommend(self, request: RecommendRequest, *, deadline_ms: int | None = None) -> RecommendAnswer:
         """The answer to a request. Raises what `Reranker.recommend` does, and NoAnswerError."""
-        return self._post("/v1/recommend", request, RecommendAnswer)
+        return self._post("/v1/recommend", request, RecommendAnswer, _limit(deadline_ms))
 
-    def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
+    def recommend_many(
+        self, requests: Sequence[RecommendRequest], *, deadline_ms: int | None = None
+    ) -> list[RecommendAnswer]:
         """The answers in the order of the requests."""
-        return self._post(
-            "/v1/recommend/batch", RecommendManyRequest(requests=[*requests]), RecommendManyAnswer
-        ).answers
+        message = RecommendManyRequest(requests=[*requests])
+        return self._post("/v1/recommend/batch", message, RecommendManyAnswer, _limit(deadline_ms)).answers
 
     def similar(self, item: str, k: int | None = None) -> ListAnswer:
         """The items nearest to an item. Raises UnknownItemError."""
@@ -101,15 +103,26 @@ class Client:
         """The version that is served."""
         return self._get("/v1/version", VersionAnswer)
 
-    def _post(self, path: str, message: msgspec.Struct, answer: type[A]) -> A:
-        return self._call("POST", path, msgspec.json.encode(message), answer)
+    def _post(
+        self, path: str, message: msgspec.Struct, answer: type[A], headers: Mapping[str, str] = MappingProxyType({})
+    ) -> A:
+        return self._call(
+            "POST", path, msgspec.json.encode(message), answer, {"Content-Type": "application/json", **headers}
+        )
 
     def _get(self, path: str, answer: type[A], **query: str | int | None) -> A:
         given = {name: value for name, value in query.items() if value not in (None, "")}
         return self._call("GET", f"{path}?{urllib.parse.urlencode(given)}" if given else path, None, answer)
 
-    def _call(self, method: str, path: str, body: bytes | None, answer: type[A]) -> A:
-        headers = self._headers if body is None else {**self._headers, "Content-Type": "application/json"}
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        answer: type[A],
+        headers: Mapping[str, str] = MappingProxyType({}),
+    ) -> A:
+        headers = {**self._headers, **headers}
         for attempt in (1, 2):
             is_fresh = self._connection.sock is None
             try:
@@ -139,6 +152,10 @@ def _error(answer: ErrorAnswer) -> ShortlistError:
         if name == answer.error:
             return kind(answer.message, field=answer.field) if issubclass(kind, RequestError) else kind(answer.message)
     return NoAnswerError(f"{answer.error}: {answer.message}")
+
+
+def _limit(deadline_ms: int | None) -> dict[str, str]:
+    return {} if deadline_ms is None else {HEADER: str(deadline_ms)}
 
 
 def _quoted(text: str) -> str:

@@ -8,29 +8,22 @@ import numpy as np
 
 from reranker.arrays import Indexes, Mask, contains
 from reranker.compiled import is_compiled, kernel
-from reranker.session import Session
+from reranker.familiar import Familiar
 from schemas.messages import RecommendRequest
-from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
 
-def hidden_items(
-    request: RecommendRequest, session: Session, version: Version, serve: Serve, user_row: int | None
-) -> Indexes:
+def hidden_items(request: RecommendRequest, version: Version, familiar: Familiar) -> Indexes:
     """uint32[m]: what this answer must not show; excluded items that the version lacks do not matter.
 
-    What the user has consumed is hidden on every rung, not only missing from the stored list.
+    What the user has bought is hidden on every rung, not only missing from the stored list.
     """
     excluded = version.indexes_of(request.exclude) if request.exclude else []
-    hidden = [np.array([index for index in excluded if index is not None], np.uint32)]
-    if serve.hide_session_items:
-        hidden.append(session.items)
-    if user_row is not None:
-        hidden.append(version.consumed(user_row))
-    return np.concatenate(hidden)
+    hidden = np.array([index for index in excluded if index is not None], np.uint32)
+    return np.concatenate([hidden, familiar.hidden])
 
 
 def eligible(items: Indexes, hidden: Indexes, live: LiveView, now: float) -> Mask:

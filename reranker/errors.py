@@ -19,6 +19,7 @@ ShortlistError
 ├── OverloadedError              503  too many requests wait in the worker
 ├── SessionsError                     the session state cannot be read or written
 ├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
+├── SkewError                    (exit 1) signals are not computed as they were served
 ├── NotInLogError                (exit 2) the log has no such answer
 ├── VersionRetiredError          (exit 3) the version that gave an answer is gone
 ├── ShardNotHeldError            421  (prediction_store.errors) the user's list is on other hosts
@@ -116,6 +117,10 @@ class SessionsError(ShortlistError):
 
 class ReplayDiffersError(ShortlistError):
     """Raised when an answer of the log, made again from its version, is not the same bit for bit."""
+
+
+class SkewError(ShortlistError):
+    """Raised when signals of logged answers, made again from their versions, are further from those than allowed."""
 
 
 class NotInLogError(UsageError):

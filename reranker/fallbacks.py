@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from reranker import sources
+from reranker.deadline import Haste
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
 from schemas.record import Candidates
@@ -15,19 +17,43 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 PERSONAL, SESSION, SEGMENT, POPULAR = "personal", "session", "segment", "popular"
+STORED_ORDER = "stored_order"
+"""The user's list in its own order: there was no time to rank it."""
 EMPTY = "empty"
 """No rung had anything to show: everything is excluded or out of stock."""
 
 
+class Step(NamedTuple):
+    """One rung that is open."""
+
+    rung: str
+    pool: Pool
+    is_hasty: bool
+    """There is no time to rank: the pool is shown in its own order."""
+
+
 def ladder(
-    version: Version, candidates: Candidates | None, session: Session, segment: str | None, serve: Serve
-) -> Iterator[tuple[str, Pool]]:
-    """The rungs that are open for this request, best first, each with its pool; a pool is made when it is asked for."""
+    version: Version,
+    candidates: Candidates | None,
+    session: Session,
+    segment: str | None,
+    *,
+    user_row: int | None,
+    serve: Serve,
+    fresh: Fresh | None,
+    haste: Haste,
+) -> Iterator[Step]:
+    """The rungs that are open for this request, best first; a pool is made when it is asked for.
+
+    Without time there is no rung of the session, whose pool costs the most to make.
+    """
     if candidates is not None:
-        yield PERSONAL, sources.personal(version, candidates, session, serve.neighbour_candidates)
-    if not session.is_empty:
-        # As a rung of its own it has to carry a whole answer, whatever share of another pool it may have.
-        yield SESSION, sources.session_only(version, session, max(serve.neighbour_candidates, serve.max_k))
+        if haste():
+            yield Step(STORED_ORDER, sources.stored(candidates), True)
+        else:
+            yield Step(PERSONAL, sources.personal(version, candidates, session, serve, fresh), False)
+    if not session.is_empty and not haste():
+        yield Step(SESSION, sources.session_only(version, session, serve, fresh, user_row), False)
     if segment and version.has_segment(segment):
-        yield SEGMENT, sources.popular(version, segment)
-    yield POPULAR, sources.popular(version)
+        yield Step(SEGMENT, sources.popular(version, segment), haste())
+    yield Step(POPULAR, sources.popular(version), haste())

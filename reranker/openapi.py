@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from reranker.access import role_for
+from reranker.deadline import HEADER, MAX_DEADLINE_MS
 from reranker.errors import STATUS
 from reranker.tokens import ROLES
 from schemas import live_items, messages
@@ -145,12 +146,24 @@ def _want_tokens(described: dict[str, Any]) -> None:
 
 def _recommend() -> dict[str, Any]:
     summary = "One user's best items, given what the user did in the last seconds."
-    return _post("recommend", summary, RecommendRequest, _response("The ranked items.", RecommendAnswer))
+    answer = _response("The ranked items.", RecommendAnswer)
+    return {**_post("recommend", summary, RecommendRequest, answer), "parameters": [_deadline()]}
 
 
 def _recommend_many() -> dict[str, Any]:
     answer = _response("The answers in the order of the requests.", RecommendManyAnswer)
-    return _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+    found = _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+    return {**found, "parameters": [_deadline()]}
+
+
+def _deadline() -> dict[str, Any]:
+    return {
+        "name": HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+        "description": "Milliseconds from arrival after which the answer is too late; all answers of a batch together.",
+    }
 
 
 def _list(name: str, summary: str, serve: Serve, *, in_path: str = "", in_query: str = "") -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,16 +19,25 @@ class Pool:
     base_scores: Float32
     """float32[n], in the units of its source."""
     listed: int
-    """The first so many come from the stored list; the rest was added for the session."""
+    """The first so many come from the list; the rest was added for the session."""
+    found: Mapping[str, Indexes] = field(default_factory=dict)
+    """Source to what it has found, uint32[m] in any order: perhaps also what others have, or what is no candidate."""
 
     @classmethod
-    def of_list(cls, items: Indexes, scores: Float32) -> Pool:
-        return cls(items=items, base_scores=scores, listed=int(items.size))
+    def of_list(cls, items: Indexes, scores: Float32, source: str = "list") -> Pool:
+        """What one source has found, best first."""
+        return cls(items=items, base_scores=scores, listed=int(items.size), found={source: items})
 
-    def extend(self, items: Indexes, scores: Float32) -> Pool:
+    def extend(self, items: Indexes, scores: Float32, found: Mapping[str, Indexes]) -> Pool:
         """This pool with more candidates after its own. Requires: none of them is in it."""
         return Pool(
             items=np.concatenate([self.items, items]),
             base_scores=np.concatenate([self.base_scores, scores]),
             listed=self.listed,
+            found={**self.found, **found},
         )
+
+    def sources_of(self, position: int) -> list[str]:
+        """The sources that have found a candidate."""
+        item = self.items[position]
+        return [source for source, items in self.found.items() if (items == item).any()]

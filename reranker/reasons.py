@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reranker import fallbacks
+from reranker import fallbacks, sources
 from reranker.arrays import Float32, Positions
 from reranker.ranking import Ranker
 from reranker.signal_inputs import SignalInputs
@@ -29,11 +29,11 @@ class Reason:
 
 
 def explain(
-    given: SignalInputs, ranker: Ranker, boosts: Sequence[tuple[str, Float32]], positions: Positions, source: str
+    given: SignalInputs, ranker: Ranker, extras: Sequence[tuple[str, Float32]], positions: Positions, source: str
 ) -> list[Reason]:
     """One reason for each of the positions in the pool; `source` is what the pool's list is called.
 
-    `boosts` are what rules add to each score, by name.
+    `extras` are what is added to each score beside the signals, by name.
     """
     values = {signal.name: signal.values(given)[positions] for signal in SIGNALS}
     weights = {signal.name: weight for signal, weight in ranker.terms}
@@ -41,16 +41,22 @@ def explain(
     for row, position in enumerate(positions.tolist()):
         signals = {name: _rounded(column, row) for name, column in values.items()}
         contributions = {name: round(signals[name] * weight, 6) for name, weight in weights.items()}
-        contributions |= {f"rule {name}": _rounded(added, position) for name, added in boosts if added[position]}
+        contributions |= {name: _rounded(added, position) for name, added in extras if added[position]}
         sentence = _sentence(given, contributions, position, source)
         reasons.append(Reason(signals, contributions, sentence))
     return reasons
+
+
+def as_stored(positions: Positions, source: str) -> list[Reason]:
+    """One reason for each of the positions in a pool that nobody has ranked."""
+    return [Reason({}, {}, f"number {position + 1} of {source}; no time to rank") for position in positions.tolist()]
 
 
 def source_name(rung: str, segment: str | None) -> str:
     """What the list behind a rung is called in a sentence."""
     names = {
         fallbacks.PERSONAL: "your list",
+        fallbacks.STORED_ORDER: "your list",
         fallbacks.SESSION: "what goes with this session",
         fallbacks.SEGMENT: f"what is popular in {segment}",
     }
@@ -59,7 +65,9 @@ def source_name(rung: str, segment: str | None) -> str:
 
 def _sentence(given: SignalInputs, parts: dict[str, float], position: int, source: str) -> str:
     listed = position < given.pool.listed
-    base = f"number {position + 1} of {source}" if listed else f"not on {source}"
+    fresh = [name for name in given.pool.sources_of(position) if name in (sources.NEW, sources.TRENDING)]
+    added = f"{' and '.join(fresh)}, not on {source}" if fresh else f"not on {source}"
+    base = f"number {position + 1} of {source}" if listed else added
     of_session = {signal.name: parts.get(signal.name, 0.0) for signal in SIGNALS if signal.of_session}
     strongest = max(of_session, key=lambda name: of_session[name])
     if given.session.is_empty or of_session[strongest] < NOTABLE:

@@ -16,7 +16,9 @@ from prediction_store.reader import Store
 from reranker import browse
 from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
+from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError
+from reranker.fresh import Fresh
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits
@@ -54,6 +56,7 @@ class Reranker:
         *,
         now: Clock = time.time,
         known_of: Known | None = None,
+        timer: Timer = time.perf_counter,
     ) -> None:
         self.store = store
         self.live = LiveItems(Path(config.paths.store), map_bytes=config.store.live_items_mb << 20)
@@ -61,6 +64,8 @@ class Reranker:
         self._reported: str | None = None
         self._config = config
         self._now = now
+        self.timer = timer
+        self._pace = Pace()
         self.known_of = known_of
         """Tells what is known of a user beside the request."""
         self.on_answer: Callable[[AnswerRecord], None] | None = None
@@ -69,10 +74,21 @@ class Reranker:
         self._rankers: dict[str, Ranker] = {}
         self._every_rule = Rules.of(config.serve.rules)
         self._rules: dict[str, Rules] = {}
+        self._fresh: dict[str, Fresh | None] = {}
 
-    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
-        """The answer to a request; raises InvalidFieldError beyond the limits, NotReadyError without a version."""
+    def recommend(
+        self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
+    ) -> RecommendAnswer:
+        """The answer to a request; raises InvalidFieldError beyond the limits, NotReadyError without a version.
+
+        Args:
+            deadline_ms: after how many milliseconds the answer is too late, see `serve.deadline_ms`, which holds where
+                it is shorter.
+            arrived: when the request came, by `timer`; None: now.
+        """
+        began = self.timer()
         check_limits(request, self._config.serve)
+        haste = self._haste(deadline_ms, began if arrived is None else arrived)
         current = self._current()
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
@@ -83,7 +99,14 @@ class Reranker:
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
-            found = self.answer_on(version, request, shown, live, now=now, request_id=os.urandom(16).hex(), note=note)
+            found = self.answer_on(
+                version, request, shown, live,
+                now=now, request_id=os.urandom(16).hex(), haste=haste, note=note,
+            )  # fmt: skip
+        if haste.since < 0:
+            self._pace.took(self.timer() - began)
+        else:
+            self._pace.was_skipped()
         if self.on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
             self.on_answer(
@@ -97,15 +120,26 @@ class Reranker:
                     now=now,
                     settings=self._settings,
                     live=live.number,
+                    hasty_since=haste.since,
                 )
             )
         return found
 
-    def recommend_many(self, requests: Sequence[RecommendRequest]) -> list[RecommendAnswer]:
-        """The answers in the order of the requests, perhaps from several versions; raises what `recommend` does."""
+    def recommend_many(
+        self, requests: Sequence[RecommendRequest], *, deadline_ms: float | None = None
+    ) -> list[RecommendAnswer]:
+        """The answers in the order of the requests, perhaps from several versions; raises what `recommend` does.
+
+        `deadline_ms` is the limit of all of them together.
+        """
+        arrived = self.timer()
         for request in requests:
             check_limits(request, self._config.serve)
-        return [self.recommend(request) for request in requests]
+        return [self.recommend(request, deadline_ms=deadline_ms, arrived=arrived) for request in requests]
+
+    def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
+        limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
+        return Haste() if limit is None else Haste.until(arrived + limit / 1000.0, self.timer, self._pace)
 
     def similar(self, item: str, k: int | str | None = None) -> ListAnswer:
         """The items nearest to an item that may be shown; raises UnknownItemError, NotReadyError."""
@@ -139,11 +173,13 @@ class Reranker:
         *,
         now: float,
         request_id: str,
+        haste: Haste,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 
-        `shown` are the times that items were shown without a click. Requires: the version stays open.
+        `shown` are the times that items were shown without a click; `haste` says when there is no time to rank.
+        Requires: the version stays open.
         """
         return answer(
             version,
@@ -153,9 +189,11 @@ class Reranker:
             self._config.store,
             live=live,
             rules=self.rules_of(version),
+            fresh=self.fresh_of(version),
             now=now,
             request_id=request_id,
             shown=shown,
+            haste=haste,
             note=note,
         )
 
@@ -173,6 +211,22 @@ class Reranker:
     def close(self) -> None:
         """Let go of the live facts. Requires: no request is running."""
         self.live.close()
+
+    def prepare(self, version: Version) -> None:
+        """Make ready what requests to a version need, in a thread, while they still go to another.
+
+        Requires: the version stays open until this returns.
+        """
+        self.views.prepare(version)
+        self.fresh_of(version)
+
+    def fresh_of(self, version: Version) -> Fresh | None:
+        """The version's new and trending items, found once; None: there are none, or none are wanted."""
+        if version.name not in self._fresh:
+            wanted = self._config.serve.fresh_candidates
+            found = Fresh.of(version, self.ranker_of(version).tower) if wanted else None
+            self._fresh = {**dict(list(self._fresh.items())[-3:]), version.name: found}
+        return self._fresh[version.name]
 
     def rules_of(self, version: Version) -> Rules:
         """The rules that the version has the columns for; the others are reported, once."""

@@ -15,6 +15,7 @@ from prediction_store.reader import Store, Version
 from reranker.answer import Shown
 from reranker.answered import numbers, record_of, request_of, settings_digest
 from reranker.arrays import Float32
+from reranker.deadline import Haste
 from reranker.errors import NotInLogError, VersionRetiredError
 from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
@@ -22,7 +23,7 @@ from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import AnswerRecord
 from schemas.config import Config, events_folder
 
-SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events")
+SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events", "hasty_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,6 @@ def replay(config: Config, request_id: str) -> Replay:
     """
     tails: list[Tail] = []
     recorded = find(Path(events_folder(config.paths)), request_id, tails)
-    noted: list[Shown] = []
-    request = request_of(recorded)
     root = Path(config.paths.store)
     try:
         version = Version.open(root, recorded.version)
@@ -62,32 +61,43 @@ def replay(config: Config, request_id: str) -> Replay:
             hint="store.keep_versions says how many are kept",
         ) from error
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
-        live = reranker.live_view(version)
-        made = reranker.answer_on(
-            version,
-            request,
-            recorded.ignored,
-            live,
-            now=recorded.time,
-            request_id=recorded.request_id,
-            note=noted.append,
-        )
-        signals = reranker.ranker_of(version).names
-    replayed = record_of(
-        request,
-        recorded.ignored,
-        made,
-        noted,
-        signals=signals,
-        k=recorded.k,
-        now=recorded.time,
-        settings=settings_digest(config),
-        live=live.number,
-    )
+        replayed = made_again(reranker, version, recorded, settings_digest(config))
     found = list(differences(recorded, replayed))
     if found and recorded.live != replayed.live:
         found.insert(0, f"the live facts about items have changed: {recorded.live} then, {replayed.live} now")
     return Replay(recorded, replayed, found, tails)
+
+
+def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, settings: str) -> AnswerRecord:
+    """The answer to the recorded request on its version, as a record; `settings` is the digest of today's.
+
+    Requires: the version stays open until this returns.
+    """
+    noted: list[Shown] = []
+    request, live = request_of(recorded), reranker.live_view(version)
+    haste = Haste.as_before(recorded.hasty_since)
+    made = reranker.answer_on(
+        version,
+        request,
+        recorded.ignored,
+        live,
+        now=recorded.time,
+        request_id=recorded.request_id,
+        haste=haste,
+        note=noted.append,
+    )
+    return record_of(
+        request,
+        recorded.ignored,
+        made,
+        noted,
+        signals=reranker.ranker_of(version).names,
+        k=recorded.k,
+        now=recorded.time,
+        settings=settings,
+        live=live.number,
+        hasty_since=haste.since,
+    )
 
 
 def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:
@@ -120,6 +130,8 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
             yield from _of_items(name, then.items, getattr(then, name), getattr(now, name))
         for name in ("scores", "base_scores", "propensities"):
             yield from _of_numbers(name, then.items, numbers(getattr(then, name)), numbers(getattr(now, name)))
+        nothing = bytes(4 * len(then.items))
+        yield from _of_numbers("added", then.items, *(numbers(part.added or nothing) for part in (then, now)))
         if then.signals == now.signals:
             width = len(then.signals)
             before, after = (numbers(part.values).reshape(len(part.items), width) for part in (then, now))

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from reranker.deadline import HEADER, MAX_DEADLINE_MS
 from reranker.errors import InvalidFieldError, MalformedBodyError
 from schemas.messages import MAX_ID_BYTES, RecommendManyRequest, RecommendRequest
 from schemas.serving_config import Serve
@@ -58,6 +59,15 @@ def decode_query(query: Sequence[tuple[str, str]], known: Collection[str]) -> di
             raise InvalidFieldError(f"`{name}` is given twice", field=name)
         fields[name] = value
     return fields
+
+
+def decode_deadline(text: str | None) -> int | None:
+    """The milliseconds in the header `X-Deadline-Ms`; None: it is not there. Raises InvalidFieldError."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 7 and 1 <= int(text) <= MAX_DEADLINE_MS):
+        raise InvalidFieldError(f"`{HEADER}` is {text[:20]!r}, wanted 1 to {MAX_DEADLINE_MS}", field=HEADER)
+    return int(text)
 
 
 def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:

@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reranker.arrays import Float32, Indexes, contains
 from reranker.compiled import is_compiled, kernel
+from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
 from schemas.record import Candidates
+from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.reader import NearItems, Version
 
+STORED_LIST, SESSION_NEIGHBOURS, NEW, TRENDING = "stored_list", "session_neighbours", "new", "trending"
+POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
 NOTHING: Indexes = np.empty(0, np.uint32)
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 
 
-def personal(version: Version, candidates: Candidates, session: Session, limit: int) -> Pool:
-    """The user's stored list, and after it up to `limit` neighbours of the session's items."""
-    pool = Pool.of_list(candidates.items, candidates.scores)
-    if session.is_empty or limit == 0:
+def stored(candidates: Candidates) -> Pool:
+    """The user's stored list."""
+    return Pool.of_list(candidates.items, candidates.scores, STORED_LIST)
+
+
+def personal(version: Version, candidates: Candidates, session: Session, serve: Serve, fresh: Fresh | None) -> Pool:
+    """The user's stored list; after it neighbours of the session's items, and new and trending ones that suit it.
+
+    Both as many as `serve` says, each part in the order of its base scores, which are as the stored list's: products
+    with the user's vector of the version.
+    """
+    pool = stored(candidates)
+    if session.is_empty:
         return pool
-    items, _ = session_neighbours(version, session, candidates.items)
-    if items.size == 0:
-        return pool
-    return pool.extend(*in_order(items[:limit], version.item_vectors, version.user_vector(candidates.user_row)))
+    user = version.user_vector(candidates.user_row)
+    if serve.neighbour_candidates:
+        added, _ = session_neighbours(version, session, candidates.items)
+        ordered = in_order(added[: serve.neighbour_candidates], version.item_vectors, user)
+        near = version.every_neighbours.items[session.items[:MAX_NEIGHBOURHOODS]].view(np.uint32)  # ends are no items
+        pool = pool.extend(*ordered, {SESSION_NEIGHBOURS: near})
+    if fresh is not None and serve.fresh_candidates:
+        suiting = fresh.suiting(candidates.user_row, session, serve.fresh_candidates)
+        items = fresh.items[suiting]
+        # Two small searches: to sort the whole pool would cost more than all the rest.
+        is_known = contains(np.sort(candidates.items), items) | contains(np.sort(pool.items[pool.listed :]), items)
+        pool = pool.extend(*in_order(items[~is_known], version.item_vectors, user), _named(fresh, suiting))
+    return pool
 
 
 def session_neighbours(version: Version, session: Session, known: Indexes = NOTHING) -> tuple[Indexes, Float32]:
@@ -69,13 +92,29 @@ def in_order(items: Indexes, vectors: Float32, vector: Float32) -> tuple[Indexes
     return ordered, scores
 
 
-def session_only(version: Version, session: Session, limit: int) -> Pool:
-    """The best `limit` neighbours of the session's items."""
+def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, user_row: int | None) -> Pool:
+    """The best neighbours of the session's items, and after them new and trending items that suit it.
+
+    The base score of these is 0, which is what the neighbour lists say of them; they are in the order in which they
+    suit. As a rung of its own the pool carries a whole answer, whatever share of another pool neighbours may have.
+    """
     items, scores = session_neighbours(version, session)
-    return Pool.of_list(items[:limit], scores[:limit])
+    limit = max(serve.neighbour_candidates, serve.max_k)
+    pool = Pool.of_list(items[:limit], scores[:limit], SESSION_NEIGHBOURS)
+    if fresh is not None and serve.fresh_candidates:
+        suiting = fresh.suiting(user_row, session, serve.fresh_candidates)
+        added = fresh.items[suiting]
+        added = added[~contains(np.sort(pool.items), added)]
+        pool = pool.extend(added, np.zeros(added.size, np.float32), _named(fresh, suiting))
+    return pool
 
 
 def popular(version: Version, segment: str = "") -> Pool:
     """The popular list of a segment; "" is everybody's."""
     ranked = version.popular(segment)
-    return Pool.of_list(ranked.items, ranked.scores)
+    return Pool.of_list(ranked.items, ranked.scores, SEGMENT_POPULAR if segment else POPULAR)
+
+
+def _named(fresh: Fresh, positions: np.ndarray) -> Mapping[str, Indexes]:
+    items = fresh.items[positions]
+    return {NEW: items[fresh.is_new[positions]], TRENDING: items[fresh.is_trending[positions]]}

@@ -21,6 +21,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from reranker.deadline import Haste
 from reranker.log import hash_user
 from reranker.recommend import Clock, Reranker
 from schemas import __version__
@@ -132,9 +133,11 @@ class TracedReranker(Reranker):
     log_key: bytes
     """With which users are hashed."""
 
-    def recommend(self, request: RecommendRequest) -> RecommendAnswer:
+    def recommend(
+        self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
+    ) -> RecommendAnswer:
         with self.tracer.start_as_current_span("rank") as span:
-            answer = super().recommend(request)
+            answer = super().recommend(request, deadline_ms=deadline_ms, arrived=arrived)
             if span.is_recording():
                 facts: Facts = {
                     "shortlist.version": answer.version,
@@ -158,6 +161,7 @@ class TracedReranker(Reranker):
         *,
         now: float,
         request_id: str,
+        haste: Haste,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         candidates = 0
@@ -168,7 +172,9 @@ class TracedReranker(Reranker):
             if note is not None:
                 note(part)
 
-        answer = super().answer_on(version, request, shown, live, now=now, request_id=request_id, note=counting)
+        answer = super().answer_on(
+            version, request, shown, live, now=now, request_id=request_id, haste=haste, note=counting
+        )
         trace.get_current_span().set_attribute("shortlist.candidates", candidates)
         _note({"shortlist.candidates": candidates})
         return answer

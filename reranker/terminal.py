@@ -7,7 +7,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from reranker import fallbacks
-from reranker.answer import DAMAGED_RECORD, EXPIRED_RECORD, OTHER_HOST, UNKNOWN_USER
+from reranker.answer import (
+    DAMAGED_RECORD,
+    DEADLINE,
+    EXPIRED_RECORD,
+    LIST_RAN_DRY,
+    OTHER_HOST,
+    UNKNOWN_USER,
+)
+from reranker.skew import Skew
 from schemas.messages import RecommendAnswer
 
 REASONS = {
@@ -16,9 +24,12 @@ REASONS = {
     EXPIRED_RECORD: "the list of {user} has expired",
     DAMAGED_RECORD: "the list of {user} is damaged",
     OTHER_HOST: "the list of {user} is on another host",
+    LIST_RAN_DRY: "nothing of the list of {user} may be shown",
+    DEADLINE: "{user}, with no time to rank",
 }
 RUNGS = {
     fallbacks.PERSONAL: "answered from the stored list",
+    fallbacks.STORED_ORDER: "answered from the stored list in its own order",
     fallbacks.SESSION: "answered from the neighbours of the session",
     fallbacks.SEGMENT: "answered from what is popular in the segment",
     fallbacks.POPULAR: "answered from what is popular",
@@ -47,6 +58,22 @@ def print_answer(answer: RecommendAnswer, user: str, console: Console | None = N
             f"{item.score:.3f}",
             _plain(str(item.why or "")),
         )
+    console.print(table)
+
+
+def print_skew(found: Skew, console: Console | None = None) -> None:
+    """Print how signals compare: a line on the sample, then one for each signal."""
+    console = Console() if console is None else console
+    passed = "".join(f"; passed over, {why}: {count}" for why, count in sorted(found.passed_over.items()))
+    gone = f"; {found.missing} items not there any more" if found.missing else ""
+    console.print(f"{found.answers} answers made again{gone}{passed}", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("signal", no_wrap=True)
+    for title in ("values", "unequal", "mean difference", "greatest"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for signal in found.signals:
+        unequal = f"{100 * signal.share_unequal:.2f} %"
+        table.add_row(signal.name, str(signal.values), unequal, f"{signal.mean:.2g}", f"{signal.most:.2g}")
     console.print(table)
 
 

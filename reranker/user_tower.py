@@ -53,6 +53,11 @@ class UserTower:
         known = self._event_weights
         return np.array([known.get(event, 0.0) for event in events], np.float32)
 
+    def history_of(self, user_row: int) -> Indexes:
+        """uint32[n]: the items of the user's last interactions, oldest first, as often as they are there."""
+        start, stop = self._starts[user_row : user_row + 2].tolist()
+        return self._items[start:stop]
+
     def refreshed(self, user_row: int | None, items: Indexes, weights: Float32) -> Float32:
         """float32[d]: the user's vector, the session coming after all that the version knows of the user.
 

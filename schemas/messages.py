@@ -106,9 +106,12 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     base_rank: int
     """Place in the list it came from, from 1."""
     rung: str
-    """The list it came from: personal, session, segment or popular."""
+    """The list it came from: personal, stored_order, session, segment or popular."""
     title: str | UnsetType = UNSET
     """With `explain`."""
+    sources: list[str] | UnsetType = UNSET
+    """With `explain`: how it came to be a candidate: stored_list, session_neighbours, new, trending; popular or
+    segment_popular."""
     signals: dict[str, float] | UnsetType = UNSET
     """With `explain`: the value of every signal."""
     contributions: dict[str, float] | UnsetType = UNSET
@@ -126,12 +129,15 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: int
     """Age of the user's list, or of the version where the user has none."""
     rung: str
-    """How the answer was made: personal, session, segment, popular; `empty` when nothing was left to show."""
+    """How the answer was made: personal, session, segment, popular; `stored_order`: the user's list in its own order;
+    `empty` when nothing was left to show."""
     topped_up_from: list[str]
     """Further rungs that filled the answer up when the first one ran dry."""
     reason: str | None
     """Why the user's own list was not used: unknown_user, expired_record, damaged_record; other_host where hosts share
-    the users and another one has this one's list; null when it was used."""
+    the users and another one has this one's list; list_ran_dry where nothing of it may be shown; null when it was used.
+    `deadline`, before any other: there was no time to rank, so that lists stand in their own order, without what the
+    session would have brought."""
     stale: bool
     """The data has outlived its time to live and was served all the same."""
     ignored_events: int

@@ -15,6 +15,17 @@ Count = Annotated[int, Meta(ge=0)]
 Weight = Annotated[float, Meta(ge=0.0)]
 
 
+class Repeat(Section, frozen=True):
+    """What becomes of items that the user knows already."""
+
+    policy: Literal["hide", "discount", "allow"] = "hide"
+    """`hide`: not shown, on no rung. `discount`: with a lower score. `allow`: as any other."""
+    discount: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
+    """Taken from the score of what happened just now; a signal is about 1 at its best, before its weight."""
+    half_life_hours: Annotated[float, Meta(gt=0.0)] = 24.0
+    """After so long half of the discount is left."""
+
+
 class Serve(Section, frozen=True):
     """The online process."""
 
@@ -55,6 +66,9 @@ class Serve(Section, frozen=True):
     when none is idle, it is answered 503 and closed."""
     max_wait_ms: Annotated[float, Meta(gt=0.0)] = 200.0
     """A request that would wait longer for its turn, behind those that came before, is answered 503 at once."""
+    deadline_ms: Annotated[float, Meta(ge=0.0, le=3_600_000.0)] = 0.0
+    """Milliseconds from the arrival of a request to its answer, for those that bring no shorter limit in the header
+    `X-Deadline-Ms`. Where too few are left to rank, the answer is the stored list in its own order. 0: no limit."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
     """An event of the session counts half after this long."""
     session_event_weights: dict[str, Weight] = field(
@@ -63,8 +77,20 @@ class Serve(Section, frozen=True):
     """How much an event of each type moves the order. An unlisted type counts as 1."""
     neighbour_candidates: Count = 200
     """Items added to the pool from the neighbours of the session's items."""
-    hide_session_items: bool = True
-    """Items of the session itself are not recommended in the answer."""
+    fresh_candidates: Count = 100
+    """Items added to the pool from the new and trending ones: those that suit the user best, by the vector that the
+    session makes of the user. 0: none, as in a version without the user tower."""
+    seen: Repeat = field(default_factory=Repeat)
+    """Items of the session itself, those that were bought aside."""
+    seen_before: Repeat = field(default_factory=lambda: Repeat(policy="allow"))
+    """Items of the user's history, as far as the version has it for the user tower, neither bought nor in the session.
+    They are as old as the version's data."""
+    bought: Repeat = field(default_factory=Repeat)
+    """Items bought in the session, by `bought_events`, and those that the version knows as consumed, see
+    `data.interactions.consumed_events`; these are as old as its data. `retrieve.consumed = "drop"` leaves them out of
+    the stored list whatever stands here."""
+    bought_events: list[str] = field(default_factory=lambda: ["purchase"])
+    """The event types of the session that buy."""
     rules: list[Rule] = field(default_factory=list)
     """What may be shown, what is raised, what stands where."""
     order: Order = field(default_factory=Order)

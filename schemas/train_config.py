@@ -95,3 +95,12 @@ class Ranker(Section, frozen=True):
     """Moments that are learned from, at random where there are more: bounds time and memory (10 KB each)."""
     penalty: Weight = 1e-4
     """On the squares of the weights, the signals being of one scale."""
+    fewest_clicks: Count = 1000
+    """With as many clicks on answers in `data.interactions.serving_log`, these are learned from, and no sessions are
+    replayed. 0: never."""
+    log_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 14.0
+    """Clicks and answers of so many days, the run's own the last, are learned from."""
+    position_eta: Annotated[float, Meta(ge=0.0, le=3.0)] = 1.0
+    """A click at position k counts k to this power, where places left to chance tell no better one. 0: all alike."""
+    most_weight: Annotated[float, Meta(ge=1.0)] = 20.0
+    """No click counts more than as many on top."""

@@ -46,9 +46,11 @@ class ShownItems(msgspec.Struct, frozen=True, array_like=True):
     signals: list[str] = []
     """The signals that had a weight."""
     values: bytes = b""
-    """float32[n, signals], little-endian: their values."""
+    """float32[n, signals], little-endian: their values. NaN: not computed, for want of time."""
     propensities: bytes = b""
     """float32[n], little-endian: the chance that just this item stood here; 1 where chance had no say."""
+    added: bytes = b""
+    """float32[n], little-endian: what rules and discounts added to the score; empty: nothing to any."""
 
 
 class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
@@ -82,6 +84,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     age_seconds: int
     ignored_events: int
     placement: str = "home"
+    hasty_since: int = -1
+    """The rung, counted along those that were open from 0, from which on there was no time to rank; -1: there was."""
 
 
 Record = EventsRecord | AnswerRecord

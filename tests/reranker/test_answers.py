@@ -81,8 +81,9 @@ def test_a_request_may_bring_its_own_time(ask: Ask) -> None:
     assert ids(ask("u0", k=1, session=session, context={"time": moment}))[0].startswith("a1")
 
 
-def test_neighbours_of_the_session_join_the_list(ask: Ask, stocked_shop: Shop) -> None:
-    answer = ask("u0", k=30, session=views("a31"))
+def test_neighbours_of_the_session_join_the_list(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "serve.fresh_candidates=0") as ask:
+        answer = ask("u0", k=30, session=views("a31"))
     joined = [item for item in answer.items if item.item not in stocked_shop.list_of("u0")]
     assert joined
     assert {item.item[:2] for item in joined if item.rung == "personal"} == {"a3"}
@@ -116,7 +117,7 @@ def test_excluded_items_out_of_stock_and_session_items_are_not_shown(ask: Ask) -
 
 
 def test_items_of_the_session_stay_when_the_configuration_says_so(stocked_shop: Shop) -> None:
-    with asking(stocked_shop, "serve.hide_session_items=false") as ask:
+    with asking(stocked_shop, "serve.seen.policy=allow") as ask:
         assert "a08" in ids(ask("u0", k=10, session=views("a08")))
 
 
@@ -153,7 +154,36 @@ def test_a_list_that_runs_dry_is_filled_up_and_the_answer_says_so(ask: Ask, stoc
 
 def test_when_nothing_is_left_the_answer_is_empty_and_says_so(ask: Ask, stocked_shop: Shop) -> None:
     answer = ask("u0", exclude=stocked_shop.items)
-    assert (answer.items, answer.rung) == ([], "empty")
+    assert (answer.items, answer.rung, answer.reason) == ([], "empty", "list_ran_dry")
+
+
+def test_a_list_of_which_nothing_may_be_shown_gives_way_and_the_answer_says_why(ask: Ask, stocked_shop: Shop) -> None:
+    answer = ask("u0", k=5, exclude=stocked_shop.list_of("u0"))
+    assert (answer.rung, answer.reason) == ("popular", "list_ran_dry")
+    rest = [item for item in stocked_shop.popular("") if item not in stocked_shop.list_of("u0")]
+    assert ids(answer) == rest[:5]
+    with_session = ask("u0", k=5, exclude=stocked_shop.list_of("u0"), session=views("a31"))
+    assert (with_session.rung, with_session.reason) == ("personal", None), "its neighbours belong to the list's pool"
+
+
+def test_a_session_that_runs_dry_is_filled_up_from_what_is_popular(stocked_shop: Shop) -> None:
+    with asking(stocked_shop, "serve.fresh_candidates=0") as ask:
+        answer = ask("nobody", k=10, session=views("a31"))
+        near = [item.item for item in answer.items if item.rung == "session"]
+        gone = ask("nobody", k=10, session=views("a31"), exclude=near)
+    assert (answer.rung, answer.topped_up_from, len(near)) == ("session", ["popular"], 5)
+    rest = [item for item in stocked_shop.popular("") if item not in {"a31", *near}]
+    assert ids(answer)[5:] == rest[:5]
+    assert (gone.rung, gone.topped_up_from, gone.reason) == ("popular", [], "unknown_user")
+
+
+def test_what_rules_exclude_runs_a_list_dry_too(stocked_shop: Shop) -> None:
+    middle = 'serve.rules=[{name = "m", where = "popularity > 0.06 and popularity < 0.96", action = "exclude"}]'
+    with asking(stocked_shop, middle) as ask:
+        answer = ask("u0", k=5, context={"segment": "DE"})
+    listed = [item for item in stocked_shop.list_of("u0") if item in ("a00", "a01")]
+    assert (answer.rung, answer.topped_up_from) == ("personal", ["popular"]), "of the segment nothing is left"
+    assert ids(answer) == [*listed, "a39", "a38"]
 
 
 def test_an_expired_list_is_served_and_marked_stale(stocked_shop: Shop) -> None:

@@ -1,0 +1,139 @@
+"""Skew: whether the signals that were served are those that the same code finds again on the same version.
+
+What is learned is only as good as this: a signal that is computed otherwise in training than in serving has the wrong
+weight. A sample of logged answers is made again from their versions, and the signals are compared, item by item.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from prediction_store.errors import MissingVersionError
+from prediction_store.reader import Store, Version
+from reranker.answered import numbers, settings_digest
+from reranker.arrays import Float32
+from reranker.recommend import Reranker
+from reranker.replay import made_again
+from reranker.serving_log.reading import read_log
+from reranker.serving_log.records import AnswerRecord, ShownItems
+from schemas.config import Config, events_folder
+
+TINY = np.float32(np.finfo(np.float32).tiny)
+"""The difference of what is unequal and yet no number apart: 0 and -0."""
+RETIRED, OTHER_SETTINGS, NOTHING_SHOWN = "version retired", "other settings", "nothing shown"
+
+
+class SignalSkew(NamedTuple):
+    """How the values of one signal compare."""
+
+    name: str
+    values: int
+    unequal: int
+    """Not the same bit for bit."""
+    mean: float
+    """Of the absolute differences, equal ones included."""
+    most: float
+
+    @property
+    def share_unequal(self) -> float:
+        return self.unequal / self.values if self.values else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Skew:
+    """What a sample of the log says."""
+
+    answers: int = 0
+    """Made again."""
+    signals: list[SignalSkew] = field(default_factory=list)
+    """In the order of their names."""
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Why to how many answers of the sample."""
+    missing: int = 0
+    """Items that were shown and are not in the answer made again: live facts have changed."""
+
+
+def skew(config: Config, answers: int) -> Skew:
+    """Make a sample of so many logged answers again, at random but the same for the same log.
+
+    Raises:
+        DamagedVersionError, FormatError, DiskError: a version, or the log, cannot be read.
+    """
+    by_version: dict[str, list[AnswerRecord]] = defaultdict(list)
+    passed_over: Counter[str] = Counter()
+    digest = settings_digest(config)
+    for record in sample(Path(events_folder(config.paths)), answers):
+        if not record.shown.items:
+            passed_over[NOTHING_SHOWN] += 1
+        elif record.settings != digest:
+            passed_over[OTHER_SETTINGS] += 1
+        else:
+            by_version[record.version].append(record)
+    root, compared, missing = Path(config.paths.store), 0, 0
+    differences: dict[str, list[Float32]] = defaultdict(list)
+    with contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
+        for name, records in sorted(by_version.items()):
+            try:
+                version = Version.open(root, name)
+            except MissingVersionError:
+                passed_over[RETIRED] += len(records)
+                continue
+            with version:
+                for record in records:
+                    made = made_again(reranker, version, record, digest)
+                    missing += _compare(record.shown, made.shown, differences)
+                    compared += 1
+    signals = [_of_signal(name, parts) for name, parts in sorted(differences.items())]
+    return Skew(compared, signals, dict(passed_over), missing)
+
+
+def sample(folder: Path, count: int) -> list[AnswerRecord]:
+    """So many answers of a log, whatever their order in it; torn tails are passed over."""
+    found: dict[tuple[int, str], AnswerRecord] = {}
+    marks: list[tuple[int, str]] = []
+    for entry in read_log(folder, lambda tail: None):
+        record = entry.record
+        if isinstance(record, AnswerRecord):
+            drawn = hashlib.blake2b(record.request_id.encode(), digest_size=8).digest()
+            mark = (-int.from_bytes(drawn, "big"), record.request_id)
+            found[mark] = record
+            heapq.heappush(marks, mark)
+            if len(marks) > count:
+                found.pop(heapq.heappop(marks), None)
+    return [found[mark] for mark in sorted(found)]
+
+
+def _compare(then: ShownItems, now: ShownItems, differences: dict[str, list[Float32]]) -> int:
+    """Add the differences of each signal that both have; how many items are not among those of now."""
+    place_of = {item: place for place, item in enumerate(now.items)}
+    # Of one rung: an item that another rung has now stands in another pool.
+    pairs = [
+        (place, place_of[item])
+        for place, item in enumerate(then.items)
+        if item in place_of and now.rungs[place_of[item]] == then.rungs[place]
+    ]
+    before, after = (numbers(part.values).reshape(len(part.items), len(part.signals)) for part in (then, now))
+    rows, others = (list(column) for column in zip(*pairs, strict=True)) if pairs else ([], [])
+    for name in set(then.signals) & set(now.signals):
+        one, other = before[rows, then.signals.index(name)], after[others, now.signals.index(name)]
+        # What was not computed, for want of time, differs from nothing; bits that differ by no number are not equal.
+        bits = np.ascontiguousarray(one).view(np.uint32) != np.ascontiguousarray(other).view(np.uint32)
+        apart = np.where(np.isnan(one) & np.isnan(other), 0.0, np.abs(one - other))
+        differences[name].append(np.where(bits, np.maximum(np.nan_to_num(apart, nan=np.inf), TINY), 0.0))
+    return len(then.items) - len(pairs)
+
+
+def _of_signal(name: str, parts: Sequence[Float32]) -> SignalSkew:
+    apart = np.concatenate(parts).astype(np.float64)
+    unequal = int(np.count_nonzero(apart))
+    mean, most = (float(apart.mean()), float(apart.max())) if apart.size else (0.0, 0.0)
+    return SignalSkew(name, apart.size, unequal, mean, most)
