@@ -26,17 +26,17 @@ import msgspec
 import numpy as np
 
 from benchmarks import load, peers, services
-from benchmarks.measure import Row, finish, header, row, time_each
+from benchmarks.measure import Row, finish, header
+from benchmarks.ranking import measure_ranking
 from benchmarks.versions import item_name, list_pool, user_name, write_version
 from prediction_store.durable import remove_folder
 from prediction_store.reader import Version
-from reranker.recommend import open_reranker
-from reranker.requests import decode_request
-from schemas.config import Config
 
 ITEMS, SESSION = 5_000, (7, 11, 13)
 SERVER, CLIENT = 0, 1
 CONNECTIONS = 32
+REQUESTS = 5_000
+"""In process."""
 AT = 0.7
 """Of the most: the rate of the open loop."""
 ECHO, OURS, TWO = "echo", "shortlist, one worker", "shortlist, two workers"
@@ -55,7 +55,8 @@ def main() -> None:
     try:
         version = write_version(root / "store", options.users, ITEMS).name
         bodies = bodies_for(options.users)
-        rows, ranked = rank_rows(root, bodies)
+        rows: list[Row] = []
+        ranked = measure_ranking(root / "ranking", REQUESTS, rows)
         starts = [services.start_of_a_worker(root, bodies[0]) for _ in range(options.rounds)]
         with ExitStack() as stack:
             contestants = _contestants(root, version, options.users, bodies, stack)
@@ -87,15 +88,6 @@ def bodies_for(users: int) -> list[bytes]:
     session = [{"item": item_name(item)} for item in SESSION]
     chosen = np.random.default_rng(2).integers(0, users, 3_000).tolist()
     return [msgspec.json.encode({"user": user_name(user), "session": session}) for user in chosen]
-
-
-def rank_rows(root: Path, bodies: list[bytes]) -> tuple[list[Row], dict[str, float | None]]:
-    """The answer in process, without HTTP."""
-    wanted = [decode_request(body) for body in bodies]
-    with open_reranker(Config(paths=services.paths(root))) as reranker:
-        micros = time_each((partial(reranker.recommend, request) for request in wanted), warm_up=300)
-    found = row("rank 1,000 candidates, session of 3", micros)
-    return [found], {"rank_p50_us": float(found["p50_us"]), "rank_p99_us": float(found["p99_us"])}
 
 
 def http_rows(contestants: dict[str, Opened], bodies: list[bytes], rounds: int, seconds: float) -> list[Row]:

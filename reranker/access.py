@@ -18,9 +18,11 @@ from schemas.messages import ErrorAnswer
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from reranker.connections import Headers
+
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 ROLE_OF_POST: Final = {"/v1/recommend": "read", "/v1/recommend/batch": "read", "/v1/events": "write"}
-CHALLENGE: Final = b'Bearer realm="shortlist"'
+CHALLENGE: Final = 'Bearer realm="shortlist"'
 
 
 def role_for(method: str, path: str) -> str | None:
@@ -40,7 +42,8 @@ class Guard:
         self._gatekeeper = gatekeeper
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._refusal(scope) if scope["type"] == "http" else None
+        is_asked = scope["type"] == "http"
+        refusal = refusal_of(self._gatekeeper, scope["method"], scope["path"], scope["headers"]) if is_asked else None
         if refusal is None:
             await self._app(scope, receive, send)
             return
@@ -50,19 +53,21 @@ class Guard:
         body = msgspec.json.encode(ErrorAnswer(error=name, message=refusal.message, field="Authorization"))
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if status == 401:
-            headers.append((b"www-authenticate", CHALLENGE))
+            headers.append((b"www-authenticate", CHALLENGE.encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
 
-    def _refusal(self, scope: Scope) -> NoTokenError | RoleError | None:
-        wanted = role_for(scope["method"], scope["path"])
-        if wanted is None:
-            return None
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        # Two are as good as none: a proxy before us may have looked at the other one.
-        role = self._gatekeeper.role_of(given[0]) if len(given) == 1 else None
-        if role is None:
-            return NoTokenError("wanted a token that this server knows: Authorization: Bearer TOKEN")
-        if ROLES.index(role) < ROLES.index(wanted):
-            return RoleError(f"the token's role is {role}; wanted {wanted}")
+
+def refusal_of(gatekeeper: Gatekeeper, method: str, path: str, headers: Headers) -> NoTokenError | RoleError | None:
+    """Why a request is not let in; None: it is. Names of headers are in lower case."""
+    wanted = role_for(method, path)
+    if wanted is None:
         return None
+    given = [value for name, value in headers if name == b"authorization"]
+    # Two are as good as none: a proxy before us may have looked at the other one.
+    role = gatekeeper.role_of(given[0]) if len(given) == 1 else None
+    if role is None:
+        return NoTokenError("wanted a token that this server knows: Authorization: Bearer TOKEN", field="Authorization")
+    if ROLES.index(role) < ROLES.index(wanted):
+        return RoleError(f"the token's role is {role}; wanted {wanted}", field="Authorization")
+    return None

@@ -48,7 +48,7 @@ class Door:
     """What connections need of the application."""
 
     is_open: bool
-    """False: no request takes the short way, since the application has middleware that has to see each."""
+    """False: no request takes the short way, since the application has middleware that has to see each, traces say."""
     answer: Callable[[Headers, bytes, float], Sent]
     """The answer to a recommendation asked for with these headers and this body; its head came at that reading of
     `time.perf_counter`. Never raises."""
