@@ -80,7 +80,7 @@ def create_app(
                 service.waiting,
                 # By the short way of `reranker.connections` no middleware sees a request; what the guard asks is asked
                 # there too.
-                is_open=all(middleware.cls is Guard for middleware in app.user_middleware),
+                is_open={middleware.cls for middleware in app.user_middleware} <= {Guard},
                 answer=partial(_answer_plain, service, gatekeeper),
                 failure=failure,
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, contains
+from reranker.arrays import Float32, Indexes, Mask, contains
 from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
 from reranker.pool import Pool
@@ -48,9 +48,9 @@ def personal(version: Version, candidates: Candidates, session: Session, serve: 
     if fresh is not None and serve.fresh_candidates:
         suiting = fresh.suiting(candidates.user_row, session, serve.fresh_candidates)
         items = fresh.items[suiting]
-        # Two small searches: to sort the whole pool would cost more than all the rest.
-        is_known = contains(np.sort(candidates.items), items) | contains(np.sort(pool.items[pool.listed :]), items)
-        pool = pool.extend(*in_order(items[~is_known], version.item_vectors, user), _named(fresh, suiting))
+        pool = pool.extend(
+            *in_order(items[~are_among(items, pool.items)], version.item_vectors, user), _named(fresh, suiting)
+        )
     return pool
 
 
@@ -92,6 +92,15 @@ def in_order(items: Indexes, vectors: Float32, vector: Float32) -> tuple[Indexes
     return ordered, scores
 
 
+def are_among(items: Indexes, others: Indexes) -> Mask:
+    """bool[n]: which of the items, each there once, are among the others, uint32[m] in any order."""
+    if not is_compiled:
+        return contains(np.sort(others), items)
+    found = np.empty(items.shape, np.bool_)
+    kernel.among(found, items, others)
+    return found
+
+
 def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, user_row: int | None) -> Pool:
     """The best neighbours of the session's items, and after them new and trending items that suit it.
 
@@ -104,7 +113,7 @@ def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh 
     if fresh is not None and serve.fresh_candidates:
         suiting = fresh.suiting(user_row, session, serve.fresh_candidates)
         added = fresh.items[suiting]
-        added = added[~contains(np.sort(pool.items), added)]
+        added = added[~are_among(added, pool.items)]
         pool = pool.extend(added, np.zeros(added.size, np.float32), _named(fresh, suiting))
     return pool
 

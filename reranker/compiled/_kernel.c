@@ -220,6 +220,30 @@ done:
     return is_done ? Py_NewRef(Py_None) : NULL;
 }
 
+/* among(out, items, others): out[i] is whether items[i], each there once, is among the others */
+static PyObject *among(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
+    static const char *const types[] = {"w?", "I", "I", NULL};
+    Array a[3];
+    Places places = {0};
+    int lent = 0, is_done = 0;
+    if (!lend_all(a, &lent, arguments, given, 3, types)) goto done;
+    char *out = a[0].view.buf;
+    const uint32_t *items = a[1].view.buf, *others = a[2].view.buf;
+    WANT(a[0].rows == a[1].rows && a[1].rows < INT32_MAX, "among: as many answers as items");
+    if (!make_places(&places, a[1].rows)) goto done;
+    memset(out, 0, a[0].rows);
+    for (Py_ssize_t i = 0; i < a[1].rows; i++) put(&places, items[i], (int32_t)i);
+    for (Py_ssize_t i = 0; i < a[2].rows; i++) {
+        int32_t place = place_of(&places, others[i]);
+        if (place >= 0) out[place] = 1;
+    }
+    is_done = 1;
+done:
+    free_places(&places);
+    give_back(a, lent);
+    return is_done ? Py_NewRef(Py_None) : NULL;
+}
+
 /* unit(out, vectors, items): out[s] is vectors[items[s]] at length 1 */
 static PyObject *unit(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
     static const char *const types[] = {"wf", "f", "I", NULL};
@@ -293,7 +317,7 @@ static PyObject *know(PyObject *self, PyObject *const *arguments, Py_ssize_t giv
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(unit), METHOD(order), METHOD(eligible),
-    METHOD(refresh), METHOD(know), {0},
+    METHOD(among), METHOD(refresh), METHOD(know), {0},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
 

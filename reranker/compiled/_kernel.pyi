@@ -62,3 +62,6 @@ def order(out_items: Indexes, out_scores: Float32, vectors: Float32, vector: Flo
 
 def eligible(out: Mask, items: Indexes, shown: Mask, hidden: Indexes) -> None:
     """bool[n]: which items are shown and not among the hidden ones, uint32[m] in any order."""
+
+def among(out: Mask, items: Indexes, others: Indexes) -> None:
+    """bool[n]: which of the items, each there once, are among the others, uint32[m] in any order."""

@@ -181,6 +181,18 @@ def test_neighbours_and_their_order_are_those_of_the_definitions(
         assert sorted(ordered[0].tolist()) == sorted(by_kernel[0].tolist())
 
 
+def test_which_items_are_among_others_does_not_depend_on_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        items, others = (rng.permutation(300)[:count].astype(np.uint32) for count in rng.choice([0, 1, 40, 200], 2))
+        others = np.concatenate([others, others[:3]])
+        found = sources.are_among(items, others)
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "is_compiled", False)
+            np.testing.assert_array_equal(found, sources.are_among(items, others))
+        np.testing.assert_array_equal(found, np.isin(items, others))
+
+
 def test_who_is_eligible_does_not_depend_on_the_kernel(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
     live = LiveView(version)
     for seed in range(10):
