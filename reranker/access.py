@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import msgspec
-
-from reranker.errors import NoTokenError, RoleError, status_of
+from reranker.edge import failure
+from reranker.errors import NoTokenError, RoleError
 from reranker.tokens import ROLES, Gatekeeper
-from schemas.messages import ErrorAnswer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 
 OPEN: Final = frozenset({"/healthz", "/readyz"})
 ROLE_OF_POST: Final = {"/v1/recommend": "read", "/v1/recommend/batch": "read", "/v1/events": "write"}
-CHALLENGE: Final = 'Bearer realm="shortlist"'
 
 
 def role_for(method: str, path: str) -> str | None:
@@ -47,15 +44,10 @@ class Guard:
         if refusal is None:
             await self._app(scope, receive, send)
             return
-        status, name = status_of(refusal)
+        response = failure(refusal)
         # Without the path: who is not let in must not fill the counters with names of its own.
-        scope["state"]["service"].metrics.requests.inc(1.0, "refused", str(status))
-        body = msgspec.json.encode(ErrorAnswer(error=name, message=refusal.message, field="Authorization"))
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        if status == 401:
-            headers.append((b"www-authenticate", CHALLENGE.encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body if scope["method"] != "HEAD" else b""})
+        scope["state"]["service"].metrics.requests.inc(1.0, "refused", str(response.status_code))
+        await response(scope, receive, send)
 
 
 def refusal_of(gatekeeper: Gatekeeper, method: str, path: str, headers: Headers) -> NoTokenError | RoleError | None:

@@ -6,7 +6,7 @@ answered here, by the same parser and the same function as any other, once its l
 client sends: HTTP/1.1, declared as JSON and as long as it is, not compressed, not behind another request that is not
 answered yet. All else goes uvicorn's way.
 
-Deadlines and the number of connections are kept by `reranker.deadlines`.
+Deadlines and the number of connections are kept by `reranker.connection_limits`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from reranker.deadlines import Connections
+from reranker.connection_limits import Connections
 from reranker.heads import LimitedHeads
 from reranker.waiting import Waiting
 

@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from reranker.access import CHALLENGE
 from reranker.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -31,6 +30,7 @@ from schemas.messages import ErrorAnswer
 
 JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
+CHALLENGE = 'Bearer realm="shortlist"'
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]

@@ -149,18 +149,19 @@ async def openapi_json(request: Request, service: Service) -> Response:
     return Response(service.openapi, media_type=JSON)
 
 
+async def docs(request: Request, service: Service) -> Response:
+    """GET /docs"""
+    return Response(service.docs, media_type="text/html", headers=docs_page.HEADERS)
+
+
 def answer_body(headers: Headers, body: bytes, arrived: float, service: Service) -> RecommendAnswer:
+    """The answer to the request in a body, by whichever way it came; raises what the edge turns into a status."""
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
     return _answered(decode_request(body), service, _limit_ms(headers), arrived)
 
 
 def _limit_ms(headers: Headers) -> int | None:
     return decode_deadline(next((value.decode("latin-1") for name, value in headers if name == DEADLINE), None))
-
-
-async def docs(request: Request, service: Service) -> Response:
-    """GET /docs"""
-    return Response(service.docs, media_type="text/html", headers=docs_page.HEADERS)
 
 
 def _answered(wanted: RecommendRequest, service: Service, limit_ms: float | None, arrived: float) -> RecommendAnswer:

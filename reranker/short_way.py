@@ -10,8 +10,8 @@ from functools import partial
 import msgspec
 from starlette.responses import Response
 
+from reranker.connection_limits import Connections
 from reranker.connections import Door, Framing, Headers, Sent
-from reranker.deadlines import Connections
 from reranker.errors import BodyTooSlowError, OverloadedError
 from reranker.metrics import Metrics
 from reranker.waiting import Waiting
