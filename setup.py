@@ -7,7 +7,7 @@ setup(
         Extension(
             "reranker.compiled._kernel",
             ["reranker/compiled/_kernel.c"],
-            depends=[f"reranker/compiled/{name}.h" for name in ("arrays", "products", "terms", "ranking")],
+            depends=[f"reranker/compiled/{name}.h" for name in ("arrays", "products", "terms", "ranking", "sources")],
             extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-psabi"],
             optional=True,
         )

@@ -139,8 +139,7 @@ STAGES = [
     (sources, "personal"),
     (answer, "Scoring"),
     (answer, "eligible"),
-    (answer.Scoring, "scores"),
-    (answer, "choose"),
+    (answer.Scoring, "best"),
     (answer.Scoring, "values"),
     (answer, "_shown"),
 ]

@@ -27,7 +27,7 @@ from reranker.pool import Pool
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow, UserTower
 from schemas.messages import Context, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
@@ -63,7 +63,7 @@ class Stage(NamedTuple):
     @classmethod
     def of(cls, version: Version) -> Stage:
         tower = UserTower.of(version)
-        return cls(version, tower, LiveView(version), Fresh.of(version, tower))
+        return cls(version, tower, LiveView(version), Fresh.of(version) if tower else None)
 
 
 class Replayed(NamedTuple):
@@ -121,12 +121,13 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     now = request.context.time
     assert now is not None
     session = read_session(request.session, version, serve, now)
-    pool = sources.personal(version, candidates, session, serve, stage.fresh)
+    user = UserNow(stage.tower, candidates.user_row, session)
+    pool = sources.personal(version, candidates, session, serve, stage.fresh, user=user)
     familiar = familiar_items(
         request.session, session, version, serve, user_row=candidates.user_row, tower=stage.tower, now=now
     )
     hidden = hidden_items(request, version, familiar)
-    at = Circumstances(now, candidates.user_row, request.context.device or "", tower=stage.tower)
+    at = Circumstances(now, request.context.device or "", user=user)
     given = SignalInputs(version, pool, session, at)
     values = np.stack([signal.values(given) for signal in SIGNALS], axis=1)  # [n, signals]
     wanted = version.item_index(moment.wanted)

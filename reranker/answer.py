@@ -24,7 +24,8 @@ from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
 from reranker.session import read_session
-from reranker.signal_inputs import Circumstances, SignalInputs
+from reranker.signal_inputs import HOUR_SECONDS, Circumstances, SignalInputs
+from reranker.user_tower import UserNow
 from schemas.config import Store
 from schemas.errors import DamagedRecordError
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
@@ -111,7 +112,10 @@ def answer(
 
     counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
     rules, caps = rules.at(request.placement), caps_of(version, serve.order)
-    at = Circumstances(moment, stored.user_row, request.context.device or "", counts, ranker.tower)
+    user = UserNow(ranker.tower, stored.user_row, session)
+    at = Circumstances(moment, request.context.device or "", counts, user)
+    # Of another hour than the clock's it would be summed up for this request alone, over the whole catalogue.
+    standing = ranker.standing.at(version, at) if at.hour_number == now // HOUR_SECONDS else None
 
     haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
@@ -121,30 +125,35 @@ def answer(
         stored.candidates,
         session,
         segment,
-        user_row=stored.user_row,
+        user=user,
         serve=serve,
         fresh=fresh,
         haste=haste,
     ):
         given = SignalInputs(version, pool, session, at)
-        scoring = Scoring(ranker, given)
+        scoring = None if is_hasty else Scoring(ranker, given, standing=standing)
         effects = rules.effects(version.column, pool.items)
         extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
-        allowed = eligible(pool.items, hidden, live, now) & effects.is_allowed
+        allowed = eligible(pool.items, hidden, live, now)
+        if effects.is_allowed is not None:
+            allowed &= effects.is_allowed
         pins = () if items else effects.pins
         k = wanted - len(items)
         order = unchanged(serve.order) if is_hasty else serve.order
         boosts = [added for _, added in extras]
-        few = k if is_plain(order, pins) else 0
-        scores = pool.base_scores if is_hasty else scoring.scores(allowed, boosts=boosts, k=few)
-        best, propensities = choose(
-            given, scores, allowed, k, order, counts=caps, pins=pins, seed=request_id, is_first=not items
-        )
+        if scoring is not None and is_plain(order, pins):
+            scores, best = scoring.best(allowed, k, boosts=boosts)
+            propensities = np.ones(best.size, np.float32)
+        else:
+            scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
+            best, propensities = choose(
+                given, scores, allowed, k, order, counts=caps, pins=pins, seed=request_id, is_first=not items
+            )
         if best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            signals = _not_computed(best, ranker) if is_hasty else scoring.values(best)
+            signals = _not_computed(best, ranker) if scoring is None else scoring.values(best)
             added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32))
             note(Shown(scores[best], pool.base_scores[best], signals, propensities, added, pool.items.size))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
@@ -243,15 +252,18 @@ def _explained(
     source: str,
 ) -> list[AnsweredItem]:
     titles = given.version.column("title").texts(given.pool.items[best])
-    found = reasons.as_stored(best, source) if ranker is None else reasons.explain(given, ranker, extras, best, source)
+    if ranker is None:
+        found = reasons.as_stored(given.pool, best, source)
+    else:
+        found = reasons.explain(given, ranker, extras, best, source)
     return [
         msgspec.structs.replace(
             item,
             title=title,
-            sources=given.pool.sources_of(position),
+            sources=reason.sources,
             signals=reason.signals,
             contributions=reason.contributions,
             why=reason.sentence,
         )
-        for item, title, reason, position in zip(shown, titles, found, best.tolist(), strict=True)
+        for item, title, reason in zip(shown, titles, found, strict=True)
     ]

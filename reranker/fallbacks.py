@@ -10,6 +10,7 @@ from reranker.deadline import Haste
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
+from reranker.user_tower import UserNow
 from schemas.record import Candidates
 from schemas.serving_config import Serve
 
@@ -38,7 +39,7 @@ def ladder(
     session: Session,
     segment: str | None,
     *,
-    user_row: int | None,
+    user: UserNow,
     serve: Serve,
     fresh: Fresh | None,
     haste: Haste,
@@ -51,9 +52,9 @@ def ladder(
         if haste():
             yield Step(STORED_ORDER, sources.stored(candidates), True)
         else:
-            yield Step(PERSONAL, sources.personal(version, candidates, session, serve, fresh), False)
+            yield Step(PERSONAL, sources.personal(version, candidates, session, serve, fresh, user=user), False)
     if not session.is_empty and not haste():
-        yield Step(SESSION, sources.session_only(version, session, serve, fresh, user_row), False)
+        yield Step(SESSION, sources.session_only(version, session, serve, fresh, user=user), False)
     if segment and version.has_segment(segment):
         yield Step(SEGMENT, sources.popular(version, segment), haste())
     yield Step(POPULAR, sources.popular(version), haste())

@@ -6,17 +6,17 @@ since is asked of few items only, those for which a night is a long time: one sm
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
 from reranker.arrays import Float32, Indexes, Mask, Positions
-from reranker.session import Session
-from reranker.user_tower import UserTower
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
 
+NEW, TRENDING = "new", "trending"
 MOST_NEW = 500
 MOST_TRENDING = 500
 
@@ -30,16 +30,13 @@ class Fresh(NamedTuple):
     """float32[m, d]"""
     is_new: Mask
     is_trending: Mask
-    tower: UserTower
 
     @classmethod
-    def of(cls, version: Version, tower: UserTower | None) -> Self | None:
+    def of(cls, version: Version) -> Self | None:
         """Those released last before the version's data ends, and the first of its trending list, if in stock there.
 
-        Returns None where there are none, or no tower to make the user's vector anew.
+        Returns None where there are none.
         """
-        if tower is None:
-            return None
         in_stock = np.asarray(version.column("in_stock")).astype(np.bool_)
         new = _newest(version, in_stock)
         trending = version.trending().items
@@ -47,14 +44,10 @@ class Fresh(NamedTuple):
         items = np.unique(np.concatenate([new, trending])).astype(np.uint32)
         if items.size == 0:
             return None
-        return cls(items, version.item_vectors[items], np.isin(items, new), np.isin(items, trending), tower)
+        return cls(items, version.item_vectors[items], np.isin(items, new), np.isin(items, trending))
 
-    def suiting(self, user_row: int | None, session: Session, count: int) -> Positions:
-        """int64[at most count]: positions of what suits the user best, best first: by product with the new vector.
-
-        `user_row` is of the record; None: a user whom the version does not know.
-        """
-        vector = self.tower.refreshed(user_row, session.visits, self.tower.weights_of(session.kinds))
+    def suiting(self, vector: Float32, count: int) -> Positions:
+        """int64[at most count]: positions of what suits a user's vector best, best first; equal ones by position."""
         scores: Float32 = self.vectors @ vector
         if count >= scores.size:
             return np.argsort(-scores, kind="stable")
@@ -62,6 +55,12 @@ class Fresh(NamedTuple):
         near = np.flatnonzero(scores >= np.partition(scores, scores.size - count)[scores.size - count])
         best: Positions = near[np.argsort(-scores[near], kind="stable")[:count]]
         return best
+
+    def by_source(self, vector: Float32, count: int) -> Mapping[str, Indexes]:
+        """uint32[m]: which items of `suiting` are there because they are new, and which because they are trending."""
+        suiting = self.suiting(vector, count)
+        items = self.items[suiting]
+        return {NEW: items[self.is_new[suiting]], TRENDING: items[self.is_trending[suiting]]}
 
 
 def _newest(version: Version, in_stock: Mask) -> Indexes:

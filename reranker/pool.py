@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Self
 
-import numpy as np
+from reranker.arrays import Float32, Indexes, Positions
 
-from reranker.arrays import Float32, Indexes
+Found = Callable[[], Mapping[str, Indexes]]
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(NamedTuple):
     """Distinct candidates, best first; a candidate's position is its base rank, so that no two share one."""
 
     items: Indexes
@@ -20,24 +19,23 @@ class Pool:
     """float32[n], in the units of its source."""
     listed: int
     """The first so many come from the list; the rest was added for the session."""
-    found: Mapping[str, Indexes] = field(default_factory=dict)
-    """Source to what it has found, uint32[m] in any order: perhaps also what others have, or what is no candidate."""
+    found: Found = dict
+    """Source to what it has found, uint32[m] in any order: perhaps also what others have, or what is no candidate.
+
+    Asked only of what is explained: to know the candidates takes a fraction of what it takes to know why each is one.
+    """
 
     @classmethod
-    def of_list(cls, items: Indexes, scores: Float32, source: str = "list") -> Pool:
+    def of_list(cls, items: Indexes, scores: Float32, source: str = "list") -> Self:
         """What one source has found, best first."""
-        return cls(items=items, base_scores=scores, listed=int(items.size), found={source: items})
+        return cls(items=items, base_scores=scores, listed=int(items.size), found=lambda: {source: items})
 
-    def extend(self, items: Indexes, scores: Float32, found: Mapping[str, Indexes]) -> Pool:
-        """This pool with more candidates after its own. Requires: none of them is in it."""
-        return Pool(
-            items=np.concatenate([self.items, items]),
-            base_scores=np.concatenate([self.base_scores, scores]),
-            listed=self.listed,
-            found={**self.found, **found},
-        )
+    def extended(self, items: Indexes, scores: Float32, found: Found) -> Self:
+        """This pool with other candidates: its own, and after them what another source `found`."""
+        before = self.found
+        return type(self)(items, scores, self.listed, lambda: {**before(), **found()})
 
-    def sources_of(self, position: int) -> list[str]:
-        """The sources that have found a candidate."""
-        item = self.items[position]
-        return [source for source, items in self.found.items() if (items == item).any()]
+    def sources_of(self, positions: Positions) -> list[list[str]]:
+        """The sources that have found each of some candidates."""
+        found = self.found()
+        return [[source for source, items in found.items() if (items == item).any()] for item in self.items[positions]]

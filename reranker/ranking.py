@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from reranker.arrays import Float32, Mask, Positions
 from reranker.compiled import is_compiled, kernel
+from reranker.forms import Form, OfItem
 from reranker.signal_inputs import SignalInputs
 from reranker.signals import BY_NAME, Signal, default_weights, forms_of, known
+from reranker.standing import Standing
 from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
+
+NO_PLACES: Positions = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -54,45 +59,84 @@ class Ranker:
         """The signals that have a weight, in the order of `terms`."""
         return [signal.name for signal, _ in self.terms]
 
+    @cached_property
+    def standing(self) -> Standing:
+        """What the signals of the hour say together."""
+        return Standing([(signal, weight) for signal, weight in self.terms if signal.of_hour])
+
+    @cached_property
+    def passing(self) -> Passing:
+        """The other signals."""
+        places = [place for place, (signal, _) in enumerate(self.terms) if not signal.of_hour]
+        return Passing(places, [self.signals[place] for place in places], [self.weights[place] for place in places])
+
+
+class Passing(NamedTuple):
+    """The signals that say something else in each request."""
+
+    places: list[int]
+    """In `Ranker.terms`."""
+    signals: list[Signal]
+    weights: list[float]
+
 
 class Scoring:
     """The candidates of one pool as a ranker sees them."""
 
-    def __init__(self, ranker: Ranker, given: SignalInputs) -> None:
+    def __init__(self, ranker: Ranker, given: SignalInputs, *, standing: Float32 | None = None) -> None:
+        """`standing` is `Ranker.standing` at the hour of the request; None: it is not known, nor needed."""
         self.given = given
-        self._weights = ranker.weights
-        self._forms = forms_of(ranker.signals, given)
+        self._ranker = ranker
+        if standing is None:
+            self._weights, self._forms = ranker.weights, forms_of(ranker.signals, given)
+        else:
+            self._weights = [*ranker.passing.weights, 1.0]
+            self._forms = [*forms_of(ranker.passing.signals, given), OfItem(standing)]
+        self._has_standing = standing is not None
 
-    def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = (), k: int = 0) -> Float32:
-        """float32[n], finite: the sum of signal times weight, and of the boosts.
+    def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = ()) -> Float32:
+        """float32[n], finite: the sum of signal times weight, and of the boosts."""
+        return self._scored(allowed, boosts, NO_PLACES)[0]
 
-        k > 0: only the best k allowed candidates are asked for; of the others some may be -inf instead.
-        """
+    def best(self, allowed: Mask, k: int, *, boosts: Sequence[Float32] = ()) -> tuple[Float32, Positions]:
+        """(scores, the positions of the best k allowed candidates, see `top`): of the others some may score -inf."""
+        scores, count = self._scored(allowed, boosts, places := np.empty(min(k, allowed.size), np.int64))
+        return (scores, places[:count]) if is_compiled else (scores, top_in_numpy(scores, allowed, k))
+
+    def _scored(self, allowed: Mask, boosts: Sequence[Float32], best: Positions) -> tuple[Float32, int]:
         given = self.given
-        total = np.zeros(given.pool.items.shape, np.float32)
+        total = np.zeros(given.pool.items.size, np.float32)
         for boost in boosts:
             total += boost
         if is_compiled:
             vectors = given.version.item_vectors
-            kernel.score(total, given.pool.items, vectors, allowed, self._weights, self._forms, k)
-            return total
+            return total, kernel.score(total, given.pool.items, vectors, allowed, self._weights, self._forms, best)
         for weight, form in zip(self._weights, self._forms, strict=True):
             if form is not None:
                 total += np.float32(weight) * known(form.values(given))
-        return total
+        return total, 0
 
     def values(self, positions: Positions) -> Float32:
         """float32[m, signals]: the values of the ranker's signals at some positions."""
-        given = self.given
-        found = np.zeros((len(self._forms), positions.size), np.float32)
+        given, forms = self.given, self._every_form()
+        found = np.zeros((len(forms), positions.size), np.float32)
         if is_compiled:
             items = given.pool.items
-            kernel.values(found, items[positions], positions, given.version.item_vectors, self._forms, items.size)
+            kernel.values(found, items[positions], positions, given.version.item_vectors, forms, items.size)
             return found.T
-        for row, form in zip(found, self._forms, strict=True):
+        for row, form in zip(found, forms, strict=True):
             if form is not None:
                 row[:] = known(form.values(given))[positions]
         return found.T
+
+    def _every_form(self) -> list[Form | None]:
+        if not self._has_standing:
+            return self._forms
+        passing = dict(zip(self._ranker.passing.places, self._forms, strict=False))  # without the standing, the last
+        return [
+            passing[place] if place in passing else forms_of([signal], self.given)[0]
+            for place, signal in enumerate(self._ranker.signals)
+        ]
 
 
 def top(scores: Float32, allowed: Mask, k: int) -> Positions:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from reranker import fallbacks, sources
+from reranker import fallbacks
 from reranker.arrays import Float32, Positions
+from reranker.fresh import NEW, TRENDING
+from reranker.pool import Pool
 from reranker.ranking import Ranker
 from reranker.signal_inputs import SignalInputs
 from reranker.signals import SIGNALS
@@ -23,6 +25,7 @@ NOTABLE = 0.05
 class Reason:
     """The explanation of one item."""
 
+    sources: list[str]
     signals: dict[str, float]
     contributions: dict[str, float]
     sentence: str
@@ -38,18 +41,21 @@ def explain(
     values = {signal.name: signal.values(given)[positions] for signal in SIGNALS}
     weights = {signal.name: weight for signal, weight in ranker.terms}
     reasons = []
-    for row, position in enumerate(positions.tolist()):
+    for row, (position, found_by) in enumerate(zip(positions.tolist(), given.pool.sources_of(positions), strict=True)):
         signals = {name: _rounded(column, row) for name, column in values.items()}
         contributions = {name: round(signals[name] * weight, 6) for name, weight in weights.items()}
         contributions |= {name: _rounded(added, position) for name, added in extras if added[position]}
-        sentence = _sentence(given, contributions, position, source)
-        reasons.append(Reason(signals, contributions, sentence))
+        sentence = _sentence(given, contributions, position, source=source, found_by=found_by)
+        reasons.append(Reason(found_by, signals, contributions, sentence))
     return reasons
 
 
-def as_stored(positions: Positions, source: str) -> list[Reason]:
+def as_stored(pool: Pool, positions: Positions, source: str) -> list[Reason]:
     """One reason for each of the positions in a pool that nobody has ranked."""
-    return [Reason({}, {}, f"number {position + 1} of {source}; no time to rank") for position in positions.tolist()]
+    return [
+        Reason(sources, {}, {}, f"number {position + 1} of {source}; no time to rank")
+        for sources, position in zip(pool.sources_of(positions), positions.tolist(), strict=True)
+    ]
 
 
 def source_name(rung: str, segment: str | None) -> str:
@@ -63,9 +69,11 @@ def source_name(rung: str, segment: str | None) -> str:
     return names.get(rung, "what is popular")
 
 
-def _sentence(given: SignalInputs, parts: dict[str, float], position: int, source: str) -> str:
+def _sentence(
+    given: SignalInputs, parts: dict[str, float], position: int, *, source: str, found_by: Sequence[str]
+) -> str:
     listed = position < given.pool.listed
-    fresh = [name for name in given.pool.sources_of(position) if name in (sources.NEW, sources.TRENDING)]
+    fresh = [name for name in found_by if name in (NEW, TRENDING)]
     added = f"{' and '.join(fresh)}, not on {source}" if fresh else f"not on {source}"
     base = f"number {position + 1} of {source}" if listed else added
     of_session = {signal.name: parts.get(signal.name, 0.0) for signal in SIGNALS if signal.of_session}

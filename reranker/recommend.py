@@ -223,8 +223,8 @@ class Reranker:
     def fresh_of(self, version: Version) -> Fresh | None:
         """The version's new and trending items, found once; None: there are none, or none are wanted."""
         if version.name not in self._fresh:
-            wanted = self._config.serve.fresh_candidates
-            found = Fresh.of(version, self.ranker_of(version).tower) if wanted else None
+            is_wanted = self._config.serve.fresh_candidates and self.ranker_of(version).tower is not None
+            found = Fresh.of(version) if is_wanted else None
             self._fresh = {**dict(list(self._fresh.items())[-3:]), version.name: found}
         return self._fresh[version.name]
 

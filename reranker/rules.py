@@ -18,11 +18,15 @@ from schemas.rules import Rule
 class Effects(NamedTuple):
     """What the rules of a placement say of n candidates."""
 
-    is_allowed: Mask
+    is_allowed: Mask | None
+    """None: no rule leaves anything out."""
     boosts: tuple[tuple[str, Float32], ...]
     """Name of a rule, and what it adds to each score."""
     pins: tuple[tuple[int, Mask], ...]
     """(position from 1, the candidates of which the best stands there), ascending by position."""
+
+
+NO_EFFECTS = Effects(None, (), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +62,14 @@ class Rules:
 
     def at(self, placement: str) -> Rules:
         """Those that hold for a placement."""
+        if not self.rules:
+            return self
         return Rules(tuple(pair for pair in self.rules if not pair[0].placements or placement in pair[0].placements))
 
     def effects(self, columns: Columns, items: Indexes) -> Effects:
         """What they say of the items, uint32[n]."""
+        if not self.rules:
+            return NO_EFFECTS
         is_allowed = np.ones(items.shape, np.bool_)
         included: Mask | None = None
         boosts, pins = [], []

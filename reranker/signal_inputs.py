@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,31 +14,48 @@ from reranker.compiled import is_compiled, kernel
 from reranker.forms import SHORTEST, Column, Form, OfCode, OfItem, Together
 from reranker.pool import Pool
 from reranker.session import Session
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow
 
 if TYPE_CHECKING:
     from prediction_store.reader import CategoryColumn, Version
 
 T = TypeVar("T")
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-DAY_SECONDS = 86_400
+HOUR_SECONDS = 3_600
 MONDAY = 3
 """Days from a Monday to the first of January 1970, a Thursday."""
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What is known of a request beside its session."""
 
     now: float
     """UTC epoch seconds, from which events and items age."""
-    user_row: int | None = None
-    """The user's row in the version; None: not known there."""
     device: str = ""
-    shown: Mapping[int, int] = field(default_factory=dict)
+    shown: Mapping[int, int] = MappingProxyType({})
     """Dense item index to the times that the user was shown the item lately and did not click it."""
-    tower: UserTower | None = None
-    """Makes the user's vector anew; None: the version has none."""
+    user: UserNow | None = None
+    """Of the session; None: there is no vector to ask for."""
+
+    @property
+    def hour_number(self) -> int:
+        """Hours since the epoch."""
+        return int(self.now // HOUR_SECONDS)
+
+    @property
+    def hour_began(self) -> float:
+        """When this hour did, UTC epoch seconds."""
+        return float(self.hour_number * HOUR_SECONDS)
+
+    @property
+    def hour(self) -> int:
+        """Of the day, UTC."""
+        return self.hour_number % 24
+
+    @property
+    def weekday(self) -> int:
+        """0 is Monday, UTC."""
+        return (self.hour_number // 24 + MONDAY) % 7
 
 
 class SignalInputs:
@@ -88,10 +105,7 @@ class SignalInputs:
 
     def refreshed(self) -> Float32 | None:
         """float32[d]: the user's vector with the session in it; None: the version cannot make one."""
-        tower = self.at.tower
-        if tower is None:
-            return None
-        return tower.refreshed(self.at.user_row, self.session.visits, tower.weights_of(self.session.kinds))
+        return None if self.at.user is None else self.at.user.vector
 
     def met_together(self, count: int) -> Form | None:
         """How often a candidate is met with the last `count` items of the session, on average by their weights.
@@ -130,16 +144,6 @@ class SignalInputs:
         if found is None:
             found = kept[name] = make()
         return found
-
-    @property
-    def hour(self) -> int:
-        """Of the day, UTC."""
-        return int(self.at.now % DAY_SECONDS // 3600)
-
-    @property
-    def weekday(self) -> int:
-        """0 is Monday, UTC."""
-        return int(self.at.now // DAY_SECONDS + MONDAY) % 7
 
 
 def _floats(column: Column) -> Column:

@@ -105,8 +105,8 @@ def popularity(given: SignalInputs) -> Form | None:
 
 
 def freshness(given: SignalInputs) -> Form | None:
-    """1 on the day of release, half of it every two weeks; 0 where the release is not known."""
-    return Halving(given.column("released"), given.at.now, FRESH_HALF_LIFE_SECONDS)
+    """1 at the release, half of it every two weeks, as the hour begins; 0 where the release is not known."""
+    return Halving(given.column("released"), given.at.hour_began, FRESH_HALF_LIFE_SECONDS)
 
 
 def trend(given: SignalInputs) -> Form | None:
@@ -116,12 +116,12 @@ def trend(given: SignalInputs) -> Form | None:
 
 def at_hour(given: SignalInputs) -> Form | None:
     """How much more often than usual the item is met at this hour of the day."""
-    return given.in_context("hour", str(given.hour))
+    return given.in_context("hour", str(given.at.hour))
 
 
 def on_weekday(given: SignalInputs) -> Form | None:
     """How much more often than usual it is met on this day of the week."""
-    return given.in_context("weekday", str(given.weekday))
+    return given.in_context("weekday", str(given.at.weekday))
 
 
 def on_device(given: SignalInputs) -> Form | None:
@@ -153,6 +153,8 @@ class Signal:
     """None: it has nothing to say of any candidate."""
     of_session: bool = False
     """Needs a session; 0 without one."""
+    of_hour: bool = False
+    """The same for whoever asks within the hour: of the item alone, and of the time by its hour."""
     default_weight: float = 0.0
     """Until weights are learned. Without a session the order is that of the list."""
 
@@ -184,12 +186,12 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("session_category", session_category, of_session=True, default_weight=0.2),
     Signal("session_brand", session_brand, of_session=True, default_weight=0.1),
     Signal("session_price", session_price, of_session=True),
-    Signal("at_hour", at_hour),
-    Signal("on_weekday", on_weekday),
+    Signal("at_hour", at_hour, of_hour=True),
+    Signal("on_weekday", on_weekday, of_hour=True),
     Signal("on_device", on_device),
-    Signal("popularity", popularity),
-    Signal("trend", trend),
-    Signal("freshness", freshness),
+    Signal("popularity", popularity, of_hour=True),
+    Signal("trend", trend, of_hour=True),
+    Signal("freshness", freshness, of_hour=True),
     Signal("ignored", ignored, default_weight=-0.5),
 )
 """In the order in which weights are stored. Append only: a version's weights name the signals they belong to."""

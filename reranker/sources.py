@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Mask, contains
+from reranker.arrays import Float32, Indexes, contains
 from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
+from reranker.user_tower import UserNow
 from schemas.record import Candidates
 from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.reader import NearItems, Version
 
-STORED_LIST, SESSION_NEIGHBOURS, NEW, TRENDING = "stored_list", "session_neighbours", "new", "trending"
+STORED_LIST, SESSION_NEIGHBOURS = "stored_list", "session_neighbours"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
 NOTHING: Indexes = np.empty(0, np.uint32)
+NO_NUMBERS: Float32 = np.empty(0, np.float32)
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
+
+
+class Visited(NamedTuple):
+    """Whose neighbours are read: those of a session's most recent items, by the weight of their events."""
+
+    items: Indexes
+    weights: Float32
+
+    @classmethod
+    def of(cls, session: Session) -> Visited:
+        return cls(session.items[:MAX_NEIGHBOURHOODS], session.weights[:MAX_NEIGHBOURHOODS])
+
+
+class Suiting(NamedTuple):
+    """Fresh items, and the user's vector that they are to suit."""
+
+    fresh: Fresh
+    vector: Float32
 
 
 def stored(candidates: Candidates) -> Pool:
@@ -30,28 +50,64 @@ def stored(candidates: Candidates) -> Pool:
     return Pool.of_list(candidates.items, candidates.scores, STORED_LIST)
 
 
-def personal(version: Version, candidates: Candidates, session: Session, serve: Serve, fresh: Fresh | None) -> Pool:
+def personal(
+    version: Version, candidates: Candidates, session: Session, serve: Serve, fresh: Fresh | None, *, user: UserNow
+) -> Pool:
     """The user's stored list; after it neighbours of the session's items, and new and trending ones that suit it.
 
     Both as many as `serve` says, each part in the order of its base scores, which are as the stored list's: products
     with the user's vector of the version.
     """
-    pool = stored(candidates)
     if session.is_empty:
-        return pool
-    user = version.user_vector(candidates.user_row)
+        return stored(candidates)
+    visited, suiting = Visited.of(session), _suiting(fresh, user, serve)
+    gather = gathered if is_compiled else gathered_in_numpy
+    items, scores = gather(version, candidates, visited, suiting, serve)
+
+    def found() -> Mapping[str, Indexes]:
+        near = version.every_neighbours.items[visited.items].view(np.uint32)  # what pads a list is no item
+        sources = {STORED_LIST: candidates.items, **({SESSION_NEIGHBOURS: near} if serve.neighbour_candidates else {})}
+        return {**sources, **_by_source(suiting, serve)}
+
+    return Pool(items, scores, listed=int(candidates.items.size), found=found)
+
+
+def gathered(
+    version: Version, candidates: Candidates, visited: Visited, suiting: Suiting | None, serve: Serve
+) -> tuple[Indexes, Float32]:
+    """(items, base scores) of `personal`."""
+    near, vectors, user = version.every_neighbours, version.item_vectors, version.user_vector(candidates.user_row)
+    fresh, of_fresh, moved = NOTHING, NO_NUMBERS, NO_NUMBERS
+    if suiting is not None:
+        fresh, of_fresh, moved = suiting.fresh.items, suiting.fresh.vectors, suiting.vector
+    room = candidates.items.size + serve.neighbour_candidates + min(serve.fresh_candidates, fresh.size)
+    items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
+    _, count = kernel.gather(
+        items, scores, candidates.items, candidates.scores, near.items, near.scores, *visited, vectors, user,
+        fresh, of_fresh, moved, serve.neighbour_candidates, serve.fresh_candidates,
+    )  # fmt: skip
+    return items[:count], scores[:count]
+
+
+def gathered_in_numpy(
+    version: Version, candidates: Candidates, visited: Visited, suiting: Suiting | None, serve: Serve
+) -> tuple[Indexes, Float32]:
+    """As `gathered`: the definition."""
+    vectors, user = version.item_vectors, version.user_vector(candidates.user_row)
+    items, scores = candidates.items, candidates.scores
+
+    def append(added: Indexes) -> None:
+        nonlocal items, scores
+        products: Float32 = vectors[added] @ user
+        order = np.argsort(-products, kind="stable")
+        items, scores = np.concatenate([items, added[order]]), np.concatenate([scores, products[order]])
+
     if serve.neighbour_candidates:
-        added, _ = session_neighbours(version, session, candidates.items)
-        ordered = in_order(added[: serve.neighbour_candidates], version.item_vectors, user)
-        near = version.every_neighbours.items[session.items[:MAX_NEIGHBOURHOODS]].view(np.uint32)  # ends are no items
-        pool = pool.extend(*ordered, {SESSION_NEIGHBOURS: near})
-    if fresh is not None and serve.fresh_candidates:
-        suiting = fresh.suiting(candidates.user_row, session, serve.fresh_candidates)
-        items = fresh.items[suiting]
-        pool = pool.extend(
-            *in_order(items[~are_among(items, pool.items)], version.item_vectors, user), _named(fresh, suiting)
-        )
-    return pool
+        append(neighbours_in_numpy(version.every_neighbours, visited, items)[0][: serve.neighbour_candidates])
+    if suiting is not None:
+        found = suiting.fresh.items[suiting.fresh.suiting(suiting.vector, serve.fresh_candidates)]
+        append(found[~contains(np.sort(items), found)])
+    return items, scores
 
 
 def session_neighbours(version: Version, session: Session, known: Indexes = NOTHING) -> tuple[Indexes, Float32]:
@@ -59,49 +115,28 @@ def session_neighbours(version: Version, session: Session, known: Indexes = NOTH
 
     The session's own items may be among them; the known ones are not. Equal sums are ordered by dense index.
     """
-    near = version.every_neighbours
-    visited, weights = session.items[:MAX_NEIGHBOURHOODS], session.weights[:MAX_NEIGHBOURHOODS]
+    near, visited = version.every_neighbours, Visited.of(session)
     if not is_compiled:
-        return neighbours_in_numpy(near, visited, weights, known)
-    room = visited.size * near.items.shape[1]
+        return neighbours_in_numpy(near, visited, known)
+    room = visited.items.size * near.items.shape[1]
     items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
-    count = kernel.neighbours(items, scores, near.items, near.scores, visited, weights, known)
+    count = kernel.neighbours(items, scores, near.items, near.scores, *visited, known)
     return items[:count], scores[:count]
 
 
-def neighbours_in_numpy(near: NearItems, visited: Indexes, weights: Float32, known: Indexes) -> tuple[Indexes, Float32]:
-    """As `session_neighbours`, of the visited items by their weights."""
-    found = near.items[visited]
+def neighbours_in_numpy(near: NearItems, visited: Visited, known: Indexes) -> tuple[Indexes, Float32]:
+    """As `session_neighbours`, of the visited items."""
+    found = near.items[visited.items]
     is_item = found >= 0
     items, places = np.unique(found[is_item], return_inverse=True)
-    weighted = (near.scores[visited] * weights[:, None])[is_item]
+    weighted = (near.scores[visited.items] * visited.weights[:, None])[is_item]
     scores = np.bincount(places, weighted, minlength=items.size).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
     order = order[~contains(np.sort(known), items[order].astype(np.uint32))]
     return items[order].astype(np.uint32), scores[order]
 
 
-def in_order(items: Indexes, vectors: Float32, vector: Float32) -> tuple[Indexes, Float32]:
-    """The items by the product of their vectors with one, and these products; equal ones keep their order."""
-    if not is_compiled:
-        products: Float32 = vectors[items] @ vector
-        order = np.argsort(-products, kind="stable")
-        return items[order], products[order]
-    ordered, scores = items.copy(), np.empty(items.size, np.float32)
-    kernel.order(ordered, scores, vectors, vector)
-    return ordered, scores
-
-
-def are_among(items: Indexes, others: Indexes) -> Mask:
-    """bool[n]: which of the items, each there once, are among the others, uint32[m] in any order."""
-    if not is_compiled:
-        return contains(np.sort(others), items)
-    found = np.empty(items.shape, np.bool_)
-    kernel.among(found, items, others)
-    return found
-
-
-def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, user_row: int | None) -> Pool:
+def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, *, user: UserNow) -> Pool:
     """The best neighbours of the session's items, and after them new and trending items that suit it.
 
     The base score of these is 0, which is what the neighbour lists say of them; they are in the order in which they
@@ -110,12 +145,16 @@ def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh 
     items, scores = session_neighbours(version, session)
     limit = max(serve.neighbour_candidates, serve.max_k)
     pool = Pool.of_list(items[:limit], scores[:limit], SESSION_NEIGHBOURS)
-    if fresh is not None and serve.fresh_candidates:
-        suiting = fresh.suiting(user_row, session, serve.fresh_candidates)
-        added = fresh.items[suiting]
-        added = added[~are_among(added, pool.items)]
-        pool = pool.extend(added, np.zeros(added.size, np.float32), _named(fresh, suiting))
-    return pool
+    suiting = _suiting(fresh, user, serve)
+    if suiting is None:
+        return pool
+    added = suiting.fresh.items[suiting.fresh.suiting(suiting.vector, serve.fresh_candidates)]
+    added = added[~contains(np.sort(pool.items), added)]
+    return pool.extended(
+        np.concatenate([pool.items, added]),
+        np.concatenate([pool.base_scores, np.zeros(added.size, np.float32)]),
+        lambda: _by_source(suiting, serve),
+    )
 
 
 def popular(version: Version, segment: str = "") -> Pool:
@@ -124,6 +163,10 @@ def popular(version: Version, segment: str = "") -> Pool:
     return Pool.of_list(ranked.items, ranked.scores, SEGMENT_POPULAR if segment else POPULAR)
 
 
-def _named(fresh: Fresh, positions: np.ndarray) -> Mapping[str, Indexes]:
-    items = fresh.items[positions]
-    return {NEW: items[fresh.is_new[positions]], TRENDING: items[fresh.is_trending[positions]]}
+def _suiting(fresh: Fresh | None, user: UserNow, serve: Serve) -> Suiting | None:
+    vector = user.vector if fresh is not None and serve.fresh_candidates else None
+    return None if fresh is None or vector is None else Suiting(fresh, vector)
+
+
+def _by_source(suiting: Suiting | None, serve: Serve) -> Mapping[str, Indexes]:
+    return {} if suiting is None else suiting.fresh.by_source(suiting.vector, serve.fresh_candidates)

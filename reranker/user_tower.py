@@ -9,6 +9,7 @@ been in the data already.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
+    from reranker.session import Session
 
 SHORTEST = 1e-12
 """A vector that is shorter has no direction; as in torch's `normalize`."""
@@ -100,3 +102,19 @@ class UserTower:
         if self._is_unit:
             found /= max(float(np.sqrt(found @ found)), SHORTEST)
         return found
+
+
+class UserNow:
+    """One user as the session leaves the user: the vector is made when it is first asked for, and once."""
+
+    def __init__(self, tower: UserTower | None, user_row: int | None, session: Session) -> None:
+        """`user_row` is of the record; None: a user whom the version does not know."""
+        self._tower = tower
+        self._row = user_row
+        self._session = session
+
+    @cached_property
+    def vector(self) -> Float32 | None:
+        """float32[d]; None: the version has no tower to make one."""
+        tower, session = self._tower, self._session
+        return None if tower is None else tower.refreshed(self._row, session.visits, tower.weights_of(session.kinds))

@@ -1,28 +1,29 @@
 /* The loops of an answer, compiled. What they compute is defined in Python, in reranker/forms.py and beside each caller;
    arrays are numpy's, those that are written belong to the caller. What could lead beyond an array is checked. */
-#include "ranking.h"
+#include "sources.h"
 
-/* score(out, items, vectors, allowed, weights, forms, k) */
+/* score(out, items, vectors, allowed, weights, forms, best) -> how many of best[k] are filled; k = 0: it does not matter */
 static PyObject *score(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
     static const char *const types[] = {"wf", "I", "f", "?", NULL};
-    Array a[4];
+    Array a[5];
     Term *terms = NULL;
-    Py_ssize_t count = 0;
+    Py_ssize_t count = 0, filled = 0;
     int lent = 0, is_done = 0;
     Asked asked = {0};
-    if (!lend_all(a, &lent, arguments, given, 7, types)) goto done;
-    Py_ssize_t n = a[1].rows, k = PyLong_AsSsize_t(arguments[6]);
+    if (!lend_all(a, &lent, arguments, given, 7, types) || !lend(&a[lent], arguments[6], "l", 1)) goto done;
+    lent++;
+    Py_ssize_t n = a[1].rows, k = a[4].rows;
     WANT(a[0].rows == n && a[3].rows == n, "score: arrays of other lengths than the items");
-    WANT(k >= 0, "score: k below 0");
     if (!are_within(a[1].view.buf, n, a[2].rows)) goto done;
     if (!(terms = read_terms(arguments[5], arguments[4], &count, a[2].rows, a[2].columns, n))) goto done;
     asked.all = (Candidates){a[1].view.buf, n, a[2].columns, a[2].view.buf};
     is_done = add_terms(terms, count, &asked, a[0].view.buf, a[3].view.buf, k);
+    if (is_done) is_done = (filled = best_of(a[0].view.buf, a[3].view.buf, n, a[4].view.buf, k)) >= 0;
 done:
     free_places(&asked.places);
     if (terms) free_terms(terms, count);
     give_back(a, lent);
-    return is_done ? Py_NewRef(Py_None) : NULL;
+    return is_done ? PyLong_FromSsize_t(filled) : NULL;
 }
 
 /* values(out, items, positions, vectors, forms, n): out is zero where a form is None */
@@ -78,30 +79,14 @@ done:
 static PyObject *top(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
     static const char *const types[] = {"wl", "f", "?", NULL};
     Array a[3];
-    Best best = {0};
-    uint64_t *keys = NULL;
-    int lent = 0, is_done = 0;
+    int lent = 0;
+    Py_ssize_t filled = -1;
     if (!lend_all(a, &lent, arguments, given, 3, types)) goto done;
-    const float *scores = a[1].view.buf;
-    const char *allowed = a[2].view.buf;
-    int64_t *found = a[0].view.buf;
     WANT(a[1].rows == a[2].rows && a[1].rows < INT32_MAX, "top: as many scores as candidates");
-    if (!make_best(&best, a[0].rows) || !(keys = PyMem_Malloc((2 * best.k + 1) * sizeof *keys))) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    for (Py_ssize_t i = 0; best.k && i < a[1].rows; i++)
-        if (allowed[i]) offer(&best, scores[i], i);
-    for (Py_ssize_t at = 0; at < best.count; at++)
-        keys[at] = (uint64_t)descending(best.scores[at]) << 32 | (uint64_t)best.places[at];
-    sort(keys, keys + best.count, best.count);
-    for (Py_ssize_t at = 0; at < best.count; at++) found[at] = (int64_t)(keys[at] & 0xffffffffu);
-    is_done = 1;
+    filled = best_of(a[1].view.buf, a[2].view.buf, a[1].rows, a[0].view.buf, a[0].rows);
 done:
-    PyMem_Free(keys);
-    free_best(&best);
     give_back(a, lent);
-    return is_done ? PyLong_FromSsize_t(best.count) : NULL;
+    return filled < 0 ? NULL : PyLong_FromSsize_t(filled);
 }
 
 /* neighbours(items, scores, near, near_scores, visited, weights, known) -> how many items and scores are filled */
@@ -109,94 +94,96 @@ static PyObject *neighbours(PyObject *self, PyObject *const *arguments, Py_ssize
     static const char *const types[] = {"wI", "wf", "iI", "f", "I", "f", "I", NULL};
     Array a[7];
     Places places = {0};
-    double *sums = NULL;
-    uint64_t *keys = NULL;
+    char *memory = NULL;
     int lent = 0, is_done = 0;
     Py_ssize_t count = 0;
     if (!lend_all(a, &lent, arguments, given, 7, types)) goto done;
-    uint32_t *items = a[0].view.buf;
-    float *scores = a[1].view.buf;
-    const uint32_t *visited = a[4].view.buf, *known = a[6].view.buf;
-    const float *weights = a[5].view.buf;
-    Py_ssize_t width = a[2].columns, most = width * a[4].rows, known_count = a[6].rows;
-    WANT(a[2].rows == a[3].rows && a[3].columns == width && a[4].rows == a[5].rows, "neighbours: arrays do not fit");
+    const uint32_t *known = a[6].view.buf;
+    Lists lists = {a[2].view.buf, a[3].view.buf, a[2].columns, a[4].view.buf, a[5].view.buf, a[4].rows};
+    Py_ssize_t most = lists.width * lists.count;
+    WANT(a[2].rows == a[3].rows && a[3].columns == lists.width && a[5].rows == lists.count,
+         "neighbours: arrays do not fit");
     WANT(a[0].rows >= most && a[1].rows >= most && most < INT32_MAX, "neighbours: no room");
-    if (!are_within(visited, a[4].rows, a[2].rows) || !make_places(&places, most + known_count)) goto done;
-    sums = PyMem_Malloc((most + 1) * sizeof *sums), keys = PyMem_Malloc((2 * most + 1) * sizeof *keys);
-    if (!sums || !keys) {
+    if (!are_within(lists.visited, lists.count, a[2].rows) || !make_places(&places, most + a[6].rows)) goto done;
+    if (!(memory = PyMem_Malloc((most + 1) * 28))) {
         PyErr_NoMemory();
         goto done;
     }
-    for (Py_ssize_t i = 0; i < known_count; i++) put(&places, known[i], INT32_MAX);
-    for (Py_ssize_t s = 0; s < a[4].rows; s++) {
-        const int32_t *near = (const int32_t *)a[2].view.buf + visited[s] * width;
-        const float *of_near = (const float *)a[3].view.buf + visited[s] * width;
-        for (Py_ssize_t j = 0; j < width && near[j] >= 0; j++) {
-            uint32_t slot = slot_of(&places, (uint32_t)near[j]);
-            int32_t place = places.places[slot];
-            if (place == INT32_MAX) continue;
-            if (place < 0) {
-                places.items[slot] = items[count] = (uint32_t)near[j];
-                places.places[slot] = place = (int32_t)count;
-                sums[count++] = 0.0;
-            }
-            sums[place] += (double)(of_near[j] * weights[s]);
-        }
-    }
-    for (Py_ssize_t i = 0; i < count; i++) keys[i] = (uint64_t)descending((float)sums[i]) << 32 | items[i];
-    sort(keys, keys + count, count);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        uint32_t bits = (uint32_t)(keys[i] >> 32), of_score = bits >> 31 ? bits : ~bits & 0x7fffffffu;
-        items[i] = (uint32_t)keys[i];
-        memcpy(&scores[i], &of_score, sizeof of_score);
-    }
+    double *sums = (double *)memory;
+    uint64_t *keys = (uint64_t *)(sums + most);
+    for (Py_ssize_t i = 0; i < a[6].rows; i++) put(&places, known[i], TAKEN);
+    count = find_neighbours(&lists, &places, a[0].view.buf, a[1].view.buf, sums, keys, (uint32_t *)(keys + 2 * most));
     is_done = 1;
 done:
-    PyMem_Free(sums);
-    PyMem_Free(keys);
+    PyMem_Free(memory);
     free_places(&places);
     give_back(a, lent);
     return is_done ? PyLong_FromSsize_t(count) : NULL;
 }
 
-/* order(items, scores, vectors, vector): scores become the products with a vector, and both are put in their order */
-static PyObject *order(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"wI", "wf", "f", "f", NULL};
-    Array a[4];
-    uint64_t *keys = NULL;
-    uint32_t *before = NULL;
+/* gather(items, scores, listed, their_scores, near, near_scores, visited, weights, vectors, user, fresh, of_fresh, moved,
+   most_near, most_fresh) -> how many items and scores there are with the neighbours, and how many in all */
+static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
+    static const char *const types[] = {"wI", "wf", "I", "f", "iI", "f", "I", "f", "f", "f", "I", "f", "f", NULL};
+    Array a[13];
+    Places places = {0};
+    char *memory = NULL;
     int lent = 0, is_done = 0;
-    if (!lend_all(a, &lent, arguments, given, 4, types)) goto done;
+    Py_ssize_t with_near = 0, count = 0;
+    if (!lend_all(a, &lent, arguments, given, 15, types)) goto done;
     uint32_t *items = a[0].view.buf;
     float *scores = a[1].view.buf;
-    Py_ssize_t n = a[0].rows, d = a[2].columns;
-    WANT(a[1].rows == n && a[3].rows == d && n < INT32_MAX, "order: arrays do not fit");
-    if (!are_within(items, n, a[2].rows)) goto done;
-    keys = PyMem_Malloc((2 * n + 1) * sizeof *keys), before = PyMem_Malloc((2 * n + 1) * sizeof *before);
-    if (!keys || !before) {
+    const uint32_t *listed = a[2].view.buf, *fresh = a[10].view.buf;
+    const float *vectors = a[8].view.buf, *user = a[9].view.buf;
+    Py_ssize_t n = a[2].rows, d = a[8].columns, m = a[10].rows;
+    Py_ssize_t most_near = PyLong_AsSsize_t(arguments[13]), k = PyLong_AsSsize_t(arguments[14]);
+    if (PyErr_Occurred()) goto done;
+    Lists lists = {a[4].view.buf, a[5].view.buf, a[4].columns, a[6].view.buf, a[7].view.buf, a[6].rows};
+    if (most_near == 0) lists.count = 0;
+    Py_ssize_t most = lists.width * lists.count, room = most > m ? most : m;
+    k = k < m ? k : m;
+    WANT(a[3].rows == n && a[4].rows == a[5].rows && a[5].columns == lists.width && a[7].rows == a[6].rows &&
+             a[9].rows == d && a[11].rows == m && (m == 0 || (a[11].columns == d && a[12].rows == d)),
+         "gather: arrays do not fit");
+    WANT(most_near >= 0 && k >= 0 && most < INT32_MAX && n + m < INT32_MAX, "gather: numbers out of range");
+    WANT(a[0].rows == a[1].rows && a[0].rows >= n + (most < most_near ? most : most_near) + k, "gather: no room");
+    if (!are_within(lists.visited, lists.count, a[4].rows) || !are_within(fresh, m, a[8].rows)) goto done;
+    if (!make_places(&places, n + most + k)) goto done;
+    if (!(memory = PyMem_Malloc((room + 1) * 36))) {
         PyErr_NoMemory();
         goto done;
     }
-    Candidates all = {items, n, d, a[2].view.buf};
-    for (Py_ssize_t i = 0; i < n && i < AHEAD; i++) fetch(&all, i);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        fetch(&all, i + AHEAD);
-        before[i] = items[i];
-        ((float *)before)[n + i] = dot(all.vectors + d * items[i], a[3].view.buf, d);
-        keys[i] = (uint64_t)descending(((float *)before)[n + i]) << 32 | (uint64_t)i;
+    double *sums = (double *)memory;
+    uint64_t *keys = (uint64_t *)(sums + room);
+    uint32_t *moved = (uint32_t *)(keys + 2 * room), *found = moved + room;
+    float *numbers = (float *)(found + room);
+    memcpy(items, listed, n * sizeof *items), memcpy(scores, a[3].view.buf, n * sizeof *scores);
+    for (Py_ssize_t i = 0; i < n; i++) put(&places, listed[i], TAKEN);
+    count = find_neighbours(&lists, &places, found, numbers, sums, keys, moved);
+    count = count < most_near ? count : most_near;
+    if (!are_within(found, count, a[8].rows)) goto done;
+    for (Py_ssize_t i = 0; i < count; i++) put(&places, found[i], TAKEN);
+    products(&(Candidates){found, count, d, vectors}, user, numbers);
+    put_in_order(found, numbers, count, 1, keys, moved);
+    memcpy(items + n, found, count * sizeof *items), memcpy(scores + n, numbers, count * sizeof *scores);
+    with_near = n + count;
+    Py_ssize_t suiting = find_suiting(a[11].view.buf, m, d, a[12].view.buf, k, numbers, keys);
+    if (suiting < 0) goto done;
+    count = 0;
+    for (Py_ssize_t at = 0; at < suiting; at++) {
+        uint32_t item = fresh[(uint32_t)keys[at]];
+        if (place_of(&places, item) != TAKEN) found[count++] = item;
     }
-    sort(keys, keys + n, n);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        uint32_t from = (uint32_t)keys[i];
-        items[i] = before[from];
-        scores[i] = ((float *)before)[n + from];
-    }
+    products(&(Candidates){found, count, d, vectors}, user, numbers);
+    put_in_order(found, numbers, count, 1, keys, moved);
+    memcpy(items + with_near, found, count * sizeof *items), memcpy(scores + with_near, numbers, count * sizeof *scores);
+    count += with_near;
     is_done = 1;
 done:
-    PyMem_Free(keys);
-    PyMem_Free(before);
+    PyMem_Free(memory);
+    free_places(&places);
     give_back(a, lent);
-    return is_done ? Py_NewRef(Py_None) : NULL;
+       return is_done ? Py_BuildValue("nn", with_near, count) : NULL;
 }
 
 /* eligible(out, items, shown, hidden): out[i] is what `shown` says of the item, unless it is among the hidden ones */
@@ -216,30 +203,6 @@ static PyObject *eligible(PyObject *self, PyObject *const *arguments, Py_ssize_t
     is_done = 1;
 done:
     free_places(&hidden);
-    give_back(a, lent);
-    return is_done ? Py_NewRef(Py_None) : NULL;
-}
-
-/* among(out, items, others): out[i] is whether items[i], each there once, is among the others */
-static PyObject *among(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"w?", "I", "I", NULL};
-    Array a[3];
-    Places places = {0};
-    int lent = 0, is_done = 0;
-    if (!lend_all(a, &lent, arguments, given, 3, types)) goto done;
-    char *out = a[0].view.buf;
-    const uint32_t *items = a[1].view.buf, *others = a[2].view.buf;
-    WANT(a[0].rows == a[1].rows && a[1].rows < INT32_MAX, "among: as many answers as items");
-    if (!make_places(&places, a[1].rows)) goto done;
-    memset(out, 0, a[0].rows);
-    for (Py_ssize_t i = 0; i < a[1].rows; i++) put(&places, items[i], (int32_t)i);
-    for (Py_ssize_t i = 0; i < a[2].rows; i++) {
-        int32_t place = place_of(&places, others[i]);
-        if (place >= 0) out[place] = 1;
-    }
-    is_done = 1;
-done:
-    free_places(&places);
     give_back(a, lent);
     return is_done ? Py_NewRef(Py_None) : NULL;
 }
@@ -316,8 +279,8 @@ static PyObject *know(PyObject *self, PyObject *const *arguments, Py_ssize_t giv
 
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(unit), METHOD(order), METHOD(eligible),
-    METHOD(among), METHOD(refresh), METHOD(know), {0},
+    METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(gather), METHOD(unit), METHOD(eligible),
+    METHOD(refresh), METHOD(know), {0},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
 

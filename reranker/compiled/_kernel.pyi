@@ -19,9 +19,12 @@ def know(*classes: type) -> None:
     """The classes of the forms, in the order of the kernel's kinds."""
 
 def score(
-    out: Float32, items: Indexes, vectors: Float32, allowed: Mask, weights: list[float], forms: Forms, k: int
-) -> None:
-    """Add the forms by their weights to float32[n]; k > 0: or -inf for those not among the k best allowed."""
+    out: Float32, items: Indexes, vectors: Float32, allowed: Mask, weights: list[float], forms: Forms, best: Positions
+) -> int:
+    """Add the forms by their weights to float32[n]; how many of int64[k] are filled with the best allowed, see `top`.
+
+    k > 0: what is not among the best may be -inf.
+    """
 
 def values(out: Float32, items: Indexes, positions: Positions, vectors: Float32, forms: Forms, n: int) -> None:
     """float32[forms, m]: the values of the items, which stand at these positions of a pool of n; 0 of no form."""
@@ -57,11 +60,24 @@ def neighbours(
 def unit(out: Float32, vectors: Float32, items: Indexes) -> None:
     """float32[s, d]: the vectors of the items at length 1."""
 
-def order(out_items: Indexes, out_scores: Float32, vectors: Float32, vector: Float32) -> None:
-    """The products of the items' vectors with one, and items and products in their order; equal ones stay in theirs."""
+def gather(
+    out_items: Indexes,
+    out_scores: Float32,
+    listed: Indexes,
+    their_scores: Float32,
+    near: npt.NDArray[np.int32],
+    near_scores: Float32,
+    visited: Indexes,
+    weights: Float32,
+    vectors: Float32,
+    user: Float32,
+    fresh: Indexes,
+    of_fresh: Float32,
+    moved: Float32,
+    most_near: int,
+    most_fresh: int,
+) -> tuple[int, int]:
+    """The pool of `sources.personal`; how many candidates there are with the neighbours, and how many in all."""
 
 def eligible(out: Mask, items: Indexes, shown: Mask, hidden: Indexes) -> None:
     """bool[n]: which items are shown and not among the hidden ones, uint32[m] in any order."""
-
-def among(out: Mask, items: Indexes, others: Indexes) -> None:
-    """bool[n]: which of the items, each there once, are among the others, uint32[m] in any order."""

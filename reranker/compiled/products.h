@@ -68,6 +68,20 @@ INLINE void fetch(const Candidates *given, Py_ssize_t place) {
     }
 }
 
+/* found[i] = v_i · vector */
+INLINE void products_body(const Candidates *given, const float *vector, float *found) {
+    for (Py_ssize_t i = 0; i < AHEAD; i++) fetch(given, i);
+    for (Py_ssize_t i = 0; i < given->n; i++) {
+        fetch(given, i + AHEAD);
+        found[i] = dot(given->vectors + given->d * given->items[i], vector, given->d);
+    }
+}
+
+/* found[i] = row i · vector, of n rows that lie one after the other */
+INLINE void rows_body(const float *rows, Py_ssize_t n, Py_ssize_t d, const float *vector, float *found) {
+    for (Py_ssize_t i = 0; i < n; i++) found[i] = dot(rows + i * d, vector, d);
+}
+
 /* cosines[i] = v_i · vector / |v_i| */
 INLINE void toward_body(const Candidates *given, const float *vector, float *cosines, float *lengths) {
     for (Py_ssize_t i = 0; i < AHEAD; i++) fetch(given, i);
@@ -140,6 +154,9 @@ INLINE void halve_body(float *numbers, Py_ssize_t n) {
     static type name##_any parameters { return name##_body arguments; }    \
     static type name parameters { return IS_WIDE ? name##_wide arguments : name##_any arguments; }
 
+TWICE(void, products, (const Candidates *given, const float *vector, float *found), (given, vector, found))
+TWICE(void, rows, (const float *rows, Py_ssize_t n, Py_ssize_t d, const float *vector, float *found),
+      (rows, n, d, vector, found))
 TWICE(void, toward, (const Candidates *given, const float *vector, float *cosines, float *lengths),
       (given, vector, cosines, lengths))
 TWICE(float, nearest,

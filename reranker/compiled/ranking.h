@@ -54,6 +54,26 @@ static void free_best(Best *best) {
     PyMem_Free(best->places);
 }
 
+/* places[k]: of the best k allowed of n scores, in order; how many there are, -1 and an exception: no memory. */
+static Py_ssize_t best_of(const float *scores, const char *allowed, Py_ssize_t n, int64_t *places, Py_ssize_t k) {
+    Best best;
+    uint64_t *keys = PyMem_Malloc((2 * k + 1) * sizeof *keys);
+    if (!make_best(&best, k) || !keys) {
+        PyMem_Free(keys);
+        return PyErr_NoMemory(), -1;
+    }
+    for (Py_ssize_t i = 0; k && i < n; i++)
+        if (allowed[i]) offer(&best, scores[i], i);
+    for (Py_ssize_t at = 0; at < best.count; at++)
+        keys[at] = (uint64_t)descending(best.scores[at]) << 32 | (uint64_t)best.places[at];
+    sort(keys, keys + best.count, best.count);
+    for (Py_ssize_t at = 0; at < best.count; at++) places[at] = (int64_t)(keys[at] & 0xffffffffu);
+    PyMem_Free(keys);
+    Py_ssize_t count = best.count;
+    free_best(&best);
+    return count;
+}
+
 /* Numbers of one call, all of one memory. */
 typedef struct {
     float *memory, *found, *cosines, *lengths, *bounds, *direction, *own, *along, *beside;

@@ -23,7 +23,7 @@ from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS, default_weights
 from reranker.sources import stored
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow, UserTower
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.messages import SessionEvent
@@ -214,7 +214,7 @@ def test_scores_served_are_those_that_torch_learned_to_1e_5(shop: Shop) -> None:
         assert candidates is not None
         events = [SessionEvent(item=item, time=MADE_AT - 60.0 * n) for n, item in enumerate(("a31", "a12", "a03"))]
         session = read_session(events, version, Serve(), MADE_AT)
-        at = Circumstances(float(MADE_AT), candidates.user_row, "phone", {3: 2}, tower)
+        at = Circumstances(float(MADE_AT), "phone", {3: 2}, UserNow(tower, candidates.user_row, session))
         given = SignalInputs(version, stored(candidates), session, at)
         values = torch.from_numpy(np.stack([signal.values(given) for signal in SIGNALS], axis=1))
         expected = (values @ torch.tensor(weights.weights)).numpy()

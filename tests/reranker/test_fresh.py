@@ -18,7 +18,7 @@ from reranker.fresh import MOST_NEW, MOST_TRENDING, Fresh
 from reranker.recommend import open_reranker
 from reranker.requests import convert_request
 from reranker.session import Session, read_session
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow, UserTower
 from schemas.messages import RecommendAnswer, SessionEvent
 from schemas.serving_config import Serve
 
@@ -37,7 +37,7 @@ def version(stocked_shop: Shop) -> Iterator[Version]:
 
 @pytest.fixture(scope="module")
 def fresh(version: Version) -> Fresh:
-    made = Fresh.of(version, UserTower.of(version))
+    made = Fresh.of(version)
     assert made is not None
     return made
 
@@ -51,11 +51,19 @@ def ask(shop: Shop, *overrides: str, **fields: object) -> RecommendAnswer:
         return reranker.recommend(convert_request({"explain": True, **fields}))
 
 
+def user_now(version: Version, user_row: int | None, session: Session | None = None) -> UserNow:
+    return UserNow(UserTower.of(version), user_row, session_of(version) if session is None else session)
+
+
+def vector_of(version: Version, user_row: int | None, session: Session | None = None) -> np.ndarray:
+    vector = user_now(version, user_row, session).vector
+    assert vector is not None
+    return vector
+
+
 def suiting(version: Version, user_row: int | None, count: int) -> list[int]:
     """The obvious way: every new or trending item, by its product with the refreshed vector."""
-    session, tower = session_of(version), UserTower.of(version)
-    assert tower is not None
-    vector = tower.refreshed(user_row, session.visits, tower.weights_of(session.kinds))
+    vector = vector_of(version, user_row)
     scores = {item: float(version.item_vectors[item] @ vector) for item in sorted(NEW | TRENDING)}
     return sorted(scores, key=lambda item: -scores[item])[:count]
 
@@ -71,26 +79,28 @@ def test_the_set_is_what_is_new_or_trending_and_in_stock(fresh: Fresh) -> None:
 def test_what_suits_is_what_the_slow_way_finds(
     version: Version, fresh: Fresh, user_row: int | None, count: int
 ) -> None:
-    found = fresh.items[fresh.suiting(user_row, session_of(version), count)].tolist()
+    found = fresh.items[fresh.suiting(vector_of(version, user_row), count)].tolist()
     assert found == suiting(version, user_row, count)
 
 
 def test_what_suits_depends_on_the_session(version: Version, fresh: Fresh) -> None:
     one, other = (read_session([SessionEvent(item=item)], version, Serve(), NOW) for item in ("a02", "a22"))
-    assert fresh.suiting(None, one, 5).tolist() != fresh.suiting(None, other, 5).tolist()
+    found, others = (fresh.suiting(vector_of(version, None, session), 5).tolist() for session in (one, other))
+    assert found != others
 
 
 def test_equal_items_are_taken_in_their_dense_order(version: Version, fresh: Fresh) -> None:
     level = fresh._replace(vectors=np.ones_like(fresh.vectors))
-    assert level.suiting(0, session_of(version), 4).tolist() == [0, 1, 2, 3]
+    assert level.suiting(vector_of(version, 0), 4).tolist() == [0, 1, 2, 3]
 
 
 def test_they_join_the_pool_after_list_and_neighbours_each_once(version: Version, fresh: Fresh) -> None:
     candidates = version.read("u1")
     assert candidates is not None
     session, serve = session_of(version), Serve(fresh_candidates=24)
-    before = sources.personal(version, candidates, session, serve, None)
-    pool = sources.personal(version, candidates, session, serve, fresh)
+    user = user_now(version, candidates.user_row)
+    before = sources.personal(version, candidates, session, serve, None, user=user)
+    pool = sources.personal(version, candidates, session, serve, fresh, user=user)
     wanted = set(suiting(version, candidates.user_row, 24))
     added = pool.items[before.items.size :].tolist()
     assert pool.items[: before.items.size].tolist() == before.items.tolist()
@@ -105,9 +115,7 @@ def test_they_join_the_pool_after_list_and_neighbours_each_once(version: Version
 def test_an_unknown_user_with_a_session_gets_them_too(stocked_shop: Shop, version: Version) -> None:
     answer = ask(stocked_shop, "serve.fresh_candidates=6", user="nobody", k=20, session=[{"item": "a02"}])
     assert answer.rung == "session"
-    tower, session = UserTower.of(version), read_session([SessionEvent(item="a02")], version, Serve(), NOW)
-    assert tower is not None
-    vector = tower.refreshed(None, session.visits, tower.weights_of(session.kinds))
+    vector = vector_of(version, None, read_session([SessionEvent(item="a02")], version, Serve(), NOW))
     best = sorted(sorted(NEW | TRENDING), key=lambda item: -float(version.item_vectors[item] @ vector))[:6]
     of_session = {item.item: item for item in answer.items if item.rung == "session"}
     named = {name for name, item in of_session.items() if {"new", "trending"} & set(item.sources or ())}
@@ -137,10 +145,11 @@ def test_without_a_session_and_with_none_wanted_nothing_joins(version: Version, 
     candidates = version.read("u0")
     assert candidates is not None
     nobody = read_session([], version, Serve(), NOW)
-    assert sources.personal(version, candidates, nobody, Serve(), fresh).items.size == candidates.items.size
-    none = Serve(fresh_candidates=0)
-    with_none = sources.personal(version, candidates, session_of(version), none, fresh)
-    without = sources.personal(version, candidates, session_of(version), none, None)
+    user = user_now(version, candidates.user_row, nobody)
+    assert sources.personal(version, candidates, nobody, Serve(), fresh, user=user).items.size == candidates.items.size
+    none, user = Serve(fresh_candidates=0), user_now(version, candidates.user_row)
+    with_none = sources.personal(version, candidates, session_of(version), none, fresh, user=user)
+    without = sources.personal(version, candidates, session_of(version), none, None, user=user)
     assert with_none.items.tolist() == without.items.tolist()
 
 
@@ -170,11 +179,10 @@ def test_the_set_is_bounded_and_what_is_not_released_yet_does_not_count(tmp_path
         tower=small_tower(1, count, 4),
     )
     with Version.open(tmp_path, name) as version:
-        fresh = Fresh.of(version, UserTower.of(version))
+        fresh = Fresh.of(version)
         assert fresh is not None
         assert fresh.items[fresh.is_new].tolist() == list(range(1490 - MOST_NEW, 1490))
         assert fresh.items[fresh.is_trending].tolist() == list(range(MOST_TRENDING))
-        assert Fresh.of(version, None) is None
 
 
 def test_a_version_is_made_ready_before_requests_reach_it(shop: Shop) -> None:

@@ -20,15 +20,17 @@ from prediction_store.writer import VersionDraft, write_shard
 from reranker import eligibility, ranking, signal_inputs, sources, user_tower
 from reranker.compiled import is_compiled, kernel
 from reranker.forms import Nearest, OfItem, Toward
+from reranker.fresh import Fresh
 from reranker.pool import Pool
-from reranker.ranking import Ranker, Scoring, top, top_in_numpy
+from reranker.ranking import NO_PLACES, Ranker, Scoring, top_in_numpy
 from reranker.recommend import open_reranker
 from reranker.session import EMPTY, Session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS, default_weights, known
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow, UserTower
 from schemas.messages import RecommendRequest, SessionEvent
-from schemas.record import RankedItems
+from schemas.record import Candidates, RankedItems
+from schemas.serving_config import Serve
 from schemas.user_tower import TowerFacts
 
 ITEMS, USERS, NOW = 300, 3, 1_800_000_000
@@ -110,11 +112,12 @@ def requests(version: Version) -> Iterator[tuple[np.random.Generator, SignalInpu
         count = int(rng.choice([1, 2, 30, 200, ITEMS]))
         pool = Pool(*_list(rng, count), listed=int(rng.choice([0, count // 2, count])))
         shown = {int(item): int(rng.integers(1, 5)) for item in rng.integers(0, ITEMS, rng.choice([0, 12]))}
-        tower, row = UserTower.of(version), rng.choice([None, 0, 1, 2])
-        at = Circumstances(NOW + 8 * 3600.0, row, str(rng.choice(["", "tv"])), shown, tower)
+        session = some_session(rng, int(rng.choice([0, 1, 4, 60])))
+        user = UserNow(UserTower.of(version), rng.choice([None, 0, 1, 2]), session)
+        at = Circumstances(NOW + 8 * 3600.0, str(rng.choice(["", "tv"])), shown, user)
         weights = rng.normal(size=len(SIGNALS)) * (rng.random(len(SIGNALS)) < 0.8)
         terms = tuple((signal, float(weight)) for signal, weight in zip(SIGNALS, weights, strict=True) if weight)
-        yield rng, SignalInputs(version, pool, some_session(rng, int(rng.choice([0, 1, 4, 60]))), at), Ranker(terms)
+        yield rng, SignalInputs(version, pool, session, at), Ranker(terms)
 
 
 def slowly(given: SignalInputs, ranker: Ranker) -> np.ndarray:
@@ -146,8 +149,7 @@ def test_asking_for_the_best_only_finds_the_best(version: Version) -> None:
         boost = rng.choice([0.0, 2.0], n).astype(np.float32)
         whole = scoring.scores(allowed, boosts=[boost])
         for k in (1, 7, 20, 400):
-            found = scoring.scores(allowed, boosts=[boost], k=k)
-            best = top(found, allowed, k)
+            found, best = scoring.best(allowed, k, boosts=[boost])
             assert best.tolist() == top_in_numpy(whole, allowed, k).tolist()
             assert found[best].tolist() == whole[best].tolist()
             left_out += int(np.isneginf(found[allowed]).sum())
@@ -159,38 +161,44 @@ def test_a_signal_that_is_not_finite_counts_as_nothing(version: Version) -> None
     column = rng.choice(np.array([np.nan, np.inf, -np.inf, 0.5], np.float32), ITEMS)
     items, vectors = np.arange(ITEMS, dtype=np.uint32), version.item_vectors
     found = np.zeros(ITEMS, np.float32)
-    kernel.score(found, items, vectors, np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], 0)
+    kernel.score(found, items, vectors, np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], NO_PLACES)
     assert found.tolist() == (2 * known(column)).tolist()
 
 
-def test_neighbours_and_their_order_are_those_of_the_definitions(
-    version: Version, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neighbours_are_those_of_the_definition(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
         visited, (listed, _) = some_session(rng, int(rng.choice([0, 1, 5, 60]))), _list(rng, int(rng.choice([0, 200])))
         by_kernel = sources.session_neighbours(version, visited, listed)
-        ordered = sources.in_order(by_kernel[0], version.item_vectors, version.user_vector(1))
         with monkeypatch.context() as patch:
             patch.setattr(sources, "is_compiled", False)
             expected = sources.session_neighbours(version, visited, listed)
-            products = sources.in_order(by_kernel[0], version.item_vectors, version.user_vector(1))[1]
         for found, wanted in zip(by_kernel, expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
-        np.testing.assert_allclose(ordered[1], products, rtol=1e-5, atol=1e-5)
-        assert sorted(ordered[0].tolist()) == sorted(by_kernel[0].tolist())
 
 
-def test_which_items_are_among_others_does_not_depend_on_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(20):
+def test_a_pool_is_that_of_the_definition(version: Version) -> None:
+    fresh = Fresh.of(version)
+    assert fresh is not None
+    sizes = set()
+    for seed in range(300):
         rng = np.random.default_rng(seed)
-        items, others = (rng.permutation(300)[:count].astype(np.uint32) for count in rng.choice([0, 1, 40, 200], 2))
-        others = np.concatenate([others, others[:3]])
-        found = sources.are_among(items, others)
-        with monkeypatch.context() as patch:
-            patch.setattr(sources, "is_compiled", False)
-            np.testing.assert_array_equal(found, sources.are_among(items, others))
-        np.testing.assert_array_equal(found, np.isin(items, others))
+        listed = Candidates(*_list(rng, int(rng.choice([0, 1, 200]))), made_at=1, user_row=int(rng.integers(3)))
+        visited = sources.Visited.of(some_session(rng, int(rng.choice([1, 5, 60]))))
+        suiting = sources.Suiting(fresh, rng.normal(size=version.dimensions).astype(np.float32))
+        asked = (
+            (None, suiting)[seed % 2],
+            Serve(neighbour_candidates=int(rng.choice([0, 1, 30])), fresh_candidates=int(rng.choice([1, 9, 10_000]))),
+        )
+        found, scores = sources.gathered(version, listed, visited, *asked)
+        expected, their_scores = sources.gathered_in_numpy(version, listed, visited, *asked)
+        assert len(set(found.tolist())) == len(found)
+        np.testing.assert_allclose(scores, their_scores, rtol=1e-5, atol=1e-5)
+        assert found[: listed.items.size].tolist() == listed.items.tolist()
+        # Within a part products that are equal to the last digits may stand in either order.
+        assert sorted(found.tolist()) == sorted(expected.tolist())
+        sizes.add(len(found) - len(listed.items))
+    assert len(sizes) > 10, "hardly anything was gathered, so that nothing was tested"
 
 
 def test_who_is_eligible_does_not_depend_on_the_kernel(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,20 +232,20 @@ def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
     items, allowed = np.arange(4, dtype=np.uint32), np.ones(4, np.bool_)
     out, once = np.zeros(4, np.float32), np.ones(1, np.float32)
     with pytest.raises(IndexError, match=f"item {ITEMS} of {ITEMS}"):
-        kernel.score(out, items + np.uint32(ITEMS - 3), vectors, allowed, [], [], 0)
+        kernel.score(out, items + np.uint32(ITEMS - 3), vectors, allowed, [], [], NO_PLACES)
     with pytest.raises(TypeError, match="wanted one or two of f"):
-        kernel.score(out, items, vectors.astype(np.float64), allowed, [], [], 0)
+        kernel.score(out, items, vectors.astype(np.float64), allowed, [], [], NO_PLACES)
     with pytest.raises(ValueError, match="other lengths"):
-        kernel.score(out[:3], items, vectors, allowed, [], [], 0)
+        kernel.score(out[:3], items, vectors, allowed, [], [], NO_PLACES)
     for form in (
         OfItem(out),
         Toward(np.ones((1, dimensions + 1), np.float32), once, True),
         Nearest(vectors[:0], out[:0]),
     ):
         with pytest.raises(ValueError, match="does not fit the catalogue"):
-            kernel.score(out, items, vectors, allowed, [1.0], [form], 0)
+            kernel.score(out, items, vectors, allowed, [1.0], [form], NO_PLACES)
     with pytest.raises(ValueError, match="no known form"):
-        kernel.score(out, items, vectors, allowed, [1.0], [(1, 2)], 0)  # type: ignore[list-item]
+        kernel.score(out, items, vectors, allowed, [1.0], [(1, 2)], NO_PLACES)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="beyond the pool"):
         kernel.values(np.zeros((0, 4), np.float32), items, np.array([0, 1, 2, 9]), vectors, [], 4)
     assert not out.any()

@@ -14,7 +14,7 @@ from reranker.pool import Pool
 from reranker.session import EMPTY, Session, read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import FRESH_HALF_LIFE_SECONDS, SIGNALS, Signal
-from reranker.user_tower import UserTower
+from reranker.user_tower import UserNow, UserTower
 from schemas.messages import SessionEvent
 from schemas.serving_config import Serve
 
@@ -40,7 +40,7 @@ def given(version: Version) -> SignalInputs:
         kinds=("view", "cart", "view", "cart", "view"),
     )
     shown = {int(items[2]): 1, int(items[9]): 3, 39: 2}
-    at = Circumstances(NOW, user_row=1, device="phone", shown=shown, tower=UserTower.of(version))
+    at = Circumstances(NOW, device="phone", shown=shown, user=UserNow(UserTower.of(version), 1, session))
     return SignalInputs(version, Pool(items, scores, listed=20), session, at)
 
 
@@ -121,7 +121,7 @@ def slow_mean(given: SignalInputs, position: int) -> float:
 
 
 def slow_refreshed(given: SignalInputs, position: int) -> float:
-    tower = given.at.tower
+    tower = UserTower.of(given.version)
     assert tower is not None
     weights = np.array([{"view": 1.0, "cart": 2.0}[kind] for kind in given.session.kinds], np.float32)
     user = of_length_1(tower.refreshed(1, given.session.visits, weights).tolist())
