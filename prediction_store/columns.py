@@ -22,17 +22,17 @@ class TextColumn:
 
     def __init__(self, blob: memoryview, offsets: npt.NDArray[np.int64]) -> None:
         self._blob = blob
-        self._offsets = offsets
+        shape, strides = (len(offsets) - 1, 2), offsets.strides * 2
+        self._bounds = np.lib.stride_tricks.as_strided(offsets, shape, strides, writeable=False)
+        """int64[n, 2]: where each text begins and ends."""
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self._bounds)
 
     def texts(self, indexes: npt.ArrayLike) -> list[str]:
         """The texts of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
-        places = np.asarray(indexes, dtype=np.int64)
-        starts, ends = self._offsets[places].tolist(), self._offsets[places + 1].tolist()
         blob = self._blob
-        return [str(blob[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+        return [str(blob[start:end], "utf-8") for start, end in self._bounds[np.asarray(indexes)].tolist()]
 
     def all(self) -> list[str]:
         """Every text, in dense order."""

@@ -29,15 +29,16 @@ from prediction_store.errors import (
 )
 from prediction_store.file_system import refuse_network
 from prediction_store.held import held_shards
+from prediction_store.item_index import ItemIndex
 from prediction_store.lists import decode_lists
 from prediction_store.lookups import Lookups
 from prediction_store.manifest import Sealed, take_lease, verify
 from prediction_store.near_items import NEIGHBOURS, TOGETHER, open_near_items
-from prediction_store.shards import INDEX_VALUE, open_shard
+from prediction_store.shards import open_shard
 from prediction_store.user_facts import open_user_facts
 from prediction_store.user_tower import open_user_tower
 from schemas.ranker import decode_weights
-from schemas.record import is_key, record_seed
+from schemas.record import record_seed
 
 ID_COLUMN: Final = "id"
 _registry: dict[tuple[int, int], OpenedVersion] = {}
@@ -59,7 +60,7 @@ class OpenedVersion:
         self.seed = record_seed(self.manifest.inputs_digest)
         self.shards: list[lmdb.Environment | None] = []
         """By number; None: on other hosts only."""
-        self.index: lmdb.Environment | None = None
+        self.index: ItemIndex | None = None
         try:
             self._open_files()
             self.lookups = Lookups(self.shards, seed=self.seed, index_bits=self.manifest.index_bits)
@@ -98,7 +99,7 @@ class OpenedVersion:
         if not isinstance(ids, TextColumn):
             raise DamagedVersionError(f"version {self.manifest.name} has no column of item ids")
         self.item_ids = ids
-        self.index = open_shard(path / layout.ITEM_INDEX)
+        self.index = ItemIndex(path / layout.ITEM_INDEX)
         self.held = held_shards(path, self.manifest)
         for number in range(self.manifest.shards):
             is_here = number in self.held.numbers
@@ -133,24 +134,12 @@ class OpenedVersion:
 
     def item_index(self, key: bytes) -> int | None:
         """The dense index of an item's id; None: not in the catalogue."""
-        assert self.index is not None
-        if not is_key(key):
-            return None
-        with self.index.begin() as transaction:
-            value = transaction.get(key)
-        if value is None:
-            return None
-        index: int = INDEX_VALUE.unpack(value)[0]
-        return index
+        return self.item_indexes([key])[0]
 
     def item_indexes(self, keys: Sequence[bytes]) -> list[int | None]:
-        """As `item_index`, of many items in one transaction."""
+        """As `item_index`, of many items in one look."""
         assert self.index is not None
-        unpack = INDEX_VALUE.unpack
-        with self.index.begin() as transaction:
-            get = transaction.get
-            values = [get(key) if is_key(key) else None for key in keys]
-        return [None if value is None else unpack(value)[0] for value in values]
+        return self.index.find(keys)
 
     def close_files(self) -> None:
         """Close LMDB's files; that ends the transactions in them. Requires: nobody is reading.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 from schemas.config import Store
@@ -34,6 +35,7 @@ def expires_at(made_at: int, store: Store) -> int:
     return made_at + round(_seconds(store.version_ttl_hours))
 
 
+@cache
 def _seconds(hours: float) -> float:
     """The seconds that are meant: 18.1 * 3600 is a hair more than 65160, and would be reached a moment too late."""
     return round(hours * SECONDS_PER_HOUR, 6)

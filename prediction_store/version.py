@@ -157,7 +157,11 @@ class Version:
 
     def indexes_of(self, item_ids: Sequence[str]) -> list[int | None]:
         """As `item_index`, of many items in one look."""
-        return self._opened.item_indexes([_key(item) or b"" for item in item_ids])
+        try:
+            keys = [item.encode("utf-8") for item in item_ids]
+        except UnicodeEncodeError:  # a lone surrogate: not text that could be the id of anything
+            keys = [_key(item) or b"" for item in item_ids]
+        return self._opened.item_indexes(keys)
 
     def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
         """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -48,8 +47,7 @@ MOST = 1e9
 """Numbers beyond it, and what is no number, are told as they are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What the store has for the user, and how old it is."""
 
     candidates: Candidates | None
@@ -223,23 +221,19 @@ def _shown(
     version: Version, pool: Pool, scores: Float32, best: Positions, *, rung: str, first_rank: int
 ) -> list[AnsweredItem]:
     ids = version.item_ids(pool.items[best])
-    numbers = zip(scores[best].tolist(), pool.base_scores[best].tolist(), best.tolist(), strict=True)
+    numbers = zip(ids, scores[best].tolist(), pool.base_scores[best].tolist(), best.tolist(), strict=True)
+    # Six digits are finer than float32, and shorter to send; `round` takes five times as long.
     return [
         AnsweredItem(
             item=item,
             rank=rank,
-            score=_six_digits(score),
-            base_score=_six_digits(base),
+            score=floor(score * 1e6 + 0.5) / 1e6 if -MOST < score < MOST else score,
+            base_score=floor(base * 1e6 + 0.5) / 1e6 if -MOST < base < MOST else base,
             base_rank=position + 1,
             rung=rung,
         )
-        for rank, (item, (score, base, position)) in enumerate(zip(ids, numbers, strict=True), first_rank)
+        for rank, (item, score, base, position) in enumerate(numbers, first_rank)
     ]
-
-
-def _six_digits(number: float) -> float:
-    """Finer than float32, and shorter to send; `round` takes five times as long."""
-    return floor(number * 1e6 + 0.5) / 1e6 if -MOST < number < MOST else number
 
 
 def _explained(

@@ -21,7 +21,9 @@ def hidden_items(request: RecommendRequest, version: Version, familiar: Familiar
 
     What the user has bought is hidden on every rung, not only missing from the stored list.
     """
-    excluded = version.indexes_of(request.exclude) if request.exclude else []
+    if not request.exclude:
+        return familiar.hidden
+    excluded = version.indexes_of(request.exclude)
     hidden = np.array([index for index in excluded if index is not None], np.uint32)
     return np.concatenate([hidden, familiar.hidden])
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,16 +17,10 @@ if TYPE_CHECKING:
 UNLISTED_EVENT_WEIGHT = 1.0
 """Weight of an event type that `serve.session_event_weights` does not list."""
 
-
-_time_of = operator.itemgetter(0)
-
-
-def _no_items() -> Indexes:
-    return np.empty(0, np.uint32)
+NO_ITEMS: Indexes = np.empty(0, np.uint32)
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """The distinct items of a session, most recent first; arrays of one length."""
 
     items: Indexes
@@ -37,7 +29,7 @@ class Session:
     """float32[s]: 1 is one view just now; sums over the events of an item."""
     ignored: int = 0
     """Events whose item is not in the version."""
-    visits: Indexes = field(default_factory=_no_items)
+    visits: Indexes = NO_ITEMS
     """uint32[e]: the item of each event, oldest first."""
     kinds: tuple[str, ...] = ()
     """The types of these events."""
@@ -52,7 +44,7 @@ class Session:
         return max(1.0, float(self.weights.sum()))
 
 
-EMPTY = Session(items=_no_items(), weights=np.empty(0, np.float32))
+EMPTY = Session(items=NO_ITEMS, weights=np.empty(0, np.float32))
 
 
 def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve, now: float) -> Session:
@@ -63,25 +55,27 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     """
     if not events:
         return EMPTY
+    times = [now if event.time is None or event.time > now else event.time for event in events]
+    indexes = version.indexes_of([event.item for event in events])
+    # Latest last, and stable: events of one time, or of none, keep the order they were sent in.
+    order = sorted(range(len(times)), key=times.__getitem__)
     weights: dict[int, float] = {}
     visits: list[int] = []
     kinds: list[str] = []
-    # Latest last, and stable: events of one time, or of none, keep the order they were sent in.
-    timed = [(now if event.time is None or event.time > now else event.time, event) for event in events]
-    timed.sort(key=_time_of)
     known, half_life = serve.session_event_weights, serve.session_half_life_seconds
-    for (time, event), index in zip(timed, version.indexes_of([event.item for _, event in timed]), strict=True):
-        if index is None:
+    for place in order:
+        if (index := indexes[place]) is None:
             continue
+        kind = events[place].event
         visits.append(index)
-        kinds.append(event.event)
-        weight = known.get(event.event, UNLISTED_EVENT_WEIGHT) * 0.5 ** ((now - time) / half_life)
+        kinds.append(kind)
+        weight = known.get(kind, UNLISTED_EVENT_WEIGHT) * 0.5 ** ((now - times[place]) / half_life)
         # Taken out and put back, so that the dictionary's order is that of each item's latest event.
         weights[index] = weights.pop(index, 0.0) + weight
     return Session(
         items=np.array([*reversed(weights)], np.uint32),
         weights=np.array([*reversed(weights.values())], np.float32),
-        ignored=len(timed) - len(visits),
+        ignored=len(events) - len(visits),
         visits=np.array(visits, np.uint32),
         kinds=tuple(kinds),
     )

@@ -33,7 +33,7 @@ static PyObject *values(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     Term *terms = NULL;
     Py_ssize_t count = 0;
     int lent = 0, is_done = 0;
-    float *scratch = NULL;
+    Scratch scratch = {0};
     Asked asked = {0};
     if (!lend_all(a, &lent, arguments, given, 6, types)) goto done;
     Py_ssize_t m = a[1].rows, d = a[3].columns, n = PyLong_AsSsize_t(arguments[5]);
@@ -45,30 +45,27 @@ static PyObject *values(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     WANT(a[0].rows == PyList_GET_SIZE(arguments[4]) && a[0].columns == m, "values: out is not [terms, items]");
     asked.all = (Candidates){a[1].view.buf, m, d, a[3].view.buf};
     asked.positions = positions;
-    if (!(scratch = PyMem_Calloc(2 * m + 2 * d + 1, sizeof(float)))) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    float *lengths = scratch, *cosines = lengths + m, *own = cosines + m, *vector = own + d;
+    if (!make_scratch(&scratch, m, d, most_visited(terms, count))) goto done;
     memset(a[0].view.buf, 0, a[0].view.len);
     for (Py_ssize_t at = 0; at < count; at++) {
         const Term *term = &terms[at];
         float *found = (float *)a[0].view.buf + term->row * m;
-        if (term->kind == TOWARD || term->kind == NEAREST) {
-            memset(vector, 0, d * sizeof *vector);
-            if (term->kind == TOWARD) add_vector(term, 1.0f, d, own, vector);
-            toward(&asked.all, vector, term->kind == TOWARD ? found : cosines, lengths);
-        } else if (!fill(term, &asked, found)) {
+        memset(scratch.direction, 0, d * sizeof(float));
+        if (term->kind == TOWARD) add_vector(term, 1.0f, d, scratch.own, scratch.direction);
+        if (term->kind == TOWARD || term->kind == NEAREST)
+            toward(&asked.all, scratch.direction, found, scratch.lengths);
+        else if (!fill(term, &asked, found))
             goto done;
+        if (term->kind == NEAREST) {
+            Sides sides = sides_of(term, d, &scratch);
+            for (Py_ssize_t i = 0; i < m; i++)
+                found[i] = nearest(asked.all.vectors + d * asked.all.items[i], scratch.lengths[i], d, &sides);
         }
-        for (Py_ssize_t i = 0; term->kind == NEAREST && i < m; i++)
-            found[i] = nearest(asked.all.vectors + d * asked.all.items[i], lengths[i], d, term->arrays[0].view.buf,
-                               term->arrays[1].view.buf, term->arrays[0].rows);
         for (Py_ssize_t i = 0; i < m; i++) found[i] = sayable(found[i]);
     }
     is_done = 1;
 done:
-    PyMem_Free(scratch);
+    PyMem_Free(scratch.memory);
     free_places(&asked.places);
     if (terms) free_terms(terms, count);
     give_back(a, lent);
@@ -167,8 +164,8 @@ static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     put_in_order(found, numbers, count, 1, keys, moved);
     memcpy(items + n, found, count * sizeof *items), memcpy(scores + n, numbers, count * sizeof *scores);
     with_near = n + count;
-    Py_ssize_t suiting = find_suiting(a[11].view.buf, m, d, a[12].view.buf, k, numbers, keys);
-    if (suiting < 0) goto done;
+    rows(a[11].view.buf, k ? m : 0, d, a[12].view.buf, numbers);
+    Py_ssize_t suiting = k ? find_greatest(numbers, m, k, keys) : 0;
     count = 0;
     for (Py_ssize_t at = 0; at < suiting; at++) {
         uint32_t item = fresh[(uint32_t)keys[at]];

@@ -112,9 +112,10 @@ INLINE uint32_t descending(float number) {
     return bits >> 31 ? bits : ~bits & 0x7fffffffu;
 }
 
-/* Sort ascending, byte by byte; `other` is as long. Source: LSD radix sort. */
-static void sort(uint64_t *keys, uint64_t *other, Py_ssize_t n) {
-    for (int shift = 0; shift < 64; shift += 8) {
+/* Sort ascending by the bits from `lowest` on, byte by byte, equal ones staying in their order; `other` is as long.
+   Source: LSD radix sort. */
+static void sort(uint64_t *keys, uint64_t *other, Py_ssize_t n, int lowest) {
+    for (int shift = lowest; shift < 64; shift += 8) {
         Py_ssize_t counts[256] = {0}, at = 0;
         for (Py_ssize_t i = 0; i < n; i++) counts[keys[i] >> shift & 255]++;
         if (n == 0 || counts[keys[0] >> shift & 255] == n) continue;

@@ -9,6 +9,7 @@ typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
 #define SHORTEST 1e-12f /* a vector of zeros has no direction: its products are zero and stay so */
 #define AHEAD 16         /* candidates whose vectors are asked of the memory meanwhile */
 
+typedef int32_t EightBits __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float Four __attribute__((vector_size(16)));
 typedef int32_t Order __attribute__((vector_size(16)));
 #define AT(numbers) (*(const Eight *)(numbers))
@@ -97,15 +98,33 @@ INLINE void toward_body(const Candidates *given, const float *vector, float *cos
     }
 }
 
-/* The greatest of weight, 1 at most, times cosine to `visited`, [count, d] of length 1; at least one. */
-INLINE float nearest_body(const float *own, float length, Py_ssize_t d, const float *visited, const float *weights,
-                          Py_ssize_t count) {
-    float best = -INFINITY;
-    for (Py_ssize_t s = 0; s < count; s++) {
-        float product = dot(own, visited + s * d, d) * (weights[s] < 1.0f ? weights[s] : 1.0f);
-        best = product > best ? product : best;
+/* Vectors of length 1 to compare with, eight side by side: number j of vector s is at (s / 8 * d + j) * 8 + s % 8. */
+typedef struct {
+    const float *vectors, *weights; /* in the places that are left in the last eight the first one stands again */
+    Py_ssize_t eights;
+} Sides;
+
+/* The greatest of weight times cosine to one of the sides. */
+INLINE float nearest_body(const float *own, float length, Py_ssize_t d, const Sides *sides) {
+    Eight best = {0};
+    for (Py_ssize_t at = 0; at < sides->eights; at++) {
+        const float *side = sides->vectors + at * d * 8;
+        Eight a = {0}, b = {0}, c = {0}, e = {0};
+        Py_ssize_t j = 0;
+        for (; j + 4 <= d; j += 4) {
+            a += own[j] * AT(side + j * 8);
+            b += own[j + 1] * AT(side + j * 8 + 8);
+            c += own[j + 2] * AT(side + j * 8 + 16);
+            e += own[j + 3] * AT(side + j * 8 + 24);
+        }
+        for (; j < d; j++) a += own[j] * AT(side + j * 8);
+        a = ((a + b) + (c + e)) * AT(sides->weights + at * 8);
+        EightBits is_more = a > best;
+        best = at ? (Eight)((is_more & (EightBits)a) | (~is_more & (EightBits)best)) : a;
     }
-    return best / length;
+    float found = best[0];
+    for (int place = 1; place < 8; place++) found = best[place] > found ? best[place] : found;
+    return found / length;
 }
 
 /* bounds[i]: what `nearest` is at most, or with a side of -1 at least, whatever the vectors are beside the direction q:
@@ -159,9 +178,7 @@ TWICE(void, rows, (const float *rows, Py_ssize_t n, Py_ssize_t d, const float *v
       (rows, n, d, vector, found))
 TWICE(void, toward, (const Candidates *given, const float *vector, float *cosines, float *lengths),
       (given, vector, cosines, lengths))
-TWICE(float, nearest,
-      (const float *own, float length, Py_ssize_t d, const float *visited, const float *weights, Py_ssize_t count),
-      (own, length, d, visited, weights, count))
+TWICE(float, nearest, (const float *own, float length, Py_ssize_t d, const Sides *sides), (own, length, d, sides))
 TWICE(void, bound,
       (Py_ssize_t n, const float *cosines, const float *along, const float *beside, Py_ssize_t count, float side,
        float *rests, float *bounds),

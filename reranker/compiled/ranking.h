@@ -66,7 +66,7 @@ static Py_ssize_t best_of(const float *scores, const char *allowed, Py_ssize_t n
         if (allowed[i]) offer(&best, scores[i], i);
     for (Py_ssize_t at = 0; at < best.count; at++)
         keys[at] = (uint64_t)descending(best.scores[at]) << 32 | (uint64_t)best.places[at];
-    sort(keys, keys + best.count, best.count);
+    sort(keys, keys + best.count, best.count, 0);
     for (Py_ssize_t at = 0; at < best.count; at++) places[at] = (int64_t)(keys[at] & 0xffffffffu);
     PyMem_Free(keys);
     Py_ssize_t count = best.count;
@@ -76,16 +76,38 @@ static Py_ssize_t best_of(const float *scores, const char *allowed, Py_ssize_t n
 
 /* Numbers of one call, all of one memory. */
 typedef struct {
-    float *memory, *found, *cosines, *lengths, *bounds, *direction, *own, *along, *beside;
+    float *memory, *found, *cosines, *lengths, *bounds, *direction, *own, *along, *beside, *weights, *sides;
 } Scratch;
 
 static int make_scratch(Scratch *scratch, Py_ssize_t n, Py_ssize_t d, Py_ssize_t visited) {
-    scratch->memory = PyMem_Malloc((4 * n + 2 * d + 2 * visited + 1) * sizeof(float));
+    Py_ssize_t room = (visited + 7) / 8 * 8;
+    scratch->memory = PyMem_Malloc((4 * n + 2 * d + 2 * visited + room * (d + 1) + 1) * sizeof(float));
     if (!scratch->memory) return PyErr_NoMemory(), 0;
     scratch->found = scratch->memory, scratch->cosines = scratch->found + n, scratch->lengths = scratch->cosines + n;
     scratch->bounds = scratch->lengths + n, scratch->direction = scratch->bounds + n;
     scratch->own = scratch->direction + d, scratch->along = scratch->own + d, scratch->beside = scratch->along + visited;
+    scratch->weights = scratch->beside + visited, scratch->sides = scratch->weights + room;
     return 1;
+}
+
+/* What a NEAREST compares with; a weight counts as 1 at most. */
+static Sides sides_of(const Term *term, Py_ssize_t d, Scratch *scratch) {
+    const float *visited = term->arrays[0].view.buf, *weights = term->arrays[1].view.buf;
+    Py_ssize_t count = term->arrays[0].rows, room = (count + 7) / 8 * 8;
+    for (Py_ssize_t place = 0; place < room; place++) {
+        Py_ssize_t s = place < count ? place : 0;
+        float *to = scratch->sides + place / 8 * d * 8 + place % 8;
+        for (Py_ssize_t j = 0; j < d; j++) to[j * 8] = visited[s * d + j];
+        scratch->weights[place] = weights[s] < 1.0f ? weights[s] : 1.0f;
+    }
+    return (Sides){scratch->sides, scratch->weights, room / 8};
+}
+
+static Py_ssize_t most_visited(const Term *terms, Py_ssize_t count) {
+    Py_ssize_t most = 0;
+    for (Py_ssize_t at = 0; at < count; at++)
+        if (terms[at].kind == NEAREST && terms[at].arrays[0].rows > most) most = terms[at].arrays[0].rows;
+    return most;
 }
 
 /* Add a term's part of the nearest item to the scores. With k > 0 only to those that may be among the k best allowed
@@ -93,10 +115,11 @@ static int make_scratch(Scratch *scratch, Py_ssize_t n, Py_ssize_t d, Py_ssize_t
 static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, float *scores, const char *allowed,
                        Py_ssize_t k) {
     const Candidates *all = &asked->all;
-    const float *visited = term->arrays[0].view.buf, *weights = term->arrays[1].view.buf, *q = scratch->direction;
+    const float *visited = term->arrays[0].view.buf, *q = scratch->direction;
     Py_ssize_t count = term->arrays[0].rows, n = all->n, d = all->d;
+    Sides sides = sides_of(term, d, scratch);
     Best best;
-#define EXACT(i) sayable(nearest(all->vectors + d * all->items[i], scratch->lengths[i], d, visited, weights, count))
+#define EXACT(i) sayable(nearest(all->vectors + d * all->items[i], scratch->lengths[i], d, &sides))
     if (k == 0 || k >= n) {
         for (Py_ssize_t i = 0; i < n; i++) scores[i] += term->weight * EXACT(i);
         return 1;
@@ -105,9 +128,8 @@ static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, f
     for (Py_ssize_t s = 0; s < count; s++) {
         const float *own = visited + s * d;
         float along = length > SHORTEST ? dot(own, q, d) / length : 0.0f, rest = dot(own, own, d) - along * along;
-        float weight = weights[s] < 1.0f ? weights[s] : 1.0f;
-        scratch->along[s] = along * weight;
-        scratch->beside[s] = sqrtf(rest > 0.0f ? rest : 0.0f) * weight;
+        scratch->along[s] = along * scratch->weights[s];
+        scratch->beside[s] = sqrtf(rest > 0.0f ? rest : 0.0f) * scratch->weights[s];
     }
     for (Py_ssize_t i = 0; i < n; i++) scratch->cosines[i] = length > SHORTEST ? scratch->cosines[i] / length : 0.0f;
     float side = term->weight < 0.0f ? -1.0f : 1.0f;
@@ -149,7 +171,7 @@ static int add_terms(const Term *terms, Py_ssize_t count, Asked *asked, float *s
     int has_direction = 0, is_done = 0;
     for (Py_ssize_t at = 0; at < count; at++)
         if (terms[at].kind == NEAREST) of_nearest = &terms[at];
-    if (!make_scratch(&scratch, all->n, all->d, of_nearest ? of_nearest->arrays[0].rows : 0)) return 0;
+    if (!make_scratch(&scratch, all->n, all->d, most_visited(terms, count))) return 0;
     memset(scratch.direction, 0, all->d * sizeof(float));
     for (Py_ssize_t at = 0; at < count; at++) {
         const Term *term = &terms[at];

@@ -23,7 +23,7 @@ static void put_in_order(uint32_t *items, float *numbers, Py_ssize_t n, int by_p
         keys[i] = (uint64_t)descending(numbers[i]) << 32 | (uint64_t)(by_place ? (uint32_t)i : items[i]);
         moved[i] = items[i];
     }
-    sort(keys, keys + n, n);
+    sort(keys, keys + n, n, by_place ? 32 : 0);
     for (Py_ssize_t i = 0; i < n; i++) {
         uint32_t low = (uint32_t)keys[i], bits = (uint32_t)(keys[i] >> 32);
         uint32_t of_number = bits >> 31 ? bits : ~bits & 0x7fffffffu;
@@ -36,6 +36,11 @@ static void put_in_order(uint32_t *items, float *numbers, Py_ssize_t n, int by_p
 static Py_ssize_t find_neighbours(const Lists *lists, Places *places, uint32_t *items, float *scores, double *sums,
                                   uint64_t *keys, uint32_t *moved) {
     Py_ssize_t count = 0;
+    for (Py_ssize_t s = 0; s < lists->count; s++)
+        for (Py_ssize_t j = 0; j < lists->width; j += 16) {
+            __builtin_prefetch(lists->near + lists->visited[s] * lists->width + j);
+            __builtin_prefetch(lists->scores + lists->visited[s] * lists->width + j);
+        }
     for (Py_ssize_t s = 0; s < lists->count; s++) {
         const int32_t *near = lists->near + lists->visited[s] * lists->width;
         const float *of_near = lists->scores + lists->visited[s] * lists->width;
@@ -56,20 +61,27 @@ static Py_ssize_t find_neighbours(const Lists *lists, Places *places, uint32_t *
     return count;
 }
 
-/* The places of the k rows that suit a vector best, best first, equal ones by place; how many, -1 and an exception: no
-   memory. `found` has room for n products, `keys` for 2k. */
-static Py_ssize_t find_suiting(const float *vectors, Py_ssize_t n, Py_ssize_t d, const float *vector, Py_ssize_t k,
-                               float *found, uint64_t *keys) {
-    Best best;
-    if (!make_best(&best, k)) return -1;
-    rows(vectors, n, d, vector, found);
-    for (Py_ssize_t i = 0; k && i < n; i++) offer(&best, found[i], i);
-    for (Py_ssize_t at = 0; at < best.count; at++)
-        keys[at] = (uint64_t)descending(best.scores[at]) << 32 | (uint64_t)best.places[at];
-    sort(keys, keys + best.count, best.count);
-    Py_ssize_t count = best.count;
-    free_best(&best);
-    return count;
+/* The places of the k greatest of n numbers, greatest first, equal ones by place, in the low halves of the keys; how many.
+   Bins tell which numbers can be among them, so that only these are sorted. `keys` has room for 2n. */
+static Py_ssize_t find_greatest(const float *numbers, Py_ssize_t n, Py_ssize_t k, uint64_t *keys) {
+    enum { BINS = 512 };
+    Py_ssize_t counts[BINS] = {0}, above = 0, count = 0, lowest_bin = BINS;
+    float lowest = INFINITY, highest = -INFINITY;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        lowest = numbers[i] < lowest ? numbers[i] : lowest;
+        highest = numbers[i] > highest ? numbers[i] : highest;
+    }
+    float scale = (BINS - 1) / (highest - lowest);
+    if (!(scale > 0.0f && scale < 1e30f)) scale = 0.0f; /* they are all alike, or not finite: one bin for all */
+#define BIN(i) (numbers[i] - lowest > 0.0f ? (int)((numbers[i] - lowest) * scale) : 0)
+    if (scale == 0.0f) lowest_bin = 0;
+    for (Py_ssize_t i = 0; scale > 0.0f && i < n; i++) counts[BIN(i)]++;
+    while (lowest_bin > 0 && above < k) above += counts[--lowest_bin];
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (scale == 0.0f || BIN(i) >= lowest_bin) keys[count++] = (uint64_t)descending(numbers[i]) << 32 | (uint64_t)i;
+#undef BIN
+    sort(keys, keys + count, count, 32);
+    return count < k ? count : k;
 }
 
 #endif
