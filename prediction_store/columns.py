@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ MISSING = -1
 class TextColumn:
     """One text per item; "" is missing."""
 
-    def __init__(self, blob: memoryview, offsets: npt.NDArray[np.int64]) -> None:
+    def __init__(self, blob: mmap.mmap | bytes, offsets: npt.NDArray[np.int64]) -> None:
         self._blob = blob
         shape, strides = (len(offsets) - 1, 2), offsets.strides * 2
         self._bounds = np.lib.stride_tricks.as_strided(offsets, shape, strides, writeable=False)
@@ -32,7 +33,7 @@ class TextColumn:
     def texts(self, indexes: npt.ArrayLike) -> list[str]:
         """The texts of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
         blob = self._blob
-        return [str(blob[start:end], "utf-8") for start, end in self._bounds[np.asarray(indexes)].tolist()]
+        return [blob[start:end].decode("utf-8") for start, end in self._bounds[np.asarray(indexes)].tolist()]
 
     def all(self) -> list[str]:
         """Every text, in dense order."""

@@ -67,8 +67,8 @@ class Shown(NamedTuple):
     signals: Float32
     """float32[n, signals]: the values of those that have a weight, see `Ranker.names`. NaN: not computed."""
     propensities: Float32
-    added: Float32
-    """float32[n]: what rules and discounts have added to the score."""
+    added: Float32 | None
+    """float32[n]: what rules and discounts have added to the score; None: there were none."""
     candidates: int
     """Number of items that the rung ranked."""
 
@@ -152,7 +152,7 @@ def answer(
         rungs.append(rung)
         if note is not None:
             signals = _not_computed(best, ranker) if scoring is None else scoring.values(best)
-            added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32))
+            added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32)) if extras else None
             note(Shown(scores[best], pool.base_scores[best], signals, propensities, added, pool.items.size))
         found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
         if request.explain:

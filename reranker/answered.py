@@ -79,7 +79,7 @@ def record_of(
             signals=signals,
             values=_bytes([part.signals for part in shown]),
             propensities=_bytes([part.propensities for part in shown]),
-            added=_bytes([part.added for part in shown]) if any(part.added.any() for part in shown) else b"",
+            added=_added(shown),
         ),
         rung=answer.rung,
         topped_up_from=answer.topped_up_from,
@@ -119,8 +119,17 @@ def settings_digest(config: Config) -> str:
     return digest(_Deciding(serve, store))[:16]
 
 
+def _added(shown: Sequence[Shown]) -> bytes:
+    """Empty where nothing was added to any score."""
+    if all(part.added is None for part in shown):
+        return b""
+    return _bytes([np.zeros(part.scores.size, np.float32) if part.added is None else part.added for part in shown])
+
+
 def _bytes(parts: Sequence[Float32]) -> bytes:
-    return b"".join(part.astype("<f4", copy=False).tobytes() for part in parts)
+    if len(parts) == 1:
+        return parts[0].astype("<f4", copy=False).tobytes()
+    return b"".join([part.astype("<f4", copy=False).tobytes() for part in parts])
 
 
 def numbers(stored: bytes) -> Float32:

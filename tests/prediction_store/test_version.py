@@ -62,6 +62,13 @@ def test_ids_are_compared_as_bytes_and_never_normalised(root: Path, make_version
     assert {user: list(one.items) if one else None for user, one in found.items()} == lists
 
 
+def test_what_can_be_the_id_of_no_item_has_no_index(root: Path, make_version: MakeVersion) -> None:
+    with Version.open(root, make_version("a")) as version:
+        strange = ["", "x" * 512, "x" * 100_000, "\ud800", "item-3\0"]
+        assert version.indexes_of([*strange, "item-3"]) == [None] * len(strange) + [3]
+        assert [version.item_index(item) for item in strange] == [None] * len(strange)
+
+
 def test_everything_about_items_comes_back(root: Path, make_version: MakeVersion) -> None:
     with Version.open(root, make_version("a")) as version:
         assert (version.n_items, version.n_users, version.dimensions) == (12, 3, 4)
