@@ -19,6 +19,7 @@ from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
+from reranker.ordering import as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
@@ -141,7 +142,7 @@ def answer(
         boosts = [added for _, added in extras]
         if scoring is not None and is_plain(order, pins):
             scores, best = scoring.best(allowed, k, boosts=boosts)
-            propensities = np.ones(best.size, np.float32)
+            propensities = as_they_are(best).propensities
         else:
             scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
             best, propensities = choose(

@@ -127,9 +127,7 @@ def _added(shown: Sequence[Shown]) -> bytes:
 
 
 def _bytes(parts: Sequence[Float32]) -> bytes:
-    if len(parts) == 1:
-        return parts[0].astype("<f4", copy=False).tobytes()
-    return b"".join([part.astype("<f4", copy=False).tobytes() for part in parts])
+    return parts[0].tobytes() if len(parts) == 1 else b"".join([part.tobytes() for part in parts])
 
 
 def numbers(stored: bytes) -> Float32:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from prediction_store.reader import CategoryColumn
 from reranker.arrays import Float32, Mask
-from reranker.ordering import Counts, Ordered, order
+from reranker.ordering import Counts, Ordered, as_they_are, order
 from reranker.ranking import top
 from reranker.signal_inputs import SignalInputs
 from schemas.rules import Order
@@ -51,8 +49,7 @@ def choose(
     """
     pins = pins if is_first else ()
     if is_plain(wanted, pins):
-        best = top(scores, allowed, k)
-        return Ordered(best, np.ones(best.size, np.float32))
+        return as_they_are(top(scores, allowed, k))
     return order(
         scores,
         allowed,

@@ -47,6 +47,16 @@ class Ordered(NamedTuple):
     """float32[k]: the chance that just this item stood here; 1 where chance had no say."""
 
 
+CERTAIN: Float32 = np.ones(1_000, np.float32)
+CERTAIN.flags.writeable = False
+
+
+def as_they_are(positions: Positions) -> Ordered:
+    """The positions in their order, in which chance had no say."""
+    count = positions.size
+    return Ordered(positions, CERTAIN[:count] if count <= CERTAIN.size else np.ones(count, np.float32))
+
+
 def order(
     scores: Float32,
     is_eligible: Mask,

@@ -65,19 +65,28 @@ class Ranker:
         return Standing([(signal, weight) for signal, weight in self.terms if signal.of_hour])
 
     @cached_property
-    def passing(self) -> Passing:
-        """The other signals."""
-        places = [place for place, (signal, _) in enumerate(self.terms) if not signal.of_hour]
-        return Passing(places, [self.signals[place] for place in places], [self.weights[place] for place in places])
+    def lasting(self) -> Some:
+        """The signals of the hour."""
+        return Some.of(self.terms, of_hour=True)
+
+    @cached_property
+    def passing(self) -> Some:
+        """The signals that say something else in each request."""
+        return Some.of(self.terms, of_hour=False)
 
 
-class Passing(NamedTuple):
-    """The signals that say something else in each request."""
+class Some(NamedTuple):
+    """Some of a ranker's signals."""
 
     places: list[int]
     """In `Ranker.terms`."""
     signals: list[Signal]
     weights: list[float]
+
+    @classmethod
+    def of(cls, terms: Sequence[tuple[Signal, float]], *, of_hour: bool) -> Some:
+        found = [(place, *term) for place, term in enumerate(terms) if term[0].of_hour == of_hour]
+        return cls([place for place, _, _ in found], [signal for _, signal, _ in found], [w for _, _, w in found])
 
 
 class Scoring:
@@ -132,11 +141,13 @@ class Scoring:
     def _every_form(self) -> list[Form | None]:
         if not self._has_standing:
             return self._forms
-        passing = dict(zip(self._ranker.passing.places, self._forms, strict=False))  # without the standing, the last
-        return [
-            passing[place] if place in passing else forms_of([signal], self.given)[0]
-            for place, signal in enumerate(self._ranker.signals)
-        ]
+        lasting, passing = self._ranker.lasting, self._ranker.passing
+        forms: list[Form | None] = [None] * len(self._ranker.terms)
+        for place, form in zip(lasting.places, forms_of(lasting.signals, self.given), strict=True):
+            forms[place] = form
+        for place, form in zip(passing.places, self._forms, strict=False):  # the last form is the standing
+            forms[place] = form
+        return forms
 
 
 def top(scores: Float32, allowed: Mask, k: int) -> Positions:

@@ -66,15 +66,21 @@ class SignalInputs:
         self.pool = pool
         self.session = session
         self.at = at
+        self._visited: Float32 | None = None  # `cached_property` would take a lock for it
 
     @cached_property
     def vectors(self) -> Float32:
         """float32[n, d] of the candidates."""
         return self.version.item_vectors[self.pool.items]
 
-    @cached_property
+    @property
     def visited(self) -> Float32:
         """float32[s, d]: the vectors of the session's items, brought to length 1."""
+        if self._visited is None:
+            self._visited = self._of_length_1()
+        return self._visited
+
+    def _of_length_1(self) -> Float32:
         vectors, items = self.version.item_vectors, self.session.items
         found = np.empty((items.size, vectors.shape[1]), np.float32)
         if is_compiled:

@@ -9,7 +9,6 @@ been in the data already.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -112,9 +111,12 @@ class UserNow:
         self._tower = tower
         self._row = user_row
         self._session = session
+        self._vector: Float32 | None = None
 
-    @cached_property
+    @property
     def vector(self) -> Float32 | None:
         """float32[d]; None: the version has no tower to make one."""
         tower, session = self._tower, self._session
-        return None if tower is None else tower.refreshed(self._row, session.visits, tower.weights_of(session.kinds))
+        if self._vector is None and tower is not None:
+            self._vector = tower.refreshed(self._row, session.visits, tower.weights_of(session.kinds))
+        return self._vector
