@@ -11,6 +11,7 @@ Indexes = npt.NDArray[np.uint32]
 Positions = npt.NDArray[np.int64]
 """Places in an array of candidates."""
 Mask = npt.NDArray[np.bool_]
+NO_PLACES: Positions = np.empty(0, np.int64)
 
 
 def contains(sorted_values: Indexes, values: Indexes) -> Mask:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Mask, Positions
+from reranker.arrays import NO_PLACES, Float32, Mask, Positions
 from reranker.compiled import is_compiled, kernel
 from reranker.forms import Form, OfItem
 from reranker.signal_inputs import SignalInputs
@@ -17,8 +17,6 @@ from reranker.signals import BY_NAME, Signal, default_weights, forms_of, known
 from reranker.standing import Standing
 from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
-
-NO_PLACES: Positions = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class Ranker:
     @cached_property
     def standing(self) -> Standing:
         """What the signals of the hour say together."""
-        return Standing([(signal, weight) for signal, weight in self.terms if signal.of_hour])
+        return Standing(self.lasting.signals, self.lasting.weights)
 
     @cached_property
     def lasting(self) -> Some:

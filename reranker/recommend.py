@@ -25,6 +25,7 @@ from reranker.requests import check_limits
 from reranker.rules import Rules
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import NOTHING, Stored, with_stored
+from reranker.signal_inputs import Circumstances
 from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
@@ -219,6 +220,7 @@ class Reranker:
         """
         self.views.prepare(version)
         self.fresh_of(version)
+        self.ranker_of(version).standing.at(version, Circumstances(self._now()))
 
     def fresh_of(self, version: Version) -> Fresh | None:
         """The version's new and trending items, found once; None: there are none, or none are wanted."""

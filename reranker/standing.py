@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reranker.arrays import Float32
+from reranker.arrays import NO_PLACES, Float32
+from reranker.compiled import is_compiled, kernel
 from reranker.pool import Pool
 from reranker.session import EMPTY
 from reranker.signal_inputs import Circumstances, SignalInputs
-from reranker.signals import Signal
+from reranker.signals import Signal, forms_of, known
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 class Standing:
     """Of one version's items, for the hour that was asked for last. Any number of threads may ask."""
 
-    def __init__(self, terms: Sequence[tuple[Signal, float]]) -> None:
-        """`terms` are signals of the hour, and their weights."""
-        self._terms = terms
+    def __init__(self, signals: Sequence[Signal], weights: list[float]) -> None:
+        """Signals of the hour, and what each weighs."""
+        self._signals, self._weights = signals, weights
         self._latest: tuple[int, Float32] | None = None
 
     def at(self, version: Version, at: Circumstances) -> Float32:
@@ -34,8 +35,13 @@ class Standing:
 
     def _summed(self, version: Version, at: Circumstances) -> Float32:
         everything = np.arange(version.n_items, dtype=np.uint32)
-        given = SignalInputs(version, Pool.of_list(everything, np.zeros(everything.size, np.float32)), EMPTY, at)
         total = np.zeros(everything.size, np.float32)
-        for signal, weight in self._terms:
-            total += np.float32(weight) * signal.values(given)
+        given = SignalInputs(version, Pool.of_list(everything, total), EMPTY, at)
+        forms = forms_of(self._signals, given)
+        if is_compiled:  # in a tenth of the time: two million items would hold up a request for a tenth of a second
+            kernel.score(total, everything, version.item_vectors, everything >= 0, self._weights, forms, NO_PLACES)
+            return total
+        for weight, form in zip(self._weights, forms, strict=True):
+            if form is not None:
+                total += np.float32(weight) * known(form.values(given))
         return total

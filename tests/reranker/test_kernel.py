@@ -17,12 +17,13 @@ from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import VersionDraft, write_shard
-from reranker import eligibility, ranking, signal_inputs, sources, user_tower
+from reranker import eligibility, ranking, signal_inputs, sources, standing, user_tower
+from reranker.arrays import NO_PLACES
 from reranker.compiled import is_compiled, kernel
 from reranker.forms import Nearest, OfItem, Toward
 from reranker.fresh import Fresh
 from reranker.pool import Pool
-from reranker.ranking import NO_PLACES, Ranker, Scoring, top_in_numpy
+from reranker.ranking import Ranker, Scoring, top_in_numpy
 from reranker.recommend import open_reranker
 from reranker.session import EMPTY, Session
 from reranker.signal_inputs import Circumstances, SignalInputs
@@ -257,7 +258,7 @@ def test_an_answer_without_the_kernel_is_the_same(stocked_shop: Shop, monkeypatc
     asked = [RecommendRequest(user=user, k=9, session=given) for user in ("u0", "u1", "?") for given in ([], events)]
     with open_reranker(stocked_shop.config()) as reranker:
         by_kernel = [reranker.recommend(request) for request in asked]
-        for module in (eligibility, ranking, signal_inputs, sources, user_tower):
+        for module in (eligibility, ranking, signal_inputs, sources, standing, user_tower):
             monkeypatch.setattr(module, "is_compiled", False)
         in_numpy = [reranker.recommend(request) for request in asked]
     for one, other in zip(by_kernel, in_numpy, strict=True):

@@ -9,6 +9,7 @@ import pytest
 from serving_shop import MADE_AT, Shop
 
 from prediction_store.reader import Version
+from reranker import standing
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.recommend import Reranker, open_reranker
@@ -79,3 +80,17 @@ def test_a_request_from_another_hour_is_scored_as_the_clock_would_have(
     assert parts["freshness"] + parts["popularity"] > 0.1, "the signals of the hour say nothing, so nothing was tested"
     assert [item.item for item in later.items] == [item.item for item in then.items]
     assert [item.score for item in later.items] == pytest.approx([item.score for item in then.items], abs=1e-5)
+
+
+def test_it_does_not_depend_on_the_kernel(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = Circumstances(NOW)
+    by_kernel = ranker_of(version).standing.at(version, at)
+    monkeypatch.setattr(standing, "is_compiled", False)
+    assert ranker_of(version).standing.at(version, at) == pytest.approx(by_kernel, abs=1e-5)
+
+
+def test_a_version_that_is_made_ready_has_it(stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_reranker(stocked_shop.config(), now=lambda: NOW) as reranker, reranker.store.acquire() as version:
+        reranker.prepare(version)
+        monkeypatch.setattr(standing.Standing, "_summed", None)
+        assert reranker.ranker_of(version).standing.at(version, Circumstances(NOW + 60.0)).shape == (version.n_items,)
