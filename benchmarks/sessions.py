@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
 from jobs import datasets, journey, ranking_fit, release, train_ranker
-from jobs.replay import Moment, Replayed, Stage, Visit, moments, replay
+from jobs.moments import Moment, Replayed, Stage, Visit, moments, replay
 from prediction_store.reader import Version
 from reranker.signals import default_weights
 from schemas.config import Config

@@ -2,7 +2,7 @@
 
 Where the serving log has enough clicks on answers, these teach, with the signals as they were served (`logged_lists`).
 Where it has not, sessions do: those that began after the data of a version that was made current before ends are
-replayed through it (`replay`). So nothing that is learned from was known to its lists, and every number is computed as
+replayed through it (`moments`). So nothing that is learned from was known to its lists, and every number is computed as
 it is served. Signals have the same meaning in every embedding space, shares and cosines; so weights learned in one
 space serve the next.
 """
@@ -18,9 +18,9 @@ import numpy as np
 
 from jobs import datasets, logged_lists
 from jobs.logged_lists import LoggedLists
+from jobs.moments import Stage, Visit, moments, replay, sessions
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
-from jobs.replay import Stage, Visit, moments, replay, sessions
 from prediction_store import history
 from prediction_store.errors import StoreError
 from prediction_store.manifest import read_manifest

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import sessions
 from benchmarks.session_rules import ItemToItem, Popularity, SessionNeighbours
-from jobs.replay import Moment, Replayed
+from jobs.moments import Moment, Replayed
 from reranker.pool import Pool
 from schemas.messages import RecommendRequest, SessionEvent
 

@@ -11,7 +11,7 @@ import pytest
 from interactions_of import write_prepared
 from serving_shop import MADE_AT, Shop
 
-from jobs.replay import Moment, Stage, Visit, moments, replay, sessions
+from jobs.moments import Moment, Stage, Visit, moments, replay, sessions
 from prediction_store.reader import Version
 from reranker.recommend import open_reranker
 from reranker.signals import SIGNALS
