@@ -23,14 +23,15 @@ from jobs.errors import SourceError
 from jobs.logged_events import LoggedEvents
 from jobs.ranking_fit import Lists
 from prediction_store.errors import DiskError
-from reranker import fallbacks
 from reranker.answered import numbers
 from reranker.serving_log.reading import read_segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, Record
 from reranker.sessions.stored import IMPRESSION
 from reranker.signals import SIGNALS, default_weights
+from reranker.stability import RUNGS
 from schemas.config import Config
 from schemas.errors import FormatError
+from schemas.ranker import LOG
 
 DAY_SECONDS = 86_400
 CLICKS_AT_RANDOM = 100
@@ -39,8 +40,6 @@ MAX_ETA = 3.0
 HALVINGS = 50
 MOST_SHOWN = 128
 """Of one answer, from the top."""
-RUNGS = (fallbacks.PERSONAL, fallbacks.SESSION)
-"""What stands on the others was ranked for nobody."""
 
 
 class LoggedLists(NamedTuple):
@@ -156,7 +155,7 @@ def _clicks(record: AnswerRecord, wanted: set[str]) -> Iterator[_Click]:
     values = numbers(shown.values).reshape(len(shown.items), len(shown.signals))
     rungs = np.array(shown.rungs)
     for place, item in enumerate(shown.items[:MOST_SHOWN]):
-        if item not in wanted or shown.rungs[place] not in RUNGS:
+        if item not in wanted or shown.rungs[place] not in RUNGS[LOG]:
             continue
         others = np.flatnonzero(rungs[:MOST_SHOWN] == shown.rungs[place])
         others = others[others != place]

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from jobs import datasets, logged_lists
+from jobs.learned_from import of_log, of_sessions
 from jobs.logged_lists import LoggedLists
 from jobs.moments import Stage, Visit, moments, replay, sessions
 from jobs.progress import Report
@@ -27,7 +28,7 @@ from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
-from schemas.ranker import RankerWeights, encode_weights
+from schemas.ranker import LOG, SESSIONS, RankerWeights, encode_weights
 from schemas.serving_config import Serve
 
 WEIGHTS = "weights.json"
@@ -60,11 +61,8 @@ def run(config: Config, day: str) -> Report:
         name = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
         if name is not None:
             with Version.open(Path(config.paths.store), name, verify=False) as version:
-                usual = _usual(version)
-                lists, facts = _lists(version, prepared.path, logged, config, datasets.end_of(day))
-                weights, details = _better(lists, usual, config)
-                details |= facts
-                draft.rows["lists"] = len(lists.signals)
+                weights, details = _taught(version, prepared.path, logged, config, datasets.end_of(day))
+                draft.rows["lists"] = int(str(details["lists"]))
         details = {"weights": "learned" if "mrr" in details else "as before", "from": name or "none", **details}
         draft.extra |= details
         draft.path.joinpath(WEIGHTS).write_bytes(encode_weights(weights))
@@ -135,15 +133,24 @@ def _logged(config: Config, end: int) -> LoggedLists | None:
     return logged_lists.read(config, end)
 
 
-def _lists(
+def _taught(
     version: Version, prepared: Path, logged: LoggedLists | None, config: Config, end: int
-) -> tuple[Lists, dict[str, object]]:
-    """What is learned from, and where it is from."""
+) -> tuple[RankerWeights, dict[str, object]]:
+    """The weights that serve next, with what they were learned from where they were, and how that went."""
     clicks = 0 if logged is None else len(logged.lists.signals)
     if logged is not None and clicks >= config.ranker.fewest_clicks:
-        return logged.lists, {"learned_from": "log", "eta": logged.eta, "eta_measured": logged.is_measured}
-    found = sessions(prepared, since=version.manifest.made_at, until=end, gap_minutes=config.lists.session_gap_minutes)
-    return examples(version, found, config), {"learned_from": "sessions", "clicks": clicks}
+        weights, details = _better(logged.lists, _usual(version), config)
+        facts = {"learned_from": LOG, "eta": logged.eta, "eta_measured": logged.is_measured}
+        seen = of_log(logged.lists) if "mrr" in details else None
+    else:
+        since, gap = version.manifest.made_at, config.lists.session_gap_minutes
+        found = [*sessions(prepared, since=since, until=end, gap_minutes=gap)]
+        weights, details = _better(examples(version, found, config), _usual(version), config)
+        facts = {"learned_from": SESSIONS, "clicks": clicks}
+        seen = of_sessions(version, found, weights, config.serve) if "mrr" in details else None
+    if seen is not None:
+        weights = msgspec.structs.replace(weights, learned_from=seen)
+    return weights, details | facts
 
 
 def _usual(version: Version) -> RankerWeights:
@@ -178,4 +185,5 @@ def _replayed_with(serve: Serve) -> Serve:
         seen_before=serve.seen_before,
         bought=serve.bought,
         bought_events=serve.bought_events,
+        default_k=serve.default_k,
     )

@@ -137,16 +137,20 @@ def replay(
 
 
 @app.command()
-def skew(
+def skew(  # noqa: PLR0917 the options of the command line
     answers: Annotated[int, typer.Option(min=1, help="How many logged answers are made again.")] = 500,
     tolerance: Annotated[float, typer.Option(min=0.0, help="How far a signal may be from what was logged.")] = 1e-5,
+    most_psi: Annotated[
+        float | None, typer.Option("--most-psi", min=0.0, help="Exit 1 above this PSI; without: it is only told.")
+    ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     overrides: SetOption = [],  # noqa: B006 read only
 ) -> None:
     """Compare the signals of logged answers with the same ones made again. Exit 0: alike; 1: some are too far apart.
 
-    2: the log has no answer that can be made again.
+    2: the log has no answer that can be made again. PSI, the population stability index, says how far each signal is
+    from how it was spread where the weights were learned: below 0.1 stable, above 0.25 changed.
 
     Example: shortlist skew --answers 1000
     """
@@ -171,6 +175,7 @@ def skew(
             "signals": {
                 signal.name: {**signal._asdict(), "share_unequal": signal.share_unequal} for signal in found.signals
             },
+            "drift": None if found.drift is None else found.drift.facts(),
         }
         print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
     else:
@@ -182,6 +187,12 @@ def skew(
     apart = [signal.name for signal in found.signals if not signal.most <= tolerance]
     if apart:
         raise SkewError(f"signals are further than {tolerance:g} from what was served: {', '.join(apart)}")
+    moved = [] if most_psi is None or found.drift is None else found.drift.above(most_psi)
+    if moved:
+        raise SkewError(
+            f"signals are spread otherwise than where the weights were learned, by a PSI above {most_psi:g}:"
+            f" {', '.join(moved)}"
+        )
 
 
 def _entries(text: str) -> list[str]:

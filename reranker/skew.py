@@ -2,6 +2,7 @@
 
 What is learned is only as good as this: a signal that is computed otherwise in training than in serving has the wrong
 weight. A sample of logged answers is made again from their versions, and the signals are compared, item by item.
+Beside it stands whether they are still spread as where the weights were learned (`stability`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from reranker.recommend import Reranker
 from reranker.replay import made_again
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import AnswerRecord, ShownItems
+from reranker.stability import Drift, drift
 from schemas.config import Config, events_folder
 
 TINY = np.float32(np.finfo(np.float32).tiny)
@@ -60,6 +62,8 @@ class Skew:
     """Why to how many answers of the sample."""
     missing: int = 0
     """Items that were shown and are not in the answer made again: live facts have changed."""
+    drift: Drift | None = None
+    """Of the version that most of the sample is of; None: none of them is there."""
 
 
 def skew(config: Config, answers: int) -> Skew:
@@ -71,7 +75,8 @@ def skew(config: Config, answers: int) -> Skew:
     by_version: dict[str, list[AnswerRecord]] = defaultdict(list)
     passed_over: Counter[str] = Counter()
     digest = settings_digest(config)
-    for record in sample(Path(events_folder(config.paths)), answers):
+    drawn = sample(Path(events_folder(config.paths)), answers)
+    for record in drawn:
         if not record.shown.items:
             passed_over[NOTHING_SHOWN] += 1
         elif record.settings != digest:
@@ -93,7 +98,7 @@ def skew(config: Config, answers: int) -> Skew:
                     missing += _compare(record.shown, made.shown, differences)
                     compared += 1
     signals = [_of_signal(name, parts) for name, parts in sorted(differences.items())]
-    return Skew(compared, signals, dict(passed_over), missing)
+    return Skew(compared, signals, dict(passed_over), missing, _drift(root, drawn))
 
 
 def sample(folder: Path, count: int) -> list[AnswerRecord]:
@@ -110,6 +115,14 @@ def sample(folder: Path, count: int) -> list[AnswerRecord]:
             if len(marks) > count:
                 found.pop(heapq.heappop(marks), None)
     return [found[mark] for mark in sorted(found)]
+
+
+def _drift(root: Path, drawn: Sequence[AnswerRecord]) -> Drift | None:
+    counts = Counter(record.version for record in drawn)
+    for name in sorted(counts, key=lambda version: (counts[version], version), reverse=True):
+        with contextlib.suppress(MissingVersionError), Version.open(root, name, verify=False) as version:
+            return drift(name, version.ranker.learned_from, (record for record in drawn if record.version == name))
+    return None
 
 
 def _compare(then: ShownItems, now: ShownItems, differences: dict[str, list[Float32]]) -> int:

@@ -16,7 +16,9 @@ from reranker.answer import (
     UNKNOWN_USER,
 )
 from reranker.skew import Skew
+from reranker.stability import Drift
 from schemas.messages import RecommendAnswer
+from schemas.ranker import LOG, SESSIONS
 
 REASONS = {
     None: "{user}",
@@ -62,19 +64,44 @@ def print_answer(answer: RecommendAnswer, user: str, console: Console | None = N
 
 
 def print_skew(found: Skew, console: Console | None = None) -> None:
-    """Print how signals compare: a line on the sample, then one for each signal."""
+    """Print how signals compare: lines on the sample and on what was learned from, then one for each signal."""
     console = Console() if console is None else console
     passed = "".join(f"; passed over, {why}: {count}" for why, count in sorted(found.passed_over.items()))
     gone = f"; {found.missing} items not there any more" if found.missing else ""
-    console.print(f"{found.answers} answers made again{gone}{passed}", markup=False, highlight=False)
+    lines = [f"{found.answers} answers made again{gone}{passed}"]
+    drift = found.drift
+    if drift is not None:
+        lines.append(_compared(drift))
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("signal", no_wrap=True)
-    for title in ("values", "unequal", "mean difference", "greatest"):
+    for title in ("values", "unequal", "mean difference", "greatest", "PSI"):
         table.add_column(title, justify="right", no_wrap=True)
-    for signal in found.signals:
-        unequal = f"{100 * signal.share_unequal:.2f} %"
-        table.add_row(signal.name, str(signal.values), unequal, f"{signal.mean:.2g}", f"{signal.most:.2g}")
+    table.add_column("")
+    again = {
+        signal.name: (
+            str(signal.values),
+            f"{100 * signal.share_unequal:.2f} %",
+            f"{signal.mean:.2g}",
+            f"{signal.most:.2g}",
+        )
+        for signal in found.signals
+    }
+    indexes = (
+        {} if drift is None else {name: (f"{drift.indexes[name]:.3f}", drift.reading(name)) for name in drift.indexes}
+    )
+    for name in sorted({*again, *indexes}):
+        table.add_row(name, *again.get(name, ("",) * 4), *indexes.get(name, ("",) * 2))
     console.print(table)
+
+
+def _compared(drift: Drift) -> str:
+    """What the population stability index of each signal is of."""
+    if drift.learned_from is None:
+        return f"version {drift.version} does not tell what its weights were learned from: no PSI"
+    lists, source = drift.learned_from.lists, drift.learned_from.source
+    told = {LOG: "served lists", SESSIONS: "lists of replayed sessions"}[source]
+    return f"PSI: {drift.answers} answers of version {drift.version} against the {lists} {told} that taught its weights"
 
 
 def headlines(answer: RecommendAnswer, user: str) -> list[str]:

@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from schemas.errors import FormatError, NewerFormatError
 
 RANKER_FORMAT = 1
+LOG, SESSIONS = "log", "sessions"
+"""What weights can be learned from."""
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """How the values of a signal are spread over bins."""
+
+    bounds: list[float]
+    """Ascending; a value equal to a bound is in the bin that the bound ends."""
+    shares: list[float]
+    """Of the values in each bin, one more than bounds."""
+
+    def __post_init__(self) -> None:
+        if len(self.shares) != len(self.bounds) + 1 or sorted(self.bounds) != self.bounds:
+            raise ValueError(f"{len(self.bounds)} bounds and {len(self.shares)} shares; wanted one more, and order")
+
+
+class LearnedFrom(msgspec.Struct, frozen=True):
+    """What the weights were learned from, so far as it can be compared with what is served."""
+
+    source: str
+    """log: lists as they were served; sessions: replayed ones."""
+    lists: int
+    """That the spreads are of."""
+    spreads: dict[str, Spread]
+    """Of each signal, over the items that were shown, or would have been."""
 
 
 class RankerWeights(msgspec.Struct, frozen=True):
@@ -17,6 +44,8 @@ class RankerWeights(msgspec.Struct, frozen=True):
     space_id: str
     """The embedding space whose vectors the weights were made for."""
     format: int = RANKER_FORMAT
+    learned_from: LearnedFrom | UnsetType = UNSET
+    """Not there: nothing was learned, or by a Shortlist that did not keep it."""
 
     def __post_init__(self) -> None:
         if len(self.signals) != len(self.weights):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,20 +12,24 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import serving_shop
 from asgi_client import AsgiClient
 from serving_shop import Shop
 
 import shortlist
 from prediction_store import durable
 from prediction_store.layout import version_path
-from reranker import signals
+from reranker import signals, stability
 from reranker.answered import numbers
 from reranker.app import create_app
 from reranker.serve import ONE_THREAD
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import AnswerRecord, encode
 from reranker.serving_log.segments import SegmentWriter
+from reranker.signals import default_weights
 from reranker.skew import sample, skew
+from reranker.stability import spread_of
+from schemas.ranker import LearnedFrom
 from schemas.serving_config import Log
 
 
@@ -111,6 +116,37 @@ def test_what_cannot_be_made_again_is_passed_over_and_counted(served: Shop, caps
     assert skew(served.config(), 5).passed_over == {"version retired": 5}
     assert run(served) == 2
     assert "no answer that can be made again" in capsys.readouterr().err
+
+
+def test_a_version_that_does_not_tell_what_taught_it_has_no_psi(
+    served: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(served, "--most-psi", "0") == 0
+    assert "does not tell what its weights were learned from: no PSI" in capsys.readouterr().out
+    assert run(served, "--json") == 0
+    drift = json.loads(capsys.readouterr().out)["drift"]
+    assert drift == {"version": served.current(), "learned_from": None, "answers": 0, "signals": {}}
+
+
+def test_signals_that_are_not_as_where_the_weights_were_learned_are_told(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stability, "FEWEST_ANSWERS", 12)
+    # What twelve answers serve is 1 at the top; it was learned from lists where it is 3.
+    spreads = {"base_score": spread_of(np.full(100, 3, np.float32))}
+    weights = msgspec.structs.replace(default_weights("space"), learned_from=LearnedFrom("log", 5, spreads))
+    monkeypatch.setattr(serving_shop, "default_weights", lambda space_id: weights)
+    shop.publish("a")
+    with AsgiClient(create_app(shop.config())) as client:
+        for number in range(12):
+            client.post("/v1/recommend", {"user": "u0", "session": [{"item": f"a{number:02}", "time": time.time()}]})
+    assert run(shop) == 0
+    said = capsys.readouterr().out
+    assert f"12 answers of version {shop.current()} against the 5 served lists" in said
+    assert re.search(r"base_score .* changed *\n", said)
+    assert said.count("changed") == 1
+    assert run(shop, "--most-psi", "0.25") == 1
+    assert "PSI above 0.25: base_score\n" in capsys.readouterr().err
 
 
 def test_a_sample_is_the_same_for_the_same_log_in_any_order(served: Shop) -> None:

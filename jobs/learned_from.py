@@ -1,0 +1,52 @@
+"""What the weights were learned from, kept beside them for `shortlist skew`: how each signal is spread.
+
+A log knows what was shown, not what was passed over. So of a replayed session it is what the weights would have shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jobs.moments import Stage, Visit, moments, replay
+from jobs.ranking_fit import Lists
+from prediction_store.reader import Version
+from reranker.signals import SIGNALS
+from reranker.stability import spread_of
+from schemas.ranker import LOG, SESSIONS, LearnedFrom, RankerWeights
+from schemas.serving_config import Serve
+
+MOMENTS = 250
+"""At random; of twenty items each, five hundred of which are in every tenth of a signal's values."""
+SEED = 11
+
+
+def of_log(lists: Lists) -> LearnedFrom:
+    """Of lists that were served. Requires: there is one."""
+    return _learned_from(LOG, len(lists.signals), lists.signals[lists.is_there])
+
+
+def of_sessions(
+    version: Version, found: Sequence[Sequence[Visit]], weights: RankerWeights, serve: Serve
+) -> LearnedFrom:
+    """Of what the weights put on top in moments of these sessions, `serve.default_k` items each.
+
+    Requires: of one moment at least the version has the list.
+    """
+    stage, by = Stage.of(version), np.array(weights.weights, np.float32)
+    every = [moment for session in found for moment in moments(session, most_events=serve.max_session_events)]
+    shown: list[np.ndarray] = []
+    for number in np.random.default_rng(SEED).permutation(len(every)).tolist():
+        case = replay(stage, every[number], serve)
+        if case is not None and case.is_eligible.any():
+            signals = case.signals[case.is_eligible]
+            shown.append(signals[np.argsort(-(signals @ by), kind="stable")[: serve.default_k]])
+        if len(shown) == MOMENTS:
+            break
+    return _learned_from(SESSIONS, len(shown), np.concatenate(shown))
+
+
+def _learned_from(source: str, lists: int, values: np.ndarray) -> LearnedFrom:
+    """values: float32[items shown, signals], in the order of SIGNALS."""
+    return LearnedFrom(source, lists, {s.name: spread_of(column) for s, column in zip(SIGNALS, values.T, strict=True)})
