@@ -45,8 +45,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         response = failure(refusal)
-        # Without the path: who is not let in must not fill the counters with names of its own.
-        scope["state"]["service"].metrics.requests.inc(1.0, "refused", str(response.status_code))
+        scope["state"]["service"].metrics.refused(response.status_code)
         await response(scope, receive, send)
 
 

@@ -73,6 +73,11 @@ class Metrics(Collector):
         numbers[slot] += 1.0
         self.seconds.observe(seconds, path)
 
+    def refused(self, status: int) -> None:
+        """Count a request that was not let in: without its path, for who is not let in must not fill the counters with
+        names of its own, and without its time, which is no answer's."""
+        self.requests.inc(1.0, "refused", str(status))
+
     def count(self, answer: RecommendAnswer) -> None:
         """Count how one answer was made. Only for the thread of the event loop."""
         self._counts.numbers[self.answers.slot(answer.rung, "yes" if answer.stale else "no")] += 1.0

@@ -12,13 +12,14 @@ from starlette.responses import Response
 
 from reranker.connection_limits import Connections
 from reranker.connections import Door, Framing, Headers, Sent
-from reranker.errors import BodyTooSlowError, OverloadedError
+from reranker.errors import BodyTooSlowError, NoTokenError, OverloadedError, RoleError, status_of
 from reranker.metrics import Metrics
 from reranker.waiting import Waiting
 from schemas.messages import RecommendAnswer
 from schemas.serving_config import Serve
 
 RECOMMEND = "/v1/recommend"
+REFUSED = frozenset(status_of(error(""))[0] for error in (NoTokenError, RoleError))
 SPARE_FILES = 1000
 """Open files for the store, the log and the sessions; a quarter of all where few are allowed."""
 
@@ -39,7 +40,7 @@ def open_door(
     return Door(
         is_open=is_open,
         answer=partial(_answer, answer, failure),
-        observe=partial(metrics.observe, RECOMMEND),
+        observe=partial(_observe, metrics),
         overloaded=_sent(failure(OverloadedError("too many requests wait; try again"))),
         too_slow=_sent(failure(BodyTooSlowError(f"the request did not arrive within {serve.body_seconds} s"))),
         waiting=waiting,
@@ -62,6 +63,13 @@ def _answer(
     except Exception as error:  # the process edge
         return _sent(failure(error))
     return Sent(200, b"content-type: application/json\r\ncontent-length: %d\r\n" % len(encoded), encoded)
+
+
+def _observe(metrics: Metrics, status: int, seconds: float) -> None:
+    if status in REFUSED:
+        metrics.refused(status)
+    else:
+        metrics.observe(RECOMMEND, status, seconds)
 
 
 def _sent(response: Response) -> Sent:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from asgi_client import JSON_HEADERS, AsgiClient, Reply
 from serving_shop import Shop
@@ -125,6 +126,28 @@ def test_a_refusal_is_counted_without_its_path(office: Office) -> None:
     page = office.ask("GET", "/metrics", b"", office.tokens["read"]).body.decode()
     assert 'shortlist_requests_total{path="refused",status="401"}' in page
     assert "secret" not in page
+
+
+def test_a_refusal_is_counted_alike_on_both_ways_and_its_time_is_nobodys(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "store")
+    shop.publish("a")
+    token = add_token(tmp_path / "tokens", "a-reader", "read")
+    server = Server(shop.root, tmp_path, 1, f"serve.tokens_file={tmp_path / 'tokens'}")
+    body, headers = b'{"user": "u0"}', {"content-type": "application/json"}
+    let_in = {"authorization": f"Bearer {token}"}
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{server.port}", timeout=60.0) as client:
+            for content in (body, iter([body])):  # the second one is chunked, and so goes the long way
+                assert client.post("/v1/recommend", content=content, headers=headers).status_code == 401
+            for content in (body, iter([body])):
+                assert client.post("/v1/recommend", content=content, headers=headers | let_in).status_code == 200
+            page = client.get("/metrics", headers=let_in).text
+    finally:
+        server.end()
+    assert 'shortlist_requests_total{path="refused",status="401"} 2.0' in page
+    assert 'shortlist_requests_total{path="/v1/recommend",status="200"} 2.0' in page
+    assert 'path="/v1/recommend",status="401"' not in page
+    assert 'shortlist_request_seconds_count{path="/v1/recommend"} 2.0' in page
 
 
 def test_the_file_holds_hashes_and_no_token(office: Office) -> None:
