@@ -3,6 +3,7 @@
     python -m benchmarks.lookup [--users 20000]
 
 The peers run in the same run: `lmdb.get` of the same keys in the same files, and the same server's liveness answer.
+What an answer costs without HTTP is in `benchmarks.ranking`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ from prediction_store import layout
 from prediction_store.durable import remove_folder
 from prediction_store.reader import Version
 from prediction_store.writer import shard_of
-from reranker.recommend import open_reranker
-from schemas.config import Config, Paths
 from schemas.messages import RecommendRequest, SessionEvent
 
 ITEMS = 5_000
@@ -44,14 +43,12 @@ def main() -> None:
         name = written.name
         users = np.random.default_rng(2).integers(0, options.users, options.lookups + options.requests)
         names = [user_name(user) for user in users.tolist()]
-        rows = [*store_rows(root, name, names[: options.lookups]), *rank_rows(root, names[options.lookups :])]
-        rows += http_rows(root, names[options.lookups :])
+        rows = [*store_rows(root, name, names[: options.lookups]), *http_rows(root, names[options.lookups :])]
         p50 = {str(found["name"]): float(found["p50_us"]) for found in rows}
         summary = {
             "bytes_per_user": round(written.shard_bytes / options.users, 1),
             "lookup_vs_get": round(p50["lookup: get, check, decode"] / p50["bare lmdb.get"], 2),
             "lookup_p50_us": p50["lookup: get, check, decode"],
-            "rank_p50_us": p50["rank 1,000 candidates, session of 3"],
             "http_vs_echo": round(p50["HTTP recommend, session of 3"] / p50["HTTP echo, same server"], 2),
             "build_users_per_s": round(options.users / (written.build_seconds + written.seal_seconds)),
         }
@@ -79,15 +76,6 @@ def store_rows(root: Path, name: str, users: list[str]) -> list[Row]:
     for shard in shards:
         shard.close()
     return [peer, ours]
-
-
-def rank_rows(root: Path, users: list[str]) -> list[Row]:
-    """The whole answer in process: look up, three session items, filter, score, top 20."""
-    config = Config(paths=Paths(store=str(root)))
-    with open_reranker(config) as reranker:
-        requests = [RecommendRequest(user=user, session=SESSION) for user in users]
-        calls = (partial(reranker.recommend, request) for request in requests)
-        return [row("rank 1,000 candidates, session of 3", time_each(calls, warm_up=200))]
 
 
 def http_rows(root: Path, users: list[str]) -> list[Row]:
