@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 
-from prediction_store import durable
+from prediction_store import contents, durable
 from prediction_store.errors import BuildError, DamagedVersionError
 
 AnyArray = npt.NDArray[Any]
@@ -73,7 +73,7 @@ def map_array(path: Path, kind: str, shape: tuple[int | None, ...]) -> AnyArray:
         ):
             raise DamagedVersionError(f"{path}: an array {found} of {dtype.str}; wanted {shape} of {kind}")
         count = int(np.prod(found, dtype=np.int64))
-        if durable.size_of(path) != start + count * dtype.itemsize:
+        if contents.size_of(path) != start + count * dtype.itemsize:
             raise DamagedVersionError(f"{path}: its size does not fit an array {found} of {dtype.str}")
         if count == 0:
             return np.empty(found, dtype)
@@ -84,6 +84,6 @@ def map_array(path: Path, kind: str, shape: tuple[int | None, ...]) -> AnyArray:
 def map_bytes(path: Path) -> mmap.mmap | bytes:
     """Map the bytes of a file, read-only; a slice is a copy, in half the time that a view of a view takes."""
     with path.open("rb") as file:
-        if durable.size_of(path) == 0:
+        if contents.size_of(path) == 0:
             return b""
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

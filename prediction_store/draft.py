@@ -14,7 +14,7 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from prediction_store import durable, layout
+from prediction_store import durable, layout, locks
 from prediction_store.arrays import AnyArray, map_array, write_array
 from prediction_store.columns import NewColumn, Texts, write_columns
 from prediction_store.contexts import Contexts, write_contexts
@@ -86,7 +86,7 @@ class VersionDraft:
         while True:
             path = layout.building_path(root, name, secrets.token_hex(4))
             durable.make_new_folder(path)
-            lock = durable.lock(path, exclusive=True)
+            lock = locks.lock(path, exclusive=True)
             if lock is not None:  # None: swept between the two steps
                 break
         draft = cls(root, name, path, inputs_digest=inputs_digest, built_at=built_at, lock=lock)
@@ -279,7 +279,7 @@ class VersionDraft:
 
     def _release(self) -> None:
         if self._lock is not None:
-            durable.unlock(self._lock)
+            locks.unlock(self._lock)
             self._lock = None
 
     def _put(self, file: str, data: bytes) -> None:

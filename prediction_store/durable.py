@@ -9,20 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from prediction_store.errors import DamagedVersionError, DiskError
+from prediction_store.errors import DiskError
 
-READ_BYTES = 1 << 20
-MAX_DOCUMENT_BYTES = 64 << 20
-"""No manifest, history record or report is larger; a file that is, is not one."""
+BUFFER_BYTES = 1 << 20
 
 
 def before(step: str, path: Path) -> None:
@@ -50,7 +45,7 @@ def create(path: Path) -> Iterator[BinaryIO]:
         before("create", path)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
-            with os.fdopen(descriptor, "wb", buffering=READ_BYTES) as file:
+            with os.fdopen(descriptor, "wb", buffering=BUFFER_BYTES) as file:
                 yield file
                 file.flush()
                 before("sync file", path)
@@ -71,7 +66,7 @@ def extend(path: Path) -> Iterator[BinaryIO]:
         before("extend", path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(path, flags, 0o644)
-        with os.fdopen(descriptor, "ab", buffering=READ_BYTES) as file:
+        with os.fdopen(descriptor, "ab", buffering=BUFFER_BYTES) as file:
             yield file
             file.flush()
             before("sync file", path)
@@ -282,99 +277,3 @@ def replace_document(path: Path, data: bytes, token: str) -> None:
         file.write(data)
     rename(temporary, path)
     sync_folder(path.parent)
-
-
-def read_document(path: Path) -> bytes:
-    """The bytes of a small regular file; a link is not followed.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        DiskError: it is something else than a regular file, far too large, or cannot be read.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise DiskError(f"reading {path}: {error.strerror}") from error
-    try:
-        return read_descriptor(descriptor, path)
-    finally:
-        os.close(descriptor)
-
-
-def read_descriptor(descriptor: int, path: Path) -> bytes:
-    """Like `read_document`, of a file that is open already."""
-    with translated("reading", path):
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_DOCUMENT_BYTES:
-            raise DiskError(f"reading {path}: not a regular file of at most {MAX_DOCUMENT_BYTES} bytes")
-        parts = []
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        while part := os.read(descriptor, READ_BYTES):
-            parts.append(part)
-        return b"".join(parts)
-
-
-def size_of(path: Path) -> int | None:
-    """Size of a regular file in bytes; None: there is none, or it is a link or a folder."""
-    try:
-        facts = path.lstat()
-    except OSError:
-        return None
-    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, by reading it from end to end; that also warms the page cache.
-
-    Raises:
-        DamagedVersionError: it is not there, or the disk cannot read it.
-    """
-    return digest_of(path).hexdigest()
-
-
-def digest_of(path: Path) -> hashlib._Hash:
-    """Like `sha256_of`, as a digest that can be gone on with."""
-    digest = hashlib.sha256()
-    buffer = memoryview(bytearray(READ_BYTES))
-    try:
-        with path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-    except OSError as error:
-        raise DamagedVersionError(f"reading {path}: {error.strerror or error}") from error
-    return digest
-
-
-def lock(path: Path, *, exclusive: bool) -> int | None:
-    """Take a lock on a file or folder without waiting: the open descriptor that holds it, or None.
-
-    None: someone else holds it, or there is nothing there, or (checked after locking) another thing by now.
-    The kernel lets go when the descriptor is closed or the process dies.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DiskError(f"opening {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        mine, there = os.fstat(descriptor), path.lstat()
-        if (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
-
-
-def unlock(descriptor: int) -> None:
-    """Give a lock back: by word, for closing is not enough while a forked child still has the descriptor."""
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)

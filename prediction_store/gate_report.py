@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from prediction_store import durable, layout
+from prediction_store import contents, durable, layout
 from prediction_store.errors import DamagedVersionError, FormatError, GateRefusedError, MissingGateReportError
 from prediction_store.manifest import read_identity
 from schemas.gate_report import PASS, WARN, Gate, GateReport, decode_gate_report, encode_gate_report
@@ -24,7 +24,7 @@ def read_report(root: Path, name: str) -> GateReport | None:
     """
     path = layout.gate_path(root, name)
     try:
-        report = decode_gate_report(durable.read_document(path))
+        report = decode_gate_report(contents.read_document(path))
     except FileNotFoundError:
         return None
     except FormatError as error:

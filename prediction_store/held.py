@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prediction_store import durable, layout
+from prediction_store import contents, layout
 from prediction_store.errors import DamagedVersionError, FormatError, NewerFormatError
 from schemas.held import Held, ShardRange, decode_held, encode_held
 from schemas.manifest import FileFacts, Manifest
@@ -18,7 +18,7 @@ def held_shards(path: Path, manifest: Manifest) -> ShardRange:
         NewerFormatError: a later Shortlist has written it.
     """
     try:
-        held = decode_held(durable.read_document(path / layout.HELD))
+        held = decode_held(contents.read_document(path / layout.HELD))
     except (FileNotFoundError, NotADirectoryError):
         return ShardRange(0, manifest.shards - 1, manifest.shards)
     except NewerFormatError:

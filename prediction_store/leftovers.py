@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from prediction_store import durable, layout
+from prediction_store import durable, layout, locks
 
 TEMPORARY_SECONDS: Final = 3600
 """A temporary file this old belongs to nobody: it lives for as long as one sync takes."""
@@ -41,13 +41,13 @@ def sweep_temporary(root: Path) -> list[str]:
 
 
 def _removed(path: Path) -> bool:
-    lock = durable.lock(path, exclusive=True)
+    lock = locks.lock(path, exclusive=True)
     if lock is None:
         return False
     try:
         durable.remove_folder(path)
     finally:
-        durable.unlock(lock)
+        locks.unlock(lock)
     return True
 
 

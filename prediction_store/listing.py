@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from prediction_store import durable, history, layout
+from prediction_store import history, layout, locks
 from prediction_store.errors import StoreError
 from prediction_store.states import BUILDING, Standing, standing_of
 from prediction_store.succession import way_back
@@ -135,9 +135,9 @@ def _drafts(root: Path) -> list[VersionRow]:
         name = path.name.removeprefix(layout.PULLING if is_pulled else layout.BUILDING)[: layout.NAME_LENGTH]
         if not layout.is_version_name(name):
             continue
-        lock = durable.lock(path, exclusive=True)
+        lock = locks.lock(path, exclusive=True)
         if lock is not None:
-            durable.unlock(lock)
+            locks.unlock(lock)
         rows.append(
             VersionRow(
                 version=name,

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from prediction_store import durable, layout
+from prediction_store import contents, layout, locks
 from prediction_store.errors import (
     DamagedVersionError,
     ForeignVersionError,
@@ -42,7 +42,7 @@ class Sealed(NamedTuple):
 
 
 def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> Sealed:
-    """Lock a version against removal and read its manifest. Give back with `durable.unlock(sealed.lease)`.
+    """Lock a version against removal and read its manifest. Give back with `locks.unlock(sealed.lease)`.
 
     The kernel gives the lease back when the process dies, however it dies.
 
@@ -57,7 +57,7 @@ def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> 
     for attempt in range(LEASE_TRIES):
         if attempt:
             time.sleep(LEASE_WAIT_SECONDS)  # retention has it: for a moment, or for good
-        descriptor = durable.lock(manifest_path, exclusive=False)
+        descriptor = locks.lock(manifest_path, exclusive=False)
         if descriptor is not None or not manifest_path.exists():
             break
     if descriptor is None:
@@ -65,7 +65,7 @@ def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> 
             raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}")
         raise MissingVersionError(f"version {name} is not there, or is being removed", hint="shortlist versions")
     try:
-        data = durable.read_descriptor(descriptor, manifest_path)
+        data = contents.read_descriptor(descriptor, manifest_path)
         sha256 = hashlib.sha256(data).hexdigest()
         if manifest_sha256 is not None and sha256 != manifest_sha256:
             raise DamagedVersionError(
@@ -73,7 +73,7 @@ def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> 
             )
         manifest = decoded(name, data)
     except BaseException:
-        durable.unlock(descriptor)
+        locks.unlock(descriptor)
         raise
     return Sealed(path, manifest, sha256, descriptor)
 
@@ -85,7 +85,7 @@ def leased(root: Path, name: str) -> Iterator[Sealed]:
     try:
         yield sealed
     finally:
-        durable.unlock(sealed.lease)
+        locks.unlock(sealed.lease)
 
 
 def read_manifest(root: Path, name: str) -> Manifest:
@@ -97,7 +97,7 @@ def read_identity(root: Path, name: str) -> tuple[Manifest, str]:
     """The manifest of a version and the SHA-256 of its bytes, without a lease. Raises like `take_lease`."""
     path = layout.version_path(root, name)
     try:
-        data = durable.read_document(path / layout.MANIFEST)
+        data = contents.read_document(path / layout.MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_dir():
             raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}") from error
@@ -165,7 +165,7 @@ def wrong_sizes(path: Path, manifest: Manifest) -> Iterator[str]:
         if not is_file_name(file):
             yield f"its manifest names {file!r}"
             continue
-        size = durable.size_of(path / file)
+        size = contents.size_of(path / file)
         if file not in here:
             if size is not None:
                 yield f"{file} is there, and {layout.HELD} says it is not"
@@ -177,10 +177,10 @@ def wrong_sizes(path: Path, manifest: Manifest) -> Iterator[str]:
 def wrong_hashes(path: Path, manifest: Manifest) -> Iterator[str]:
     """Each file of the right size whose bytes are not the ones that were sealed, or cannot be read."""
     for file, facts in files_here(path, manifest).items():
-        if not is_file_name(file) or durable.size_of(path / file) != facts.bytes:
+        if not is_file_name(file) or contents.size_of(path / file) != facts.bytes:
             continue
         try:
-            digest = durable.sha256_of(path / file)
+            digest = contents.sha256_of(path / file)
         except DamagedVersionError as error:
             yield error.message
             continue

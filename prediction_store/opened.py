@@ -15,7 +15,7 @@ from typing import Final
 
 import lmdb
 
-from prediction_store import durable, layout
+from prediction_store import layout, locks
 from prediction_store.arrays import map_array
 from prediction_store.columns import TextColumn, open_columns
 from prediction_store.contexts import open_contexts
@@ -186,7 +186,7 @@ def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256:
         return shared
     finally:
         if not keep_lease:
-            durable.unlock(sealed.lease)
+            locks.unlock(sealed.lease)
 
 
 def release(opened: OpenedVersion) -> None:
@@ -199,7 +199,7 @@ def release(opened: OpenedVersion) -> None:
             if other is opened:
                 del _registry[key]
         opened.close_files()
-        durable.unlock(opened.sealed.lease)
+        locks.unlock(opened.sealed.lease)
 
 
 def _start_afresh_in_child() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from prediction_store import durable, layout
+from prediction_store import contents, layout
 from prediction_store.errors import BuildError
 from prediction_store.shards import open_shard
 from prediction_store.survey import Survey, Wanted
@@ -38,5 +38,5 @@ def _survey(draft: Path, wanted: Wanted) -> Survey:
 
 def _hash_files(draft: Path) -> dict[str, FileFacts]:
     return {
-        name: FileFacts(path.stat().st_size, durable.sha256_of(path)) for name, path in layout.files_of(draft).items()
+        name: FileFacts(path.stat().st_size, contents.sha256_of(path)) for name, path in layout.files_of(draft).items()
     }

@@ -11,7 +11,7 @@ import secrets
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from prediction_store import durable, layout
+from prediction_store import contents, durable, layout
 from prediction_store.errors import (
     DamagedHistoryError,
     DiskError,
@@ -84,7 +84,7 @@ def read_record(root: Path, number: int) -> HistoryRecord:
     """One record. Raises DamagedHistoryError or NewerFormatError."""
     path = layout.history_path(root, number)
     try:
-        record = decode_history_record(durable.read_document(path))
+        record = decode_history_record(contents.read_document(path))
     except NewerFormatError:
         raise
     except (FormatError, DiskError, FileNotFoundError) as error:
@@ -150,7 +150,7 @@ def adopt(root: Path, number: int, data: bytes) -> None:
     if place(root, number, data):
         return
     path = layout.history_path(root, number)
-    if durable.read_document(path) != data:
+    if contents.read_document(path) != data:
         raise DivergedHistoryError(
             f"{path} is not the record that the hosts share: a decision was made on this host alone",
             hint="docs/several-hosts.md, under 'A host with a history of its own'",

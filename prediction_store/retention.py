@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from prediction_store import durable, history, layout
+from prediction_store import contents, durable, history, layout, locks
 from prediction_store.decision import carry_out, look
 from prediction_store.errors import ConcurrentPublishError, StoreError
 from prediction_store.gate_report import has_passed
@@ -130,8 +130,8 @@ def _remove(root: Path, name: str, *, protects: bool = True) -> str | None:
     """
     path = layout.version_path(root, name)
     manifest = path / layout.MANIFEST
-    lock = durable.lock(manifest, exclusive=True)
-    if lock is None and durable.size_of(manifest) is not None:
+    lock = locks.lock(manifest, exclusive=True)
+    if lock is None and contents.size_of(manifest) is not None:
         return "open in some process"
     try:
         # Rollback holds a lease from before it verifies until its record is there: now its word is final.
@@ -143,7 +143,7 @@ def _remove(root: Path, name: str, *, protects: bool = True) -> str | None:
         durable.sync_folder(layout.versions_folder(root))
     finally:
         if lock is not None:
-            durable.unlock(lock)
+            locks.unlock(lock)
     durable.remove_folder(trash)
     return None
 

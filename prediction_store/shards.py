@@ -15,7 +15,7 @@ from zlib import crc32
 
 import lmdb
 
-from prediction_store import durable, layout
+from prediction_store import contents, durable, layout
 from prediction_store.errors import BuildError, DamagedVersionError, DiskError, ShardConflictError
 from schemas.record import MAX_KEY_BYTES, is_key
 
@@ -83,7 +83,7 @@ def commit_shard(attempt: Path, final: Path) -> None:
     """
     won = durable.link_new(attempt, final)
     if not won and not attempt.samefile(final):
-        mine, theirs = durable.sha256_of(attempt), durable.sha256_of(final)
+        mine, theirs = contents.sha256_of(attempt), contents.sha256_of(final)
         if mine != theirs:
             raise ShardConflictError(
                 f"two attempts at {final.name} differ: {theirs[:12]} was first, {mine[:12]} came now",
@@ -99,7 +99,7 @@ def copy_shard(finished: Path, target: Path) -> None:
         DiskError: the target exists, or the file system refuses; what was written is gone then.
     """
     with finished.open("rb") as source, durable.create(target) as copy:
-        shutil.copyfileobj(source, copy, durable.READ_BYTES)
+        shutil.copyfileobj(source, copy, contents.READ_BYTES)
 
 
 def attempt_at(final: Path) -> Path:

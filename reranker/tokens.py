@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from prediction_store import durable
+from prediction_store import contents, durable, locks
 from reranker.errors import TokensFileError
 from schemas.errors import UsageError
 
@@ -152,15 +152,15 @@ class Gatekeeper:
 def _change(path: Path, change: Callable[[list[str], list[Token]], Sequence[str]]) -> None:
     """Write the file anew with its lines changed; comments stay. Raises DiskError; UsageError while another does."""
     durable.make_folder(path.parent)
-    lock = durable.lock(path.parent, exclusive=True)
+    lock = locks.lock(path.parent, exclusive=True)
     if lock is None:
         raise UsageError(f"someone else is changing {path}", hint="try again")
     try:
         try:
-            text = durable.read_document(path).decode()
+            text = contents.read_document(path).decode()
         except FileNotFoundError:
             text = ""
         lines = change(text.splitlines(), parse_tokens(text, path))
         durable.replace_document(path, "".join(f"{line}\n" for line in lines).encode(), secrets.token_hex(4))
     finally:
-        durable.unlock(lock)
+        locks.unlock(lock)

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from prediction_store import durable, layout
+from prediction_store import contents, layout
 from prediction_store.comparison import Comparison
 from prediction_store.errors import DamagedVersionError
 from prediction_store.sample import Sampled, read_lists, sample_users
@@ -33,7 +33,7 @@ class Side:
         if layout.REPORT not in version.manifest.files:
             raise DamagedVersionError(f"version {version.name} has no {layout.REPORT}")
         try:
-            data = durable.read_document(layout.version_path(root, version.name) / layout.REPORT)
+            data = contents.read_document(layout.version_path(root, version.name) / layout.REPORT)
             self._evaluation = msgspec.json.decode(data, type=dict[str, Any])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise DamagedVersionError(f"version {version.name}: {layout.REPORT}: {error}") from error

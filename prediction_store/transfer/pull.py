@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from prediction_store import durable, layout
+from prediction_store import contents, durable, layout, locks
 from prediction_store.errors import ConcurrentPullError, DamagedVersionError, MissingVersionError, PartialVersionError
 from prediction_store.file_system import refuse_network
 from prediction_store.held import files_with, held_document, held_shards, is_whole
@@ -144,14 +144,14 @@ def _arrival(root: Path, name: str) -> Iterator[Path]:
     if not path.is_dir():
         with contextlib.suppress(FileExistsError):  # another process was faster, and the lock decides
             durable.make_new_folder(path)
-    lock = durable.lock(path, exclusive=True)
+    lock = locks.lock(path, exclusive=True)
     if lock is None:
         raise ConcurrentPullError(f"version {name} is being pulled by another process", hint="shortlist versions")
     try:
         durable.open_modes(path)
         yield path
     finally:
-        durable.unlock(lock)
+        locks.unlock(lock)
 
 
 def _tidy(folder: Path, files: Mapping[str, FileFacts]) -> None:
@@ -168,14 +168,14 @@ def _tidy(folder: Path, files: Mapping[str, FileFacts]) -> None:
 
 
 def _missing_bytes(final: Path, facts: FileFacts) -> int:
-    if durable.size_of(final) == facts.bytes:
+    if contents.size_of(final) == facts.bytes:
         return 0
-    return max(0, facts.bytes - (durable.size_of(layout.part_path(final)) or 0))
+    return max(0, facts.bytes - (contents.size_of(layout.part_path(final)) or 0))
 
 
 def _bring(remote: Remote, key: str, final: Path, facts: FileFacts, flow: Flow) -> bool:
     """Have a file under its final name, whole and verified; False: it was."""
-    if durable.size_of(final) == facts.bytes and durable.sha256_of(final) == facts.sha256:
+    if contents.size_of(final) == facts.bytes and contents.sha256_of(final) == facts.sha256:
         return False
     durable.remove_file(final)
     part = layout.part_path(final)
@@ -206,18 +206,18 @@ def _bring(remote: Remote, key: str, final: Path, facts: FileFacts, flow: Flow) 
 
 def _begun(part: Path, facts: FileFacts) -> tuple[hashlib._Hash, int]:
     """What an earlier pull has brought of a file: its digest so far, and its length."""
-    size = durable.size_of(part)
+    size = contents.size_of(part)
     if size is None or size > facts.bytes:
         durable.remove_file(part)
         return hashlib.sha256(), 0
-    return durable.digest_of(part), size
+    return contents.digest_of(part), size
 
 
 def _take_gates(root: Path, remote: Remote, copy: Copy) -> None:
     """The gate report on this version, if it has one there and none here."""
     data = remote.read(layout.remote_gate(copy.manifest.name))
     path = layout.gate_path(root, copy.manifest.name)
-    if data is None or durable.size_of(path) is not None:
+    if data is None or contents.size_of(path) is not None:
         return
     try:
         report = decode_gate_report(data)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from prediction_store import durable, layout
+from prediction_store import contents, layout
 from prediction_store.errors import DamagedVersionError, PartialVersionError, RemoteError
 from prediction_store.gate_report import read_report
 from prediction_store.held import held_shards, is_whole
@@ -120,7 +120,7 @@ def _put_gates(root: Path, remote: Remote, sealed: Sealed) -> None:
     report = read_report(root, name)
     if report is None or report.manifest_sha256 != sealed.sha256:
         return
-    key, data = layout.remote_gate(name), durable.read_document(layout.gate_path(root, name))
+    key, data = layout.remote_gate(name), contents.read_document(layout.gate_path(root, name))
     if remote.read(key) != data:
         remote.put(key, data)
         remote.settle([key])
@@ -130,7 +130,7 @@ def _put_manifest(remote: Remote, sealed: Sealed) -> None:
     """From here on the version is complete in object storage."""
     name = sealed.manifest.name
     key = layout.remote_file(name, layout.MANIFEST)
-    data = durable.read_descriptor(sealed.lease, sealed.path / layout.MANIFEST)
+    data = contents.read_descriptor(sealed.lease, sealed.path / layout.MANIFEST)
     remote.put(key, data)
     remote.settle([key])
     there = sizes_of(remote, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from prediction_store import durable, layout
+from prediction_store import layout, locks
 from prediction_store.errors import DamagedVersionError, TransferStoppedError
 from prediction_store.held import held_shards, is_whole
 from prediction_store.manifest import Sealed, files_here, take_lease, verify
@@ -86,7 +86,7 @@ class Readiness:
     def keep_only(self, names: Collection[str]) -> None:
         """Let go of every other version: `retire` may have it."""
         for name in [name for name in self._ready if name not in names]:
-            durable.unlock(self._ready.pop(name).lease)
+            locks.unlock(self._ready.pop(name).lease)
         self._troubles = {name: trouble for name, trouble in self._troubles.items() if name in names}
 
     def shards(self) -> str:
@@ -112,7 +112,7 @@ class Readiness:
         try:
             verify(sealed, hashes=_is_warmable(sealed))  # reading every byte also warms the page cache
         except BaseException:
-            durable.unlock(sealed.lease)
+            locks.unlock(sealed.lease)
             raise
         return sealed
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from prediction_store import durable, layout
+from prediction_store import contents, durable, layout
 from prediction_store.errors import (
     DamagedHistoryError,
     DamagedVersionError,
@@ -167,7 +167,7 @@ class RemoteHistory:
             return
         number = numbers[-1]
         theirs = self.remote.read(layout.remote_history(number))
-        if theirs == durable.read_document(layout.history_path(root, number)):
+        if theirs == contents.read_document(layout.history_path(root, number)):
             self._agreed = number
             return
         newest = self.newest_number()
@@ -200,7 +200,7 @@ class RemoteHistory:
             require_copy(self.remote, record.version, record.manifest_sha256)
         sent = []
         for number in sorted(set(mine) - theirs, reverse=True):
-            key, data = layout.remote_history(number), durable.read_document(layout.history_path(root, number))
+            key, data = layout.remote_history(number), contents.read_document(layout.history_path(root, number))
             if not self.remote.create(key, data) and self.remote.read(key) != data:
                 raise DivergedHistoryError(
                     f"{key} in {self.remote.url} was made by another host in the meantime", hint=OWN_HISTORY
@@ -262,7 +262,7 @@ def _make_folders(root: Path) -> None:
 
 def _is_damaged(root: Path, number: int) -> bool:
     """True when this host has the record and cannot read it."""
-    if durable.size_of(layout.history_path(root, number)) is None:
+    if contents.size_of(layout.history_path(root, number)) is None:
         return False
     try:
         read_record(root, number)

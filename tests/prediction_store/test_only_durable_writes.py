@@ -1,4 +1,4 @@
-"""One module makes changes durable; two open LMDB for writing; one makes and parses names."""
+"""One module makes changes durable; one locks; two open LMDB for writing; one makes and parses names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOMS = sorted(Path(prediction_store.__path__[0]).rglob("*.py"))
 CHANGING = {
     "fsync", "fdatasync", "rename", "renames", "replace_file", "link", "symlink", "unlink", "remove", "rmdir", "rmtree",
     "mkdir", "makedirs", "chmod", "truncate", "write_text", "write_bytes", "hardlink_to", "symlink_to", "touch",
-    "tofile", "savez", "save", "flock", "lockf", "mkstemp", "mkdtemp", "copyfile", "move",
+    "tofile", "savez", "save", "mkstemp", "mkdtemp", "copyfile", "move",
 }  # fmt: skip
 READ_MODES = {"r", "rb", "rt"}
 
@@ -34,7 +34,8 @@ def opens_for_writing(name: str, owner: str, call: ast.Call) -> bool:
     if name not in ("open", "fdopen") or owner in ("lmdb", "Version", "cls"):
         return False
     if owner == "os":
-        return True
+        flags = ast.unparse(call)
+        return "os.O_RDONLY" not in flags or "os.O_CREAT" in flags or "os.O_TRUNC" in flags
     modes = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
     texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
     return not texts or not set(texts) <= READ_MODES
@@ -50,6 +51,12 @@ def test_only_durable_changes_the_disk(room: Path) -> None:
         if (name in CHANGING and owner != "durable") or opens_for_writing(name, owner, call)
     ]
     assert not found
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.stem)
+def test_only_locks_locks(room: Path) -> None:
+    found = [call.lineno for name, _, call in calls(room) if name in ("flock", "lockf")]
+    assert bool(found) == (room.stem == "locks")
 
 
 @pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.stem)

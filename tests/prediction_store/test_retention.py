@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from shop_store import MADE_AT, MakeVersion, judge
 
-from prediction_store import durable, history, layout
+from prediction_store import history, layout, locks
 from prediction_store.errors import DamagedHistoryError, MissingVersionError
 from prediction_store.manifest import leased
 from prediction_store.reader import Version
@@ -96,15 +96,15 @@ def test_a_version_that_becomes_current_meanwhile_stays(
 ) -> None:
     """Between the decision and the removal someone goes back to it."""
     a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
-    real = durable.lock
+    real = locks.lock
 
     def go_back_first(path: Path, *, exclusive: bool) -> int | None:
         if exclusive and path.parent.name == a:
-            monkeypatch.setattr(durable, "lock", real)
+            monkeypatch.setattr(locks, "lock", real)
             history.rollback(root, "ann@host", "", 5, to=a)
         return real(path, exclusive=exclusive)
 
-    monkeypatch.setattr(durable, "lock", go_back_first)
+    monkeypatch.setattr(locks, "lock", go_back_first)
     report = retired(root)
     assert (report.removed, report.kept[a]) == ([], "current")
     assert set(layout.version_names(root)) == {a, b, c}
@@ -112,11 +112,11 @@ def test_a_version_that_becomes_current_meanwhile_stays(
 
 def test_a_version_on_its_way_out_cannot_be_opened(root: Path, make_version: MakeVersion) -> None:
     name = make_version("a")
-    lock = durable.lock(layout.version_path(root, name) / layout.MANIFEST, exclusive=True)
+    lock = locks.lock(layout.version_path(root, name) / layout.MANIFEST, exclusive=True)
     assert lock is not None
     with pytest.raises(MissingVersionError, match="being removed"), leased(root, name):
         pass
-    durable.unlock(lock)
+    locks.unlock(lock)
 
 
 def test_an_interrupted_removal_is_finished_by_the_next(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from shop_store import MakeVersion
 
-from prediction_store import durable, history, holds, layout
+from prediction_store import contents, durable, history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import DamagedVersionError, DivergedHistoryError, RemoteError, TransferStoppedError
 from prediction_store.reader import Version
@@ -372,8 +372,8 @@ def test_a_version_larger_than_the_memory_is_not_read_through(
     host.look()
     host.agent.close()
     hashed: list[Path] = []
-    real = durable.sha256_of
-    monkeypatch.setattr(durable, "sha256_of", lambda path: (hashed.append(path), real(path))[1])
+    real = contents.sha256_of
+    monkeypatch.setattr(contents, "sha256_of", lambda path: (hashed.append(path), real(path))[1])
     for available in (1 << 40, 10_000):
         hashed.clear()
         monkeypatch.setattr(readiness, "_available_bytes", lambda n=available: n)

@@ -11,7 +11,7 @@ import pytest
 from object_storage import BUCKET
 from shop_store import MakeVersion, judge
 
-from prediction_store import durable, layout
+from prediction_store import durable, layout, locks
 from prediction_store.check import check
 from prediction_store.errors import (
     ConcurrentPullError,
@@ -277,14 +277,14 @@ def test_two_processes_do_not_pull_the_same_version(
     name = make_version("a")
     push(root, folder, name, flow=Flow())
     durable.make_folder(layout.pulling_path(there, name))
-    lock = durable.lock(layout.pulling_path(there, name), exclusive=True)
+    lock = locks.lock(layout.pulling_path(there, name), exclusive=True)
     assert lock is not None
     with pytest.raises(ConcurrentPullError, match="is being pulled by another process"):
         pull(there, folder, name, flow=Flow())
     (row,) = list_versions(there, 0)
     assert (row.version, row.state, row.problem) == (name, "building", "")
     assert retire(there, keep=2, grace_seconds=0, now=0).swept == []
-    durable.unlock(lock)
+    locks.unlock(lock)
     (row,) = list_versions(there, 0)
     assert "shortlist pull goes on with it" in row.problem
     pull(there, folder, name, flow=Flow())
