@@ -31,6 +31,7 @@ from benchmarks import measure, yelp
 from benchmarks.plot import Panel, svg
 from jobs import train
 from jobs.blend import balanced, blend
+from jobs.device import choose_device
 from jobs.factors import factorise
 from jobs.least_squares import alternate
 from jobs.refine import Factors, Refinement
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dimensions", type=int, default=256)
     parser.add_argument("--teachers", type=int, default=Train().teachers, help="`train.teachers`")
     arguments = parser.parse_args(argv)
-    facts = measure.header("training")
+    facts = measure.header("training") | {"device": device_name()}
+    print(f"device={facts['device']}")
     rows: list[measure.Row] = []
     summary: dict[str, float | None] = {}
     if arguments.only != "cold":
@@ -101,6 +103,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     measure.RAW.mkdir(exist_ok=True)
     (measure.RAW / "training.svg").write_text(svg(panels(rows)), encoding="utf-8")
     measure.finish(facts, rows, summary)
+
+
+def device_name() -> str:
+    """Of what trains; the factorisations and implicit stay on the CPU whatever it is."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
 
 
 def panels(rows: list[measure.Row]) -> list[Panel]:
@@ -195,10 +202,11 @@ def _taught(data: yelp.Yelp, factors: Vectors, *, dimensions: int, epochs: int, 
     """Factors of so many dimensions after the refinement, on the whole training part."""
     pairs = np.unique(data.train.users * data.items + data.train.items)
     start = Factors(*(torch.from_numpy(side.copy()) for side in balanced(*_strongest(factors, dimensions))))
-    training = Refinement(start, epochs=epochs, seed=seed, drawn=np.unique(pairs % data.items))
+    drawn, device = np.unique(pairs % data.items), choose_device(Train().device)
+    training = Refinement(start, epochs=epochs, seed=seed, drawn=drawn, device=device)
     for epoch in range(epochs):
         training.run_epoch(epoch, lambda: [pairs], advance=lambda _: None)
-    return _arrays(training.factors())
+    return _arrays(training.factors().to("cpu"))
 
 
 def _strongest(factors: Vectors, dimensions: int) -> Vectors:

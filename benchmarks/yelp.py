@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,9 +97,8 @@ def measure(data: Yelp, users: np.ndarray, items: np.ndarray) -> dict[str, float
     judged = np.flatnonzero(np.diff(tested[0]))
     gains = 1.0 / np.log2(np.arange(2, 22))
     ideal = np.cumsum(gains)
-    found = []
-    for first in range(0, len(judged), BATCH):
-        part = judged[first : first + BATCH]
+
+    def judge(part: np.ndarray) -> np.ndarray:
         scores = users[part] @ items.T
         relevant = np.zeros(scores.shape, dtype=bool)
         for row, user in enumerate(part):
@@ -108,7 +109,10 @@ def measure(data: Yelp, users: np.ndarray, items: np.ndarray) -> dict[str, float
         hits = np.take_along_axis(relevant, np.take_along_axis(best, order, axis=1), axis=1)
         wanted = np.diff(tested[0])[part]
         ndcg = hits[:, :20] @ gains / ideal[np.minimum(wanted, 20) - 1]
-        found.append(np.stack([hits[:, :20].sum(axis=1) / wanted, ndcg, hits.sum(axis=1) / wanted], axis=1))
+        return np.stack([hits[:, :20].sum(axis=1) / wanted, ndcg, hits.sum(axis=1) / wanted], axis=1)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(judge, np.split(judged, range(BATCH, len(judged), BATCH))))
     means = np.concatenate(found).mean(axis=0)
     return dict(zip(("recall20", "ndcg20", "recall1000"), (round(float(mean), 5) for mean in means), strict=True))
 
