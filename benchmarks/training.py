@@ -253,7 +253,7 @@ def _implicit(data: yelp.Yelp, factors: int) -> Vectors:
     matrix = scipy.sparse.csr_matrix((ones, (data.train.users, data.train.items)), shape=(data.users, data.items))
     with threadpoolctl.threadpool_limits(1, "blas"):
         als = implicit.als.AlternatingLeastSquares(
-            factors=factors, alpha=100, regularization=300, iterations=10, random_state=7
+            factors=factors, alpha=100, regularization=300, iterations=10, random_state=7, use_gpu=False
         )
         als.fit(matrix, show_progress=False)
     return als.user_factors, als.item_factors
