@@ -1,7 +1,8 @@
 """Let the content of items say what it can of their ids, before the first step; the ids keep the rest.
 
 By ridge regression of the id embeddings on what else the item tower reads. An item that training meets stays where it
-is, and one that it does not meet comes to where its words, its category or its sentence vector point.
+is, and one that it does not meet comes to where its words, its category or its sentence vector point. Where no item has
+any of these nothing is explained: who is not met would come to the mean of all, and head every list.
 
 Source: Gantner et al. 2010, Learning attribute-to-feature mappings for cold-start recommendations.
 """
@@ -24,6 +25,9 @@ MOST_COLUMNS = 8192
 
 CHUNK = 8192
 
+MISSING = [1, 3]
+"""Columns of `features.NUMBERS` that say that a number is missing."""
+
 
 @torch.no_grad()
 def explain_ids(tower: ItemTower, items: ItemTensors, counts: np.ndarray) -> None:
@@ -33,6 +37,8 @@ def explain_ids(tower: ItemTower, items: ItemTensors, counts: np.ndarray) -> Non
         items: the whole catalogue; row k has the id k + 1.
         counts: int64[items], interactions that training meets.
     """
+    if not _tell_anything(items):
+        return
     before = tower.id.weight[1:] + tower.content(items)
     if tower.sentences is not None:
         _fit_sentences(tower, items, counts)
@@ -43,6 +49,12 @@ def explain_ids(tower: ItemTower, items: ItemTensors, counts: np.ndarray) -> Non
         _fit_columns(tower, items, before.cpu().double(), counts, widths)
     met = torch.from_numpy(counts > 0)[:, None].to(before.device)
     tower.id.weight[1:] = torch.where(met, before - tower.content(items), tower.id.weight[1:])
+
+
+def _tell_anything(items: ItemTensors) -> bool:
+    """Whether any item has a word, a category, a brand, a price, an age or a sentence vector."""
+    codes = (items.words, items.categories, items.brands, items.sentences)
+    return any(bool((side != 0).any()) for side in codes) or not bool((items.numbers[:, MISSING] > 0).all())
 
 
 def _fit_sentences(tower: ItemTower, items: ItemTensors, counts: np.ndarray) -> None:

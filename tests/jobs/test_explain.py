@@ -91,3 +91,19 @@ def test_too_many_words_to_solve_for_are_left_to_the_training(
     before = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
     explain_ids(towers.item, items, counts)
     assert all(torch.equal(before[name], tensor) for name, tensor in towers.state_dict().items())
+
+
+@pytest.mark.parametrize("price", [0.0, 2.0], ids=["nothing at all", "but one price"])
+def test_a_catalogue_that_tells_nothing_is_left_as_it_is(
+    shop: tuple[TwoTowers, ItemTensors, np.ndarray], price: float
+) -> None:
+    towers, items, counts = shop
+    for side in (items.words, items.categories, items.brands):
+        side.zero_()
+    items.numbers.copy_(torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(items.numbers.shape))
+    if price:
+        items.numbers[0] = torch.tensor([price, 0.0, 0.0, 1.0])
+    before = {name: tensor.clone() for name, tensor in towers.state_dict().items()}
+    explain_ids(towers.item, items, counts)
+    is_left = all(torch.equal(before[name], tensor) for name, tensor in towers.state_dict().items())
+    assert is_left == (price == 0.0)
