@@ -23,7 +23,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from benchmarks.measure import Row, finish, header
-from jobs import datasets, embed, evaluate, journey, prepare, retrieve, train
+from jobs import candidate_files, datasets, embed, evaluate, journey, prepare, retrieve, train
 from jobs.datasets import Dataset
 from jobs.spark import session
 from schemas.config import Config
@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[1]
 DATA = ("online-retail", "ml-100k")
 TEXTS = ("words", "sentences")
 AT = (20, 100, 1000)
+BATCH_USERS = 1024
 MEASURES = ("recall@20", "recall@100", "cold@20", "cold@100", "cold@1000")
 
 
@@ -146,8 +147,11 @@ def measure(config: Config, day: str) -> dict[str, float]:
     split, item, user = (interactions[name].to_numpy() for name in ("split", "item_index", "user_index"))
     is_cold = np.bincount(item[split < TEST], minlength=prepared.rows["items"]) == 0
     order = np.load(candidates.part("order.npy"))
-    lists = _read(candidates, "evaluation")
-    offered = dict(zip(lists["user_index"].to_pylist(), lists["items"].to_pylist(), strict=True))
+    offered = {
+        who: items
+        for batch in candidate_files.read_all(candidates.part("evaluation"), BATCH_USERS)
+        for who, items in zip(*(batch.column(name).to_pylist() for name in ("user_index", "items")), strict=True)
+    }
     wanted: dict[int, set[int]] = {}
     for who, what in zip(user[split == TEST].tolist(), item[split == TEST].tolist(), strict=True):
         if is_cold[what]:
