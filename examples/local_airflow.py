@@ -200,7 +200,7 @@ class LocalAirflow:
 
     def _wait(self, is_done: Callable[[], bool], what: str, *, seconds: float, may_end: str = "") -> None:
         deadline = time.monotonic() + seconds
-        while not is_done():
+        while not _is_done(is_done):
             for name, process in self._processes.items():
                 if name != may_end and process.poll() is not None:
                     raise LocalAirflowError(f"airflow {name} ended with {process.returncode}; {self._log_of(name)}")
@@ -232,6 +232,16 @@ class LocalAirflow:
         log = self.home / f"{name}.log"
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
         return f"the end of {log}:\n{tail}"
+
+
+def _is_done(is_done: Callable[[], bool]) -> bool:
+    """Asked again where the API server was too busy to answer: whether it lives is seen by its process."""
+    try:
+        return is_done()
+    except OSError as error:
+        if not isinstance(getattr(error, "reason", error), TimeoutError):
+            raise
+        return False
 
 
 def free_port() -> int:
