@@ -60,7 +60,7 @@ def page(document: Node) -> bytes:
         f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{_text(info['title'])} API</title>",
         f"<meta name=viewport content='width=device-width'><style>{_STYLE}</style></head><body>",
         f"<nav><h1>{_text(info['title'])}</h1><p class=version>{_text(info['version'])}</p>",
-        *_contents(grouped, operations),
+        *_contents(grouped, operations, schemas),
         "</nav><main>",
         f"<p class=lead>{_text(info['summary'])} Bodies are JSON in UTF-8; unknown fields are refused. Times are UTC"
         " epoch seconds. An error is <code>{error, message, field}</code> with the status of its kind.</p>",
@@ -75,14 +75,16 @@ def page(document: Node) -> bytes:
     return "".join(parts).encode()
 
 
-def _contents(grouped: list[tuple[str, list[str]]], operations: Mapping[str, Any]) -> Iterator[str]:
+def _contents(grouped: list[tuple[str, list[str]]], operations: Mapping[str, Any], schemas: Node) -> Iterator[str]:
     for title, names in grouped:
         yield f"<h3>{title}</h3><ul>"
         for name in names:
             path, method, _ = operations[name]
             yield f"<li><a href='#{name}'><b class={method}>{method.upper()}</b> <span>{_path(path)}</span></a></li>"
         yield "</ul>"
-    yield "<h3><a href='#messages'>Messages</a></h3>"
+    yield "<h3>Messages</h3><ul>"
+    yield from (f"<li><a href='#{name}'>{name}</a></li>" for name in sorted(schemas))
+    yield "</ul>"
 
 
 def _tokens(document: Node) -> Iterator[str]:
@@ -136,8 +138,7 @@ def _curl(path: str, method: str, operation: Node) -> str:
 
 
 def _schema(name: str, schemas: Node) -> Iterator[str]:
-    anchor = " id=messages" if name == min(schemas) else ""
-    yield f"<section{anchor}><h3 id='{name}'><code>{name}</code></h3>"
+    yield f"<section><h3 id='{name}'><code>{name}</code></h3>"
     if "description" in schemas[name]:
         yield f"<p>{_text(schemas[name]['description'])}</p>"
     yield from _fields(schemas[name], schemas)

@@ -92,7 +92,8 @@ def print_skew(found: Skew, console: Console | None = None) -> None:
     )
     for name in sorted({*again, *indexes}):
         table.add_row(name, *again.get(name, ("",) * 4), *indexes.get(name, ("",) * 2))
-    console.print(table)
+    if table.row_count:
+        console.print(table)
 
 
 def _compared(drift: Drift) -> str:

@@ -57,6 +57,7 @@ def test_every_operation_status_and_field_is_on_it(client: AsgiClient, page: str
                 )
     for name, schema in document["components"]["schemas"].items():
         section = page.partition(f"<h3 id='{name}'>")[2].partition("</section>")[0]
+        assert page.count(f"<li><a href='#{name}'>") == 1, "it is in the menu"
         for field in schema["properties"]:
             assert f"<code>{field}</code>" in section, (name, field)
     assert "at most 1,000 entries" in page and "1 to 200" in page
