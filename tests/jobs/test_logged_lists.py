@@ -27,7 +27,7 @@ from reranker.user_tower import UserNow, UserTower
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.messages import SessionEvent
-from schemas.ranker import RankerWeights, decode_weights
+from schemas.ranker import LearnedFrom, RankerWeights, decode_weights
 from schemas.serving_config import Log, Serve
 
 DAY = "2099-01-01"
@@ -199,6 +199,8 @@ def test_train_ranker_learns_from_clicks_where_there_are_enough(shop: Shop, bias
     by_name = dict(zip(weights.signals, weights.weights, strict=True))
     assert (details["learned_from"], details["weights"], details["eta"]) == ("log", "learned", 1.0)
     assert by_name["popularity"] == pytest.approx(TRUTH["popularity"], abs=0.2)
+    assert isinstance(weights.learned_from, LearnedFrom)
+    assert (weights.learned_from.source, weights.learned_from.lists) == ("log", details["lists"])
     assert trained("ranker.fewest_clicks=500")[2], "the same log teaches nothing new"
     for setting in ("ranker.fewest_clicks=100000", "ranker.fewest_clicks=0"):
         weights, details, _ = trained(setting)

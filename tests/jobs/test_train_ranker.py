@@ -12,7 +12,7 @@ from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 from jobs import datasets, train_ranker
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
-from schemas.ranker import RankerWeights, decode_weights
+from schemas.ranker import LearnedFrom, RankerWeights, decode_weights
 
 DAY = "2099-01-01"
 """Later than the version, whose data ended an hour ago."""
@@ -57,6 +57,8 @@ def test_what_goes_with_what_is_learned_from_what_people_do(shop: Shop, tmp_path
     assert weights.signals == [signal.name for signal in SIGNALS]
     by_name = dict(zip(weights.signals, weights.weights, strict=True))
     assert by_name["together_last"] > 1.0
+    assert isinstance(weights.learned_from, LearnedFrom)
+    assert (weights.learned_from.source, {*weights.learned_from.spreads}) == ("sessions", {*weights.signals})
     assert float(str(details["mrr"])) > 0.9 > float(str(details["mrr_before"]))
 
 
