@@ -149,8 +149,9 @@ def skew(  # noqa: PLR0917 the options of the command line
 ) -> None:
     """Compare the signals of logged answers with the same ones made again. Exit 0: alike; 1: some are too far apart.
 
-    2: the log has no answer that can be made again. PSI, the population stability index, says how far each signal is
-    from how it was spread where the weights were learned: below 0.1 stable, above 0.25 changed.
+    2: the log has no answer that can be made again.
+
+    PSI: how far a signal is from its spread where the weights were learned; below 0.1 stable, above 0.25 changed.
 
     Example: shortlist skew --answers 1000
     """
