@@ -71,13 +71,14 @@ def spread_of(values: Float32) -> Spread:
     Requires: there are values, and they are finite.
     """
     deciles = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf").astype(np.float64))
-    bounds: set[float] = set()
+    bounds: list[float] = []
     for decile in deciles.tolist():
+        if bounds and decile - GRAIN <= bounds[-1]:
+            continue  # as good as the one before
         is_common = np.count_nonzero(np.abs(values - decile) <= GRAIN) * BINS >= len(values)
         around = (decile - GRAIN, decile + GRAIN) if is_common else (decile,)
-        bounds |= {round(bound, 7) for bound in around}
-    found = sorted(bounds)
-    return Spread(found, [round(share, 6) for share in _shares(found, values).tolist()])
+        bounds += [round(bound, 7) for bound in around]
+    return Spread(bounds, [round(share, 6) for share in _shares(bounds, values).tolist()])
 
 
 def stability_index(then: Spread, values: Float32) -> float:

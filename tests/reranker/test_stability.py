@@ -77,6 +77,11 @@ def test_a_common_value_among_others_is_told_from_its_neighbours() -> None:
     assert stability_index(spread, beside) > CHANGED
 
 
+def test_values_that_differ_by_less_than_the_grain_are_one() -> None:
+    nearly = np.repeat(np.array([0.0, 5e-7, 1.0], np.float32), 100)
+    assert spread_of(nearly) == Spread([-1e-6, 1e-6, 0.999999, 1.000001], [0.0, 0.666667, 0.0, 0.333333, 0.0])
+
+
 @dataclass
 class Answers:
     """Answers that show two signals."""
