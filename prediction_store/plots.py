@@ -99,7 +99,7 @@ def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str
     """
     start = 12 + LETTER_WIDTH * max((len(_short(name)) for name, _ in rows), default=0)
     most = max((found.high for _, of in rows for found in of.values() if found), default=0.0) or 1.0
-    unit = (WIDTH - start - 60) / most
+    scale = most, WIDTH - start - 60
     parts, top = [], 4.0
     for name, of in rows:
         middle = top + len(of) * THIN_BAR / 2
@@ -109,7 +109,7 @@ def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str
         )
         for place, (series, found) in enumerate(of.items()):
             if found is not None:
-                parts.append(_ranged(f"{name}, {series}", found, place, (start, top + place * THIN_BAR), unit))
+                parts.append(_ranged(f"{name}, {series}", found, place, (start, top + place * THIN_BAR), scale))
         top += len(of) * THIN_BAR + 8
     parts.append(f'<line class="axis" x1="{start:.1f}" y1="2" x2="{start:.1f}" y2="{top - 6:.1f}"/>')
     left = start
@@ -122,9 +122,11 @@ def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str
     return _svg(title, round(top + 24), parts)
 
 
-def _ranged(tip: str, found: Range, place: int, at: tuple[float, float], unit: float) -> str:
-    start, top = at
-    low, end, high = (start + value * unit for value in (found.low, found.value, found.high))
+def _ranged(tip: str, found: Range, place: int, at: tuple[float, float], scale: tuple[float, float]) -> str:
+    """`scale`: a number, and how wide it is."""
+    (start, top), (most, width) = at, scale
+    # Divided first: so many pixels for each of the smallest numbers would be more than a float can say.
+    low, end, high = (start + value / most * width for value in (found.low, found.value, found.high))
     middle = top + THIN_BAR / 2 - 0.5
     return (
         f'<rect class="bar{place % 4}" x="{start:.1f}" y="{top:.1f}" width="{max(0.5, end - start):.1f}"'

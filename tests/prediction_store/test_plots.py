@@ -6,7 +6,7 @@ import itertools
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from prediction_store import plots
@@ -86,6 +86,7 @@ RANGES = st.tuples(*[st.floats(0, 1e6)] * 3).map(
 
 
 @given(st.lists(st.tuples(TEXTS, st.lists(st.none() | RANGES, min_size=3, max_size=3)), min_size=1, max_size=6), TEXTS)
+@example([("", [plots.Range(5e-324, 0.0, 5e-324), None, None])], "the smallest number there is")
 def test_groups_have_a_bar_and_a_whisker_for_each_number_there_is(
     rows: list[tuple[str, list[plots.Range | None]]], series: str
 ) -> None:
