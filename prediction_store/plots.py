@@ -141,12 +141,12 @@ def bars(rows: Sequence[tuple[str, float]], *, title: str, show: Callable[[float
     low, high = min(0.0, *(value for _, value in rows), 0.0), max(0.0, *(value for _, value in rows), 0.0)
     names = [_short(name) for name, _ in rows]
     start = 12 + LETTER_WIDTH * max(map(len, names), default=0)
-    unit = (WIDTH - start - 60) / ((high - low) or 1.0)
-    zero = start - low * unit
+    span, room = (high - low) or 1.0, WIDTH - start - 60
+    zero = start - low / span * room
     parts = []
     for place, (name, value) in enumerate(rows):
         top = 4 + place * BAR_HEIGHT
-        left, width = zero + min(0.0, value) * unit, abs(value) * unit
+        left, width = zero + min(0.0, value) / span * room, abs(value) / span * room  # divided first, as in `_ranged`
         parts.append(
             f'<text class="label" x="{start - 8:.1f}" y="{top + 14}" text-anchor="end">{escape(names[place])}</text>'
             f'<rect class="bar{" less" if value < 0 else ""}" x="{left:.1f}" y="{top + 3}"'

@@ -51,6 +51,7 @@ def test_lines_stay_inside_the_plot(points: list[tuple[float, float, float]], na
 
 
 @given(st.lists(st.tuples(TEXTS, NUMBERS), max_size=12))
+@example([("the smallest number there is", 5e-324), ("", -5e-324)])
 def test_bars_are_as_long_as_their_numbers(rows: list[tuple[str, float]]) -> None:
     bars = rectangles(plots.bars(rows, title="t"))
     widths = [float(bar.attrib["width"]) for bar in bars]
