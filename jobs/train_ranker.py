@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -62,7 +63,7 @@ def run(config: Config, day: str) -> Report:
         if name is not None:
             with Version.open(Path(config.paths.store), name, verify=False) as version:
                 weights, details = _taught(version, prepared.path, logged, config, datasets.end_of(day))
-                draft.rows["lists"] = int(str(details["lists"]))
+                draft.rows["lists"] = details["lists"]
         details = {"weights": "learned" if "mrr" in details else "as before", "from": name or "none", **details}
         draft.extra |= details
         draft.path.joinpath(WEIGHTS).write_bytes(encode_weights(weights))
@@ -135,7 +136,7 @@ def _logged(config: Config, end: int) -> LoggedLists | None:
 
 def _taught(
     version: Version, prepared: Path, logged: LoggedLists | None, config: Config, end: int
-) -> tuple[RankerWeights, dict[str, object]]:
+) -> tuple[RankerWeights, dict[str, Any]]:
     """The weights that serve next, with what they were learned from where they were, and how that went."""
     clicks = 0 if logged is None else len(logged.lists.signals)
     if logged is not None and clicks >= config.ranker.fewest_clicks:

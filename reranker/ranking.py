@@ -60,20 +60,20 @@ class Ranker:
     @cached_property
     def standing(self) -> Standing:
         """What the signals of the hour say together."""
-        return Standing(self.lasting.signals, self.lasting.weights)
+        return Standing(self.hourly.signals, self.hourly.weights)
 
     @cached_property
-    def lasting(self) -> Some:
+    def hourly(self) -> SignalGroup:
         """The signals of the hour."""
-        return Some.of(self.terms, of_hour=True)
+        return SignalGroup.of(self.terms, of_hour=True)
 
     @cached_property
-    def passing(self) -> Some:
+    def per_request(self) -> SignalGroup:
         """The signals that say something else in each request."""
-        return Some.of(self.terms, of_hour=False)
+        return SignalGroup.of(self.terms, of_hour=False)
 
 
-class Some(NamedTuple):
+class SignalGroup(NamedTuple):
     """Some of a ranker's signals."""
 
     places: list[int]
@@ -82,7 +82,7 @@ class Some(NamedTuple):
     weights: list[float]
 
     @classmethod
-    def of(cls, terms: Sequence[tuple[Signal, float]], *, of_hour: bool) -> Some:
+    def of(cls, terms: Sequence[tuple[Signal, float]], *, of_hour: bool) -> SignalGroup:
         found = [(place, *term) for place, term in enumerate(terms) if term[0].of_hour == of_hour]
         return cls([place for place, _, _ in found], [signal for _, signal, _ in found], [w for _, _, w in found])
 
@@ -97,8 +97,8 @@ class Scoring:
         if standing is None:
             self._weights, self._forms = ranker.weights, forms_of(ranker.signals, given)
         else:
-            self._weights = [*ranker.passing.weights, 1.0]
-            self._forms = [*forms_of(ranker.passing.signals, given), OfItem(standing)]
+            self._weights = [*ranker.per_request.weights, 1.0]
+            self._forms = [*forms_of(ranker.per_request.signals, given), OfItem(standing)]
         self._has_standing = standing is not None
 
     def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = ()) -> Float32:
@@ -139,11 +139,11 @@ class Scoring:
     def _every_form(self) -> list[Form | None]:
         if not self._has_standing:
             return self._forms
-        lasting, passing = self._ranker.lasting, self._ranker.passing
+        hourly, per_request = self._ranker.hourly, self._ranker.per_request
         forms: list[Form | None] = [None] * len(self._ranker.terms)
-        for place, form in zip(lasting.places, forms_of(lasting.signals, self.given), strict=True):
+        for place, form in zip(hourly.places, forms_of(hourly.signals, self.given), strict=True):
             forms[place] = form
-        for place, form in zip(passing.places, self._forms, strict=False):  # the last form is the standing
+        for place, form in zip(per_request.places, self._forms, strict=False):  # the last form is the standing
             forms[place] = form
         return forms
 

@@ -17,6 +17,7 @@ from schemas.ranker import LearnedFrom, RankerWeights, decode_weights
 DAY = "2099-01-01"
 """Later than the version, whose data ended an hour ago."""
 SESSIONS = 120
+WEEK = 7 * 86_400
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +32,17 @@ def config(shop: Shop, workspace: Path, *overrides: str) -> Config:
 
 
 def companions(seed: int = 3) -> list[Row]:
-    """Whoever looks at an item looks next at its companion in `serving_shop`, the item ten on."""
+    """Whoever looks at an item looks next at its companion in `serving_shop`, the item ten on.
+
+    In the same hour of the same day of the week whenever the test runs: both are signals.
+    """
+    begin = (MADE_AT // WEEK + 1) * WEEK
     rng = np.random.default_rng(seed)
     rows: list[Row] = []
     for number in range(SESSIONS):
         item, user = int(rng.integers(N_ITEMS)), list(TASTES)[number % len(TASTES)]
         for step in (0, 1):
-            time = MADE_AT + 10 * number + step
+            time = begin + 10 * number + step
             rows.append((user, f"a{(item + 10 * step) % N_ITEMS:02}", time, f"session {number}"))
     return rows
 
@@ -85,7 +90,7 @@ def test_too_few_sessions_leave_the_weights_as_they_were(shop: Shop, tmp_path: P
 
 
 def test_sessions_that_the_version_knows_teach_nothing(shop: Shop, tmp_path: Path) -> None:
-    known = [(user, item, time - 10_000, session) for user, item, time, session in companions()]
+    known = [(user, item, time - 2 * WEEK, session) for user, item, time, session in companions()]
     write_prepared(tmp_path, DAY, known)
     _, details = weights_of(shop, tmp_path)
     assert (details["weights"], details["lists"]) == ("as before", 0)
