@@ -18,7 +18,7 @@ import lmdb
 from prediction_store import durable, layout
 from prediction_store.errors import DiskError, LiveItemsError
 from prediction_store.file_system import refuse_network
-from prediction_store.shards import LIB_VERSION
+from prediction_store.growing import open_growing
 
 MAX_READERS: Final = 1024
 """Processes that read at the same time; LMDB keeps this many places for them."""
@@ -181,9 +181,9 @@ class LiveEnvironment:
             return None
         refuse_network(self._root)
         is_locked = _can_lock(self._folder)
-        environment = lmdb.open(
+        environment = open_growing(
             str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=is_locked, max_dbs=2,
-            max_readers=MAX_READERS, lib_version=LIB_VERSION,
+            max_readers=MAX_READERS,
         )  # fmt: skip
         self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), False, is_locked)
         return self._opened
@@ -195,9 +195,7 @@ class LiveEnvironment:
         self._close()
         durable.make_folder(self._folder)
         # No writemap: a full disk would be a SIGBUS.
-        environment = lmdb.open(
-            str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS, lib_version=LIB_VERSION
-        )
+        environment = open_growing(str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS)
         try:
             self._refuse_truncated(environment)
             for name in (FACTS, CHANGES):

@@ -18,7 +18,7 @@ import msgspec
 from prediction_store import durable, layout
 from prediction_store.errors import StoreError
 from prediction_store.file_system import refuse_network
-from prediction_store.shards import LIB_VERSION
+from prediction_store.growing import open_growing
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.stored import Happened, Limits, Shown, Stored, by_user
@@ -61,9 +61,9 @@ class EmbeddedSessions:
             refuse_network(folder)
             durable.make_last_folder(folder)
             name = file_name()
-            self._environment = lmdb.open(
+            self._environment = open_growing(
                 str(folder / name), subdir=False, map_size=first_map_bytes, max_readers=MAX_READERS, sync=False,
-                metasync=False, readahead=False, lib_version=LIB_VERSION,
+                metasync=False, readahead=False,
             )  # fmt: skip
             self._environment.reader_check()  # slots of readers that were killed
             for entry in layout.entries(folder):
