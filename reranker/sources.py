@@ -103,28 +103,29 @@ def gathered_in_numpy(
         items, scores = np.concatenate([items, added[order]]), np.concatenate([scores, products[order]])
 
     if serve.neighbour_candidates:
-        append(neighbours_in_numpy(version.every_neighbours, visited, items)[0][: serve.neighbour_candidates])
+        near = neighbours_in_numpy(version.every_neighbours, visited)[0]
+        append(near[~contains(np.sort(items), near)][: serve.neighbour_candidates])
     if suiting is not None:
         found = suiting.fresh.items[suiting.fresh.suiting(suiting.vector, serve.fresh_candidates)]
         append(found[~contains(np.sort(items), found)])
     return items, scores
 
 
-def session_neighbours(version: Version, session: Session, known: Indexes = NOTHING) -> tuple[Indexes, Float32]:
+def session_neighbours(version: Version, session: Session) -> tuple[Indexes, Float32]:
     """The neighbours of the session's items, best first: similarity times the event's weight, summed over the session.
 
-    The session's own items may be among them; the known ones are not. Equal sums are ordered by dense index.
+    The session's own items may be among them. Equal sums are ordered by dense index.
     """
     near, visited = version.every_neighbours, Visited.of(session)
     if not is_compiled:
-        return neighbours_in_numpy(near, visited, known)
+        return neighbours_in_numpy(near, visited)
     room = visited.items.size * near.items.shape[1]
     items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
-    count = kernel.neighbours(items, scores, near.items, near.scores, *visited, known)
+    count = kernel.neighbours(items, scores, near.items, near.scores, *visited)
     return items[:count], scores[:count]
 
 
-def neighbours_in_numpy(near: NearItems, visited: Visited, known: Indexes) -> tuple[Indexes, Float32]:
+def neighbours_in_numpy(near: NearItems, visited: Visited) -> tuple[Indexes, Float32]:
     """As `session_neighbours`, of the visited items."""
     found = near.items[visited.items]
     is_item = found >= 0
@@ -132,7 +133,6 @@ def neighbours_in_numpy(near: NearItems, visited: Visited, known: Indexes) -> tu
     weighted = (near.scores[visited.items] * visited.weights[:, None])[is_item]
     scores = np.bincount(places, weighted, minlength=items.size).astype(np.float32)
     order = np.argsort(-scores, kind="stable")
-    order = order[~contains(np.sort(known), items[order].astype(np.uint32))]
     return items[order].astype(np.uint32), scores[order]
 
 

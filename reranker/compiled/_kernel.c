@@ -86,29 +86,27 @@ done:
     return filled < 0 ? NULL : PyLong_FromSsize_t(filled);
 }
 
-/* neighbours(items, scores, near, near_scores, visited, weights, known) -> how many items and scores are filled */
+/* neighbours(items, scores, near, near_scores, visited, weights) -> how many items and scores are filled */
 static PyObject *neighbours(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"wI", "wf", "iI", "f", "I", "f", "I", NULL};
-    Array a[7];
+    static const char *const types[] = {"wI", "wf", "iI", "f", "I", "f", NULL};
+    Array a[6];
     Places places = {0};
     char *memory = NULL;
     int lent = 0, is_done = 0;
     Py_ssize_t count = 0;
-    if (!lend_all(a, &lent, arguments, given, 7, types)) goto done;
-    const uint32_t *known = a[6].view.buf;
+    if (!lend_all(a, &lent, arguments, given, 6, types)) goto done;
     Lists lists = {a[2].view.buf, a[3].view.buf, a[2].columns, a[4].view.buf, a[5].view.buf, a[4].rows};
     Py_ssize_t most = lists.width * lists.count;
     WANT(a[2].rows == a[3].rows && a[3].columns == lists.width && a[5].rows == lists.count,
          "neighbours: arrays do not fit");
     WANT(a[0].rows >= most && a[1].rows >= most && most < INT32_MAX, "neighbours: no room");
-    if (!are_within(lists.visited, lists.count, a[2].rows) || !make_places(&places, most + a[6].rows)) goto done;
+    if (!are_within(lists.visited, lists.count, a[2].rows) || !make_places(&places, most)) goto done;
     if (!(memory = PyMem_Malloc((most + 1) * 28))) {
         PyErr_NoMemory();
         goto done;
     }
     double *sums = (double *)memory;
     uint64_t *keys = (uint64_t *)(sums + most);
-    for (Py_ssize_t i = 0; i < a[6].rows; i++) put(&places, known[i], TAKEN);
     count = find_neighbours(&lists, &places, a[0].view.buf, a[1].view.buf, sums, keys, (uint32_t *)(keys + 2 * most));
     is_done = 1;
 done:

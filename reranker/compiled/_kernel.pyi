@@ -53,9 +53,8 @@ def neighbours(
     near_scores: Float32,
     visited: Indexes,
     weights: Float32,
-    known: Indexes,
 ) -> int:
-    """The neighbours of the visited items that are not known, by summed score and then index; how many there are."""
+    """The neighbours of the visited items, by summed score and then index; how many there are."""
 
 def unit(out: Float32, vectors: Float32, items: Indexes) -> None:
     """float32[s, d]: the vectors of the items at length 1."""

@@ -169,11 +169,11 @@ def test_a_signal_that_is_not_finite_counts_as_nothing(version: Version) -> None
 def test_neighbours_are_those_of_the_definition(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        visited, (listed, _) = some_session(rng, int(rng.choice([0, 1, 5, 60]))), _list(rng, int(rng.choice([0, 200])))
-        by_kernel = sources.session_neighbours(version, visited, listed)
+        visited = some_session(rng, int(rng.choice([0, 1, 5, 60])))
+        by_kernel = sources.session_neighbours(version, visited)
         with monkeypatch.context() as patch:
             patch.setattr(sources, "is_compiled", False)
-            expected = sources.session_neighbours(version, visited, listed)
+            expected = sources.session_neighbours(version, visited)
         for found, wanted in zip(by_kernel, expected, strict=True):
             np.testing.assert_array_equal(found, wanted)
 
