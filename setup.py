@@ -2,12 +2,14 @@
 
 from setuptools import Extension, setup
 
+HEADERS = ("arrays", "products", "asked", "terms", "ranking", "sources")
+
 setup(
     ext_modules=[
         Extension(
             "reranker.compiled._kernel",
             ["reranker/compiled/_kernel.c"],
-            depends=[f"reranker/compiled/{name}.h" for name in ("arrays", "products", "terms", "ranking", "sources")],
+            depends=[f"reranker/compiled/{name}.h" for name in HEADERS],
             extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wno-psabi"],
             optional=True,
         )

@@ -25,7 +25,7 @@ from benchmarks.measure import Row, finish, header, row, time_each
 from benchmarks.ranked_shop import DEVICES, Shop, write_shop
 from benchmarks.versions import item_name, user_name
 from prediction_store.durable import remove_folder
-from reranker import answer, eligibility, ranking, recommend, signal_inputs, sources, standing, user_tower
+from reranker import answer, eligibility, ranking, recommend, sources, standing, user_tower
 from reranker.recommend import Reranker, open_reranker
 from schemas.config import Config, Paths
 from schemas.messages import Context, RecommendRequest, SessionEvent
@@ -86,7 +86,7 @@ def ask(shop: Shop, count: int, events: int, *, seed: int = 11) -> list[Recommen
 def in_numpy(root: Path, requests: int) -> list[Row]:
     """The same by the definitions, as where there was no compiler."""
     shop = Shop(root, 4_000, 50_000)
-    modules = (eligibility, ranking, signal_inputs, sources, standing, user_tower)
+    modules = (eligibility, ranking, sources, standing, user_tower)
     before = ranking.is_compiled
     with _reranker(root) as reranker:
         for module in modules:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -35,8 +35,8 @@ class Version:
         self.name: str = opened.manifest.name
         self.manifest: Manifest = opened.manifest
         self.manifest_sha256: str = opened.sealed.sha256
-        self.kept: dict[str, Any] = {}
-        """What readers have made of it once and for all, by a name of theirs; arrays of it stay valid after `close`."""
+        self.kept: dict[Hashable, Any] = {}
+        """What readers have made of it once and for all, by a key of theirs; arrays of it stay valid after `close`."""
         self._closing = threading.Lock()
 
     @classmethod

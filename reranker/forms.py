@@ -1,7 +1,8 @@
 """The forms that a signal may have: what it looks at and how, and what follows from it for each candidate.
 
-A signal says nothing of single candidates; it gives a form, which costs the same for ten and for ten thousand of them.
-`values` is the definition. The compiled kernel computes the same of all signals in one go, from the fields of each.
+A signal says nothing of single candidates; it gives a form, which knows a version and no request: what a request brings
+(pool, session, user) is given to all forms alike, so that a form serves many. `values` is the definition. The compiled
+kernel computes the same of all signals in one go, from the fields of each form and what the request gives.
 A sum by weight is divided by the sum of the weights, at least by 1, so that an old session fades and does not shout.
 """
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reranker.arrays import Float32, Indexes
+from reranker.arrays import Float32
 from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
@@ -23,41 +24,40 @@ SHORTEST = 1e-12
 """A vector of zeros has no direction: its products are zero and stay so."""
 Column = npt.NDArray[Any]
 """float32 or float64[n_items], NaN where missing."""
+SESSION, MEAN, LATEST, USER = range(4)
+"""What a candidate's vector may lie `Toward`."""
 
 
 class Placed(NamedTuple):
-    """A number for each candidate."""
+    """A number for each place; what is further down has the last one."""
 
     numbers: Float32
-    """float32[n], or longer."""
+    """float32[m], at least one."""
 
     def values(self, given: SignalInputs) -> Float32:
-        return self.numbers[: given.pool.items.size]
+        return self.numbers[np.minimum(np.arange(given.pool.items.size), self.numbers.size - 1)]
 
 
 class Before(NamedTuple):
-    """1 for the first so many candidates, 0 for the others."""
-
-    first: int
+    """1 for the candidates of the list, 0 for those added for the session."""
 
     def values(self, given: SignalInputs) -> Float32:
-        return (np.arange(given.pool.items.size) < self.first).astype(np.float32)
+        return (np.arange(given.pool.items.size) < given.pool.listed).astype(np.float32)
 
 
 class Share(NamedTuple):
-    """Where a candidate's number lies between the lowest of the first so many, 0, and the highest, 1; from -1 to 1."""
+    """Where a base score lies between the lowest of the list, 0, and the highest, 1; from -1 to 1.
 
-    numbers: Float32
-    """float32[n]"""
-    listed: int
-    """0: all of them."""
+    Where nothing is listed, of all candidates.
+    """
 
     def values(self, given: SignalInputs) -> Float32:
-        listed = self.numbers[: self.listed] if self.listed else self.numbers
+        scores = given.pool.base_scores
+        listed = scores[: given.pool.listed] if given.pool.listed else scores
         lowest, highest = float(listed.min()), float(listed.max())
         if highest <= lowest:
-            return np.zeros(self.numbers.shape, np.float32)
-        shares: Float32 = (self.numbers - np.float32(lowest)) / np.float32(highest - lowest)
+            return np.zeros(scores.shape, np.float32)
+        shares: Float32 = (scores - np.float32(lowest)) / np.float32(highest - lowest)
         return np.clip(shares, -1.0, 1.0)
 
 
@@ -89,15 +89,14 @@ class NearNumber(NamedTuple):
     """
 
     column: Column
-    visited: Indexes
-    weights: Float32
 
     def values(self, given: SignalInputs) -> Float32:
-        visited, numbers = self.column[self.visited], self.column[given.pool.items].astype(np.float64)
+        session = given.session
+        visited, numbers = self.column[session.items], self.column[given.pool.items].astype(np.float64)
         is_known = visited > 0
         if not is_known.any():
             return np.zeros(numbers.shape, np.float32)
-        usual = np.average(np.log2(visited[is_known]), weights=self.weights[is_known] + TINY)
+        usual = np.average(np.log2(visited[is_known]), weights=session.weights[is_known] + TINY)
         with np.errstate(divide="ignore", invalid="ignore"):
             octaves = np.abs(np.log2(numbers) - usual)
         found: Float32 = np.nan_to_num(0.5**octaves, nan=0.0).astype(np.float32)
@@ -109,78 +108,89 @@ class OfCode(NamedTuple):
 
     codes: npt.NDArray[np.int32]
     """int32[n_items]"""
-    visited: Indexes
-    weights: Float32
     n_codes: int
 
     def values(self, given: SignalInputs) -> Float32:
         of_code = np.zeros(self.n_codes + 1, np.float32)
-        np.add.at(of_code, self.codes[self.visited], self.weights)
+        np.add.at(of_code, self.codes[given.session.items], given.session.weights)
         of_code[-1] = 0.0  # what the code of a missing value finds
-        found: Float32 = of_code[self.codes[given.pool.items]] / strength_of(self.weights)
+        found: Float32 = of_code[self.codes[given.pool.items]] / strength_of(given.session.weights)
         return found
 
 
 class Together(NamedTuple):
-    """The sum, by weight, of the item's scores in lists."""
+    """The sum, by weight, of the item's scores in the lists of the latest visited items."""
 
     near: npt.NDArray[np.int32]
-    """int32[lists, k]: the items of each list, padded with -1."""
+    """int32[n_items, k]: the list of each item, padded with -1."""
     scores: Float32
-    """float32[lists, k]"""
-    lists: Indexes
-    """uint32[s]: which lists."""
-    weights: Float32
-    """float32[s]"""
+    """float32[n_items, k]"""
+    latest: int
+    """So many of the visited items count, at least one."""
 
     def values(self, given: SignalInputs) -> Float32:
-        found, parts = self.near[self.lists], self.scores[self.lists] * self.weights[:, None]
+        visited, weights = given.session.items[: self.latest], given.session.weights[: self.latest]
+        found, parts = self.near[visited], self.scores[visited] * weights[:, None]
         is_item = found >= 0
         items, parts = found[is_item].astype(np.uint32), parts[is_item]
         total: Float32 = np.zeros(given.pool.items.shape, np.float32)
-        ascending, positions = given.places
-        places = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
-        is_there = ascending[places] == items
-        np.add.at(total, positions[places[is_there]], parts[is_there])
-        total /= strength_of(self.weights)
+        positions, is_there = given.positions_of(items)
+        np.add.at(total, positions[is_there], parts[is_there])
+        total /= strength_of(weights)
+        return total
+
+
+class Missed(NamedTuple):
+    """What being shown in vain comes to, of the items that were."""
+
+    def values(self, given: SignalInputs) -> Float32:
+        items, numbers = given.missed
+        total: Float32 = np.zeros(given.pool.items.shape, np.float32)
+        positions, is_there = given.positions_of(items)
+        total[positions[is_there]] = numbers[is_there]
         return total
 
 
 class Toward(NamedTuple):
-    """The product of the item's vector, at length 1, with a sum of vectors by weight."""
+    """The product of the item's vector, at length 1, with one that the session makes.
 
-    vectors: Float32
-    """float32[s, d]"""
-    weights: Float32
-    """float32[s]"""
-    is_unit: bool
-    """The sum is brought to length 1, so that the product is a cosine; else divided as sums are."""
+    SESSION: the sum by weight of the visited items' directions, divided as sums are; MEAN: that sum at length 1;
+    LATEST: the direction of the item visited last; USER: that of the user's refreshed vector, or zeros without one.
+    """
+
+    to: int
 
     def values(self, given: SignalInputs) -> Float32:
-        vector: Float32 = self.weights @ self.vectors
-        if self.is_unit:
-            vector /= np.float32(max(float(np.sqrt(vector @ vector)), SHORTEST))
-        else:
-            vector /= strength_of(self.weights)
+        vector = self._vector(given)
         found: Float32 = (given.vectors @ vector) / given.lengths
         return found
 
+    def _vector(self, given: SignalInputs) -> Float32:
+        if self.to == USER:
+            user = given.user_vector()
+            return np.zeros(given.version.dimensions, np.float32) if user is None else of_length_1(user)
+        if self.to == LATEST:
+            latest: Float32 = given.visited[0]
+            return latest
+        total: Float32 = given.session.weights @ given.visited
+        if self.to == MEAN:
+            return of_length_1(total)
+        total /= strength_of(given.session.weights)
+        return total
+
 
 class Nearest(NamedTuple):
-    """The greatest of weight, 1 at most, times cosine to one of some vectors."""
-
-    visited: Float32
-    """float32[s, d], of length 1; at least one."""
-    weights: Float32
-    """float32[s], from 0 on."""
+    """The greatest of weight, 1 at most, times cosine to one of the visited items."""
 
     def values(self, given: SignalInputs) -> Float32:
-        cosines = (given.vectors @ self.visited.T) / given.lengths[:, None]
-        found: Float32 = (cosines * np.minimum(self.weights, np.float32(1.0))).max(axis=1)
+        cosines = (given.vectors @ given.visited.T) / given.lengths[:, None]
+        found: Float32 = (cosines * np.minimum(given.session.weights, np.float32(1.0))).max(axis=1)
         return found
 
 
-Form = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Toward | Nearest
+Form = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Missed | Toward | Nearest
+NEED_SESSION = (NearNumber, OfCode, Together, Toward, Nearest)
+"""These say nothing of any candidate where nothing was visited."""
 
 
 def strength_of(weights: Float32) -> np.float32:
@@ -188,5 +198,19 @@ def strength_of(weights: Float32) -> np.float32:
     return np.float32(max(1.0, float(weights.sum())))
 
 
+def of_length_1(vector: Float32) -> Float32:
+    """float32[d]: the vector's direction; zeros of zeros."""
+    return vector / np.float32(max(float(np.sqrt(vector @ vector)), SHORTEST))
+
+
+def values_of(form: Form | None, given: SignalInputs) -> Float32:
+    """float32[n]: of each candidate. What cannot be said (a NaN in a column or vector) counts as 0."""
+    has_nothing = given.pool.items.size == 0 or (given.session.is_empty and isinstance(form, NEED_SESSION))
+    if form is None or has_nothing:
+        return np.zeros(given.pool.items.shape, np.float32)
+    found = form.values(given)
+    return found if np.isfinite(found).all() else np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+
+
 if is_compiled:
-    kernel.know(Placed, Before, Share, OfItem, Halving, NearNumber, OfCode, Together, Toward, Nearest)
+    kernel.know(Placed, Before, Share, OfItem, Halving, NearNumber, OfCode, Together, Missed, Toward, Nearest)

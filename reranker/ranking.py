@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from reranker.arrays import NO_PLACES, Float32, Mask, Positions
+from reranker.catalogue import Catalogue
 from reranker.compiled import is_compiled, kernel
-from reranker.forms import Form, OfItem
-from reranker.signal_inputs import SignalInputs
-from reranker.signals import BY_NAME, Signal, default_weights, forms_of, known
+from reranker.forms import Form, OfItem, values_of
+from reranker.signal_inputs import Circumstances, SignalInputs
+from reranker.signals import BY_NAME, Signal, default_weights
 from reranker.standing import Standing
 from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
 
+if TYPE_CHECKING:
+    from prediction_store.reader import Version
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Ranker:
     """A linear score: the sum of signal times weight."""
 
@@ -62,6 +66,27 @@ class Ranker:
         """What the signals of the hour say together."""
         return Standing(self.hourly.signals, self.hourly.weights)
 
+    def forms(self, version: Version, at: Circumstances) -> Forms:
+        """What the signals look at in a version, kept with it for each device that it knows of."""
+        kept = version.kept
+        found: Forms | None = kept.get((self, at.device))
+        if found is None or found.hour_number != at.hour_number:
+            device = at.device if version.context("device", at.device) is not None else ""
+            found = kept.get((self, device))
+            if found is None or found.hour_number != at.hour_number:
+                found = kept[self, device] = self._made(version, at._replace(device=device))
+        return found
+
+    def _made(self, version: Version, at: Circumstances) -> Forms:
+        catalogue = Catalogue(version, at)
+        every = [signal.compute(catalogue) for signal in self.signals]
+        return Forms(at.hour_number, every, [every[place] for place in self.per_request.places])
+
+    @cached_property
+    def weights_with_standing(self) -> list[float]:
+        """Of `per_request`, and of the standing, which has its own in it."""
+        return [*self.per_request.weights, 1.0]
+
     @cached_property
     def hourly(self) -> SignalGroup:
         """The signals of the hour."""
@@ -71,6 +96,15 @@ class Ranker:
     def per_request(self) -> SignalGroup:
         """The signals that say something else in each request."""
         return SignalGroup.of(self.terms, of_hour=False)
+
+
+class Forms(NamedTuple):
+    """What a ranker's signals look at in a version, at an hour and on a device; None: nothing to say there."""
+
+    hour_number: int
+    every: list[Form | None]
+    per_request: list[Form | None]
+    """Of `Ranker.per_request`."""
 
 
 class SignalGroup(NamedTuple):
@@ -93,13 +127,14 @@ class Scoring:
     def __init__(self, ranker: Ranker, given: SignalInputs, *, standing: Float32 | None = None) -> None:
         """`standing` is `Ranker.standing` at the hour of the request; None: it is not known, nor needed."""
         self.given = given
-        self._ranker = ranker
+        self._arrays = given.arrays() if is_compiled else ()
+        forms = ranker.forms(given.version, given.at)
+        self._every = forms.every
         if standing is None:
-            self._weights, self._forms = ranker.weights, forms_of(ranker.signals, given)
+            self._weights, self._forms = ranker.weights, forms.every
         else:
-            self._weights = [*ranker.per_request.weights, 1.0]
-            self._forms = [*forms_of(ranker.per_request.signals, given), OfItem(standing)]
-        self._has_standing = standing is not None
+            self._weights = ranker.weights_with_standing
+            self._forms = [*forms.per_request, OfItem(standing)]
 
     def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = ()) -> Float32:
         """float32[n], finite: the sum of signal times weight, and of the boosts."""
@@ -111,41 +146,24 @@ class Scoring:
         return (scores, places[:count]) if is_compiled else (scores, top_in_numpy(scores, allowed, k))
 
     def _scored(self, allowed: Mask, boosts: Sequence[Float32], best: Positions) -> tuple[Float32, int]:
-        given = self.given
-        total = np.zeros(given.pool.items.size, np.float32)
+        total = np.zeros(self.given.pool.items.size, np.float32)
         for boost in boosts:
             total += boost
         if is_compiled:
-            vectors = given.version.item_vectors
-            return total, kernel.score(total, given.pool.items, vectors, allowed, self._weights, self._forms, best)
+            return total, kernel.score(total, self._arrays, allowed, self._weights, self._forms, best)
         for weight, form in zip(self._weights, self._forms, strict=True):
-            if form is not None:
-                total += np.float32(weight) * known(form.values(given))
+            total += np.float32(weight) * values_of(form, self.given)
         return total, 0
 
     def values(self, positions: Positions) -> Float32:
         """float32[m, signals]: the values of the ranker's signals at some positions."""
-        given, forms = self.given, self._every_form()
-        found = np.zeros((len(forms), positions.size), np.float32)
+        found = np.zeros((len(self._every), positions.size), np.float32)
         if is_compiled:
-            items = given.pool.items
-            kernel.values(found, items[positions], positions, given.version.item_vectors, forms, items.size)
+            kernel.values(found, self._arrays, positions, self._every)
             return found.T
-        for row, form in zip(found, forms, strict=True):
-            if form is not None:
-                row[:] = known(form.values(given))[positions]
+        for row, form in zip(found, self._every, strict=True):
+            row[:] = values_of(form, self.given)[positions]
         return found.T
-
-    def _every_form(self) -> list[Form | None]:
-        if not self._has_standing:
-            return self._forms
-        hourly, per_request = self._ranker.hourly, self._ranker.per_request
-        forms: list[Form | None] = [None] * len(self._ranker.terms)
-        for place, form in zip(hourly.places, forms_of(hourly.signals, self.given), strict=True):
-            forms[place] = form
-        for place, form in zip(per_request.places, self._forms, strict=False):  # the last form is the standing
-            forms[place] = form
-        return forms
 
 
 def top(scores: Float32, allowed: Mask, k: int) -> Positions:

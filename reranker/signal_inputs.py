@@ -1,29 +1,28 @@
-"""What the signals of one request look at: the candidates, the session, the circumstances, and what these share."""
+"""What a request gives to all of its signals: the candidates, the session, the circumstances, and what follows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Positions
-from reranker.compiled import is_compiled, kernel
-from reranker.forms import SHORTEST, Column, Form, OfCode, OfItem, Together
+from reranker.arrays import Float32, Indexes, Mask, Positions
+from reranker.forms import SHORTEST
 from reranker.pool import Pool
 from reranker.session import Session
 from reranker.user_tower import UserNow
 
 if TYPE_CHECKING:
-    from prediction_store.reader import CategoryColumn, Version
+    from prediction_store.reader import Version
 
-T = TypeVar("T")
-FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 HOUR_SECONDS = 3_600
 MONDAY = 3
 """Days from a Monday to the first of January 1970, a Thursday."""
+NO_ITEMS: Indexes = np.empty(0, np.uint32)
+NO_NUMBERS: Float32 = np.empty(0, np.float32)
 
 
 class Circumstances(NamedTuple):
@@ -66,27 +65,46 @@ class SignalInputs:
         self.pool = pool
         self.session = session
         self.at = at
-        self._visited: Float32 | None = None  # `cached_property` would take a lock for it
+
+    def arrays(self) -> tuple[Any, ...]:
+        """What the kernel reads: items, base scores, every item's vector, the session's items and weights, the user's
+        vector (of no length: there is none), the items shown in vain and what that comes to, and how many are listed.
+        """
+        pool, session = self.pool, self.session
+        user = None if session.is_empty else self.user_vector()
+        return (
+            pool.items,
+            pool.base_scores,
+            self.version.item_vectors,
+            session.items,
+            session.weights,
+            NO_NUMBERS if user is None else user,
+            *self.missed,
+            pool.listed,
+        )
+
+    def user_vector(self) -> Float32 | None:
+        """float32[d]: the user's vector with the session in it; None: the version cannot make one."""
+        return None if self.at.user is None else self.at.user.vector
+
+    @property
+    def missed(self) -> tuple[Indexes, Float32]:
+        """(uint32[m], float32[m]): what was shown in vain; 1/2, 3/4, … for once, twice, …"""
+        shown = self.at.shown
+        if not shown:
+            return NO_ITEMS, NO_NUMBERS
+        times = np.fromiter(shown.values(), np.float32)
+        return np.fromiter(shown, np.uint32), (1.0 - 0.5**times).astype(np.float32)
 
     @cached_property
     def vectors(self) -> Float32:
         """float32[n, d] of the candidates."""
         return self.version.item_vectors[self.pool.items]
 
-    @property
+    @cached_property
     def visited(self) -> Float32:
         """float32[s, d]: the vectors of the session's items, brought to length 1."""
-        if self._visited is None:
-            self._visited = self._of_length_1()
-        return self._visited
-
-    def _of_length_1(self) -> Float32:
-        vectors, items = self.version.item_vectors, self.session.items
-        found = np.empty((items.size, vectors.shape[1]), np.float32)
-        if is_compiled:
-            kernel.unit(found, vectors, items)
-            return found
-        np.take(vectors, items, axis=0, out=found)
+        found: Float32 = self.version.item_vectors[self.session.items]
         found /= np.maximum(np.sqrt(np.einsum("sd,sd->s", found, found)), SHORTEST)[:, None]
         return found
 
@@ -109,48 +127,8 @@ class SignalInputs:
         order = np.argsort(self.pool.items)
         return self.pool.items[order], order
 
-    def refreshed(self) -> Float32 | None:
-        """float32[d]: the user's vector with the session in it; None: the version cannot make one."""
-        return None if self.at.user is None else self.at.user.vector
-
-    def met_together(self, count: int) -> Form | None:
-        """How often a candidate is met with the last `count` items of the session, on average by their weights.
-
-        1 is always.
-        """
-        near = self.version.every_together
-        if near is None:
-            return None
-        return Together(near.items, near.scores, self.session.items[:count], self.session.weights[:count])
-
-    def affinity(self, column: str) -> Form:
-        """Share of the session, by weight, with the candidate's value; missing values share nothing."""
-        values: CategoryColumn = self._kept(f"column {column}", lambda: self.version.column(column))
-        return OfCode(values.codes, self.session.items, self.session.weights, len(values.values))
-
-    def column(self, name: str) -> Column:
-        """float32 or float64[n_items]: a column of numbers."""
-        return self._kept(f"column {name}", lambda: _floats(self.version.column(name)))
-
-    def of_item(self, name: str) -> Form | None:
-        """The candidates' values in a column of numbers; None where the version is older than the column."""
-        is_there = name in self.version.manifest.columns
-        return self._kept(f"of {name}", lambda: OfItem(self.column(name))) if is_there else None
-
-    def in_context(self, kind: str, value: str) -> Form | None:
-        """How much more often than usual a candidate is met in this context; None where nobody knows."""
-        found: Form | None = self.version.kept.get(f"{kind} {value}")
-        if found is None and (lifts := self.version.context(kind, value)) is not None:
-            found = self.version.kept[f"{kind} {value}"] = OfItem(lifts)
-        return found
-
-    def _kept(self, name: str, make: Callable[[], T]) -> T:
-        kept = self.version.kept
-        found: T | None = kept.get(name)
-        if found is None:
-            found = kept[name] = make()
-        return found
-
-
-def _floats(column: Column) -> Column:
-    return column if column.dtype in FLOATS else column.astype(np.float32)
+    def positions_of(self, items: Indexes) -> tuple[Positions, Mask]:
+        """(int64[m], bool[m]): where in the pool these items are, and which of them are there at all."""
+        ascending, positions = self.places
+        places = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
+        return positions[places], ascending[places] == items

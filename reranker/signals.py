@@ -7,141 +7,137 @@ Every signal is float32[n], finite, about 0 where it has nothing to say and abou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from reranker.arrays import Float32
-from reranker.forms import Before, Form, Halving, Nearest, NearNumber, Placed, Share, Together, Toward
+from reranker.catalogue import Catalogue
+from reranker.forms import (
+    LATEST,
+    MEAN,
+    SESSION,
+    USER,
+    Before,
+    Form,
+    Halving,
+    Missed,
+    Nearest,
+    NearNumber,
+    Placed,
+    Share,
+    Toward,
+    values_of,
+)
 from reranker.signal_inputs import SignalInputs
 from schemas.ranker import RankerWeights
 
 FRESH_HALF_LIFE_SECONDS = 14 * 86_400.0
 TOGETHER_ITEMS = 10
 """Of the session, the latest, whose companions are looked up."""
-FIRST_LIST, ONCE = np.zeros(1, np.uint32), np.ones(1, np.float32)
+DISCOUNTS: Float32 = (1.0 / np.log2(np.arange(2, 8194))).astype(np.float32)
+"""By place, of more places than there usually are."""
 
 
-def discounts(count: int) -> Float32:
-    """float32[count], by place."""
-    return (1.0 / np.log2(np.arange(2, count + 2))).astype(np.float32)
-
-
-DISCOUNTS = discounts(4096)
-"""Of the places that there usually are."""
-
-
-def base_score(given: SignalInputs) -> Form | None:
+def base_score(catalogue: Catalogue) -> Form | None:
     """The score of the list the candidate came from, so that the list's last is 0 and its first 1."""
-    return Share(given.pool.base_scores, given.pool.listed)
+    return Share()
 
 
-def base_rank(given: SignalInputs) -> Form | None:
+def base_rank(catalogue: Catalogue) -> Form | None:
     """The place in that list, discounted as in DCG: 1 for the first, 0.63 for the second, 0.1 for the thousandth."""
-    count = given.pool.items.size
-    return Placed(DISCOUNTS if count <= len(DISCOUNTS) else discounts(count))
+    return Placed(DISCOUNTS)
 
 
-def in_list(given: SignalInputs) -> Form | None:
+def in_list(catalogue: Catalogue) -> Form | None:
     """1 for what stands in the list itself, 0 for what was added because of the session."""
-    return Before(given.pool.listed)
+    return Before()
 
 
-def session_similarity(given: SignalInputs) -> Form | None:
+def session_similarity(catalogue: Catalogue) -> Form | None:
     """Cosine to the session's items, weighted by the age and type of their events, on average."""
-    return Toward(given.visited, given.session.weights, False)
+    return Toward(SESSION)
 
 
-def session_nearest(given: SignalInputs) -> Form | None:
+def session_nearest(catalogue: Catalogue) -> Form | None:
     """Cosine to the most similar item of the session, an item counting at most as one view just now."""
-    return Nearest(given.visited, given.session.weights)
+    return Nearest()
 
 
-def session_last(given: SignalInputs) -> Form | None:
+def session_last(catalogue: Catalogue) -> Form | None:
     """Cosine to the item of the latest event."""
-    return Toward(given.visited[:1], ONCE, False)
+    return Toward(LATEST)
 
 
-def session_mean(given: SignalInputs) -> Form | None:
+def session_mean(catalogue: Catalogue) -> Form | None:
     """Cosine to the weighted mean of the session's vectors, each of length 1: what the session is about."""
-    return Toward(given.visited, given.session.weights, True)
+    return Toward(MEAN)
 
 
-def refreshed_user(given: SignalInputs) -> Form | None:
+def refreshed_user(catalogue: Catalogue) -> Form | None:
     """Cosine to the user's vector, made anew with the session in it."""
-    vector = given.refreshed()
-    return None if vector is None else Toward(vector[None], ONCE, True)
+    return Toward(USER)
 
 
-def together_last(given: SignalInputs) -> Form | None:
+def together_last(catalogue: Catalogue) -> Form | None:
     """How often the candidate is met in one session with the item of the latest event."""
-    return given.met_together(1)
+    return catalogue.met_together(1)
 
 
-def together_session(given: SignalInputs) -> Form | None:
+def together_session(catalogue: Catalogue) -> Form | None:
     """How often it is met with the last items of the session, on average by the weights of their events."""
-    return given.met_together(TOGETHER_ITEMS)
+    return catalogue.met_together(TOGETHER_ITEMS)
 
 
-def session_price(given: SignalInputs) -> Form | None:
+def session_price(catalogue: Catalogue) -> Form | None:
     """1 at the session's usual price, by weight; half of it at twice or half that price; 0 where no price is known."""
-    return NearNumber(given.column("price"), given.session.items, given.session.weights)
+    return NearNumber(catalogue.column("price"))
 
 
-def session_category(given: SignalInputs) -> Form | None:
+def session_category(catalogue: Catalogue) -> Form | None:
     """Share of the session, by weight, that is in the candidate's category."""
-    return given.affinity("category")
+    return catalogue.affinity("category")
 
 
-def session_brand(given: SignalInputs) -> Form | None:
+def session_brand(catalogue: Catalogue) -> Form | None:
     """Share of the session, by weight, that is of the candidate's brand."""
-    return given.affinity("brand")
+    return catalogue.affinity("brand")
 
 
-def popularity(given: SignalInputs) -> Form | None:
+def popularity(catalogue: Catalogue) -> Form | None:
     """Interactions of the item, as a share of the most popular one's."""
-    return given.of_item("popularity")
+    return catalogue.of_item("popularity")
 
 
-def freshness(given: SignalInputs) -> Form | None:
+def freshness(catalogue: Catalogue) -> Form | None:
     """1 at the release, half of it every two weeks, as the hour begins; 0 where the release is not known."""
-    return Halving(given.column("released"), given.at.hour_began, FRESH_HALF_LIFE_SECONDS)
+    return Halving(catalogue.column("released"), catalogue.at.hour_began, FRESH_HALF_LIFE_SECONDS)
 
 
-def trend(given: SignalInputs) -> Form | None:
+def trend(catalogue: Catalogue) -> Form | None:
     """How much of the item's popularity is recent."""
-    return given.of_item("trend")
+    return catalogue.of_item("trend")
 
 
-def at_hour(given: SignalInputs) -> Form | None:
+def at_hour(catalogue: Catalogue) -> Form | None:
     """How much more often than usual the item is met at this hour of the day."""
-    return given.in_context("hour", str(given.at.hour))
+    return catalogue.in_context("hour", str(catalogue.at.hour))
 
 
-def on_weekday(given: SignalInputs) -> Form | None:
+def on_weekday(catalogue: Catalogue) -> Form | None:
     """How much more often than usual it is met on this day of the week."""
-    return given.in_context("weekday", str(given.at.weekday))
+    return catalogue.in_context("weekday", str(catalogue.at.weekday))
 
 
-def on_device(given: SignalInputs) -> Form | None:
+def on_device(catalogue: Catalogue) -> Form | None:
     """How much more often than usual it is met on the request's device."""
-    return given.in_context("device", given.at.device)
+    return catalogue.in_context("device", catalogue.at.device)
 
 
-def ignored(given: SignalInputs) -> Form | None:
+def ignored(catalogue: Catalogue) -> Form | None:
     """0 for what the user was not shown lately; 1/2, 3/4, … after one, two, … times without a click."""
-    shown = given.at.shown
-    if not shown:
-        return None
-    items = np.fromiter(shown, np.int32)[None]  # one list, [1, m]
-    missed = 1.0 - 0.5 ** np.fromiter(shown.values(), np.float32)[None]
-    return Together(items, missed.astype(np.float32), FIRST_LIST, ONCE)
-
-
-def known(values: Float32) -> Float32:
-    """The values; what is not finite (a NaN in a column or vector) counts as 0."""
-    return values if np.isfinite(values).all() else np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    return Missed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +145,7 @@ class Signal:
     """A named number about a candidate."""
 
     name: str
-    compute: Callable[[SignalInputs], Form | None]
+    compute: Callable[[Catalogue], Form | None]
     """None: it has nothing to say of any candidate."""
     of_session: bool = False
     """Needs a session; 0 without one."""
@@ -160,16 +156,7 @@ class Signal:
 
     def values(self, given: SignalInputs) -> Float32:
         """float32[n]; what a signal cannot say (a NaN in a column or vector) counts as 0."""
-        (form,) = forms_of([self], given)
-        return np.zeros(given.pool.items.shape, np.float32) if form is None else known(form.values(given))
-
-
-def forms_of(signals: Sequence[Signal], given: SignalInputs) -> list[Form | None]:
-    """What each signal looks at in this request; None: it has nothing to say."""
-    if given.pool.items.size == 0:
-        return [None] * len(signals)
-    is_empty = given.session.is_empty
-    return [None if is_empty and signal.of_session else signal.compute(given) for signal in signals]
+        return values_of(self.compute(Catalogue(given.version, given.at)), given)
 
 
 SIGNALS: tuple[Signal, ...] = (

@@ -2,62 +2,57 @@
    arrays are numpy's, those that are written belong to the caller. What could lead beyond an array is checked. */
 #include "sources.h"
 
-/* score(out, items, vectors, allowed, weights, forms, best) -> how many of best[k] are filled; k = 0: it does not matter */
+/* score(out, asked, allowed, weights, forms, best) -> how many of best[k] are filled; k = 0: it does not matter */
 static PyObject *score(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"wf", "I", "f", "?", NULL};
-    Array a[5];
+    Array a[3];
     Term *terms = NULL;
     Py_ssize_t count = 0, filled = 0;
     int lent = 0, is_done = 0;
     Asked asked = {0};
-    if (!lend_all(a, &lent, arguments, given, 7, types) || !lend(&a[lent], arguments[6], "l", 1)) goto done;
-    lent++;
-    Py_ssize_t n = a[1].rows, k = a[4].rows;
-    WANT(a[0].rows == n && a[3].rows == n, "score: arrays of other lengths than the items");
-    if (!are_within(a[1].view.buf, n, a[2].rows)) goto done;
-    if (!(terms = read_terms(arguments[5], arguments[4], &count, a[2].rows, a[2].columns, n))) goto done;
-    asked.all = (Candidates){a[1].view.buf, n, a[2].columns, a[2].view.buf};
-    is_done = add_terms(terms, count, &asked, a[0].view.buf, a[3].view.buf, k);
-    if (is_done) is_done = (filled = best_of(a[0].view.buf, a[3].view.buf, n, a[4].view.buf, k)) >= 0;
+    if (given != 6) return PyErr_Format(PyExc_TypeError, "%zd arguments; wanted 6", given);
+    if (!lend(&a[0], arguments[0], "f", 1) || !++lent || !lend(&a[1], arguments[2], "?", 0) || !++lent ||
+        !lend(&a[2], arguments[5], "l", 1) || !++lent || !read_asked(&asked, arguments[1]))
+        goto done;
+    Py_ssize_t n = asked.pool, k = a[2].rows;
+    WANT(a[0].rows == n && a[1].rows == n, "score: arrays of other lengths than the items");
+    if (!(terms = read_terms(arguments[4], arguments[3], &count, &asked))) goto done;
+    is_done = add_terms(terms, count, &asked, a[0].view.buf, a[1].view.buf, k);
+    if (is_done) is_done = (filled = best_of(a[0].view.buf, a[1].view.buf, n, a[2].view.buf, k)) >= 0;
 done:
-    free_places(&asked.places);
     if (terms) free_terms(terms, count);
+    free_asked(&asked);
     give_back(a, lent);
     return is_done ? PyLong_FromSsize_t(filled) : NULL;
 }
 
-/* values(out, items, positions, vectors, forms, n): out is zero where a form is None */
+/* values(out, asked, positions, forms): out is zero where a form is None */
 static PyObject *values(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"wf", "I", "l", "f", NULL};
-    Array a[4];
+    Array a[2];
     Term *terms = NULL;
     Py_ssize_t count = 0;
     int lent = 0, is_done = 0;
     Scratch scratch = {0};
     Asked asked = {0};
-    if (!lend_all(a, &lent, arguments, given, 6, types)) goto done;
-    Py_ssize_t m = a[1].rows, d = a[3].columns, n = PyLong_AsSsize_t(arguments[5]);
-    const int64_t *positions = a[2].view.buf;
-    WANT(a[2].rows == m, "values: as many positions as items");
-    for (Py_ssize_t i = 0; i < m; i++) WANT(positions[i] >= 0 && positions[i] < n, "values: a position beyond the pool");
-    if (!are_within(a[1].view.buf, m, a[3].rows)) goto done;
-    if (!(terms = read_terms(arguments[4], NULL, &count, a[3].rows, d, n))) goto done;
-    WANT(a[0].rows == PyList_GET_SIZE(arguments[4]) && a[0].columns == m, "values: out is not [terms, items]");
-    asked.all = (Candidates){a[1].view.buf, m, d, a[3].view.buf};
-    asked.positions = positions;
-    if (!make_scratch(&scratch, m, d, most_visited(terms, count))) goto done;
+    if (given != 4) return PyErr_Format(PyExc_TypeError, "%zd arguments; wanted 4", given);
+    if (!lend(&a[0], arguments[0], "f", 1) || !++lent || !lend(&a[1], arguments[2], "l", 0) || !++lent ||
+        !read_asked(&asked, arguments[1]) || !(terms = read_terms(arguments[3], NULL, &count, &asked)) ||
+        !choose(&asked, &a[1]))
+        goto done;
+    Py_ssize_t m = asked.all.n, d = asked.all.d;
+    WANT(a[0].rows == PyList_GET_SIZE(arguments[3]) && a[0].columns == m, "values: out is not [forms, positions]");
+    if (!make_scratch(&scratch, m, d, asked.visits)) goto done;
     memset(a[0].view.buf, 0, a[0].view.len);
     for (Py_ssize_t at = 0; at < count; at++) {
         const Term *term = &terms[at];
         float *found = (float *)a[0].view.buf + term->row * m;
         memset(scratch.direction, 0, d * sizeof(float));
-        if (term->kind == TOWARD) add_vector(term, 1.0f, d, scratch.own, scratch.direction);
+        if (term->kind == TOWARD) add_vector(term, &asked, 1.0f, scratch.own, scratch.direction);
         if (term->kind == TOWARD || term->kind == NEAREST)
             toward(&asked.all, scratch.direction, found, scratch.lengths);
         else if (!fill(term, &asked, found))
             goto done;
         if (term->kind == NEAREST) {
-            Sides sides = sides_of(term, d, &scratch);
+            Sides sides = sides_of(&asked, &scratch);
             for (Py_ssize_t i = 0; i < m; i++)
                 found[i] = nearest(asked.all.vectors + d * asked.all.items[i], scratch.lengths[i], d, &sides);
         }
@@ -66,8 +61,8 @@ static PyObject *values(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     is_done = 1;
 done:
     PyMem_Free(scratch.memory);
-    free_places(&asked.places);
     if (terms) free_terms(terms, count);
+    free_asked(&asked);
     give_back(a, lent);
     return is_done ? Py_NewRef(Py_None) : NULL;
 }
@@ -202,27 +197,6 @@ done:
     return is_done ? Py_NewRef(Py_None) : NULL;
 }
 
-/* unit(out, vectors, items): out[s] is vectors[items[s]] at length 1 */
-static PyObject *unit(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
-    static const char *const types[] = {"wf", "f", "I", NULL};
-    Array a[3];
-    int lent = 0, is_done = 0;
-    if (!lend_all(a, &lent, arguments, given, 3, types)) goto done;
-    Py_ssize_t d = a[1].columns, count = a[2].rows;
-    const uint32_t *items = a[2].view.buf;
-    WANT(a[0].rows == count && a[0].columns == d, "unit: out is not [items, d]");
-    if (!are_within(items, count, a[1].rows)) goto done;
-    for (Py_ssize_t s = 0; s < count; s++) {
-        const float *from = (const float *)a[1].view.buf + d * items[s];
-        float *to = (float *)a[0].view.buf + d * s, length = sqrtf(dot(from, from, d));
-        for (Py_ssize_t j = 0; j < d; j++) to[j] = from[j] / (length > SHORTEST ? length : SHORTEST);
-    }
-    is_done = 1;
-done:
-    give_back(a, lent);
-    return is_done ? Py_NewRef(Py_None) : NULL;
-}
-
 /* refresh(out, matrix, base, vectors, items, weights, of_session, their_weights, recency, is_unit) */
 static PyObject *refresh(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
     static const char *const types[] = {"wf", "f", "f", "f", "I", "f", "I", "f", "f", NULL};
@@ -274,7 +248,7 @@ static PyObject *know(PyObject *self, PyObject *const *arguments, Py_ssize_t giv
 
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(gather), METHOD(unit), METHOD(eligible),
+    METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(gather), METHOD(eligible),
     METHOD(refresh), METHOD(know), {0},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};

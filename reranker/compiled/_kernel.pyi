@@ -5,6 +5,7 @@ for an item beyond the catalogue. Nothing is written then that counts.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +20,15 @@ def know(*classes: type) -> None:
     """The classes of the forms, in the order of the kernel's kinds."""
 
 def score(
-    out: Float32, items: Indexes, vectors: Float32, allowed: Mask, weights: list[float], forms: Forms, best: Positions
+    out: Float32, asked: tuple[Any, ...], allowed: Mask, weights: list[float], forms: Forms, best: Positions
 ) -> int:
     """Add the forms by their weights to float32[n]; how many of int64[k] are filled with the best allowed, see `top`.
 
-    k > 0: what is not among the best may be -inf.
+    `asked` is of `SignalInputs.arrays`. k > 0: what is not among the best may be -inf.
     """
 
-def values(out: Float32, items: Indexes, positions: Positions, vectors: Float32, forms: Forms, n: int) -> None:
-    """float32[forms, m]: the values of the items, which stand at these positions of a pool of n; 0 of no form."""
+def values(out: Float32, asked: tuple[Any, ...], positions: Positions, forms: Forms) -> None:
+    """float32[forms, m]: the values at these positions of the pool; 0 of no form."""
 
 def refresh(
     out: Float32,
@@ -55,9 +56,6 @@ def neighbours(
     weights: Float32,
 ) -> int:
     """The neighbours of the visited items, by summed score and then index; how many there are."""
-
-def unit(out: Float32, vectors: Float32, items: Indexes) -> None:
-    """float32[s, d]: the vectors of the items at length 1."""
 
 def gather(
     out_items: Indexes,

@@ -91,9 +91,9 @@ static int make_scratch(Scratch *scratch, Py_ssize_t n, Py_ssize_t d, Py_ssize_t
 }
 
 /* What a NEAREST compares with; a weight counts as 1 at most. */
-static Sides sides_of(const Term *term, Py_ssize_t d, Scratch *scratch) {
-    const float *visited = term->arrays[0].view.buf, *weights = term->arrays[1].view.buf;
-    Py_ssize_t count = term->arrays[0].rows, room = (count + 7) / 8 * 8;
+static Sides sides_of(const Asked *asked, Scratch *scratch) {
+    const float *visited = asked->unit, *weights = asked->weights;
+    Py_ssize_t d = asked->all.d, count = asked->visits, room = (count + 7) / 8 * 8;
     for (Py_ssize_t place = 0; place < room; place++) {
         Py_ssize_t s = place < count ? place : 0;
         float *to = scratch->sides + place / 8 * d * 8 + place % 8;
@@ -103,21 +103,14 @@ static Sides sides_of(const Term *term, Py_ssize_t d, Scratch *scratch) {
     return (Sides){scratch->sides, scratch->weights, room / 8};
 }
 
-static Py_ssize_t most_visited(const Term *terms, Py_ssize_t count) {
-    Py_ssize_t most = 0;
-    for (Py_ssize_t at = 0; at < count; at++)
-        if (terms[at].kind == NEAREST && terms[at].arrays[0].rows > most) most = terms[at].arrays[0].rows;
-    return most;
-}
-
 /* Add a term's part of the nearest item to the scores. With k > 0 only to those that may be among the k best allowed
    ones, and -inf to the others: who cannot be there by the bound is not asked for the products. */
 static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, float *scores, const char *allowed,
                        Py_ssize_t k) {
     const Candidates *all = &asked->all;
-    const float *visited = term->arrays[0].view.buf, *q = scratch->direction;
-    Py_ssize_t count = term->arrays[0].rows, n = all->n, d = all->d;
-    Sides sides = sides_of(term, d, scratch);
+    const float *visited = asked->unit, *q = scratch->direction;
+    Py_ssize_t count = asked->visits, n = all->n, d = all->d;
+    Sides sides = sides_of(asked, scratch);
     Best best;
 #define EXACT(i) sayable(nearest(all->vectors + d * all->items[i], scratch->lengths[i], d, &sides))
     if (k == 0 || k >= n) {
@@ -171,12 +164,12 @@ static int add_terms(const Term *terms, Py_ssize_t count, Asked *asked, float *s
     int has_direction = 0, is_done = 0;
     for (Py_ssize_t at = 0; at < count; at++)
         if (terms[at].kind == NEAREST) of_nearest = &terms[at];
-    if (!make_scratch(&scratch, all->n, all->d, most_visited(terms, count))) return 0;
+    if (!make_scratch(&scratch, all->n, all->d, asked->visits)) return 0;
     memset(scratch.direction, 0, all->d * sizeof(float));
     for (Py_ssize_t at = 0; at < count; at++) {
         const Term *term = &terms[at];
         if (term->kind == TOWARD) { /* a sum of products is the product with a sum */
-            add_vector(term, term->weight, all->d, scratch.own, scratch.direction);
+            add_vector(term, asked, term->weight, scratch.own, scratch.direction);
             has_direction = 1;
         } else if (term->kind != NEAREST) {
             if (!fill(term, asked, scratch.found)) goto done;

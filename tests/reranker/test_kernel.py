@@ -17,17 +17,17 @@ from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import VersionDraft, write_shard
-from reranker import eligibility, ranking, signal_inputs, sources, standing, user_tower
+from reranker import eligibility, ranking, sources, standing, user_tower
 from reranker.arrays import NO_PLACES
 from reranker.compiled import is_compiled, kernel
-from reranker.forms import Nearest, OfItem, Toward
+from reranker.forms import OfItem, Placed, Together, Toward, values_of
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring, top_in_numpy
 from reranker.recommend import open_reranker
 from reranker.session import EMPTY, Session
 from reranker.signal_inputs import Circumstances, SignalInputs
-from reranker.signals import SIGNALS, default_weights, known
+from reranker.signals import SIGNALS, default_weights
 from reranker.user_tower import UserNow, UserTower
 from schemas.messages import RecommendRequest, SessionEvent
 from schemas.record import Candidates, RankedItems
@@ -121,6 +121,10 @@ def requests(version: Version) -> Iterator[tuple[np.random.Generator, SignalInpu
         yield rng, SignalInputs(version, pool, session, at), Ranker(terms)
 
 
+def without_session(version: Version, items: np.ndarray) -> SignalInputs:
+    return SignalInputs(version, Pool.of_list(items, np.zeros(items.size, np.float32)), EMPTY, Circumstances(NOW))
+
+
 def slowly(given: SignalInputs, ranker: Ranker) -> np.ndarray:
     """float32[signals, n] by the definitions."""
     return np.stack([signal.values(given) for signal, _ in ranker.terms])
@@ -160,10 +164,19 @@ def test_asking_for_the_best_only_finds_the_best(version: Version) -> None:
 def test_a_signal_that_is_not_finite_counts_as_nothing(version: Version) -> None:
     rng = np.random.default_rng(1)
     column = rng.choice(np.array([np.nan, np.inf, -np.inf, 0.5], np.float32), ITEMS)
-    items, vectors = np.arange(ITEMS, dtype=np.uint32), version.item_vectors
+    given = without_session(version, np.arange(ITEMS, dtype=np.uint32))
     found = np.zeros(ITEMS, np.float32)
-    kernel.score(found, items, vectors, np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], NO_PLACES)
-    assert found.tolist() == (2 * known(column)).tolist()
+    kernel.score(found, given.arrays(), np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], NO_PLACES)
+    assert found.tolist() == np.where(np.isfinite(column), 2 * column, 0.0).tolist()
+    assert found.tolist() == (2 * values_of(OfItem(column), given)).tolist()
+
+
+def test_places_beyond_the_last_number_have_that_one(version: Version) -> None:
+    given, numbers = without_session(version, np.arange(5, dtype=np.uint32)), np.array([3.0, 2.0, 1.0], np.float32)
+    found = np.zeros((1, 3), np.float32)
+    kernel.values(found, given.arrays(), np.array([4, 0, 2]), [Placed(numbers)])
+    assert found.tolist() == [[1.0, 3.0, 1.0]]
+    assert values_of(Placed(numbers), given).tolist() == [3.0, 2.0, 1.0, 1.0, 1.0]
 
 
 def test_neighbours_are_those_of_the_definition(version: Version, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,26 +242,54 @@ def test_a_refreshed_vector_does_not_depend_on_the_kernel(version: Version, monk
 
 
 def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
-    vectors, dimensions = version.item_vectors, version.dimensions
     items, allowed = np.arange(4, dtype=np.uint32), np.ones(4, np.bool_)
-    out, once = np.zeros(4, np.float32), np.ones(1, np.float32)
+    out = np.zeros(4, np.float32)
+    asked = without_session(version, items).arrays()
+
+    def other(**changed: object) -> tuple[object, ...]:
+        names = ("items", "base", "vectors", "visited", "weights", "user", "missed", "misses", "listed")
+        return tuple({**dict(zip(names, asked, strict=True)), **changed}.values())
+
     with pytest.raises(IndexError, match=f"item {ITEMS} of {ITEMS}"):
-        kernel.score(out, items + np.uint32(ITEMS - 3), vectors, allowed, [], [], NO_PLACES)
+        kernel.score(out, other(items=items + np.uint32(ITEMS - 3)), allowed, [], [], NO_PLACES)
+    visited = {"visited": np.array([ITEMS], np.uint32), "weights": out[:1]}
+    with pytest.raises(IndexError, match=f"item {ITEMS} of {ITEMS}"):
+        kernel.score(out, other(**visited), allowed, [], [], NO_PLACES)
     with pytest.raises(TypeError, match="wanted one or two of f"):
-        kernel.score(out, items, vectors.astype(np.float64), allowed, [], [], NO_PLACES)
-    with pytest.raises(ValueError, match="other lengths"):
-        kernel.score(out[:3], items, vectors, allowed, [], [], NO_PLACES)
+        kernel.score(out, other(vectors=version.item_vectors.astype(np.float64)), allowed, [], [], NO_PLACES)
+    with pytest.raises(TypeError, match="tuple of 9"):
+        kernel.score(out, asked[:8], allowed, [], [], NO_PLACES)
+    longer = np.zeros(version.dimensions + 1, np.float32)
+    for changed in (
+        {"base": out[:3]},
+        {"listed": 5},
+        {"listed": -1},
+        {"weights": out},
+        {"misses": out},
+        {"user": longer},
+    ):
+        with pytest.raises(ValueError, match="other lengths"):
+            kernel.score(out, other(**changed), allowed, [], [], NO_PLACES)
+    for lengths in ((out[:3], allowed), (out, allowed[:3])):
+        with pytest.raises(ValueError, match="other lengths"):
+            kernel.score(lengths[0], asked, lengths[1], [], [], NO_PLACES)
+    near = np.zeros((ITEMS, 2), np.int32), np.zeros((ITEMS, 3), np.float32)
+    with_session = other(visited=items, weights=out)
     for form in (
         OfItem(out),
-        Toward(np.ones((1, dimensions + 1), np.float32), once, True),
-        Nearest(vectors[:0], out[:0]),
+        Placed(out[:0]),
+        Toward(4),
+        Toward(-1),
+        Together(*near, 1),
+        Together(near[0], near[1][:, :2].copy(), 0),
     ):
         with pytest.raises(ValueError, match="does not fit the catalogue"):
-            kernel.score(out, items, vectors, allowed, [1.0], [form], NO_PLACES)
-    with pytest.raises(ValueError, match="no known form"):
-        kernel.score(out, items, vectors, allowed, [1.0], [(1, 2)], NO_PLACES)  # type: ignore[list-item]
-    with pytest.raises(ValueError, match="beyond the pool"):
-        kernel.values(np.zeros((0, 4), np.float32), items, np.array([0, 1, 2, 9]), vectors, [], 4)
+            kernel.score(out, with_session, allowed, [1.0], [form], NO_PLACES)
+    with pytest.raises(ValueError, match="not a known one"):
+        kernel.score(out, asked, allowed, [1.0], [(1, 2)], NO_PLACES)  # type: ignore[list-item]
+    for beyond in (4, -1):
+        with pytest.raises(ValueError, match="beyond the pool"):
+            kernel.values(np.zeros((0, 4), np.float32), asked, np.array([0, 1, 2, beyond]), [])
     assert not out.any()
 
 
@@ -258,7 +299,7 @@ def test_an_answer_without_the_kernel_is_the_same(stocked_shop: Shop, monkeypatc
     asked = [RecommendRequest(user=user, k=9, session=given) for user in ("u0", "u1", "?") for given in ([], events)]
     with open_reranker(stocked_shop.config()) as reranker:
         by_kernel = [reranker.recommend(request) for request in asked]
-        for module in (eligibility, ranking, signal_inputs, sources, standing, user_tower):
+        for module in (eligibility, ranking, sources, standing, user_tower):
             monkeypatch.setattr(module, "is_compiled", False)
         in_numpy = [reranker.recommend(request) for request in asked]
     for one, other in zip(by_kernel, in_numpy, strict=True):

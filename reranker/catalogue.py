@@ -1,0 +1,61 @@
+"""What signals look at: a version's columns and lists, at an hour and on a device, whoever asks and whatever for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import numpy as np
+
+from reranker.forms import Column, Form, OfCode, OfItem, Together
+from reranker.signal_inputs import Circumstances
+
+if TYPE_CHECKING:
+    from prediction_store.reader import CategoryColumn, Version
+
+T = TypeVar("T")
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Catalogue(NamedTuple):
+    """The items of a version in the circumstances of a request, of which only hour, weekday and device matter."""
+
+    version: Version
+    at: Circumstances
+
+    def column(self, name: str) -> Column:
+        """float32 or float64[n_items]: a column of numbers."""
+        return self._kept(f"column {name}", lambda: _floats(self.version.column(name)))
+
+    def of_item(self, name: str) -> Form | None:
+        """The candidates' values in a column of numbers; None where the version is older than the column."""
+        return OfItem(self.column(name)) if name in self.version.manifest.columns else None
+
+    def affinity(self, column: str) -> Form:
+        """Share of the session, by weight, with the candidate's value; missing values share nothing."""
+        values: CategoryColumn = self._kept(f"column {column}", lambda: self.version.column(column))
+        return OfCode(values.codes, len(values.values))
+
+    def met_together(self, count: int) -> Form | None:
+        """How often a candidate is met with the last `count` items of the session, on average by their weights.
+
+        1 is always.
+        """
+        near = self.version.every_together
+        return None if near is None else Together(near.items, near.scores, count)
+
+    def in_context(self, kind: str, value: str) -> Form | None:
+        """How much more often than usual a candidate is met in this context; None where nobody knows."""
+        lifts = self.version.context(kind, value)
+        return None if lifts is None else OfItem(lifts)
+
+    def _kept(self, name: str, make: Callable[[], T]) -> T:
+        kept = self.version.kept
+        found: T | None = kept.get(name)
+        if found is None:
+            found = kept[name] = make()
+        return found
+
+
+def _floats(column: Column) -> Column:
+    return column if column.dtype in FLOATS else column.astype(np.float32)
