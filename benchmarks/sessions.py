@@ -4,7 +4,8 @@ Deskdrop and Online Retail, night after night: every few days a version is made 
 sessions of known users up to the next version are replayed through it. The weights are learned on the earlier weeks
 (`jobs/train_ranker.py`) and judged on the later ones. Where a session goes on with an item that is new to it, that item
 is wanted: hit rate@20 and MRR@20. All rank the user's stored 1,000 and what the re-ranker adds to it; the rules, which
-know every session up to the version, rank the catalogue too.
+know every session up to the version, rank the catalogue too: all of it, or what the user has not consumed, which is all
+that the re-ranker may show where `retrieve.consumed` drops it.
 
     python -m benchmarks.sessions --data FOLDER      # deskdrop and online-retail in it
 """
@@ -15,7 +16,7 @@ import argparse
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,7 @@ class Case(NamedTuple):
     replayed: Replayed
     rules: dict[str, Scores]
     ids: list[str]  # of the pool
+    consumed: frozenset[str]  # by the user, up to the version
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -147,6 +149,8 @@ def compare(
     for rule in RULES:
         ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
         ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
+        unread = [_rank_of(case.rules[rule], case.moment, case.consumed) for case in cases]
+        ranks[f"{rule}, what is not consumed"] = unread
     found = {name: _measured(rows, data.name, name, of_rule) for name, of_rule in ranks.items()}
     batch, ours = found["batch order"], found["the re-ranker, learned"]
     best = max(found[name]["hit20"] for name in found if name.startswith(tuple(RULES)))
@@ -171,7 +175,9 @@ def judged(
         if found is not None:
             seen = [event.item for event in every[number].request.session]
             scores = {name: rule.scores(seen) for name, rule in rules.items()}
-            yield Case(every[number], found, scores, version.item_ids(found.pool.items))
+            user = version.read(every[number].request.user)
+            consumed = version.item_ids(version.consumed(user.user_row)) if user is not None else ()
+            yield Case(every[number], found, scores, version.item_ids(found.pool.items), frozenset(consumed))
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:
@@ -202,10 +208,10 @@ def _rank(scores: np.ndarray, case: Replayed) -> int:
     return 1 + int(np.count_nonzero(better & case.is_eligible))
 
 
-def _rank_of(scores: Scores, moment: Moment) -> int:
-    """The place of the wanted in the whole catalogue but for the session's items; 0: the rule has no score for it."""
-    seen = {event.item for event in moment.request.session}
-    mine = scores.get(moment.wanted, 0.0)
+def _rank_of(scores: Scores, moment: Moment, hidden: Set[str] = frozenset()) -> int:
+    """The place of the wanted in the catalogue without the session and what is hidden; 0: it has no score there."""
+    seen = {event.item for event in moment.request.session} | hidden
+    mine = 0.0 if moment.wanted in hidden else scores.get(moment.wanted, 0.0)
     if mine <= 0.0:
         return 0
     better = sum(score > mine or (score == mine and item < moment.wanted) for item, score in scores.items())

@@ -57,6 +57,13 @@ def test_a_place_in_the_catalogue_leaves_out_the_session() -> None:
     assert sessions._rank_of(scores, moment("never heard of", "a")) == 0
 
 
+def test_a_place_among_what_is_not_consumed_leaves_out_the_rest() -> None:
+    scores = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0}
+    assert sessions._rank_of(scores, moment("c", "x"), {"b", "d", "x"}) == 2
+    assert sessions._rank_of(scores, moment("c", "a"), {"a", "b"}) == 1
+    assert sessions._rank_of(scores, moment("c", "x"), {"c"}) == 0
+
+
 def test_nights_follow_each_other_without_a_gap() -> None:
     for data in sessions.DATA:
         nights = list(sessions.nights(data))
