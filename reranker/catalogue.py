@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from reranker.signal_inputs import Circumstances
 if TYPE_CHECKING:
     from prediction_store.reader import CategoryColumn, Version
 
-T = TypeVar("T")
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -25,7 +23,14 @@ class Catalogue(NamedTuple):
 
     def column(self, name: str) -> Column:
         """float32 or float64[n_items]: a column of numbers."""
-        return self._kept(f"column {name}", lambda: _floats(self.version.column(name)))
+        kept = self.version.kept
+        found: Column | None = kept.get(f"column {name}")
+        if found is None:
+            found = self.version.column(name)
+            if found.dtype not in FLOATS:
+                found = found.astype(np.float32)
+            kept[f"column {name}"] = found
+        return found
 
     def of_item(self, name: str) -> Form | None:
         """The candidates' values in a column of numbers; None where the version is older than the column."""
@@ -33,7 +38,7 @@ class Catalogue(NamedTuple):
 
     def affinity(self, column: str) -> Form:
         """Share of the session, by weight, with the candidate's value; missing values share nothing."""
-        values: CategoryColumn = self._kept(f"column {column}", lambda: self.version.column(column))
+        values: CategoryColumn = self.version.column(column)
         return OfCode(values.codes, len(values.values))
 
     def met_together(self, count: int) -> Form | None:
@@ -48,14 +53,3 @@ class Catalogue(NamedTuple):
         """How much more often than usual a candidate is met in this context; None where nobody knows."""
         lifts = self.version.context(kind, value)
         return None if lifts is None else OfItem(lifts)
-
-    def _kept(self, name: str, make: Callable[[], T]) -> T:
-        kept = self.version.kept
-        found: T | None = kept.get(name)
-        if found is None:
-            found = kept[name] = make()
-        return found
-
-
-def _floats(column: Column) -> Column:
-    return column if column.dtype in FLOATS else column.astype(np.float32)
