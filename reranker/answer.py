@@ -113,8 +113,7 @@ def answer(
     rules, caps = rules.at(request.placement), caps_of(version, serve.order)
     user = UserNow(ranker.tower, stored.user_row, session)
     at = Circumstances(moment, request.context.device or "", counts, user)
-    # Of another hour than the clock's it would be summed up for this request alone, over the whole catalogue.
-    standing = ranker.standing.at(version, at) if at.hour_number == now // HOUR_SECONDS else None
+    is_now = at.hour_number == now // HOUR_SECONDS
 
     haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
@@ -130,7 +129,7 @@ def answer(
         haste=haste,
     ):
         given = SignalInputs(version, pool, session, at)
-        scoring = None if is_hasty else Scoring(ranker, given, standing=standing)
+        scoring = None if is_hasty else Scoring(ranker, given, is_now=is_now)
         effects = rules.effects(version.column, pool.items)
         extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
         allowed = eligible(pool.items, hidden, live, now)

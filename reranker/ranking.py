@@ -15,7 +15,7 @@ from reranker.compiled import is_compiled, kernel
 from reranker.forms import Form, OfItem, values_of
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import BY_NAME, Signal, default_weights
-from reranker.standing import Standing
+from reranker.standing import standing_of
 from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
 
@@ -61,41 +61,31 @@ class Ranker:
         """The signals that have a weight, in the order of `terms`."""
         return [signal.name for signal, _ in self.terms]
 
-    @cached_property
-    def standing(self) -> Standing:
-        """What the signals of the hour say together."""
-        return Standing(self.hourly.signals, self.hourly.weights)
+    def forms(self, version: Version, at: Circumstances, *, is_now: bool) -> Forms:
+        """What the signals look at in a version, kept with it for each device that it knows of.
 
-    def forms(self, version: Version, at: Circumstances) -> Forms:
-        """What the signals look at in a version, kept with it for each device that it knows of."""
+        Kept is the latest hour of the clock, and beside it the latest that somebody has asked about (not `is_now`).
+        """
         kept = version.kept
-        found: Forms | None = kept.get((self, at.device))
+        found: Forms | None = kept.get((self, at.device, is_now))
         if found is None or found.hour_number != at.hour_number:
             device = at.device if version.context("device", at.device) is not None else ""
-            found = kept.get((self, device))
+            found = kept.get((self, device, is_now))
             if found is None or found.hour_number != at.hour_number:
-                found = kept[self, device] = self._made(version, at._replace(device=device))
+                found = kept[self, device, is_now] = self._made(version, at._replace(device=device), is_now=is_now)
         return found
 
-    def _made(self, version: Version, at: Circumstances) -> Forms:
-        catalogue = Catalogue(version, at)
-        every = [signal.compute(catalogue) for signal in self.signals]
-        return Forms(at.hour_number, every, [every[place] for place in self.per_request.places])
-
-    @cached_property
-    def weights_with_standing(self) -> list[float]:
-        """Of `per_request`, and of the standing, which has its own in it."""
-        return [*self.per_request.weights, 1.0]
-
-    @cached_property
-    def hourly(self) -> SignalGroup:
-        """The signals of the hour."""
-        return SignalGroup.of(self.terms, of_hour=True)
-
-    @cached_property
-    def per_request(self) -> SignalGroup:
-        """The signals that say something else in each request."""
-        return SignalGroup.of(self.terms, of_hour=False)
+    def _made(self, version: Version, at: Circumstances, *, is_now: bool) -> Forms:
+        every = [signal.compute(Catalogue(version, at)) for signal in self.signals]
+        if not is_now:  # to sum up the whole catalogue would not pay
+            return Forms(at.hour_number, every, every, self.weights)
+        of_hour = [place for place, signal in enumerate(self.signals) if signal.of_hour]
+        others = [place for place, signal in enumerate(self.signals) if not signal.of_hour]
+        standing = standing_of(
+            version, [every[place] for place in of_hour], [self.weights[place] for place in of_hour], at
+        )
+        scored = [*(every[place] for place in others), OfItem(standing)]
+        return Forms(at.hour_number, every, scored, [*(self.weights[place] for place in others), 1.0])
 
 
 class Forms(NamedTuple):
@@ -103,38 +93,21 @@ class Forms(NamedTuple):
 
     hour_number: int
     every: list[Form | None]
-    per_request: list[Form | None]
-    """Of `Ranker.per_request`."""
-
-
-class SignalGroup(NamedTuple):
-    """Some of a ranker's signals."""
-
-    places: list[int]
-    """In `Ranker.terms`."""
-    signals: list[Signal]
+    """Of each signal."""
+    scored: list[Form | None]
+    """Less in number and the same by their sum: what is the item's own at this hour may be one form."""
     weights: list[float]
-
-    @classmethod
-    def of(cls, terms: Sequence[tuple[Signal, float]], *, of_hour: bool) -> SignalGroup:
-        found = [(place, *term) for place, term in enumerate(terms) if term[0].of_hour == of_hour]
-        return cls([place for place, _, _ in found], [signal for _, signal, _ in found], [w for _, _, w in found])
+    """Of `scored`."""
 
 
 class Scoring:
     """The candidates of one pool as a ranker sees them."""
 
-    def __init__(self, ranker: Ranker, given: SignalInputs, *, standing: Float32 | None = None) -> None:
-        """`standing` is `Ranker.standing` at the hour of the request; None: it is not known, nor needed."""
+    def __init__(self, ranker: Ranker, given: SignalInputs, *, is_now: bool = False) -> None:
+        """`is_now`: the request is of this hour, by the clock, so that others will be asked as it is."""
         self.given = given
         self._arrays = given.arrays() if is_compiled else ()
-        forms = ranker.forms(given.version, given.at)
-        self._every = forms.every
-        if standing is None:
-            self._weights, self._forms = ranker.weights, forms.every
-        else:
-            self._weights = ranker.weights_with_standing
-            self._forms = [*forms.per_request, OfItem(standing)]
+        self._forms = ranker.forms(given.version, given.at, is_now=is_now)
 
     def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = ()) -> Float32:
         """float32[n], finite: the sum of signal times weight, and of the boosts."""
@@ -150,18 +123,18 @@ class Scoring:
         for boost in boosts:
             total += boost
         if is_compiled:
-            return total, kernel.score(total, self._arrays, allowed, self._weights, self._forms, best)
-        for weight, form in zip(self._weights, self._forms, strict=True):
+            return total, kernel.score(total, self._arrays, allowed, self._forms.weights, self._forms.scored, best)
+        for weight, form in zip(self._forms.weights, self._forms.scored, strict=True):
             total += np.float32(weight) * values_of(form, self.given)
         return total, 0
 
     def values(self, positions: Positions) -> Float32:
         """float32[m, signals]: the values of the ranker's signals at some positions."""
-        found = np.zeros((len(self._every), positions.size), np.float32)
+        found = np.zeros((len(self._forms.every), positions.size), np.float32)
         if is_compiled:
-            kernel.values(found, self._arrays, positions, self._every)
+            kernel.values(found, self._arrays, positions, self._forms.every)
             return found.T
-        for row, form in zip(found, self._every, strict=True):
+        for row, form in zip(found, self._forms.every, strict=True):
             row[:] = values_of(form, self.given)[positions]
         return found.T
 

@@ -220,7 +220,7 @@ class Reranker:
         """
         self.views.prepare(version)
         self.fresh_of(version)
-        self.ranker_of(version).standing.at(version, Circumstances(self._now()))
+        self.ranker_of(version).forms(version, Circumstances(self._now()), is_now=True)
 
     def fresh_of(self, version: Version) -> Fresh | None:
         """The version's new and trending items, found once; None: there are none, or none are wanted."""

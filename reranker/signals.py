@@ -150,7 +150,7 @@ class Signal:
     of_session: bool = False
     """Needs a session; 0 without one."""
     of_hour: bool = False
-    """The same for whoever asks within the hour: of the item alone, and of the time by its hour."""
+    """The same for whoever asks within the hour from such a device: of the item alone, and of the time by its hour."""
     default_weight: float = 0.0
     """Until weights are learned. Without a session the order is that of the list."""
 
@@ -175,7 +175,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("session_price", session_price, of_session=True),
     Signal("at_hour", at_hour, of_hour=True),
     Signal("on_weekday", on_weekday, of_hour=True),
-    Signal("on_device", on_device),
+    Signal("on_device", on_device, of_hour=True),
     Signal("popularity", popularity, of_hour=True),
     Signal("trend", trend, of_hour=True),
     Signal("freshness", freshness, of_hour=True),

@@ -9,16 +9,18 @@ static PyObject *score(PyObject *self, PyObject *const *arguments, Py_ssize_t gi
     Py_ssize_t count = 0, filled = 0;
     int lent = 0, is_done = 0;
     Asked asked = {0};
+    Best best = {0};
     if (given != 6) return PyErr_Format(PyExc_TypeError, "%zd arguments; wanted 6", given);
-    if (!lend(&a[0], arguments[0], "f", 1) || !++lent || !lend(&a[1], arguments[2], "?", 0) || !++lent ||
-        !lend(&a[2], arguments[5], "l", 1) || !++lent || !read_asked(&asked, arguments[1]))
+    if (!lend(&a[0], arguments[0], "f", PyBUF_WRITABLE) || !++lent || !lend(&a[1], arguments[2], "?", 0) || !++lent ||
+        !lend(&a[2], arguments[5], "l", PyBUF_WRITABLE) || !++lent || !read_asked(&asked, arguments[1]))
         goto done;
     Py_ssize_t n = asked.pool, k = a[2].rows;
     WANT(a[0].rows == n && a[1].rows == n, "score: arrays of other lengths than the items");
     if (!(terms = read_terms(arguments[4], arguments[3], &count, &asked))) goto done;
-    is_done = add_terms(terms, count, &asked, a[0].view.buf, a[1].view.buf, k);
-    if (is_done) is_done = (filled = best_of(a[0].view.buf, a[1].view.buf, n, a[2].view.buf, k)) >= 0;
+    is_done = make_best(&best, k) && add_terms(terms, count, &asked, a[0].view.buf, a[1].view.buf, &best);
+    if (is_done) filled = take(&best, a[2].view.buf);
 done:
+    free_best(&best);
     if (terms) free_terms(terms, count);
     free_asked(&asked);
     give_back(a, lent);
@@ -34,7 +36,7 @@ static PyObject *values(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     Scratch scratch = {0};
     Asked asked = {0};
     if (given != 4) return PyErr_Format(PyExc_TypeError, "%zd arguments; wanted 4", given);
-    if (!lend(&a[0], arguments[0], "f", 1) || !++lent || !lend(&a[1], arguments[2], "l", 0) || !++lent ||
+    if (!lend(&a[0], arguments[0], "f", PyBUF_WRITABLE) || !++lent || !lend(&a[1], arguments[2], "l", 0) || !++lent ||
         !read_asked(&asked, arguments[1]) || !(terms = read_terms(arguments[3], NULL, &count, &asked)) ||
         !choose(&asked, &a[1]))
         goto done;
@@ -73,10 +75,14 @@ static PyObject *top(PyObject *self, PyObject *const *arguments, Py_ssize_t give
     Array a[3];
     int lent = 0;
     Py_ssize_t filled = -1;
+    Best best = {0};
     if (!lend_all(a, &lent, arguments, given, 3, types)) goto done;
-    WANT(a[1].rows == a[2].rows && a[1].rows < INT32_MAX, "top: as many scores as candidates");
-    filled = best_of(a[1].view.buf, a[2].view.buf, a[1].rows, a[0].view.buf, a[0].rows);
+    WANT(a[1].rows == a[2].rows, "top: as many scores as candidates");
+    if (!make_best(&best, a[0].rows)) goto done;
+    offer_allowed(&best, a[1].view.buf, a[2].view.buf, a[1].rows);
+    filled = take(&best, a[0].view.buf);
 done:
+    free_best(&best);
     give_back(a, lent);
     return filled < 0 ? NULL : PyLong_FromSsize_t(filled);
 }
@@ -95,14 +101,16 @@ static PyObject *neighbours(PyObject *self, PyObject *const *arguments, Py_ssize
     WANT(a[2].rows == a[3].rows && a[3].columns == lists.width && a[5].rows == lists.count,
          "neighbours: arrays do not fit");
     WANT(a[0].rows >= most && a[1].rows >= most && most < INT32_MAX, "neighbours: no room");
-    if (!are_within(lists.visited, lists.count, a[2].rows) || !make_places(&places, most)) goto done;
-    if (!(memory = PyMem_Malloc((most + 1) * 28))) {
+    if (!are_within(lists.visited, lists.count, a[2].rows)) goto done;
+    fetch_rows(&a[2], lists.visited, lists.count), fetch_rows(&a[3], lists.visited, lists.count);
+    if (!make_places(&places, most)) goto done;
+    if (!(memory = PyMem_Malloc((most + 1) * 24))) {
         PyErr_NoMemory();
         goto done;
     }
     double *sums = (double *)memory;
     uint64_t *keys = (uint64_t *)(sums + most);
-    count = find_neighbours(&lists, &places, a[0].view.buf, a[1].view.buf, sums, keys, (uint32_t *)(keys + 2 * most));
+    count = find_neighbours(&lists, &places, most, a[0].view.buf, a[1].view.buf, sums, keys);
     is_done = 1;
 done:
     PyMem_Free(memory);
@@ -138,6 +146,7 @@ static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     WANT(most_near >= 0 && k >= 0 && most < INT32_MAX && n + m < INT32_MAX, "gather: numbers out of range");
     WANT(a[0].rows == a[1].rows && a[0].rows >= n + (most < most_near ? most : most_near) + k, "gather: no room");
     if (!are_within(lists.visited, lists.count, a[4].rows) || !are_within(fresh, m, a[8].rows)) goto done;
+    fetch_rows(&a[4], lists.visited, lists.count), fetch_rows(&a[5], lists.visited, lists.count);
     if (!make_places(&places, n + most + k)) goto done;
     if (!(memory = PyMem_Malloc((room + 1) * 36))) {
         PyErr_NoMemory();
@@ -149,23 +158,22 @@ static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t g
     float *numbers = (float *)(found + room);
     memcpy(items, listed, n * sizeof *items), memcpy(scores, a[3].view.buf, n * sizeof *scores);
     for (Py_ssize_t i = 0; i < n; i++) put(&places, listed[i], TAKEN);
-    count = find_neighbours(&lists, &places, found, numbers, sums, keys, moved);
-    count = count < most_near ? count : most_near;
+    count = find_neighbours(&lists, &places, most_near, found, numbers, sums, keys);
     if (!are_within(found, count, a[8].rows)) goto done;
     for (Py_ssize_t i = 0; i < count; i++) put(&places, found[i], TAKEN);
     products(&(Candidates){found, count, d, vectors}, user, numbers);
-    put_in_order(found, numbers, count, 1, keys, moved);
+    put_in_order(found, numbers, count, keys, moved);
     memcpy(items + n, found, count * sizeof *items), memcpy(scores + n, numbers, count * sizeof *scores);
     with_near = n + count;
     rows(a[11].view.buf, k ? m : 0, d, a[12].view.buf, numbers);
-    Py_ssize_t suiting = k ? find_greatest(numbers, m, k, keys) : 0;
+    Py_ssize_t suiting = k ? find_greatest(numbers, NULL, m, k, keys) : 0;
     count = 0;
     for (Py_ssize_t at = 0; at < suiting; at++) {
         uint32_t item = fresh[(uint32_t)keys[at]];
         if (place_of(&places, item) != TAKEN) found[count++] = item;
     }
     products(&(Candidates){found, count, d, vectors}, user, numbers);
-    put_in_order(found, numbers, count, 1, keys, moved);
+    put_in_order(found, numbers, count, keys, moved);
     memcpy(items + with_near, found, count * sizeof *items), memcpy(scores + with_near, numbers, count * sizeof *scores);
     count += with_near;
     is_done = 1;
@@ -187,7 +195,7 @@ static PyObject *eligible(PyObject *self, PyObject *const *arguments, Py_ssize_t
     const uint32_t *items = a[1].view.buf, *of_hidden = a[3].view.buf;
     const char *shown = a[2].view.buf;
     WANT(a[0].rows == a[1].rows, "eligible: as many answers as items");
-    if (!are_within(items, a[1].rows, a[2].rows) || !make_places(&hidden, a[3].rows)) goto done;
+    if (!are_within(items, a[1].rows, a[2].rows) || !make_places(&hidden, 4 * a[3].rows)) goto done;
     for (Py_ssize_t i = 0; i < a[3].rows; i++) put(&hidden, of_hidden[i], 0);
     for (Py_ssize_t i = 0; i < a[1].rows; i++) out[i] = shown[items[i]] && place_of(&hidden, items[i]) < 0;
     is_done = 1;

@@ -13,22 +13,24 @@
 typedef struct {
     Py_buffer view;
     Py_ssize_t rows, columns; /* columns: 1 of an array of one dimension */
+    Py_ssize_t step;          /* bytes from a row to the next */
 } Array;
 
 /* Borrow an array in C order whose elements are of one of the struct codes in `types`; 0 and an exception: it is not.
-   numpy's int64 is 'l' and its bool '?'. */
-static int lend(Array *array, PyObject *from, const char *types, int is_written) {
-    if (PyObject_GetBuffer(from, &array->view, PyBUF_ND | PyBUF_FORMAT | (is_written ? PyBUF_WRITABLE : 0)) < 0)
-        return 0;
+   numpy's int64 is 'l' and its bool '?'. With `flags` PyBUF_STRIDES one of one dimension may be a column of a table. */
+static int lend(Array *array, PyObject *from, const char *types, int flags) {
+    if (PyObject_GetBuffer(from, &array->view, PyBUF_ND | PyBUF_FORMAT | flags) < 0) return 0;
     Py_buffer *view = &array->view;
-    if (view->ndim < 1 || view->ndim > 2 || !strchr(types, view->format[0]) || view->format[1]) {
-        PyErr_Format(PyExc_TypeError, "an array of %d dimensions of %s; wanted one or two of %s", view->ndim,
-                     view->format, types);
+    int is_column = flags == PyBUF_STRIDES;
+    if (view->ndim < 1 || view->ndim > 2 - is_column || !strchr(types, view->format[0]) || view->format[1]) {
+        PyErr_Format(PyExc_TypeError, "an array of %d dimensions of %s; wanted one%s of %s", view->ndim,
+                     view->format, is_column ? "" : " or two", types);
         PyBuffer_Release(view);
         return 0;
     }
     array->rows = view->shape[0];
     array->columns = view->ndim == 2 ? view->shape[1] : 1;
+    array->step = is_column ? view->strides[0] : array->columns * view->itemsize;
     return 1;
 }
 
@@ -48,7 +50,7 @@ static int lend_all(Array *arrays, int *lent, PyObject *const *arguments, Py_ssi
     if (given != wanted) return PyErr_Format(PyExc_TypeError, "%zd arguments; wanted %zd", given, wanted), 0;
     for (*lent = 0; types[*lent]; ++*lent) {
         int is_written = types[*lent][0] == 'w';
-        if (!lend(&arrays[*lent], arguments[*lent], types[*lent] + is_written, is_written)) return 0;
+        if (!lend(&arrays[*lent], arguments[*lent], types[*lent] + is_written, is_written ? PyBUF_WRITABLE : 0)) return 0;
     }
     return 1;
 }
@@ -60,6 +62,13 @@ static int are_within(const uint32_t *indexes, Py_ssize_t n, Py_ssize_t rows) {
     if (n == 0 || (Py_ssize_t)highest < rows) return 1;
     PyErr_Format(PyExc_IndexError, "item %u of %zd", highest, rows);
     return 0;
+}
+
+/* Ask the memory for rows of an array that are read soon. */
+INLINE void fetch_rows(const Array *array, const uint32_t *rows, Py_ssize_t count) {
+    for (Py_ssize_t s = 0; s < count; s++)
+        for (Py_ssize_t byte = 0; byte < array->step; byte += 64)
+            __builtin_prefetch((const char *)array->view.buf + array->step * rows[s] + byte);
 }
 
 /* Where an item stands among the candidates: open addressing, a fixed memory whatever the catalogue. */
@@ -112,20 +121,35 @@ INLINE uint32_t descending(float number) {
     return bits >> 31 ? bits : ~bits & 0x7fffffffu;
 }
 
-/* Sort ascending by the bits from `lowest` on, byte by byte, equal ones staying in their order; `other` is as long.
-   Source: LSD radix sort. */
-static void sort(uint64_t *keys, uint64_t *other, Py_ssize_t n, int lowest) {
-    for (int shift = lowest; shift < 64; shift += 8) {
-        Py_ssize_t counts[256] = {0}, at = 0;
-        for (Py_ssize_t i = 0; i < n; i++) counts[keys[i] >> shift & 255]++;
-        if (n == 0 || counts[keys[0] >> shift & 255] == n) continue;
-        for (int digit = 0; digit < 256; digit++) {
-            Py_ssize_t count = counts[digit];
-            counts[digit] = at;
-            at += count;
+#define FEW 16 /* keys that are sorted one by one */
+
+/* Sort ascending; `other` is as long. The highest bits in which the keys differ say where about each belongs, so that few
+   are left to be sorted in each place, in the same way. Source: MSD radix sort. */
+static void sort(uint64_t *keys, uint64_t *other, Py_ssize_t n) {
+    if (n <= FEW) {
+        for (Py_ssize_t i = 1, at; i < n; i++) {
+            uint64_t key = keys[i];
+            for (at = i; at > 0 && keys[at - 1] > key; at--) keys[at] = keys[at - 1];
+            keys[at] = key;
         }
-        for (Py_ssize_t i = 0; i < n; i++) other[counts[keys[i] >> shift & 255]++] = keys[i];
-        memcpy(keys, other, n * sizeof *keys);
+        return;
+    }
+    uint64_t lowest = keys[0], highest = keys[0];
+    for (Py_ssize_t i = 1; i < n; i++) {
+        lowest = keys[i] < lowest ? keys[i] : lowest;
+        highest = keys[i] > highest ? keys[i] : highest;
+    }
+    if (lowest == highest) return;
+    int bits = n < 256 ? 8 : 10, shift = 64 - __builtin_clzll(highest - lowest) - bits;
+    shift = shift > 0 ? shift : 0;
+    uint32_t ends[(1 << 10) + 1] = {0};
+    for (Py_ssize_t i = 0; i < n; i++) ends[((keys[i] - lowest) >> shift) + 1]++;
+    for (int bin = 0; bin < 1 << bits; bin++) ends[bin + 1] += ends[bin]; /* where each bin begins, so far */
+    for (Py_ssize_t i = 0; i < n; i++) other[ends[(keys[i] - lowest) >> shift]++] = keys[i];
+    memcpy(keys, other, n * sizeof *keys);
+    for (int bin = 0; bin < 1 << bits; bin++) {
+        uint32_t begin = bin ? ends[bin - 1] : 0;
+        if (ends[bin] - begin > 1 && shift > 0) sort(keys + begin, other + begin, ends[bin] - begin);
     }
 }
 

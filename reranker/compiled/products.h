@@ -7,7 +7,7 @@
 typedef float Eight __attribute__((vector_size(32), aligned(4), may_alias));
 
 #define SHORTEST 1e-12f /* a vector of zeros has no direction: its products are zero and stay so */
-#define AHEAD 16         /* candidates whose vectors are asked of the memory meanwhile */
+#define AHEAD 12         /* candidates whose vectors are asked of the memory meanwhile */
 
 typedef int32_t EightBits __attribute__((vector_size(32), aligned(4), may_alias));
 typedef float Four __attribute__((vector_size(16)));
@@ -145,6 +145,56 @@ INLINE void bound_body(Py_ssize_t n, const float *cosines, const float *along, c
     }
 }
 
+INLINE float sayable(float number) { return fabsf(number) <= 3.4028235e38f ? number : 0.0f; }
+
+/* sums[i] += weight * numbers[i], where that is a number */
+INLINE void add_body(float *restrict sums, const float *restrict numbers, Py_ssize_t n, float weight) {
+    for (Py_ssize_t i = 0; i < n; i++) sums[i] += weight * sayable(numbers[i]);
+}
+
+/* Any of eight numbers is at least so high. */
+INLINE int is_any_from(const float *numbers, float least) {
+    union {
+        EightBits eight;
+        int64_t four[4];
+    } is_high = {AT(numbers) >= ((Eight){0} + least)};
+    return (is_high.four[0] | is_high.four[1] | is_high.four[2] | is_high.four[3]) != 0;
+}
+
+/* The lowest and the highest of n numbers; infinite the other way round where there are none. */
+INLINE void extremes_body(const float *numbers, Py_ssize_t n, float *lowest, float *highest) {
+    Eight low = (Eight){0} + INFINITY, high = -low;
+    Py_ssize_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        EightBits is_less = AT(numbers + i) < low, is_more = AT(numbers + i) > high;
+        low = (Eight)((is_less & (EightBits)AT(numbers + i)) | (~is_less & (EightBits)low));
+        high = (Eight)((is_more & (EightBits)AT(numbers + i)) | (~is_more & (EightBits)high));
+    }
+    *lowest = INFINITY, *highest = -INFINITY;
+    for (int place = 0; place < 8; place++) {
+        *lowest = low[place] < *lowest ? low[place] : *lowest;
+        *highest = high[place] > *highest ? high[place] : *highest;
+    }
+    for (; i < n; i++) {
+        *lowest = numbers[i] < *lowest ? numbers[i] : *lowest;
+        *highest = numbers[i] > *highest ? numbers[i] : *highest;
+    }
+}
+
+enum { BINS = 512 };
+
+/* bins[i]: of BINS of one width, number 0 for the highest numbers; 0 for all where they are alike or not finite. */
+INLINE void find_bins_body(const float *restrict numbers, Py_ssize_t n, uint16_t *restrict bins) {
+    float lowest, highest;
+    extremes_body(numbers, n, &lowest, &highest);
+    float scale = (BINS - 1) / (highest - lowest);
+    if (!(scale > 0.0f && scale < 1e30f)) scale = highest = 0.0f;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        float bin = (highest - numbers[i]) * scale;
+        bins[i] = (uint16_t)(int32_t)(bin > 0.0f ? bin : 0.0f); /* of no number, too */
+    }
+}
+
 /* numbers[i] = 2^-numbers[i], of numbers from 0 on; a NaN stays one. */
 INLINE void halve_body(float *numbers, Py_ssize_t n) {
     for (Py_ssize_t i = 0; i < n; i++) {
@@ -183,6 +233,9 @@ TWICE(void, bound,
       (Py_ssize_t n, const float *cosines, const float *along, const float *beside, Py_ssize_t count, float side,
        float *rests, float *bounds),
       (n, cosines, along, beside, count, side, rests, bounds))
+TWICE(void, add, (float *sums, const float *numbers, Py_ssize_t n, float weight), (sums, numbers, n, weight))
+TWICE(void, extremes, (const float *numbers, Py_ssize_t n, float *lowest, float *highest), (numbers, n, lowest, highest))
+TWICE(void, find_bins, (const float *numbers, Py_ssize_t n, uint16_t *bins), (numbers, n, bins))
 TWICE(void, halve, (float *numbers, Py_ssize_t n), (numbers, n))
 
 #endif

@@ -31,9 +31,8 @@ static void sink(Best *best, Py_ssize_t at) {
     }
 }
 
-static void offer(Best *best, float score, int64_t place) {
+static void put_in(Best *best, float score, int64_t place) {
     if (best->count == best->k) {
-        if (!is_better(score, place, best->scores[0], best->places[0])) return;
         best->scores[0] = score, best->places[0] = place;
         sink(best, 0);
         return;
@@ -43,6 +42,32 @@ static void offer(Best *best, float score, int64_t place) {
         for (Py_ssize_t at = best->k / 2; at-- > 0;) sink(best, at);
 }
 
+INLINE void offer(Best *best, float score, int64_t place) {
+    if (best->count < best->k || is_better(score, place, best->scores[0], best->places[0])) put_in(best, score, place);
+}
+
+INLINE void offer_allowed(Best *best, const float *scores, const char *allowed, Py_ssize_t n) {
+    for (Py_ssize_t first = 0; best->k && first < n; first += 8) {
+        if (best->count == best->k && first + 8 <= n && !is_any_from(scores + first, best->scores[0])) continue;
+        for (Py_ssize_t i = first; i < n && i < first + 8; i++)
+            if (allowed[i]) offer(best, scores[i], i);
+    }
+}
+
+/* places[k]: of the best, in order; how many there are. None is left. Source: heapsort. */
+static Py_ssize_t take(Best *best, int64_t *places) {
+    Py_ssize_t count = best->count;
+    for (Py_ssize_t at = count / 2; at-- > 0;) sink(best, at);
+    while (best->count > 0) {
+        Py_ssize_t last = --best->count;
+        places[last] = best->places[0];
+        best->scores[0] = best->scores[last], best->places[0] = best->places[last];
+        sink(best, 0);
+    }
+    return count;
+}
+
+/* 0 and an exception: no memory. `free_best` is due in any case. */
 static int make_best(Best *best, Py_ssize_t k) {
     *best = (Best){k, 0, PyMem_Malloc((k + 1) * sizeof(float)), PyMem_Malloc((k + 1) * sizeof(int64_t))};
     if (best->scores && best->places) return 1;
@@ -52,26 +77,6 @@ static int make_best(Best *best, Py_ssize_t k) {
 static void free_best(Best *best) {
     PyMem_Free(best->scores);
     PyMem_Free(best->places);
-}
-
-/* places[k]: of the best k allowed of n scores, in order; how many there are, -1 and an exception: no memory. */
-static Py_ssize_t best_of(const float *scores, const char *allowed, Py_ssize_t n, int64_t *places, Py_ssize_t k) {
-    Best best;
-    uint64_t *keys = PyMem_Malloc((2 * k + 1) * sizeof *keys);
-    if (!make_best(&best, k) || !keys) {
-        PyMem_Free(keys);
-        return PyErr_NoMemory(), -1;
-    }
-    for (Py_ssize_t i = 0; k && i < n; i++)
-        if (allowed[i]) offer(&best, scores[i], i);
-    for (Py_ssize_t at = 0; at < best.count; at++)
-        keys[at] = (uint64_t)descending(best.scores[at]) << 32 | (uint64_t)best.places[at];
-    sort(keys, keys + best.count, best.count, 0);
-    for (Py_ssize_t at = 0; at < best.count; at++) places[at] = (int64_t)(keys[at] & 0xffffffffu);
-    PyMem_Free(keys);
-    Py_ssize_t count = best.count;
-    free_best(&best);
-    return count;
 }
 
 /* Numbers of one call, all of one memory. */
@@ -103,19 +108,18 @@ static Sides sides_of(const Asked *asked, Scratch *scratch) {
     return (Sides){scratch->sides, scratch->weights, room / 8};
 }
 
-/* Add a term's part of the nearest item to the scores. With k > 0 only to those that may be among the k best allowed
-   ones, and -inf to the others: who cannot be there by the bound is not asked for the products. */
-static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, float *scores, const char *allowed,
-                       Py_ssize_t k) {
+/* Add a term's part of the nearest item to the scores. With `best` only to those that may be among the k best allowed
+   ones, who are in it then, and -inf to the others: who cannot be there by the bound is not asked for the products. */
+static void add_nearest(const Term *term, const Asked *asked, Scratch *scratch, float *scores, const char *allowed,
+                        Best *best) {
     const Candidates *all = &asked->all;
     const float *visited = asked->unit, *q = scratch->direction;
     Py_ssize_t count = asked->visits, n = all->n, d = all->d;
     Sides sides = sides_of(asked, scratch);
-    Best best;
 #define EXACT(i) sayable(nearest(all->vectors + d * all->items[i], scratch->lengths[i], d, &sides))
-    if (k == 0 || k >= n) {
+    if (!best) {
         for (Py_ssize_t i = 0; i < n; i++) scores[i] += term->weight * EXACT(i);
-        return 1;
+        return;
     }
     float length = sqrtf(dot(q, q, d));
     for (Py_ssize_t s = 0; s < count; s++) {
@@ -127,37 +131,34 @@ static int add_nearest(const Term *term, const Asked *asked, Scratch *scratch, f
     for (Py_ssize_t i = 0; i < n; i++) scratch->cosines[i] = length > SHORTEST ? scratch->cosines[i] / length : 0.0f;
     float side = term->weight < 0.0f ? -1.0f : 1.0f;
     bound(n, scratch->cosines, scratch->along, scratch->beside, count, side, scratch->found, scratch->bounds);
-    if (!make_best(&best, k)) return 0;
     float slack = SLACK * fabsf(term->weight);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        scratch->bounds[i] = scores[i] + term->weight * scratch->bounds[i] + slack;
-        if (allowed[i]) offer(&best, scratch->bounds[i], i);
-    }
+    for (Py_ssize_t i = 0; i < n; i++) scratch->bounds[i] = scores[i] + term->weight * scratch->bounds[i] + slack;
+    offer_allowed(best, scratch->bounds, allowed, n);
     /* Those of the best bounds first, so that the threshold is high when it is the others' turn. */
-    for (Py_ssize_t at = 0; at < best.count; at++) {
-        int64_t i = best.places[at];
+    for (Py_ssize_t at = 0; at < best->count; at++) {
+        int64_t i = best->places[at];
         scores[i] += term->weight * EXACT(i);
         scratch->bounds[i] = -INFINITY; /* done */
-        best.scores[at] = scores[i];
+        best->scores[at] = scores[i];
     }
-    if (best.count == k) for (Py_ssize_t at = k / 2; at-- > 0;) sink(&best, at);
+    if (best->count == best->k)
+        for (Py_ssize_t at = best->k / 2; at-- > 0;) sink(best, at);
     for (Py_ssize_t i = 0; i < n; i++) {
         if (scratch->bounds[i] == -INFINITY) continue;
-        if (!allowed[i] || scratch->bounds[i] < best.scores[0]) {
+        if (!allowed[i] || scratch->bounds[i] < best->scores[0]) {
             scores[i] = -INFINITY;
             continue;
         }
         scores[i] += term->weight * EXACT(i);
-        offer(&best, scores[i], i);
+        offer(best, scores[i], i);
     }
-    free_best(&best);
-    return 1;
 #undef EXACT
 }
 
-/* scores[i]: what all terms say of a candidate, by their weights, added to what is there. See `add_nearest` for k. */
+/* scores[i]: what all terms say of a candidate, by their weights, added to what is there; the k best allowed of them are
+   in `best` then. k = 0: none is asked for. What is not among them may be -inf. 0 and an exception: no memory. */
 static int add_terms(const Term *terms, Py_ssize_t count, Asked *asked, float *scores, const char *allowed,
-                     Py_ssize_t k) {
+                     Best *best) {
     const Candidates *all = &asked->all;
     const Term *of_nearest = NULL;
     Scratch scratch;
@@ -173,19 +174,21 @@ static int add_terms(const Term *terms, Py_ssize_t count, Asked *asked, float *s
             has_direction = 1;
         } else if (term->kind != NEAREST) {
             if (!fill(term, asked, scratch.found)) goto done;
-            for (Py_ssize_t i = 0; i < all->n; i++) scores[i] += term->weight * sayable(scratch.found[i]);
+            add(scores, scratch.found, all->n, term->weight);
         }
     }
     if (has_direction || of_nearest) {
         toward(all, scratch.direction, scratch.cosines, scratch.lengths);
-        for (Py_ssize_t i = 0; i < all->n; i++) scores[i] += sayable(scratch.cosines[i]);
+        add(scores, scratch.cosines, all->n, 1.0f);
     }
     /* Of several, the bound of the last would not count the others. */
     for (Py_ssize_t at = 0; at < count; at++)
-        if (terms[at].kind == NEAREST && &terms[at] != of_nearest &&
-            !add_nearest(&terms[at], asked, &scratch, scores, allowed, 0))
-            goto done;
-    is_done = !of_nearest || add_nearest(of_nearest, asked, &scratch, scores, allowed, k);
+        if (terms[at].kind == NEAREST && &terms[at] != of_nearest)
+            add_nearest(&terms[at], asked, &scratch, scores, allowed, NULL);
+    int is_bounded = best->k > 0 && best->k < all->n;
+    if (of_nearest) add_nearest(of_nearest, asked, &scratch, scores, allowed, is_bounded ? best : NULL);
+    if (!of_nearest || !is_bounded) offer_allowed(best, scores, allowed, all->n);
+    is_done = 1;
 done:
     PyMem_Free(scratch.memory);
     return is_done;

@@ -16,31 +16,44 @@ typedef struct {
     Py_ssize_t count;
 } Lists;
 
-/* Sort n items by descending number, equal ones by what `second` says: the items themselves (0) or their places (1).
-   `keys` has room for 2n, `moved` for n. */
-static void put_in_order(uint32_t *items, float *numbers, Py_ssize_t n, int by_place, uint64_t *keys, uint32_t *moved) {
-    for (Py_ssize_t i = 0; i < n; i++) {
-        keys[i] = (uint64_t)descending(numbers[i]) << 32 | (uint64_t)(by_place ? (uint32_t)i : items[i]);
-        moved[i] = items[i];
-    }
-    sort(keys, keys + n, n, by_place ? 32 : 0);
-    for (Py_ssize_t i = 0; i < n; i++) {
-        uint32_t low = (uint32_t)keys[i], bits = (uint32_t)(keys[i] >> 32);
-        uint32_t of_number = bits >> 31 ? bits : ~bits & 0x7fffffffu;
-        items[i] = by_place ? moved[low] : low;
-        memcpy(&numbers[i], &of_number, sizeof of_number);
-    }
+/* The keys of the k greatest of n numbers, greatest first, equal ones by what `second` says of each, or by place; how many.
+   A key is `descending` of the number, and below it its `second` or its place. `keys` has room for 2n.
+   Bins tell which numbers can be among them and about where, so that few are left to be sorted in each. */
+static Py_ssize_t find_greatest(const float *numbers, const uint32_t *second, Py_ssize_t n, Py_ssize_t k,
+                                uint64_t *keys) {
+    Py_ssize_t ends[BINS + 1] = {0}, bins = 0;
+    uint16_t *bin_of = (uint16_t *)(keys + n); /* which is not needed before there are keys */
+    find_bins(numbers, n, bin_of);
+    for (Py_ssize_t i = 0; i < n; i++) ends[bin_of[i] + 1]++;
+    for (; bins < BINS && ends[bins] < k; bins++) ends[bins + 1] += ends[bins]; /* where each begins, so far */
+    for (Py_ssize_t i = 0; i < n; i++)
+        if (bin_of[i] < bins)
+            keys[ends[bin_of[i]]++] = (uint64_t)descending(numbers[i]) << 32 | (second ? second[i] : (uint32_t)i);
+    for (Py_ssize_t bin = 0, begin = 0; bin < bins; begin = ends[bin++])
+        if (ends[bin] - begin > 1) sort(keys + begin, keys + n + begin, ends[bin] - begin);
+    Py_ssize_t count = bins ? ends[bins - 1] : 0;
+    return count < k ? count : k;
 }
 
-/* The neighbours that are not TAKEN, by summed score and then item; how many. `sums` has room for all of them. */
-static Py_ssize_t find_neighbours(const Lists *lists, Places *places, uint32_t *items, float *scores, double *sums,
-                                  uint64_t *keys, uint32_t *moved) {
+INLINE float number_in(uint64_t key) {
+    uint32_t above = (uint32_t)(key >> 32), bits = above >> 31 ? above : ~above & 0x7fffffffu;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    return number;
+}
+
+/* Sort n items by descending number, equal ones by place. `keys` has room for 2n, `moved` for n. */
+static void put_in_order(uint32_t *items, float *numbers, Py_ssize_t n, uint64_t *keys, uint32_t *moved) {
+    memcpy(moved, items, n * sizeof *items);
+    find_greatest(numbers, NULL, n, n, keys);
+    for (Py_ssize_t i = 0; i < n; i++) items[i] = moved[(uint32_t)keys[i]], numbers[i] = number_in(keys[i]);
+}
+
+/* The k best neighbours that are not TAKEN, by summed score and then item; how many there are. `items`, `scores` and
+   `sums` have room for all neighbours, `keys` for twice as many. */
+static Py_ssize_t find_neighbours(const Lists *lists, Places *places, Py_ssize_t k, uint32_t *items, float *scores,
+                                  double *sums, uint64_t *keys) {
     Py_ssize_t count = 0;
-    for (Py_ssize_t s = 0; s < lists->count; s++)
-        for (Py_ssize_t j = 0; j < lists->width; j += 16) {
-            __builtin_prefetch(lists->near + lists->visited[s] * lists->width + j);
-            __builtin_prefetch(lists->scores + lists->visited[s] * lists->width + j);
-        }
     for (Py_ssize_t s = 0; s < lists->count; s++) {
         const int32_t *near = lists->near + lists->visited[s] * lists->width;
         const float *of_near = lists->scores + lists->visited[s] * lists->width;
@@ -57,31 +70,9 @@ static Py_ssize_t find_neighbours(const Lists *lists, Places *places, uint32_t *
         }
     }
     for (Py_ssize_t i = 0; i < count; i++) scores[i] = (float)sums[i];
-    put_in_order(items, scores, count, 0, keys, moved);
+    count = find_greatest(scores, items, count, k, keys);
+    for (Py_ssize_t i = 0; i < count; i++) items[i] = (uint32_t)keys[i], scores[i] = number_in(keys[i]);
     return count;
-}
-
-/* The places of the k greatest of n numbers, greatest first, equal ones by place, in the low halves of the keys; how many.
-   Bins tell which numbers can be among them, so that only these are sorted. `keys` has room for 2n. */
-static Py_ssize_t find_greatest(const float *numbers, Py_ssize_t n, Py_ssize_t k, uint64_t *keys) {
-    enum { BINS = 512 };
-    Py_ssize_t counts[BINS] = {0}, above = 0, count = 0, lowest_bin = BINS;
-    float lowest = INFINITY, highest = -INFINITY;
-    for (Py_ssize_t i = 0; i < n; i++) {
-        lowest = numbers[i] < lowest ? numbers[i] : lowest;
-        highest = numbers[i] > highest ? numbers[i] : highest;
-    }
-    float scale = (BINS - 1) / (highest - lowest);
-    if (!(scale > 0.0f && scale < 1e30f)) scale = 0.0f; /* they are all alike, or not finite: one bin for all */
-#define BIN(i) (numbers[i] - lowest > 0.0f ? (int)((numbers[i] - lowest) * scale) : 0)
-    if (scale == 0.0f) lowest_bin = 0;
-    for (Py_ssize_t i = 0; scale > 0.0f && i < n; i++) counts[BIN(i)]++;
-    while (lowest_bin > 0 && above < k) above += counts[--lowest_bin];
-    for (Py_ssize_t i = 0; i < n; i++)
-        if (scale == 0.0f || BIN(i) >= lowest_bin) keys[count++] = (uint64_t)descending(numbers[i]) << 32 | (uint64_t)i;
-#undef BIN
-    sort(keys, keys + count, count, 32);
-    return count < k ? count : k;
 }
 
 #endif

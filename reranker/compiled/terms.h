@@ -7,12 +7,16 @@
 enum Kind { PLACED, BEFORE, SHARE, OF_ITEM, HALVING, NEAR_NUMBER, OF_CODE, TOGETHER, MISSED, TOWARD, NEAREST, KINDS };
 enum To { SESSION, MEAN, LATEST, USER };
 
-/* For each kind, what its tuple has: the types of each array, and then so many numbers; and whether it needs a session. */
+/* For each kind, what its tuple has: the types of each array, and then so many numbers; whether the array may be a column
+   of a table; and whether it needs a session. */
 static const char *const LAYOUT[KINDS][3] = {
     [PLACED] = {"f"}, [OF_ITEM] = {"fd"}, [HALVING] = {"fd"}, [NEAR_NUMBER] = {"fd"}, [OF_CODE] = {"i"},
     [TOGETHER] = {"i", "f"},
 };
 static const int NUMBERS[KINDS] = {[HALVING] = 2, [OF_CODE] = 1, [TOGETHER] = 1, [TOWARD] = 1};
+static const int FLAGS[KINDS] = {
+    [OF_ITEM] = PyBUF_STRIDES, [HALVING] = PyBUF_STRIDES, [NEAR_NUMBER] = PyBUF_STRIDES, [OF_CODE] = PyBUF_STRIDES,
+};
 static const int NEEDS_SESSION[KINDS] = {
     [NEAR_NUMBER] = 1, [OF_CODE] = 1, [TOGETHER] = 1, [TOWARD] = 1, [NEAREST] = 1,
 };
@@ -46,6 +50,11 @@ static int fits(const Term *term, const Asked *asked) {
     }
 }
 
+/* How many of the visited items a TOGETHER looks up. */
+INLINE Py_ssize_t latest_of(const Term *term, const Asked *asked) {
+    return term->numbers[0] < (double)asked->visits ? (Py_ssize_t)term->numbers[0] : asked->visits;
+}
+
 /* The terms of a list of forms, without those that are None or have nothing to go by; NULL and an exception: they do not
    fit. `weights`: as many, or NULL for none. */
 static Term *read_terms(PyObject *forms, PyObject *weights, Py_ssize_t *count, const Asked *asked) {
@@ -70,13 +79,15 @@ static Term *read_terms(PyObject *forms, PyObject *weights, Py_ssize_t *count, c
         Py_ssize_t place = 0, size = PyTuple_GET_SIZE(form);
         for (; term->count < 2 && LAYOUT[kind][term->count]; term->count++, place++)
             if (place >= size ||
-                !lend(&term->arrays[term->count], PyTuple_GET_ITEM(form, place), LAYOUT[kind][term->count], 0))
+                !lend(&term->arrays[term->count], PyTuple_GET_ITEM(form, place), LAYOUT[kind][term->count], FLAGS[kind]))
                 goto unfit;
         for (int number = 0; number < NUMBERS[kind]; number++, place++) {
             if (place >= size) goto unfit;
             term->numbers[number] = PyFloat_AsDouble(PyTuple_GET_ITEM(form, place));
         }
         if (PyErr_Occurred() || place != size || !fits(term, asked)) goto unfit;
+        for (int list = 0; kind == TOGETHER && list < 2; list++)
+            fetch_rows(&term->arrays[list], asked->visited, latest_of(term, asked));
     }
     return terms;
 unfit:
@@ -113,26 +124,35 @@ static void add_vector(const Term *term, const Asked *asked, float weight, float
     for (Py_ssize_t j = 0; j < d; j++) vector[j] += own[j] * factor;
 }
 
-INLINE float number_of(const Array *array, Py_ssize_t at) {
-    const void *numbers = array->view.buf;
-    return array->view.format[0] == 'f' ? ((const float *)numbers)[at] : (float)((const double *)numbers)[at];
+/* An item's number in a column of numbers or codes. */
+#define IN(type, column, item) (*(const type *)((const char *)(column)->view.buf + (column)->step * (Py_ssize_t)(item)))
+
+INLINE double number_of(const Array *column, Py_ssize_t item) {
+    return column->view.format[0] == 'f' ? IN(float, column, item) : IN(double, column, item);
+}
+
+static void fill_numbers(const Array *column, const uint32_t *items, Py_ssize_t n, float *found) {
+    if (column->view.format[0] == 'f')
+        for (Py_ssize_t i = 0; i < n; i++) found[i] = IN(float, column, items[i]);
+    else
+        for (Py_ssize_t i = 0; i < n; i++) found[i] = (float)IN(double, column, items[i]);
 }
 
 static int fill_codes(const Term *term, const Asked *asked, float *found) {
-    const int32_t *codes = term->arrays[0].view.buf;
+    const Array *codes = term->arrays;
     float *shares = PyMem_Calloc((size_t)term->numbers[0] + 1, sizeof(float)); /* the first is of a missing value: 0 */
     if (!shares) return PyErr_NoMemory(), 0;
-    for (Py_ssize_t s = 0; s < asked->visits; s++) shares[codes[asked->visited[s]] + 1] += asked->weights[s];
+    for (Py_ssize_t s = 0; s < asked->visits; s++) shares[IN(int32_t, codes, asked->visited[s]) + 1] += asked->weights[s];
     shares[0] = 0.0f;
     float factor = 1.0f / strength_of(asked->weights, asked->visits);
-    for (Py_ssize_t i = 0; i < asked->all.n; i++) found[i] = shares[codes[asked->all.items[i]] + 1] * factor;
+    for (Py_ssize_t i = 0; i < asked->all.n; i++) found[i] = shares[IN(int32_t, codes, asked->all.items[i]) + 1] * factor;
     PyMem_Free(shares);
     return 1;
 }
 
 static int fill_together(const Term *term, Asked *asked, float *found) {
     const Array *a = term->arrays;
-    Py_ssize_t latest = term->numbers[0] < (double)asked->visits ? (Py_ssize_t)term->numbers[0] : asked->visits;
+    Py_ssize_t latest = latest_of(term, asked);
     if (!know_places(asked)) return 0;
     memset(found, 0, asked->all.n * sizeof *found);
     float factor = 1.0f / strength_of(asked->weights, latest);
@@ -162,7 +182,7 @@ static int fill_missed(Asked *asked, float *found) {
 static float usual_of(const Term *term, const Asked *asked) {
     double sum = 0.0, strength = 0.0;
     for (Py_ssize_t s = 0; s < asked->visits; s++) {
-        double number = number_of(&term->arrays[0], asked->visited[s]), weight = asked->weights[s];
+        double number = (float)number_of(term->arrays, asked->visited[s]), weight = asked->weights[s];
         if (!(number > 0.0)) continue;
         sum += (weight + 1e-9) * log2(number);
         strength += weight + 1e-9;
@@ -173,23 +193,26 @@ static float usual_of(const Term *term, const Asked *asked) {
 static void fill_share(const Asked *asked, float *found) {
     const float *numbers = asked->base_scores;
     Py_ssize_t listed = asked->listed ? asked->listed : asked->pool;
-    float lowest = INFINITY, highest = -INFINITY;
-    for (Py_ssize_t i = 0; i < listed; i++) {
-        lowest = numbers[i] < lowest ? numbers[i] : lowest;
-        highest = numbers[i] > highest ? numbers[i] : highest;
+    float lowest, highest;
+    extremes(numbers, listed, &lowest, &highest);
+    if (!(highest > lowest)) {
+        memset(found, 0, asked->all.n * sizeof *found);
+        return;
     }
+    if (asked->positions)
+        for (Py_ssize_t i = 0; i < asked->all.n; i++) found[i] = numbers[asked->positions[i]];
+    else
+        memcpy(found, numbers, asked->all.n * sizeof *found);
     for (Py_ssize_t i = 0; i < asked->all.n; i++) {
-        float share = (numbers[asked->positions ? asked->positions[i] : i] - lowest) / (highest - lowest);
+        float share = (found[i] - lowest) / (highest - lowest);
         share = share < 1.0f ? share : 1.0f;
-        share = share > -1.0f ? share : -1.0f;
-        found[i] = highest > lowest ? share : 0.0f;
+        found[i] = share > -1.0f ? share : -1.0f;
     }
 }
 
 /* found[i]: what the signal says of a candidate, of any kind but TOWARD and NEAREST; 0 and an exception: no memory. */
 static int fill(const Term *term, Asked *asked, float *found) {
     const Array *first = term->arrays;
-    const float *numbers = first->view.buf;
     const uint32_t *items = asked->all.items;
     const int64_t *positions = asked->positions;
     Py_ssize_t n = asked->all.n;
@@ -199,7 +222,7 @@ static int fill(const Term *term, Asked *asked, float *found) {
         case PLACED:
             for (Py_ssize_t i = 0; i < n; i++) {
                 Py_ssize_t place = positions ? positions[i] : i;
-                found[i] = numbers[place < first->rows ? place : first->rows - 1];
+                found[i] = IN(float, first, place < first->rows ? place : first->rows - 1);
             }
             break;
         case BEFORE:
@@ -207,21 +230,17 @@ static int fill(const Term *term, Asked *asked, float *found) {
                 found[i] = (positions ? positions[i] : i) < asked->listed ? 1.0f : 0.0f;
             break;
         case SHARE: fill_share(asked, found); break;
-        case OF_ITEM:
-            for (Py_ssize_t i = 0; i < n; i++) found[i] = number_of(first, items[i]);
-            break;
+        case OF_ITEM: fill_numbers(first, items, n, found); break;
         case HALVING: /* in double: a second of an epoch is finer than a float */
             for (Py_ssize_t i = 0; i < n; i++) {
-                const double *wide = first->view.buf;
-                double value = first->view.format[0] == 'f' ? numbers[items[i]] : wide[items[i]];
-                double steps = (term->numbers[0] - value) * factor;
+                double steps = (term->numbers[0] - number_of(first, items[i])) * factor;
                 found[i] = steps < 0.0 ? 0.0f : (float)steps;
             }
             halve(found, n);
             break;
         case NEAR_NUMBER:
             usual = usual_of(term, asked);
-            for (Py_ssize_t i = 0; i < n; i++) found[i] = number_of(first, items[i]);
+            fill_numbers(first, items, n, found);
             for (Py_ssize_t i = 0; i < n; i++) {
                 float ratio = found[i] / usual, other = usual / found[i];
                 ratio = ratio < other ? ratio : other;
@@ -235,7 +254,5 @@ static int fill(const Term *term, Asked *asked, float *found) {
     }
     return 1;
 }
-
-INLINE float sayable(float number) { return fabsf(number) <= 3.4028235e38f ? number : 0.0f; }
 
 #endif

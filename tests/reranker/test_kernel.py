@@ -14,13 +14,14 @@ from serving_shop import Shop
 from prediction_store.columns import Categories, Texts
 from prediction_store.contexts import Contexts
 from prediction_store.live_view import LiveView
-from prediction_store.reader import Version
+from prediction_store.reader import NearItems, Version
 from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import VersionDraft, write_shard
 from reranker import eligibility, ranking, sources, standing, user_tower
 from reranker.arrays import NO_PLACES
+from reranker.catalogue import Catalogue
 from reranker.compiled import is_compiled, kernel
-from reranker.forms import OfItem, Placed, Together, Toward, values_of
+from reranker.forms import OfCode, OfItem, Placed, Together, Toward, values_of
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring, top_in_numpy
@@ -169,6 +170,51 @@ def test_a_signal_that_is_not_finite_counts_as_nothing(version: Version) -> None
     kernel.score(found, given.arrays(), np.ones(ITEMS, np.bool_), [2.0], [OfItem(column)], NO_PLACES)
     assert found.tolist() == np.where(np.isfinite(column), 2 * column, 0.0).tolist()
     assert found.tolist() == (2 * values_of(OfItem(column), given)).tolist()
+
+
+def test_a_column_may_be_one_of_a_table(version: Version) -> None:
+    given = without_session(version, np.arange(ITEMS, dtype=np.uint32)[::-1].copy())
+    for kind in (np.float32, np.float64):
+        table = np.random.default_rng(2).normal(size=(ITEMS, 3)).astype(kind)
+        found = np.zeros((2, ITEMS), np.float32)
+        kernel.values(found, given.arrays(), np.arange(ITEMS), [OfItem(table[:, 1]), OfItem(table[::-1, 2])])
+        assert found.tolist() == [table[::-1, 1].astype("f4").tolist(), table[:, 2].astype("f4").tolist()]
+        with pytest.raises(TypeError, match=r"2 dimensions of .; wanted one of fd"):
+            kernel.values(found, given.arrays(), np.arange(ITEMS), [OfItem(table), None])
+
+
+def test_columns_that_lie_side_by_side_are_those_of_the_version(version: Version) -> None:
+    catalogue = Catalogue(version, Circumstances(NOW))
+    assert np.array_equal(catalogue.column("price"), version.column("price").astype("f4"), equal_nan=True)
+    for name in ("category", "brand"):
+        form = catalogue.affinity(name)
+        assert isinstance(form, OfCode)
+        assert form.codes.tolist() == version.column(name).codes.tolist()
+        assert form.codes.strides == catalogue.column("price").strides == (12,)
+
+
+SPREADS = {
+    "all alike": lambda rng, shape: np.full(shape, 0.5),
+    "one far above": lambda rng, shape: np.where(rng.random(shape) < 1e-3, 1e30, rng.uniform(0.9, 1.0, shape)),
+    "few values": lambda rng, shape: rng.choice([-1.0, -0.0, 0.0, 0.25], shape),
+    "of any size": lambda rng, shape: rng.choice([-1.0, 1.0], shape) * 10.0 ** rng.uniform(-30, 30, shape),
+    "next to each other": lambda rng, shape: 1.0 + np.float32(2.0**-23) * rng.integers(0, 9, shape),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_neighbours_come_in_order_however_their_scores_lie(spread: str) -> None:
+    """As many as a session can have, each the neighbour of one item only, so that sums are scores."""
+    rng = np.random.default_rng(4)
+    scores = SPREADS[spread](rng, (60, 50)).astype(np.float32)
+    near = NearItems(rng.permutation(3_000).reshape(60, 50).astype(np.int32), scores)
+    for count in (1, 3, 6, 50):
+        visited = sources.Visited(np.arange(count, dtype=np.uint32), np.ones(count, np.float32))
+        items, found = np.empty(50 * count, np.uint32), np.empty(50 * count, np.float32)
+        assert kernel.neighbours(items, found, *near, *visited) == 50 * count
+        expected = sources.neighbours_in_numpy(near, visited)
+        assert items.tolist() == expected[0].tolist()
+        assert found.tolist() == expected[1].tolist()
 
 
 def test_places_beyond_the_last_number_have_that_one(version: Version) -> None:
