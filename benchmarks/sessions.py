@@ -29,6 +29,7 @@ from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, Sessi
 from jobs import datasets, journey, ranking_fit, release, train_ranker
 from jobs.moments import Moment, Replayed, Stage, Visit, moments, replay
 from prediction_store.reader import Version
+from reranker.arrays import Float32
 from reranker.signals import default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
@@ -73,6 +74,7 @@ class Case(NamedTuple):
 
     moment: Moment
     replayed: Replayed
+    signals: Float32  # [n, signals] of the pool: its version is closed when they are weighed
     rules: dict[str, Scores]
     ids: list[str]  # of the pool
     consumed: frozenset[str]  # by the user, up to the version
@@ -145,7 +147,7 @@ def compare(
     ranks = {"batch order": [_rank(-np.arange(len(case.ids)), case.replayed) for case in cases]}
     for name, weights in (("the re-ranker, learned", learned), ("the re-ranker, untrained", untrained)):
         used = np.array(weights.weights, np.float32)
-        ranks[name] = [_rank(case.replayed.signals @ used, case.replayed) for case in cases]
+        ranks[name] = [_rank(case.signals @ used, case.replayed) for case in cases]
     for rule in RULES:
         ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
         ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
@@ -177,7 +179,8 @@ def judged(
             scores = {name: rule.scores(seen) for name, rule in rules.items()}
             user = version.read(every[number].request.user)
             consumed = version.item_ids(version.consumed(user.user_row)) if user is not None else ()
-            yield Case(every[number], found, scores, version.item_ids(found.pool.items), frozenset(consumed))
+            signals, ids = found.signals(np.arange(found.pool.items.size)), version.item_ids(found.pool.items)
+            yield Case(every[number], found, signals, scores, ids, frozenset(consumed))
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:

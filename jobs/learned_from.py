@@ -40,7 +40,7 @@ def of_sessions(
     for number in np.random.default_rng(SEED).permutation(len(every)).tolist():
         case = replay(stage, every[number], serve)
         if case is not None and case.is_eligible.any():
-            signals = case.signals[case.is_eligible]
+            signals = case.signals(np.flatnonzero(case.is_eligible))
             shown.append(signals[np.argsort(-(signals @ by), kind="stable")[: serve.default_k]])
         if len(shown) == MOMENTS:
             break

@@ -7,7 +7,7 @@ by the re-ranker's own code, so what is learned from it is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,11 +19,12 @@ import pyarrow.dataset
 from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
-from reranker.arrays import Float32, Mask
+from reranker.arrays import Float32, Mask, Positions
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import familiar_items
 from reranker.fresh import Fresh
 from reranker.pool import Pool
+from reranker.ranking import Ranker, Scoring
 from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS
@@ -55,7 +56,8 @@ class Stage(NamedTuple):
     """What moments are replayed on."""
 
     version: Version
-    tower: UserTower | None
+    ranker: Ranker
+    """Of every signal, in the order of SIGNALS; what each weighs does not matter."""
     live: LiveView
     """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
     fresh: Fresh | None
@@ -63,7 +65,8 @@ class Stage(NamedTuple):
     @classmethod
     def of(cls, version: Version) -> Stage:
         tower = UserTower.of(version)
-        return cls(version, tower, LiveView(version), Fresh.of(version) if tower else None)
+        ranker = Ranker(tuple((signal, 1.0) for signal in SIGNALS), tower=tower)
+        return cls(version, ranker, LiveView(version), Fresh.of(version) if tower else None)
 
 
 class Replayed(NamedTuple):
@@ -71,8 +74,10 @@ class Replayed(NamedTuple):
 
     pool: Pool
     is_eligible: Mask
-    signals: Float32  # float32[n, signals], in the order of SIGNALS
-    wanted: int  # position in the pool, -1: not in it
+    signals: Callable[[Positions], Float32]
+    """float32[m, signals], in the order of SIGNALS: of some positions in the pool, as long as the version is open."""
+    wanted: int
+    """Position in the pool, -1: not in it."""
 
 
 def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> Iterator[list[Visit]]:
@@ -114,25 +119,24 @@ def moments(session: Sequence[Visit], *, most_events: int) -> Iterator[Moment]:
 
 def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     """What the re-ranker would rank for the stored list of the user; None: the version has no such list."""
-    request, version = moment.request, stage.version
+    request, version, tower = moment.request, stage.version, stage.ranker.tower
     candidates = version.read(request.user)
     if candidates is None:
         return None
     now = request.context.time
     assert now is not None
     session = read_session(request.session, version, serve, now)
-    user = UserNow(stage.tower, candidates.user_row, session)
+    row = candidates.user_row
+    user = UserNow(tower, row, session)
     pool = sources.personal(version, candidates, session, serve, stage.fresh, user=user)
-    familiar = familiar_items(
-        request.session, session, version, serve, user_row=candidates.user_row, tower=stage.tower, now=now
-    )
+    familiar = familiar_items(request.session, session, version, serve, user_row=row, tower=tower, now=now)
     hidden = hidden_items(request, version, familiar)
     at = Circumstances(now, request.context.device or "", user=user)
-    given = SignalInputs(version, pool, session, at)
-    values = np.stack([signal.values(given) for signal in SIGNALS], axis=1)  # [n, signals]
+    scoring = Scoring(stage.ranker, SignalInputs(version, pool, session, at))
     wanted = version.item_index(moment.wanted)
     places = np.flatnonzero(pool.items == wanted) if wanted is not None else []
-    return Replayed(pool, eligible(pool.items, hidden, stage.live, now), values, int(places[0]) if len(places) else -1)
+    place = int(places[0]) if len(places) else -1
+    return Replayed(pool, eligible(pool.items, hidden, stage.live, now), scoring.values, place)
 
 
 def _interactions(prepared: Path, since: int, until: int) -> pa.Table:

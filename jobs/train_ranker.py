@@ -103,7 +103,7 @@ def examples(version: Version, found: Iterable[Sequence[Visit]], config: Config)
         others = others[others != case.wanted]
         if len(others) >= CANDIDATES:
             others = rng.choice(others, CANDIDATES - 1, replace=False)
-        kept[number] = case.signals[np.append(case.wanted, others)]
+        kept[number] = case.signals(np.append(case.wanted, others))
         if len(kept) == config.ranker.most_lists:
             break
     signals = np.zeros((len(kept), CANDIDATES, len(SIGNALS)), np.float32)

@@ -42,7 +42,8 @@ def test_popularity_counts_sessions() -> None:
 
 def test_a_place_among_candidates_skips_what_may_not_be_shown_and_ties_go_to_the_list() -> None:
     pool = Pool.of_list(np.arange(5, dtype=np.uint32), np.zeros(5, np.float32))
-    case = Replayed(pool, np.array([True, False, True, True, True]), np.zeros((5, 1), np.float32), wanted=3)
+    may_be_shown = np.array([True, False, True, True, True])
+    case = Replayed(pool, may_be_shown, lambda places: np.zeros((len(places), 1), np.float32), wanted=3)
     assert sessions._rank(np.array([0.5, 0.9, 0.5, 0.5, 0.7]), case) == 4
     assert sessions._rank(np.array([0.0, 0.9, 0.0, 0.5, 0.0]), case) == 1
     assert sessions._rank(np.zeros(5), case._replace(wanted=1)) == 0

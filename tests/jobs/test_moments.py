@@ -9,16 +9,21 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from interactions_of import write_prepared
-from serving_shop import MADE_AT, Shop
+from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
-from jobs.moments import Moment, Stage, Visit, moments, replay, sessions
+from jobs.moments import Moment, Replayed, Stage, Visit, moments, replay, sessions
 from prediction_store.reader import Version
+from reranker import ranking
 from reranker.recommend import open_reranker
+from reranker.session import read_session
+from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS
+from reranker.user_tower import UserNow, UserTower
 from schemas.messages import Context, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
 DAY = "2026-03-02"
+HOUR = 3600
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,35 @@ def found(prepared: Path, since: int = 0, until: int = 10**10) -> list[list[tupl
         [(visit.user, visit.event.item, visit.event.time or -1.0) for visit in session]
         for session in sessions(prepared, since=since, until=until, gap_minutes=30)
     ]
+
+
+def of_all_hours(days: int) -> list[Moment]:
+    """A moment or more of every hour, of any of the users and on any device."""
+    rng = np.random.default_rng(4)
+    found: list[Moment] = []
+    for hour in range(24 * days):
+        user, device = str(rng.choice([*TASTES])), str(rng.choice(["phone", "tablet", ""]))
+        items = [f"a{item:02}" for item in rng.integers(N_ITEMS, size=4)]
+        kinds = rng.choice(["view", "cart"], len(items)).tolist()
+        times = MADE_AT + HOUR * hour + np.cumsum(rng.integers(1, 600, len(items)))
+        events = [
+            SessionEvent(item=item, event=kind, time=time)
+            for item, kind, time in zip(items, kinds, times.astype(float).tolist(), strict=True)
+        ]
+        found += moments([Visit(user, event, device) for event in events], most_events=50)
+    return found
+
+
+def defined(version: Version, moment: Moment, case: Replayed) -> np.ndarray:
+    """float32[n, signals] of all candidates by the definitions."""
+    request, candidates = moment.request, version.read(moment.request.user)
+    assert candidates is not None
+    assert request.context.time is not None
+    session = read_session(request.session, version, Serve(), request.context.time)
+    user = UserNow(UserTower.of(version), candidates.user_row, session)
+    at = Circumstances(request.context.time, request.context.device or "", user=user)
+    given = SignalInputs(version, case.pool, session, at)
+    return np.stack([signal.values(given) for signal in SIGNALS], axis=1)
 
 
 def test_a_session_id_makes_a_session_and_without_one_a_pause_ends_it(tmp_path: Path) -> None:
@@ -88,7 +122,7 @@ def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> Non
     case = replay(Stage.of(version), Moment(request, "a13"), Serve())
     assert case is not None
     weights = np.array([signal.default_weight for signal in SIGNALS], np.float32)
-    scores = case.signals @ weights
+    scores = case.signals(np.arange(case.pool.items.size)) @ weights
     order = np.argsort(-scores, kind="stable")
     order = order[case.is_eligible[order]]
     with open_reranker(shop.config()) as reranker:
@@ -97,6 +131,37 @@ def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> Non
     assert [item.item for item in of_list] == version.item_ids(case.pool.items[order])
     assert [item.score for item in of_list] == pytest.approx(scores[order].tolist(), abs=1e-5)
     assert version.item_ids(case.pool.items[[case.wanted]]) == ["a13"]
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_the_signals_of_a_moment_are_those_of_the_definitions(
+    version: Version, is_compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranking, "is_compiled", is_compiled and ranking.is_compiled)
+    stage, rng, seen = Stage.of(version), np.random.default_rng(6), []
+    for moment in of_all_hours(days=2):
+        case = replay(stage, moment, Serve())
+        assert case is not None
+        expected = defined(version, moment, case)
+        everything = np.arange(case.pool.items.size)
+        np.testing.assert_allclose(case.signals(everything), expected, atol=1e-5)
+        some = rng.permutation(everything)[:7]
+        np.testing.assert_allclose(case.signals(some), expected[some], atol=1e-5)
+        seen.append(expected)
+    spread = np.ptp(np.concatenate(seen), axis=0)
+    constant = [signal.name for signal, width in zip(SIGNALS, spread, strict=True) if width < 1e-3]
+    assert constant == ["ignored"], "a replay knows of nothing shown in vain; the data must tell the others apart"
+
+
+def test_what_a_replay_keeps_with_the_version_does_not_grow_with_its_hours(version: Version) -> None:
+    stage, every = Stage.of(version), of_all_hours(days=6)
+    begun = len(every) // 3
+    for moment in every[:begun]:
+        replay(stage, moment, Serve())
+    before = len(version.kept)
+    for moment in every[begun:]:
+        replay(stage, moment, Serve())
+    assert len(version.kept) == before
 
 
 def test_what_is_no_candidate_and_who_has_no_list_are_told_apart(version: Version) -> None:
