@@ -72,10 +72,7 @@ class Reranker:
         self.on_answer: Callable[[AnswerRecord], None] | None = None
         """Hears of each answer."""
         self._settings = settings_digest(config)
-        self._rankers: dict[str, Ranker] = {}
         self._every_rule = Rules.of(config.serve.rules)
-        self._rules: dict[str, Rules] = {}
-        self._fresh: dict[str, Fresh | None] = {}
 
     def recommend(
         self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
@@ -224,31 +221,30 @@ class Reranker:
 
     def fresh_of(self, version: Version) -> Fresh | None:
         """The version's new and trending items, found once; None: there are none, or none are wanted."""
-        if version.name not in self._fresh:
+        if (self, "fresh") not in version.kept:
             is_wanted = self._config.serve.fresh_candidates and self.ranker_of(version).tower is not None
-            found = Fresh.of(version) if is_wanted else None
-            self._fresh = {**dict(list(self._fresh.items())[-3:]), version.name: found}
-        return self._fresh[version.name]
+            version.kept[self, "fresh"] = Fresh.of(version) if is_wanted else None
+        found: Fresh | None = version.kept[self, "fresh"]
+        return found
 
     def rules_of(self, version: Version) -> Rules:
         """The rules that the version has the columns for; the others are reported, once."""
-        rules = self._rules.get(version.name)
+        rules: Rules | None = version.kept.get((self, "rules"))
         if rules is None:
             rules, problems = self._every_rule.fitting(version.column)
             for problem in problems:
                 log.error("a rule does not hold", version=version.name, reason=problem)
-            self._rules = {**dict(list(self._rules.items())[-3:]), version.name: rules}
+            version.kept[self, "rules"] = rules
         return rules
 
     def ranker_of(self, version: Version) -> Ranker:
         """The version's ranker, made once."""
-        ranker = self._rankers.get(version.name)
+        ranker: Ranker | None = version.kept.get("ranker")
         if ranker is None:
             ranker = Ranker.of(version.ranker, UserTower.of(version))
             if ranker.unknown:
                 log.warning("unknown signals, default weights serve", version=version.name, signals=ranker.unknown)
-            # The last few: requests may still run on the version before a cutover.
-            self._rankers = {**dict(list(self._rankers.items())[-3:]), version.name: ranker}
+            version.kept["ranker"] = ranker
         return ranker
 
 

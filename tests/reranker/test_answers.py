@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from serving_shop import MADE_AT, Shop
 
+from prediction_store.layout import version_path
 from reranker.errors import InvalidFieldError, NotReadyError
 from reranker.recommend import Reranker, open_reranker
 from reranker.requests import convert_request
@@ -262,6 +264,19 @@ def test_the_reranker_follows_its_store(shop: Shop) -> None:
         shop.roll_back()
         reranker.store.refresh()
         assert _version_of(reranker) == (first, "a")
+
+
+def test_of_versions_before_the_last_nothing_is_kept_open(shop: Shop) -> None:
+    """Files that are mapped take room on the disk when they are retired. The one before is open for a rollback."""
+    names = [shop.publish("a")]
+    with open_reranker(shop.config()) as reranker:
+        for kind in "bcd":
+            _version_of(reranker)
+            names.append(shop.publish(kind))
+            reranker.store.refresh()
+        _version_of(reranker)
+        mapped = Path("/proc/self/maps").read_text()
+    assert [name for name in names if str(version_path(shop.root, name)) in mapped] == names[-2:]
 
 
 def _version_of(reranker: Reranker) -> tuple[str, str]:
