@@ -23,7 +23,7 @@ from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.stored import Happened, Limits, Shown, Stored, by_user
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 FIRST_MAP_BYTES: Final = 16 << 20
 MAX_READERS: Final = 1024
 BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -187,7 +187,7 @@ def _decode(value: bytes | None) -> _State:
 
 
 def _put(transaction: lmdb.Transaction, key: bytes, state: _State) -> None:
-    times = [entry[0] for entries in (state.happened, state.shown) for entry in entries[-1:]]
+    times = [entry.time for entries in (state.happened, state.shown) for entry in entries[-1:]]
     if times:
         transaction.put(key, _LATEST.pack(max(times)) + msgspec.msgpack.encode(state))
     else:
@@ -195,4 +195,5 @@ def _put(transaction: lmdb.Transaction, key: bytes, state: _State) -> None:
 
 
 def _latest(entries: set[Entry], since: float, count: int) -> list[Entry]:
-    return sorted(entry for entry in entries if entry[0] > since)[-count:]
+    first = {entry[1:]: entry for entry in sorted(entries, reverse=True)}
+    return sorted(entry for entry in first.values() if entry.time > since)[-count:]

@@ -1,14 +1,14 @@
 """Session state on a Redis server, shared by all hosts that name it. Needs the extra `redis`.
 
-For each user two sorted sets, of events and of impressions, scored by time: adding one twice leaves one, and the server
-forgets both by itself.
+For each user two sorted sets, of events and of impressions. A member holds what makes an event the same, its own time
+among it, and the score is when it counts: adding one twice leaves one, and the server forgets both by itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 HAPPENED: Final = b"shortlist:1:session:"
 SHOWN: Final = b"shortlist:1:shown:"
 """Before the user's id; the number is the format's."""
+Entry = TypeVar("Entry", Happened, Shown)
 
 
 class RedisSessions:
@@ -60,11 +61,11 @@ class RedisSessions:
         try:
             with self._server.pipeline(transaction=False) as pipeline:
                 for key in (HAPPENED + name, SHOWN + name):
-                    pipeline.zrangebyscore(key, f"({since!r}", math.inf)
+                    pipeline.zrangebyscore(key, f"({since!r}", math.inf, withscores=True)
                 happened, shown = pipeline.execute()
         except self._failures as error:
             raise SessionsError(f"reading a session from Redis: {error}") from error
-        return Stored.of(_decode(happened, list[Happened]), _decode(shown, list[Shown]), since)
+        return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since)
 
     def close(self) -> None:
         self._server.close()
@@ -72,14 +73,14 @@ class RedisSessions:
     def _put(
         self, pipeline: Pipeline, key: bytes, entries: Iterable[Happened] | Iterable[Shown], most: int, now: float
     ) -> None:
-        members = {msgspec.msgpack.encode(entry): entry[0] for entry in entries}
+        members = {msgspec.msgpack.encode(entry[1:]): entry.time for entry in entries}
         if not members:
             return
-        pipeline.zadd(key, members)
+        pipeline.zadd(key, members, nx=True)  # one that is there counts from when it came first
         pipeline.zremrangebyscore(key, -math.inf, now - self._limits.ttl_seconds)
         pipeline.zremrangebyrank(key, 0, -most - 1)
         pipeline.expire(key, math.ceil(self._limits.ttl_seconds))
 
 
-def _decode(members: list[bytes], kind: Any) -> Any:
-    return msgspec.convert([msgspec.msgpack.decode(member) for member in members], kind)
+def _decode(members: list[tuple[bytes, float]], kind: type[Entry]) -> list[Entry]:
+    return [kind(time, *msgspec.msgpack.decode(member)) for member, time in members]

@@ -18,16 +18,30 @@ IMPRESSION: Final = "impression"
 MAX_IMPRESSIONS: Final = 200
 """Impressions kept for one user: the most recent."""
 
-Happened = tuple[float, str, str]
-"""Time, item, event type: two that agree in all are one. Tuples sort by time."""
-Shown = tuple[float, str]
-"""Time, item."""
+
+class Happened(NamedTuple):
+    """An event of the session. Two that agree in all but `time` are one, and the earlier `time` holds."""
+
+    time: float
+    """When it counts: `sent`, or its arrival where that lies in the future. It must not outlive the others."""
+    sent: float
+    """The event's own time, as the client has told it."""
+    item: str
+    event: str
+
+
+class Shown(NamedTuple):
+    """An impression, with the same times."""
+
+    time: float
+    sent: float
+    item: str
 
 
 class Stored(NamedTuple):
     """What is known of one user."""
 
-    session: list[SessionEvent]
+    session: list[Happened]
     """Oldest first, without impressions."""
     ignored: dict[str, int]
     """Item to the times it was shown since the user last did something with it: never 0."""
@@ -35,10 +49,10 @@ class Stored(NamedTuple):
     @classmethod
     def of(cls, happened: Iterable[Happened], shown: Iterable[Shown], since: float) -> Stored:
         """What is left of events and impressions after `since`."""
-        recent = sorted(event for event in happened if event[0] > since)
-        latest = {item: time for time, item, _ in recent}
-        ignored = Counter(item for time, item in shown if time > since and time > latest.get(item, 0.0))
-        return cls([SessionEvent(item=item, event=kind, time=time) for time, item, kind in recent], dict(ignored))
+        recent = sorted(event for event in happened if event.time > since)
+        latest = {event.item: event.time for event in recent}
+        ignored = Counter(one.item for one in shown if one.time > max(since, latest.get(one.item, since)))
+        return cls(recent, dict(ignored))
 
 
 NOTHING = Stored([], {})
@@ -71,19 +85,19 @@ class Limits:
 
 
 def by_user(events: Iterable[LoggedEvent], now: float) -> dict[str, tuple[set[Happened], set[Shown]]]:
-    """Events and impressions of each user. A time in the future counts as now: it must not outlive the others."""
+    """Events and impressions of each user, as they come in now."""
     found: dict[str, tuple[set[Happened], set[Shown]]] = {}
     for event in events:
         happened, shown = found.setdefault(event.user, (set(), set()))
         time = min(event.time, now)
         if event.event == IMPRESSION:
-            shown.add((time, event.item))
+            shown.add(Shown(time, event.time, event.item))
         else:
-            happened.add((time, event.item, event.event))
+            happened.add(Happened(time, event.time, event.item, event.event))
     return found
 
 
-def with_stored(request: RecommendRequest, stored: Sequence[SessionEvent], limit: int) -> RecommendRequest:
+def with_stored(request: RecommendRequest, stored: Sequence[Happened], limit: int) -> RecommendRequest:
     """The request with what is known of its user before its own events; beyond `limit` in all the stored ones give way.
 
     An event that both tell of (same item, type and time) counts once.
@@ -91,6 +105,10 @@ def with_stored(request: RecommendRequest, stored: Sequence[SessionEvent], limit
     if not stored:
         return request
     own = {(event.item, event.event, event.time) for event in request.session}
-    others = [event for event in stored if (event.item, event.event, event.time) not in own]
+    others = [
+        SessionEvent(item=event.item, event=event.event, time=event.time)
+        for event in stored
+        if (event.item, event.event, event.sent) not in own
+    ]
     room = max(0, limit - len(request.session))
     return msgspec.structs.replace(request, session=[*others[len(others) - min(room, len(others)) :], *request.session])

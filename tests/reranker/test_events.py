@@ -156,6 +156,19 @@ def test_the_next_answer_is_the_one_that_the_same_session_in_the_request_gives(s
     assert site.items("u1") != in_request
 
 
+def test_an_event_of_a_clock_that_is_ahead_counts_once_however_often_it_is_told(site: Site) -> None:
+    def scores(*session: object) -> list[tuple[str, float]]:
+        reply = site.client.post("/v1/recommend", {"user": "u0", "k": 5, "session": session})
+        return [(item["item"], item["score"]) for item in reply.json()["items"]]
+
+    ahead = {"item": "a20", "event": "view", "time": NOW + 5.0}
+    assert site.client.post(PATH, {"events": [{**EVENT, "time": NOW - 5.0}, {"user": "u0", **ahead}]}).status == 200
+    once = scores()
+    assert scores(ahead) == once
+    assert site.client.post(PATH, {"events": [{"user": "u0", **ahead}]}).status == 200
+    assert scores() == once
+
+
 def test_an_impression_moves_nothing_and_is_logged(site: Site) -> None:
     before = site.items()
     site.client.post(PATH, {"events": [{"user": "u0", "item": item, "event": "impression"} for item in before]})

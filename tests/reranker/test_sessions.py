@@ -19,7 +19,7 @@ from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
 from reranker.sessions.guarded import PAUSE_SECONDS, GuardedSessions
 from reranker.sessions.redis_server import RedisSessions
-from reranker.sessions.stored import NOTHING, Limits, Sessions, with_stored
+from reranker.sessions.stored import NOTHING, Happened, Limits, Sessions, with_stored
 from schemas.messages import RecommendRequest, SessionEvent
 
 NOW = 1_790_000_000.0
@@ -72,8 +72,8 @@ def items(sessions: Sessions, user: str, now: float = NOW) -> list[str]:
 def test_what_was_added_is_there_oldest_first(sessions: Sessions) -> None:
     sessions.add([event("u", "new", 1.0, "cart"), event("u", "old", 2.5)], NOW)
     assert sessions.of("u", NOW).session == [
-        SessionEvent(item="old", event="view", time=NOW - 2.5),
-        SessionEvent(item="new", event="cart", time=NOW - 1.0),
+        Happened(NOW - 2.5, NOW - 2.5, "old", "view"),
+        Happened(NOW - 1.0, NOW - 1.0, "new", "cart"),
     ]
 
 
@@ -116,6 +116,30 @@ def test_an_event_from_the_future_counts_as_now(sessions: Sessions) -> None:
     assert items(sessions, "u", NOW + 3600.0) == []
 
 
+def test_an_event_from_the_future_that_comes_twice_is_one_and_counts_from_its_first_arrival(sessions: Sessions) -> None:
+    ahead, shown = event("u", "a", -30.0), event("u", "b", -30.0, "impression")
+    sessions.add([ahead, shown], NOW)
+    sessions.add([event("u", "c", -1.0)], NOW + 1.0)
+    for later in (2.0, 60.0):  # while it lies in the future, and when it does not any more
+        sessions.add([ahead, shown], NOW + later)
+    found = sessions.of("u", NOW + 60.0)
+    assert [(one.item, one.time) for one in found.session] == [("a", NOW), ("c", NOW + 1.0)]
+    assert found.ignored == {"b": 1}
+    assert items(sessions, "u", NOW + 3600.0) == ["c"]
+
+
+def test_events_of_a_clock_that_is_ahead_keep_their_order(sessions: Sessions) -> None:
+    sessions.add([event("u", "late", -7.0), event("u", "soon", -6.0), event("u", "past", 1.0)], NOW)
+    assert items(sessions, "u") == ["past", "soon", "late"]
+
+
+def test_an_event_from_the_far_future_pushes_out_none_that_come_after_it(sessions: Sessions) -> None:
+    sessions.add([LoggedEvent("u", "a", "view", 32_503_680_000.0)], NOW)  # the year 3000
+    for place in range(1, 6):
+        sessions.add([LoggedEvent("u", f"i{place}", "view", NOW + place)], NOW + place)
+    assert items(sessions, "u", NOW + 5.0) == ["i1", "i2", "i3", "i4", "i5"]
+
+
 def test_impressions_are_counted_and_are_no_part_of_the_session(sessions: Sessions) -> None:
     sessions.add([event("u", "a", 3.0, "impression"), event("u", "b", 3.0, "impression"), event("u", "c", 2.0)], NOW)
     sessions.add([event("u", "a", 1.0, "impression")], NOW)
@@ -143,7 +167,8 @@ def test_impressions_are_bounded(sessions: Sessions) -> None:
 def test_random_events_give_what_a_plain_list_gives(make: Make) -> None:
     limits = Limits(events=6, ttl_seconds=100.0, impressions=9)
     sessions, chance, now = make(limits), random.Random(20261126), NOW
-    kept: dict[str, set[tuple[float, str, str]]] = {}
+    kept: dict[str, dict[tuple[float, str, str], float]] = {}  # what makes an event the same, and when it counts
+    sent: list[LoggedEvent] = []
     for _ in range(300):
         now += chance.randrange(20)
         batch = [
@@ -155,24 +180,23 @@ def test_random_events_give_what_a_plain_list_gives(make: Make) -> None:
             )
             for _ in range(chance.randrange(4))
         ]
+        batch += [again for again in sent[-20:] if again.time > now - 60.0 and chance.random() < 0.2]
+        sent += batch
         sessions.add(batch, now)
         for added in batch:
-            kept.setdefault(added.user, set()).add((min(added.time, now), added.item, added.event))
+            kept.setdefault(added.user, {}).setdefault((added.time, added.item, added.event), min(added.time, now))
         for user in {added.user for added in batch}:
-            everything = sorted(one for one in kept[user] if one[0] > now - 100.0)
-            shown = [one for one in everything if one[2] == "impression"][-9:]
-            happened = [one for one in everything if one[2] != "impression"][-6:]
-            kept[user] = {*shown, *happened}
+            everything = sorted((time, one) for one, time in kept[user].items() if time > now - 100.0)
+            shown = [one for one in everything if one[1][2] == "impression"][-9:]
+            happened = [one for one in everything if one[1][2] != "impression"][-6:]
+            kept[user] = {one: time for time, one in (*shown, *happened)}
         for number in range(4):
-            left = sorted(one for one in kept.get(f"u{number}", ()) if one[0] > now - 100.0)
-            own = [one for one in left if one[2] != "impression"]
-            wanted = [SessionEvent(item=item, event=kind, time=time) for time, item, kind in own]
+            left = sorted((time, one) for one, time in kept.get(f"u{number}", {}).items() if time > now - 100.0)
+            own = [one for one in left if one[1][2] != "impression"]
             found = sessions.of(f"u{number}", now)
-            assert found.session == wanted
-            seen = [one for one in left if one[2] == "impression"]
-            unanswered = [
-                item for time, item, _ in seen if not any(item == other and time <= later for later, other, _ in own)
-            ]
+            assert [(one.time, one.item, one.event) for one in found.session] == [(time, *one[1:]) for time, one in own]
+            seen = [one for one in left if one[1][2] == "impression"]
+            unanswered = [one[1] for time, one in seen if not any(one[1] == two[1] and time <= at for at, two in own)]
             assert found.ignored == {item: unanswered.count(item) for item in unanswered}
 
 
@@ -302,15 +326,26 @@ def seen(item: str, kind: str = "view", time: float | None = None) -> SessionEve
     return SessionEvent(item=item, event=kind, time=time)
 
 
+def happened(item: str, kind: str = "view", time: float = 0.0, sent: float | None = None) -> Happened:
+    return Happened(time, time if sent is None else sent, item, kind)
+
+
 def test_the_stored_session_comes_before_the_requests_own_and_nothing_counts_twice() -> None:
     request = RecommendRequest(user="u", session=[seen("b", time=2.0), seen("a")])
-    merged = with_stored(request, [seen("a", time=1.0), seen("b", time=2.0), seen("b", "cart", 2.0)], limit=10)
+    merged = with_stored(request, [happened("a", time=1.0), happened("b", time=2.0), happened("b", "cart", 2.0)], 10)
     assert merged.session == [seen("a", time=1.0), seen("b", "cart", 2.0), seen("b", time=2.0), seen("a")]
     assert with_stored(request, [], limit=10) is request
+
+
+def test_a_stored_event_from_the_future_is_the_requests_own_by_the_time_that_was_sent() -> None:
+    request = RecommendRequest(user="u", session=[seen("a", time=9.0)])
+    stored = [happened("a", time=5.0, sent=9.0), happened("b", time=5.0, sent=9.0), happened("a", time=9.0, sent=10.0)]
+    merged = with_stored(request, stored, limit=10)
+    assert merged.session == [seen("b", time=5.0), seen("a", time=9.0), seen("a", time=9.0)]
 
 
 @pytest.mark.parametrize(("limit", "kept"), [(2, []), (3, ["d"]), (4, ["c", "d"]), (9, ["a", "c", "d"])])
 def test_beyond_the_limit_the_oldest_stored_events_give_way(limit: int, kept: list[str]) -> None:
     request = RecommendRequest(user="u", session=[seen("x"), seen("y")])
-    stored = [seen(item, time=place) for place, item in enumerate(["a", "c", "d"])]
+    stored = [happened(item, time=place) for place, item in enumerate(["a", "c", "d"])]
     assert [one.item for one in with_stored(request, stored, limit).session] == [*kept, "x", "y"]
