@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -12,20 +12,18 @@ import numpy as np
 from reranker.answer import Shown
 from reranker.arrays import Float32
 from reranker.serving_log.records import AnswerRecord, ShownItems
-from schemas.config import Config, Store, digest
+from schemas.config import Config, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
-from schemas.serving_config import Serve
 
-_BESIDE: dict[str, Any] = {
-    "body_seconds": 1.0, "idle_seconds": 1.0, "max_connections": 1, "max_wait_ms": 1.0, "max_head_bytes": 1024,
-    "tokens_file": "", "traces_endpoint": "", "traces_share": 1.0, "deadline_ms": 0.0,
+DECIDING: Final = {
+    "serve": (
+        "max_k", "session_half_life_seconds", "session_event_weights", "neighbour_candidates", "fresh_candidates",
+        "seen", "seen_before", "bought", "bought_events", "rules", "order",
+    ),
+    "store": ("record_ttl_hours", "expired"),
 }  # fmt: skip
-"""Settings that decide whether and when there is an answer, and who is told of it, but not which."""
-
-
-class _Deciding(msgspec.Struct, frozen=True):
-    serve: Serve
-    store: Store
+"""The settings that decide which answer a version gives to a logged request; `max_k` bounds a rung of the ladder. The
+others say whether and when there is an answer, or what the record holds anyway: `k`, and the session as it was used."""
 
 
 def record_of(
@@ -114,9 +112,12 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
 
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
-    serve = msgspec.structs.replace(config.serve, host="-", port=0, workers=1, poll_seconds=1.0, **_BESIDE)
-    store = msgspec.structs.replace(config.store, remote="")
-    return digest(_Deciding(serve, store))[:16]
+    deciding = {
+        f"{section}.{name}": getattr(getattr(config, section), name)
+        for section, names in DECIDING.items()
+        for name in names
+    }
+    return digest(deciding)[:16]
 
 
 def _added(shown: Sequence[Shown]) -> bytes:

@@ -63,9 +63,7 @@ def replay(config: Config, request_id: str) -> Replay:
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
         replayed = made_again(reranker, version, recorded, settings_digest(config))
     found = list(differences(recorded, replayed))
-    if found and recorded.live != replayed.live:
-        found.insert(0, f"the live facts about items have changed: {recorded.live} then, {replayed.live} now")
-    return Replay(recorded, replayed, found, tails)
+    return Replay(recorded, replayed, [*_causes(recorded, replayed), *found] if found else [], tails)
 
 
 def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, settings: str) -> AnswerRecord:
@@ -115,8 +113,6 @@ def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:
 
 def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
     """What differs between two answers to one request, in sentences."""
-    if recorded.settings != replayed.settings:
-        yield f"the settings of serve or store are others: {recorded.settings} then, {replayed.settings} now"
     for name in SCALARS:
         then, now = getattr(recorded, name), getattr(replayed, name)
         if then != now:
@@ -139,6 +135,14 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
                 yield from _of_numbers(f"signal {name}", then.items, before[:, column], after[:, column])
     if then.signals != now.signals:
         yield f"signals: {', '.join(then.signals)} then, {', '.join(now.signals)} now"
+
+
+def _causes(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
+    """What two answers were made from that is not the same any more."""
+    if recorded.live != replayed.live:
+        yield f"the live facts about items have changed: {recorded.live} then, {replayed.live} now"
+    if recorded.settings != replayed.settings:
+        yield f"the settings of serve or store are others: {recorded.settings} then, {replayed.settings} now"
 
 
 def _of_numbers(name: str, items: Sequence[str], then: Float32, now: Float32) -> Iterator[str]:

@@ -6,7 +6,8 @@ Paths are relative to the folder of the configuration file. A section is frozen 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
@@ -301,8 +302,8 @@ def deciding(section: Retrieve) -> Retrieve:
     return msgspec.structs.replace(section, changed_only=False)
 
 
-def digest(section: msgspec.Struct) -> str:
-    """SHA-256 of a section's canonical JSON, as 64 hex digits: equal settings, equal digest."""
+def digest(settings: msgspec.Struct | Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of a section, or of settings by name: 64 hex digits, alike for equal ones."""
     import hashlib
 
-    return hashlib.sha256(msgspec.json.encode(section, order="sorted")).hexdigest()
+    return hashlib.sha256(msgspec.json.encode(settings, order="sorted")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import httpx
 import msgspec
 import pytest
 from asgi_client import AsgiClient
+from msgspec.structs import fields
 from serving_shop import Shop
 from shop_server import PATIENCE_SECONDS, Server
 
@@ -19,13 +21,13 @@ from prediction_store import durable
 from prediction_store.layout import version_path
 from reranker.answered import numbers, settings_digest
 from reranker.app import create_app
-from reranker.replay import differences
+from reranker.replay import differences, replay
 from reranker.serve import ONE_THREAD
 from reranker.serving_log.reading import read_log, segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, encode
 from reranker.serving_log.segments import SegmentWriter
-from schemas.config import Config
-from schemas.serving_config import Log
+from schemas.config import Config, Store
+from schemas.serving_config import Log, Serve
 
 REQUESTS: dict[str, dict[str, Any]] = {
     "plain": {"user": "u0", "k": 5},
@@ -41,6 +43,23 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "topped up": {"user": "nobody", "k": 39, "session": [{"item": "a05"}]},
     "of nothing": {"user": "u0", "k": 3, "exclude": [f"a{number:02}" for number in range(40)]},
 }
+
+DECIDING = (
+    "serve.max_k=300", "serve.session_half_life_seconds=1", "serve.session_event_weights={view=2.0}",
+    "serve.neighbour_candidates=0", "serve.fresh_candidates=0", "serve.seen.policy=allow",
+    "serve.seen_before.policy=hide", "serve.bought.discount=2", "serve.bought_events=[]",
+    "serve.rules=[{name='r', where='in_stock', action='boost', weight=1.0}]", "serve.order.diversity=0.3",
+    "store.record_ttl_hours=1", "store.expired=fallback",
+)  # fmt: skip
+BESIDE = (
+    "serve.host=h", "serve.port=1", "serve.workers=9", "serve.tokens_file=t", "serve.traces_endpoint=http://t",
+    "serve.traces_share=0.5", "serve.poll_seconds=2", "serve.default_k=3", "serve.max_head_bytes=2048",
+    "serve.max_body_bytes=1024", "serve.max_session_events=1", "serve.max_exclusions=1", "serve.max_batch=99",
+    "serve.max_events=501", "serve.max_events_body_bytes=1024", "serve.max_item_changes=9", "serve.body_seconds=1",
+    "serve.idle_seconds=1", "serve.max_connections=9", "serve.max_wait_ms=1", "serve.deadline_ms=1",
+    "store.shards=9", "store.version_ttl_hours=1", "store.keep_versions=9", "store.grace_hours=9",
+    "store.live_items_mb=64", "store.remote=file:///tmp/r",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -258,11 +277,29 @@ def test_with_log_answers_off_none_is_logged(published: Shop) -> None:
     assert segments(published.root / "events") == []
 
 
-def test_where_a_server_listens_is_no_setting_of_an_answer(published: Shop) -> None:
-    config = published.config()
-    assert settings_digest(config) == settings_digest(published.config("serve.port=1", "serve.workers=9"))
-    assert settings_digest(config) != settings_digest(published.config("serve.neighbour_candidates=0"))
-    assert settings_digest(Config()) == settings_digest(config)
+def test_each_setting_of_serve_and_store_decides_answers_or_does_not(published: Shop) -> None:
+    usual = settings_digest(Config())
+    assert [setting for setting in BESIDE if settings_digest(published.config(setting)) != usual] == []
+    assert [setting for setting in DECIDING if settings_digest(published.config(setting)) == usual] == []
+    sections = {"serve": Serve, "store": Store}
+    known = [f"{section}.{field.name}" for section, kind in sections.items() for field in fields(kind)]
+    named = [".".join(re.split("[.=]", setting)[:2]) for setting in (*BESIDE, *DECIDING)]
+    assert sorted(named) == sorted(known)
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_settings_that_decide_no_answer_are_told_of_none(published: Shop, kind: str) -> None:
+    ask(published, REQUESTS[kind])
+    (record,) = logged(published)
+    found = replay(published.config(*BESIDE), record.request_id)
+    assert (found.differences, found.replayed.settings) == ([], record.settings)
+
+
+def test_other_settings_are_not_told_where_they_change_nothing(
+    published: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (answer,) = ask(published, REQUESTS["plain"])  # without a session, which is what the setting is about
+    assert run(published, answer["request_id"], "--set", "serve.session_half_life_seconds=1") == 0
 
 
 def test_records_of_both_kinds_are_read_as_they_were_written(published: Shop, tmp_path: Path) -> None:

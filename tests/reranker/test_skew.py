@@ -121,6 +121,11 @@ def test_what_cannot_be_made_again_is_passed_over_and_counted(served: Shop, caps
     assert said.out == "0 answers made again; passed over, version retired: 12\n", "no empty table"
 
 
+def test_settings_that_decide_no_answer_pass_over_none(served: Shop) -> None:
+    assert run(served, "--set", "store.keep_versions=9", "--set", "serve.max_events=501") == 0
+    assert skew(served.config("store.live_items_mb=64"), 12).answers == 12
+
+
 def test_a_version_that_does_not_tell_what_taught_it_has_no_psi(
     served: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
