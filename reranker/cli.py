@@ -173,6 +173,7 @@ def skew(  # noqa: PLR0917 the options of the command line
             "answers": found.answers,
             "missing_items": found.missing,
             "passed_over": found.passed_over,
+            "torn_bytes": found.torn_bytes,
             "signals": {
                 signal.name: {**signal._asdict(), "share_unequal": signal.share_unequal} for signal in found.signals
             },

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from reranker.answered import numbers, settings_digest
 from reranker.arrays import Float32
 from reranker.recommend import Reranker
 from reranker.replay import made_again
+from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import AnswerRecord, ShownItems
 from reranker.stability import Drift, drift
@@ -62,6 +63,8 @@ class Skew:
     """Why to how many answers of the sample."""
     missing: int = 0
     """Items that were shown and are not in the answer made again: live facts have changed."""
+    torn_bytes: int = 0
+    """Of torn tails: answers may be in them."""
     drift: Drift | None = None
     """Of the version that most of the sample is of; None: none of them is there."""
 
@@ -72,10 +75,11 @@ def skew(config: Config, answers: int) -> Skew:
     Raises:
         DamagedVersionError, FormatError, DiskError: a version, or the log, cannot be read.
     """
+    tails: list[Tail] = []
     by_version: dict[str, list[AnswerRecord]] = defaultdict(list)
     passed_over: Counter[str] = Counter()
     digest = settings_digest(config)
-    drawn = sample(Path(events_folder(config.paths)), answers)
+    drawn = sample(Path(events_folder(config.paths)), answers, tails.append)
     for record in drawn:
         if not record.shown.items:
             passed_over[NOTHING_SHOWN] += 1
@@ -98,14 +102,15 @@ def skew(config: Config, answers: int) -> Skew:
                     missing += _compare(record.shown, made.shown, differences)
                     compared += 1
     signals = [_of_signal(name, parts) for name, parts in sorted(differences.items())]
-    return Skew(compared, signals, dict(passed_over), missing, _drift(root, drawn))
+    torn = sum(tail.bytes for tail in tails)
+    return Skew(compared, signals, dict(passed_over), missing, torn, _drift(root, drawn))
 
 
-def sample(folder: Path, count: int) -> list[AnswerRecord]:
-    """So many answers of a log, whatever their order in it; torn tails are passed over."""
+def sample(folder: Path, count: int, on_tail: Callable[[Tail], None]) -> list[AnswerRecord]:
+    """So many answers of a log, whatever their order in it."""
     found: dict[tuple[int, str], AnswerRecord] = {}
     marks: list[tuple[int, str]] = []
-    for entry in read_log(folder, lambda tail: None):
+    for entry in read_log(folder, on_tail):
         record = entry.record
         if isinstance(record, AnswerRecord):
             drawn = hashlib.blake2b(record.request_id.encode(), digest_size=8).digest()

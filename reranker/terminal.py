@@ -68,7 +68,8 @@ def print_skew(found: Skew, console: Console | None = None) -> None:
     console = Console() if console is None else console
     passed = "".join(f"; passed over, {why}: {count}" for why, count in sorted(found.passed_over.items()))
     gone = f"; {found.missing} items not there any more" if found.missing else ""
-    lines = [f"{found.answers} answers made again{gone}{passed}"]
+    torn = f"; {found.torn_bytes} bytes of torn tails could not be read" if found.torn_bytes else ""
+    lines = [f"{found.answers} answers made again{gone}{passed}{torn}"]
     drift = found.drift
     if drift is not None:
         lines.append(_compared(drift))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from schemas.errors import FormatError, NewerFormatError
+from schemas.errors import NewerFormatError
 
 FORMAT: Final = 1
 MAGIC: Final = b"\x93SLOG\r\n\x1a"
@@ -44,7 +44,10 @@ class SegmentName:
 
 
 class Tail(NamedTuple):
-    """What a segment holds after its last whole record: a crash leaves that, or a writer that is still at work."""
+    """What a segment holds after its last whole record: a crash leaves that, or a writer that is still at work.
+
+    All of it, where the header is not whole: what follows could be of any format.
+    """
 
     path: Path
     begin: int
@@ -83,7 +86,6 @@ def frames(path: Path, data: bytes) -> Iterator[Frame | Tail]:
     """The whole records of a segment in order; at last the torn tail, if there is one.
 
     Raises:
-        FormatError: it is no segment.
         NewerFormatError: a later Shortlist has written it.
     """
     torn = _check_header(path, data)
@@ -117,9 +119,8 @@ def _check_header(path: Path, data: bytes) -> Tail | None:
         return Tail(path, 0, len(data), "cut off in the header")
     (checksum,) = _NUMBER.unpack(found[-_NUMBER.size :]) if len(found) == HEADER_BYTES else (None,)
     if not found.startswith(MAGIC) or checksum != crc32(found[: -_NUMBER.size]):
-        if not any(data):  # a power cut leaves the length of a file sooner than its bytes
-            return Tail(path, 0, len(data), "nothing but zeros")
-        raise FormatError(f"{path} is no segment of the serving log")
+        # A power cut leaves the length of a file sooner than its bytes.
+        return Tail(path, 0, len(data), "the header is damaged" if any(data) else "nothing but zeros")
     (number,) = _NUMBER.unpack(found[len(MAGIC) : len(MAGIC) + _NUMBER.size])
     if number > FORMAT:
         raise NewerFormatError(

@@ -177,6 +177,17 @@ def test_a_torn_tail_is_counted_and_all_before_it_is_read(tmp_path: Path) -> Non
     assert log.left_out["torn bytes"] > 0
 
 
+def test_a_segment_with_a_damaged_header_is_counted_and_the_others_are_read(tmp_path: Path) -> None:
+    for place, row in enumerate(LOGGED):
+        write_log(tmp_path / "log", [events(row)], now=END + place)
+    (first, _) = segments(tmp_path / "log")
+    data = b"\0" + first.read_bytes()[1:]
+    first.write_bytes(data)
+    log = logged(tmp_path)
+    assert [event.user for event in log.events()] == ["ü3"]
+    assert log.left_out == {"torn bytes": len(data)}
+
+
 def test_a_log_that_is_not_there_or_loses_a_segment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not there"):
         logged(tmp_path / "nowhere")

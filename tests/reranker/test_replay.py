@@ -272,6 +272,18 @@ def test_an_answer_before_a_torn_tail_is_found_and_one_in_it_is_not(
     assert "torn tails" in capsys.readouterr().err
 
 
+def test_an_answer_is_found_beside_a_segment_whose_header_is_damaged(
+    published: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ask(published, REQUESTS["plain"])
+    (damaged,) = segments(published.root / "events")
+    (answer,) = ask(published, REQUESTS["plain"])
+    damaged.write_bytes(b"\0" + damaged.read_bytes()[1:])
+    assert run(published, answer["request_id"]) == 0
+    assert run(published, "0" * 32) == 2
+    assert f"; {damaged.stat().st_size} bytes of torn tails could not be read" in capsys.readouterr().err
+
+
 def test_with_log_answers_off_none_is_logged(published: Shop) -> None:
     ask(published, REQUESTS["plain"], overrides=("log.answers=false",))
     assert segments(published.root / "events") == []

@@ -23,7 +23,7 @@ from reranker import signals, stability
 from reranker.answered import numbers
 from reranker.app import create_app
 from reranker.serve import ONE_THREAD
-from reranker.serving_log.reading import read_log
+from reranker.serving_log.reading import read_log, segments
 from reranker.serving_log.records import AnswerRecord, encode
 from reranker.serving_log.segments import SegmentWriter
 from reranker.signals import default_weights
@@ -121,6 +121,19 @@ def test_what_cannot_be_made_again_is_passed_over_and_counted(served: Shop, caps
     assert said.out == "0 answers made again; passed over, version retired: 12\n", "no empty table"
 
 
+def test_what_is_torn_is_passed_over_and_told(served: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (segment,) = segments(served.root / "events")
+    served.publish("b")
+    with AsgiClient(create_app(served.config())) as client:
+        client.post("/v1/recommend", {"user": "u0", "k": 10})
+    segment.write_bytes(b"\0" + segment.read_bytes()[1:])
+    assert run(served) == 0
+    told = f"1 answers made again; {segment.stat().st_size} bytes of torn tails could not be read\n"
+    assert told in capsys.readouterr().out
+    assert run(served, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["torn_bytes"] == segment.stat().st_size
+
+
 def test_settings_that_decide_no_answer_pass_over_none(served: Shop) -> None:
     assert run(served, "--set", "store.keep_versions=9", "--set", "serve.max_events=501") == 0
     assert skew(served.config("store.live_items_mb=64"), 12).answers == 12
@@ -159,7 +172,7 @@ def test_signals_that_are_not_as_where_the_weights_were_learned_are_told(
 
 def test_a_sample_is_the_same_for_the_same_log_in_any_order(served: Shop) -> None:
     folder = served.root / "events"
-    before = [record.request_id for record in sample(folder, 5)]
+    before = [record.request_id for record in sample(folder, 5, pytest.fail)]
     assert len(set(before)) == 5
     everything = records(served)
     durable.remove_folder(folder)
@@ -167,4 +180,4 @@ def test_a_sample_is_the_same_for_the_same_log_in_any_order(served: Shop) -> Non
         writer = SegmentWriter(folder, Log(), time.time)
         writer.append([encode(record) for record in part])
         writer.close()
-    assert [record.request_id for record in sample(folder, 5)] == before
+    assert [record.request_id for record in sample(folder, 5, pytest.fail)] == before
