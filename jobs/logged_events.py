@@ -6,6 +6,7 @@ measure; and only what falls into the run's time counts, so that a later event d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import Counter
 from collections.abc import Iterator
@@ -57,14 +58,17 @@ class LoggedEvents:
             raise SourceError(
                 f"the serving log is not there: {folder}", hint='set data.interactions.serving_log, or to "" for none'
             )
-        sizes = {path: path.stat().st_size for path in segments(folder)}
+        sizes: dict[Path, int] = {}
+        for path in segments(folder):
+            with contextlib.suppress(FileNotFoundError):  # a worker has just removed it, for its age
+                sizes[path] = path.stat().st_size
         return cls(folder, sizes, frozenset(config.event_weights), since, until)
 
     def events(self) -> Iterator[LoggedEvent]:
         """The interactions, in the order of the log.
 
         Raises:
-            SourceError: a segment has gone, or is none.
+            SourceError: a segment has gone, or cannot be read.
         """
         self.left_out = Counter()
         for path, size in self.sizes.items():

@@ -13,6 +13,7 @@ import pytest
 from jobs import datasets, prepare
 from jobs.errors import SourceError
 from jobs.logged_events import LoggedEvents
+from reranker.serving_log.frames import SegmentName
 from reranker.serving_log.reading import segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, Record, ShownItems, encode
 from reranker.serving_log.segments import SegmentWriter
@@ -186,6 +187,16 @@ def test_a_segment_with_a_damaged_header_is_counted_and_the_others_are_read(tmp_
     log = logged(tmp_path)
     assert [event.user for event in log.events()] == ["ü3"]
     assert log.left_out == {"torn bytes": len(data)}
+
+
+def test_a_segment_that_is_removed_while_the_log_is_measured_is_none_of_it(tmp_path: Path) -> None:
+    write_log(tmp_path / "log", [events(*LOGGED)])
+    (segment,) = segments(tmp_path / "log")
+    # Its name is listed, and there is nothing to measure: as when it goes in between.
+    (tmp_path / "log" / str(SegmentName(0, "0" * 16, 1))).symlink_to("nowhere")
+    log = logged(tmp_path)
+    assert [*log.sizes] == [segment]
+    assert [event.user for event in log.events()] == ["u1", "ü3"]
 
 
 def test_a_log_that_is_not_there_or_loses_a_segment_is_an_error(tmp_path: Path) -> None:
