@@ -17,6 +17,8 @@ FORMAT: Final = 1
 MAGIC: Final = b"\x93SLOG\r\n\x1a"
 """The first byte is no text, and the line ends show a file that was carried as text."""
 MAX_RECORD_BYTES: Final = 16 << 20
+MAX_NUMBER: Final = 999_999
+"""Of a segment in its series: a name has room for six digits."""
 _NUMBER: Final = struct.Struct("<I")
 _FRAME: Final = struct.Struct("<II")
 HEADER_BYTES: Final = len(MAGIC) + 2 * _NUMBER.size

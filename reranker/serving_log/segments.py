@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prediction_store import durable
 from prediction_store.errors import StoreError
-from reranker.serving_log.frames import MAX_RECORD_BYTES, SegmentName, frame, header, new_series
+from reranker.serving_log.frames import MAX_NUMBER, MAX_RECORD_BYTES, SegmentName, frame, header, new_series
 from reranker.serving_log.reading import segments
 from schemas.errors import UsageError
 from schemas.serving_config import Log
@@ -78,6 +78,8 @@ class SegmentWriter:
         if self._open is None:
             durable.make_last_folder(self._folder)
             self._started = self._now()
+            if self._number == MAX_NUMBER:  # each try on a full disk takes one, so that a day of them takes all
+                self._series, self._number = new_series(), 0
             self._number += 1
             name = SegmentName(int(self._started * 1000), self._series, self._number)
             self._open = durable.Appended(self._folder / str(name), header())

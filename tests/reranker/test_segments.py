@@ -144,6 +144,22 @@ def test_the_bytes_of_a_segment_are_the_ones_that_the_format_describes() -> None
     assert frame(b"\x90").hex() == "01000000" + "e94d4d0b" + "90"
 
 
+def test_a_series_whose_numbers_are_used_up_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reranker.serving_log.segments.MAX_NUMBER", 2)
+    clock = Clock()
+    log = writer(tmp_path, clock)
+    for number in range(5):
+        clock.now = NOW + number
+        log.append([encode(event(number))])
+        log.close()
+    names = [SegmentName.parse(path.name) for path in segments(tmp_path)]
+    assert [name.number for name in names if name] == [1, 2, 1, 2, 1]
+    assert len({name.series for name in names if name}) == 3
+    assert users(tmp_path) == [f"u{number}" for number in range(5)]
+
+
 def test_segments_end_by_size(tmp_path: Path) -> None:
     log = writer(tmp_path, segment_mb=0.0005)
     for number in range(40):
