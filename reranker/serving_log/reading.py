@@ -21,8 +21,12 @@ class Entry(NamedTuple):
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments of a log in the order of time; [] when there is no log."""
-    names = [name for entry in layout.entries(folder) if (name := SegmentName.parse(entry)) is not None]
+    """The segments of a log in the order of time; [] when there is no log. Raises DiskError."""
+    try:
+        entries = layout.entries(folder)
+    except OSError as error:
+        raise DiskError(f"reading {folder}: {error.strerror or error}") from error
+    names = [name for entry in entries if (name := SegmentName.parse(entry)) is not None]
     return [folder / str(name) for name in sorted(names)]
 
 
@@ -32,7 +36,8 @@ def read_log(folder: Path, on_tail: Callable[[Tail], None]) -> Iterator[Entry]:
     Records of two workers are not in order of time among each other. A segment that is removed meanwhile is left out.
 
     Raises:
-        FormatError: a segment, or a record that is whole, is not what this program writes.
+        FormatError: a record that is whole is not what this program writes.
+        NewerFormatError: a later Shortlist has written a segment.
         DiskError: the disk cannot read it.
     """
     return read_segments(segments(folder), on_tail)

@@ -284,6 +284,12 @@ def test_an_answer_is_found_beside_a_segment_whose_header_is_damaged(
     assert f"; {damaged.stat().st_size} bytes of torn tails could not be read" in capsys.readouterr().err
 
 
+def test_a_log_that_cannot_be_listed_is_told(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    (published.root / "events").write_text("no folder")
+    assert run(published, "0" * 32) == 1
+    assert f"reading {published.root / 'events'}: Not a directory" in capsys.readouterr().err
+
+
 def test_with_log_answers_off_none_is_logged(published: Shop) -> None:
     ask(published, REQUESTS["plain"], overrides=("log.answers=false",))
     assert segments(published.root / "events") == []
