@@ -10,6 +10,7 @@ that of Python's expressions, of which only these pass.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ from reranker.errors import ConditionError
 MOST_CHARACTERS = 2000
 MOST_TERMS = 100
 """Of a condition: with this many parts, nesting is no danger to the stack."""
+
+_LINE = re.compile(r"\r\n|\r|\n")
+"""The end of a line, as Python's grammar has it."""
 
 Column = object
 """As `Version.column` gives it: a TextColumn, a CategoryColumn or an array of numbers."""
@@ -78,17 +82,29 @@ def parse(text: str) -> Condition:
         raise ConditionError(
             f"a condition of {len(text)} characters; wanted at most {MOST_CHARACTERS}", text=text, at=0
         )
+    stripped = text.strip()
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        tree = ast.parse(stripped, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        is_short = isinstance(error, SyntaxError) and not error.offset  # it ends too early
-        place = len(text) + 1 if is_short else getattr(error, "offset", None) or 1
+        if not isinstance(error, SyntaxError):
+            place = 1
+        elif error.lineno is not None and error.offset:
+            place = _place(text, error.lineno, error.offset)
+        else:  # it ends too early
+            place = text.index(stripped) + len(stripped) + 1
         raise ConditionError(f"it cannot be read: {getattr(error, 'msg', error)}", text=text, at=place) from None
     nodes = list(ast.walk(tree))
     names = [node.id for node in nodes if isinstance(node, ast.Name)]
     if len(names) > MOST_TERMS or len(nodes) > 8 * MOST_TERMS:
         raise ConditionError(f"it has more than {MOST_TERMS} parts", text=text, at=1)
-    return Condition(text, tuple(sorted(set(names))), _Parser(text.strip()).test(tree.body))
+    return Condition(text, tuple(sorted(set(names))), _Parser(text).test(tree.body))
+
+
+def _place(text: str, line: int, column: int) -> int:
+    """The character of a text, from 1, that the parser, which has read it stripped, counts by line and column."""
+    stripped = text.strip()
+    starts = [0, *(end.end() for end in _LINE.finditer(stripped))]
+    return text.index(stripped) + starts[min(line, len(starts)) - 1] + column
 
 
 class _Parser:
@@ -96,6 +112,7 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._lines = _LINE.split(text.strip())
 
     def test(self, node: ast.expr) -> Test:
         match node:
@@ -141,13 +158,22 @@ class _Parser:
             case ast.Constant(str() as text):
                 return text
             case ast.Constant(int() | float() as number):
-                return float(number)
+                return self._number(node, number)
             case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as number)):
-                return -float(number)
+                return -self._number(node, number)
         raise self._wrong(node, "wanted a text in quotes or a number")
 
+    def _number(self, node: ast.expr, number: float) -> float:
+        try:
+            return float(number)
+        except OverflowError:
+            raise self._wrong(node, "the number is too large; wanted one below 1e308") from None
+
     def _wrong(self, node: ast.expr, wanted: str) -> ConditionError:
-        return ConditionError(wanted, text=self._text, at=node.col_offset + 1)
+        # The parser counts bytes here, and characters where it cannot read a text.
+        line = self._lines[node.lineno - 1].encode()
+        column = len(line[: node.col_offset].decode()) + 1
+        return ConditionError(wanted, text=self._text, at=_place(self._text, node.lineno, column))
 
 
 def _is_set(column: Column, items: Indexes) -> Mask:

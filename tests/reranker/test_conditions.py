@@ -109,6 +109,16 @@ def test_conditions_at_random_say_what_python_says(version: Version) -> None:
         ("price < 3j", 9),
         ("price in (x, 1)", 11),
         ("price\0 < 1", 11),
+        ("   category = 3", 13),
+        ("  price < cost  ", 11),
+        ("  price <  ", 10),
+        ("éééé == 1 and 3", 15),
+        ("'éé' == price and brand = 3", 25),
+        ("(price < 1 and\n  3)", 18),
+        ("\n (é == 1 and\r\n é == 2 and\r 'é' < )", 35),
+        ("price < 1\n and 2", 11),
+        ("price < -" + "9" * 400, 9),
+        ("price in [1, " + "9" * 400 + "]", 14),
     ],
 )
 def test_what_is_no_condition_is_refused_with_its_place(text: str, place: int) -> None:
