@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from prediction_store.reader import CategoryColumn
+from prediction_store.errors import StoreError
+from prediction_store.reader import CategoryColumn, TextColumn
 from reranker.arrays import Float32, Mask
 from reranker.ordering import Counts, Ordered, as_they_are, order
 from reranker.ranking import top
@@ -24,6 +25,21 @@ def caps_of(version: Version, wanted: Order) -> Counts:
     columns = {name: version.column(name) for name in wanted.caps if name in version.manifest.columns}
     found = [(columns[name].codes, most) for name, most in wanted.caps.items() if _has_codes(columns.get(name))]
     return Counts(found)
+
+
+def unfit_caps(version: Version, wanted: Order) -> list[str]:
+    """Why each cap that caps nothing does so."""
+    problems = []
+    for name in wanted.caps:
+        try:
+            column = version.column(name)
+        except StoreError as error:
+            problems.append(f"cap {name!r}: {error.message}")
+            continue
+        if not _has_codes(column):
+            kind = "texts" if isinstance(column, TextColumn) else "numbers"
+            problems.append(f"cap {name!r}: it is a column of {kind}; wanted one of categories")
+    return problems
 
 
 def is_plain(wanted: Order, pins: Sequence[tuple[int, Mask]]) -> bool:

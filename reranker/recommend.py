@@ -16,6 +16,7 @@ from prediction_store.reader import Store
 from reranker import browse
 from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
+from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError
 from reranker.fresh import Fresh
@@ -228,12 +229,14 @@ class Reranker:
         return found
 
     def rules_of(self, version: Version) -> Rules:
-        """The rules that the version has the columns for; the others are reported, once."""
+        """The rules that the version has the columns for; the others are reported, once, and caps likewise."""
         rules: Rules | None = version.kept.get((self, "rules"))
         if rules is None:
             rules, problems = self._every_rule.fitting(version.column)
             for problem in problems:
                 log.error("a rule does not hold", version=version.name, reason=problem)
+            for problem in unfit_caps(version, self._config.serve.order):
+                log.error("a cap does not hold", version=version.name, reason=problem)
             version.kept[self, "rules"] = rules
         return rules
 

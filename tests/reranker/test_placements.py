@@ -117,6 +117,28 @@ def test_a_rule_that_the_version_has_no_column_for_is_left_out_and_told(
     assert "no column 'colour'" in once["reason"]
 
 
+@pytest.mark.parametrize(
+    ("column", "reason"),
+    [
+        ("brnad", "has no column 'brnad'"),
+        ("title", "of texts; wanted one of categories"),
+        ("price", "of numbers; wanted"),
+    ],
+)
+def test_a_cap_on_what_has_no_categories_caps_nothing_and_is_told_once(
+    stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch, column: str, reason: str
+) -> None:
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr("reranker.recommend.log.error", lambda _, **facts: told.append(facts))
+    with opened(stocked_shop, []) as plain:
+        usual = ids(plain)
+    with opened(stocked_shop, [], Order(caps={column: 1, "category": 40})) as reranker:
+        assert ids(reranker) == ids(reranker) == usual
+    (once,) = told
+    assert f"cap {column!r}: " in once["reason"]
+    assert reason in once["reason"]
+
+
 def test_rules_come_from_the_file_and_one_that_cannot_be_read_stops_the_start(
     stocked_shop: Shop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
