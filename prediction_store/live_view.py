@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from prediction_store.columns import Column
 from prediction_store.errors import LiveItemsError
 from prediction_store.live_environment import State
 from prediction_store.live_items import Entry, LiveItems
@@ -33,9 +34,9 @@ class LiveView:
         count = version.n_items
         self.number = 0
         """Of the last change that has been read; 0: none."""
-        self._sold: npt.NDArray[np.bool_] = np.asarray(version.column("in_stock")).astype(np.bool_)
-        """bool[n]: in stock, as the version says."""
-        self.shown = self._sold.copy()
+        self.stocked: npt.NDArray[np.bool_] = np.asarray(version.column("in_stock")).astype(np.bool_)
+        """bool[n]: in stock, as the live facts say or else the version."""
+        self.shown = self.stocked.copy()
         """bool[n]: in stock and not hidden, all things considered but `available_until`."""
         self.in_stock = np.full(count, AS_THE_VERSION_SAYS, np.int8)
         """int8[n]: 1 in stock, 0 out of stock, -1 as the version says."""
@@ -44,7 +45,7 @@ class LiveView:
         self.available_until: npt.NDArray[np.float64] | None = None
         """float64[n], inf where there is no end; None: nowhere."""
         self.price: npt.NDArray[np.float64] | None = None
-        """float64[n], NaN as the version says; None: everywhere as the version says."""
+        """float64[n], as the live facts say or else the version, NaN where nobody does; None: as the version says."""
 
     def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
         """bool[m]: which of the items may be shown at a time."""
@@ -56,15 +57,17 @@ class LiveView:
             shown &= self.available_until[items] > now
         return shown
 
-    def prices(self, items: npt.NDArray[np.uint32], version: Version) -> npt.NDArray[np.float64]:
-        """float64[m]: what the items cost now, NaN where nobody says. Requires: the version is the view's own."""
-        prices = np.full(items.shape, np.nan)
-        if "price" in version.manifest.columns:
-            prices = np.asarray(version.column("price"))[items].astype(np.float64)
-        if self.price is not None:
-            live = self.price[items]
-            np.copyto(prices, live, where=~np.isnan(live))
-        return prices
+    def column(self, version: Version, name: str) -> Column:
+        """A column of the version as `Version.column` gives it, with what items cost and whether they are in stock now.
+
+        Requires: the version is the view's own.
+        """
+        if name == "in_stock":
+            return self.stocked
+        if name == "price" and self.price is not None:
+            return self.price
+        found: Column = version.column(name)
+        return found
 
     @property
     def n_hidden(self) -> int:
@@ -87,12 +90,13 @@ class LiveView:
             if isinstance(facts, LiveItemsError):
                 problem = facts
             elif index is not None:
-                self._put(index, facts)
+                self._put(version, index, facts)
         return problem
 
-    def _put(self, index: int, facts: ItemFacts | None) -> None:
+    def _put(self, version: Version, index: int, facts: ItemFacts | None) -> None:
         found = NOTHING_SET if facts is None else facts
-        in_stock = self._sold[index] if found.in_stock is UNSET else found.in_stock
+        in_stock = bool(version.column("in_stock")[index]) if found.in_stock is UNSET else found.in_stock
+        self.stocked[index] = in_stock
         self.in_stock[index] = AS_THE_VERSION_SAYS if found.in_stock is UNSET else found.in_stock
         self.hidden[index] = found.hidden is True
         self.shown[index] = in_stock and found.hidden is not True
@@ -101,10 +105,10 @@ class LiveView:
             self.available_until = np.full(len(self.shown), np.inf)
         if self.available_until is not None:
             self.available_until[index] = np.inf if found.available_until is UNSET else found.available_until
-        if self.price is None and found.price is not UNSET:
-            self.price = np.full(len(self.shown), np.nan)
+        if self.price is None and found.price is not UNSET and "price" in version.manifest.columns:
+            self.price = np.array(version.column("price"), np.float64)
         if self.price is not None:
-            self.price[index] = np.nan if found.price is UNSET else found.price
+            self.price[index] = version.column("price")[index] if found.price is UNSET else found.price
 
 
 class _Kept:

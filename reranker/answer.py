@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from math import floor
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -130,7 +131,7 @@ def answer(
     ):
         given = SignalInputs(version, pool, session, at)
         scoring = None if is_hasty else Scoring(ranker, given, is_now=is_now)
-        effects = rules.effects(version.column, pool.items)
+        effects = rules.effects(partial(live.column, version), pool.items)
         extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
         allowed = eligible(pool.items, hidden, live, now)
         if effects.is_allowed is not None:

@@ -32,8 +32,8 @@ def test_without_live_facts_it_says_what_the_version_says(live: LiveItems, versi
     view = LiveViews(live).view(version)
     everything = np.arange(N_ITEMS, dtype=np.uint32)
     assert view.eligible(everything, 0.0).tolist() == [*[True] * 11, False]
-    assert view.prices(everything, version)[[0, 2]].tolist() == [10.0, 12.0]
-    assert np.isnan(view.prices(everything, version)[1])
+    for name in ("price", "in_stock", "popularity"):
+        assert np.array_equal(view.column(version, name), version.column(name), equal_nan=True)
     assert (view.n_hidden, view.n_out_of_stock) == (0, 0)
 
 
@@ -249,7 +249,7 @@ def test_another_file_in_its_place_is_read_anew(live: LiveItems, root: Path, ver
 def check_view(view: LiveView, version: Version, known: dict[str, dict[str, object]]) -> None:
     """Compare a view with what a slow, obvious look at each item finds."""
     everything = np.arange(N_ITEMS, dtype=np.uint32)
-    prices = view.prices(everything, version)
+    prices, stock = np.asarray(view.column(version, "price")), np.asarray(view.column(version, "in_stock"))
     for now in (0.0, 7.0):
         shown = view.eligible(everything, now)
         for place in range(N_ITEMS):
@@ -257,6 +257,7 @@ def check_view(view: LiveView, version: Version, known: dict[str, dict[str, obje
             in_stock = facts.get("in_stock", place != N_ITEMS - 1)
             over = facts.get("available_until", 1e10) <= now  # type: ignore[operator]
             assert shown[place] == (in_stock and not facts.get("hidden", False) and not over), place
+            assert stock[place] == in_stock
             price = facts.get("price", float("nan") if place == 1 else 10.0 + place)
             assert prices[place] == price or (np.isnan(prices[place]) and np.isnan(price))
     mine = [known.get(f"item-{place}", {}) for place in range(N_ITEMS)]

@@ -210,6 +210,24 @@ def test_live_facts_that_have_changed_are_told_where_they_matter(
     assert capsys.readouterr().out.startswith("the live facts about items have changed: ")
 
 
+def test_a_replay_sees_the_prices_that_a_rule_saw(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = 'serve.rules=[{name = "cheap", where = "price < 100", action = "exclude"}]'
+
+    def price(value: float) -> None:
+        changes = [{"item": item, "price": value} for item in published.items[:12]]
+        with AsgiClient(create_app(published.config())) as client:
+            assert client.post("/v1/items", {"items": changes}).status == 200
+
+    price(1000.0)
+    (answer,) = ask(published, REQUESTS["plain"], overrides=(rule,))
+    assert {item["item"] for item in answer["items"]} < set(published.items[:12])
+    assert run(published, answer["request_id"], f"--set={rule}") == 0
+    price(99.0)
+    capsys.readouterr()
+    assert run(published, answer["request_id"], f"--set={rule}") == 1
+    assert capsys.readouterr().out.startswith("the live facts about items have changed: ")
+
+
 def test_a_replay_as_json_has_the_record(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     (answer,) = ask(published, REQUESTS["plain"])
     capsys.readouterr()
