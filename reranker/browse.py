@@ -1,42 +1,52 @@
 """Lists as the version has them, without a session: what is like an item, what is popular, what is stored of a user.
 
-What is like and what is popular may be shown, so what is sold out or hidden now is left out. A user's list is told as
-it is stored, for people who look into it.
+What is like and what is popular may be shown: what is sold out or hidden now is left out, and what the rules of the
+placements `similar` and `popular` exclude or do not include. There is no score to boost here, and nothing is pinned. A
+user's list is told as it is stored, for people who look into it.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prediction_store.ttl import state_of
-from reranker.arrays import Float32, Indexes
+from reranker.arrays import Float32, Indexes, Mask
 from reranker.errors import InvalidFieldError, UnknownItemError, UnknownUserError
 from reranker.requests import check_id
 from schemas.config import Store
 from schemas.messages import ListAnswer, ListedItem
+from schemas.record import RankedItems
 from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
+    from reranker.rules import Rules
 
 
-def similar(version: Version, live: LiveView, item: str, *, k: int, settings: Store, now: float) -> ListAnswer:
+def similar(
+    version: Version, live: LiveView, rules: Rules, item: str, *, k: int, settings: Store, now: float
+) -> ListAnswer:
     """The items nearest to an item. Raises UnknownItemError."""
     check_id("item", item)
     index = version.item_index(item)
     if index is None:
         raise UnknownItemError(f"item {item[:100]!r} is not in version {version.name}", field="item")
     near = version.neighbours(index)
-    return _listed(version, *_shown(live, near.items, near.scores, now), k, _age(version, settings, now))
+    shown = _shown(version, live, rules.at("similar"), near, now)
+    return _listed(version, near.items[shown], near.scores[shown], k, _age(version, settings, now))
 
 
-def popular(version: Version, live: LiveView, segment: str, *, k: int, settings: Store, now: float) -> ListAnswer:
+def popular(
+    version: Version, live: LiveView, rules: Rules, segment: str, *, k: int, settings: Store, now: float
+) -> ListAnswer:
     """The popular items of a segment, of everybody where it has no list of its own."""
     ranked = version.popular(segment)
-    return _listed(version, *_shown(live, ranked.items, ranked.scores, now), k, _age(version, settings, now))
+    shown = _shown(version, live, rules.at("popular"), ranked, now)
+    return _listed(version, ranked.items[shown], ranked.scores[shown], k, _age(version, settings, now))
 
 
 def stored(version: Version, user: str, *, k: int, settings: Store, now: float) -> ListAnswer:
@@ -62,9 +72,11 @@ def read_k(k: int | str | None, serve: Serve) -> int:
     return int(text)
 
 
-def _shown(live: LiveView, items: Indexes, scores: Float32, now: float) -> tuple[Indexes, Float32]:
-    kept = live.eligible(items, now)
-    return items[kept], scores[kept]
+def _shown(version: Version, live: LiveView, rules: Rules, ranked: RankedItems, now: float) -> Mask:
+    """bool[n]: which of the items may be shown now, by these rules."""
+    shown = live.eligible(ranked.items, now)
+    is_allowed = rules.effects(partial(live.column, version), ranked.items).is_allowed
+    return shown if is_allowed is None else shown & is_allowed
 
 
 def _listed(version: Version, items: Indexes, scores: Float32, k: int, age_seconds: int) -> ListAnswer:

@@ -143,12 +143,12 @@ class Reranker:
     def similar(self, item: str, k: int | str | None = None) -> ListAnswer:
         """The items nearest to an item that may be shown; raises UnknownItemError, NotReadyError."""
         with self._current() as version:
-            return browse.similar(version, self.live_view(version), item, **self._how(k))
+            return browse.similar(version, self.live_view(version), self.rules_of(version), item, **self._how(k))
 
     def popular(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
         """What is popular and may be shown, in a segment or with everybody; raises NotReadyError."""
         with self._current() as version:
-            return browse.popular(version, self.live_view(version), segment, **self._how(k))
+            return browse.popular(version, self.live_view(version), self.rules_of(version), segment, **self._how(k))
 
     def candidates(self, user: str, k: int | str | None = None) -> ListAnswer:
         """The user's list as it is stored; raises UnknownUserError, NotReadyError, DamagedRecordError."""

@@ -22,7 +22,8 @@ class Rule(Section, frozen=True):
     """`include`: only these are shown, and those of other includes. `exclude`: not shown. `boost`: `weight` is added to
     the score. `pin`: the best of them stands at `position`."""
     placements: list[str] = field(default_factory=list)
-    """The placements of requests that it holds for; empty: all."""
+    """The placements of requests that it holds for; empty: all. In the lists of `GET /v1/similar/ITEM` (`similar`) and
+    `GET /v1/popular` (`popular`) only `include` and `exclude` do anything."""
     weight: Annotated[float, Meta(ge=-100.0, le=100.0)] = 0.0
     """Of `boost`; a signal is about 1 at its best."""
     position: Place = 1

@@ -9,9 +9,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from serving_shop import MADE_AT, Shop
+from asgi_client import AsgiClient
+from live_changes import change
+from serving_shop import MADE_AT, OUT_OF_STOCK, Shop
 
 from reranker.answered import numbers
+from reranker.app import create_app
 from reranker.recommend import Reranker, open_reranker
 from reranker.requests import convert_request
 from reranker.serving_log.records import AnswerRecord
@@ -54,6 +57,49 @@ def test_an_include_leaves_nothing_else(stocked_shop: Shop) -> None:
     with opened(stocked_shop, [Rule(name="cheap", where="price < 4", action="include")]) as reranker:
         answer = asked(reranker, "nobody")
         assert sorted(item.item for item in answer.items) == ["a00", "a01", "a02"]
+
+
+def test_the_lists_without_a_session_leave_out_what_the_rules_of_their_placement_do(stocked_shop: Shop) -> None:
+    rules = [
+        Rule(name="everywhere", where="price == 40 or price == 3", action="exclude"),
+        Rule(name="first", where="price > 36", action="include", placements=["popular"]),
+        Rule(name="no boost", where="price == 37", action="boost", weight=9.0),
+        Rule(name="no pin", where="price == 38", action="pin", position=1),
+        Rule(name="near", where="price == 4", action="exclude", placements=["similar"]),
+        Rule(name="elsewhere", where="price > 0", action="exclude", placements=["home"]),
+    ]
+    with opened(stocked_shop, []) as plain:
+        near = [item.item for item in plain.similar("a01").items]
+        assert near[:2] == ["a02", "a00"] and "a03" in near
+    with opened(stocked_shop, rules) as reranker:
+        assert [item.item for item in reranker.popular(k=2).items] == ["a38", "a37"]
+        assert [item.item for item in reranker.popular().items] == ["a38", "a37", "a36"]
+        assert [item.item for item in reranker.similar("a01").items] == [i for i in near if i not in ("a02", "a03")]
+
+
+def test_the_lists_over_http_leave_out_the_same(stocked_shop: Shop) -> None:
+    where = 'serve.rules=[{name = "some", where = "price == 40 or price == 3", action = "exclude"}]'
+    with AsgiClient(create_app(stocked_shop.config(where, "log.answers=false", "sessions.enabled=false"))) as client:
+        popular, near = (client.get(path).json()["items"] for path in ("/v1/popular?k=2", "/v1/similar/a01?k=1"))
+    assert [item["item"] for item in popular] == ["a38", "a37"]
+    assert [item["item"] for item in near] == ["a00"]
+
+
+def test_rules_look_at_the_price_and_the_stock_of_now(shop: Shop) -> None:
+    shop.publish("a")
+    rules = [
+        Rule(name="cheap", where="price < 4", action="exclude"),
+        Rule(name="dear", where="price >= 4 and in_stock", action="include"),
+    ]
+    with opened(shop, rules) as reranker:
+        before = set(ids(reranker, k=40))
+        assert before == set(shop.items[3:]) - {shop.items[OUT_OF_STOCK]}
+        reranker.live.set([change("a00", price=9.0), change("a10", price=1.0), change("a05", in_stock=True)], now=5.0)
+        assert set(ids(reranker, k=40)) == (before | {"a00", "a05"}) - {"a10"}
+        assert {item.item for item in reranker.popular(k=40).items} == set(ids(reranker, k=40))
+        back = [change("a00", price=None), change("a10", price=None), change("a05", in_stock=None)]
+        reranker.live.set(back, now=6.0)
+        assert set(ids(reranker, k=40)) == before
 
 
 def test_a_boost_moves_items_up_and_is_part_of_the_explained_score(stocked_shop: Shop) -> None:
