@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -170,17 +171,29 @@ def _free_entry(key: str, schema: Mapping[str, FieldInfo]) -> FieldInfo | None:
 
 
 def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
-    kind = field.type
     # One entry of a free table is checked as a table of one.
-    entry = _is_table(field) and not isinstance(value, dict)
+    entry = key not in _schema()
     try:
-        found = msgspec.convert({"": value} if entry else value, kind)
+        found = msgspec.convert({"": value} if entry else value, field.type)
     except msgspec.ValidationError as error:
-        reason = str(error).split(" - at ")[0]
+        reason, _, place = str(error).partition(" - at ")
+        key, value, kind = _inside(key, value, field.type, place)
         raise ConfigError(
             f"{key} = {json.dumps(value, default=str)} (from {source}): {_wanted(reason, kind)}"
         ) from error
     return found[""] if entry else found
+
+
+def _inside(key: str, value: Any, kind: Any, place: str) -> tuple[str, Any, Any]:
+    """Key, value and kind of what is wrong in the value of a key, by the place that msgspec names: `$[1].action`."""
+    for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", place):
+        if name:
+            kind = next(field.type for field in fields(kind) if field.name == name)
+            key, value = f"{key}.{name}", value[name]
+        else:
+            (kind,) = get_args(kind)
+            key, value = f"{key}[{number}]", value[int(number)]
+    return key, value, kind
 
 
 def _converted(tree: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
@@ -201,7 +214,10 @@ def _wanted(reason: str, kind: Any) -> str:
         return f"wanted a number or {word!r}"
     if reason.startswith("Invalid enum value"):
         return "wanted one of " + ", ".join(map(repr, get_args(kind)))
-    return reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
+    if reason.startswith("Object contains unknown field"):
+        return f"{reason.removeprefix('Object contains ')}; wanted {', '.join(field.name for field in fields(kind))}"
+    said = reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
+    return said.replace("`object`", "a table").replace("`array`", "a list")
 
 
 def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:

@@ -54,6 +54,31 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ("[gates.gini]\nfail = true", "gates.gini.fail = true (from shortlist.toml): wanted a number or 'off'"),
         ("[gates.gini]\nfail = -0.1", "gates.gini.fail = -0.1 (from shortlist.toml): wanted `float` >= 0.0"),
         ("[gates.gini]\nfail = nan", "gates.gini.fail = NaN (from shortlist.toml): wanted `float` >= 0.0"),
+        ("[spark]\nconf = 3", "spark.conf = 3 (from shortlist.toml): wanted a table, found `int`"),
+        ("[serve.order]\ncaps = 3", "serve.order.caps = 3 (from shortlist.toml): wanted a table, found `int`"),
+        (
+            "[serve.order.caps]\nbrand = {a = 1}",
+            'serve.order.caps = {"brand": {"a": 1}} (from shortlist.toml): wanted `int`, found a table',
+        ),
+        (
+            "[[serve.rules]]\nname = 'a'\nwhere = 'b'\naction = 'pin'\n"
+            "[[serve.rules]]\nname = 'c'\nwhere = 'd'\naction = 'exlude'",
+            'serve.rules[1].action = "exlude" (from shortlist.toml): '
+            "wanted one of 'include', 'exclude', 'boost', 'pin'",
+        ),
+        (
+            "[[serve.rules]]\nname = 'a'\nwhere = 'b'\naction = 'pin'\nposition = 0",
+            "serve.rules[0].position = 0 (from shortlist.toml): wanted `int` >= 1",
+        ),
+        (
+            "[[serve.rules]]\nname = 'a'\nwhere = 'b'\naction = 'pin'\nplacements = ['c', 4]",
+            "serve.rules[0].placements[1] = 4 (from shortlist.toml): wanted `str`, found `int`",
+        ),
+        (
+            "[[serve.rules]]\nnmae = 'a'\nwhere = 'b'\naction = 'pin'",
+            "(from shortlist.toml): unknown field `nmae`; wanted name, where, action, placements, weight, position",
+        ),
+        ("[serve]\nrules = [3]", "serve.rules[0] = 3 (from shortlist.toml): wanted a table, found `int`"),
         (
             "[gates.coverage]\nfail = 0.2",
             "[gates.coverage] (gates.coverage.fail from shortlist.toml): warn 0.1 is below",
@@ -68,6 +93,11 @@ def test_a_wrong_key_is_named_with_its_value_and_what_was_wanted(tmp_path: Path,
     with pytest.raises(ConfigError) as caught:
         load(write(tmp_path, text), environ={})
     assert message in caught.value.message
+
+
+def test_a_wrong_entry_of_a_free_table_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'serve\.order\.caps\.brand = {"a": 1} \(from --set\): wanted `int`'):
+        load(write(tmp_path, ""), ["serve.order.caps.brand={a = 1}"], environ={})
 
 
 def test_a_file_that_is_not_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
