@@ -203,7 +203,8 @@ def _converted(tree: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         section = place.strip("`").removeprefix("$.")
-        found = [f"{key} from {source}" for key, source in sources.items() if key.startswith(f"{section}.")]
+        named = {f"{section}.{word}" for word in reason.split()}
+        found = [f"{key} from {source}" for key, source in sources.items() if key in named]
         raise ConfigError(f"[{section}] ({', '.join(found)}): {reason}") from error
 
 

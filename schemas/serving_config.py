@@ -42,7 +42,8 @@ class Serve(Section, frozen=True):
     """Share of the requests that are traced; one whose `traceparent` says whether it is sampled follows that."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
     """How often a worker looks for a new history record."""
-    default_k: Positive = 20
+    default_k: Annotated[int, Meta(ge=1, le=1000)] = 20
+    """Items in an answer to a request that names no `k`; at most `max_k`."""
     max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
     max_head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
     """Length of a request's target and headers; beyond it, 431."""
@@ -94,6 +95,12 @@ class Serve(Section, frozen=True):
     rules: list[Rule] = field(default_factory=list)
     """What may be shown, what is raised, what stands where."""
     order: Order = field(default_factory=Order)
+
+    def __post_init__(self) -> None:
+        if self.default_k > self.max_k:
+            raise ValueError(
+                f"default_k {self.default_k} is above max_k {self.max_k}; lower the one or raise the other"
+            )
 
 
 class Log(Section, frozen=True):

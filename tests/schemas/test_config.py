@@ -79,6 +79,13 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
             "(from shortlist.toml): unknown field `nmae`; wanted name, where, action, placements, weight, position",
         ),
         ("[serve]\nrules = [3]", "serve.rules[0] = 3 (from shortlist.toml): wanted a table, found `int`"),
+        ("[serve]\ndefault_k = 99999999999999999999", "(from shortlist.toml): wanted `int` <= 1000"),
+        (
+            "[serve]\nport = 0\ndefault_k = 30\nmax_k = 10",
+            "[serve] (serve.default_k from shortlist.toml, serve.max_k from shortlist.toml): "
+            "default_k 30 is above max_k 10; lower the one or raise the other",
+        ),
+        ("[serve]\nmax_k = 10", "[serve] (serve.max_k from shortlist.toml): default_k 20 is above max_k 10"),
         (
             "[gates.coverage]\nfail = 0.2",
             "[gates.coverage] (gates.coverage.fail from shortlist.toml): warn 0.1 is below",
