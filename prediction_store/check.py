@@ -61,7 +61,7 @@ def check(root: Path, name: str | None = None) -> CheckReport:
         _check_history(root, set(versions), found)
     else:
         versions = [layout.checked_name(name)]
-        if not layout.version_path(root, name).is_dir():
+        if name not in layout.version_names(root):
             raise MissingVersionError(f"there is no version {name} in {root}", hint="shortlist versions")
     for version in versions:
         _check_version(root, version, found)

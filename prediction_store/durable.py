@@ -166,8 +166,9 @@ def sync_folder(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents, if they are not there; those that are made survive a power cut."""
-    if path.is_dir():
-        return
+    with translated("making", path):
+        if path.is_dir():
+            return
     make_folder(path.parent)
     with translated("making", path):
         before("make folder", path)
@@ -182,7 +183,9 @@ def make_last_folder(path: Path) -> None:
     Raises:
         DiskError: the parent is not there, or the file system refuses.
     """
-    if not path.parent.is_dir():
+    with translated("making", path):
+        has_parent = path.parent.is_dir()
+    if not has_parent:
         raise DiskError(f"making {path}: {path.parent} is not there")
     make_folder(path)
 

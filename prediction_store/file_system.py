@@ -6,6 +6,7 @@ was answered may not have happened.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final
@@ -45,7 +46,7 @@ def kind_of(path: Path) -> tuple[str, str]:
         lines = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:  # no /proc: not the kernel this was written for
         return "", "/"
-    wanted = f"{path.resolve()}/"
+    wanted = f"{os.path.realpath(path)}/"
     found, place = "", "/"
     for line in lines:
         point, kind = _mount(line)

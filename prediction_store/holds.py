@@ -42,7 +42,7 @@ def quarantine(
         MissingVersionError: it is not on disk.
     """
     inputs = inputs_digest_of(root, layout.checked_name(name))
-    if not inputs and not layout.version_path(Path(root), name).is_dir():
+    if not inputs and name not in layout.version_names(Path(root)):
         raise MissingVersionError(f"version {name} is not there", hint="shortlist versions")
 
     def is_done(newest: HistoryRecord) -> bool:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from prediction_store.errors import BuildError, MissingVersionError
+from prediction_store.errors import BuildError, DiskError, MissingVersionError
 from schemas.documents import VERSION_NAME
 from schemas.errors import UsageError
 
@@ -224,11 +224,13 @@ def remote_host(host: str) -> str:
 
 
 def entries(folder: Path) -> list[str]:
-    """Names in a folder, in no order; [] when it does not exist."""
+    """Names in a folder, in no order; [] when it does not exist. Raises DiskError."""
     try:
         return os.listdir(folder)  # noqa: PTH208 a third of the time, and every worker looks five times a second
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise DiskError(f"reading {folder}: {error.strerror}") from error
 
 
 def files_of(version: Path) -> dict[str, Path]:

@@ -124,9 +124,9 @@ class LiveEnvironment:
             LiveItemsError: there is no room, the file system refuses, or the environment is damaged; nothing changed.
         """
         refuse_network(self._root)
-        if not self._root.is_dir():
-            raise LiveItemsError(f"there is no store at {self._root}", hint="set paths.store to where it is")
         with self._writing, _translated("writing", self._folder):
+            if not self._root.is_dir():
+                raise LiveItemsError(f"there is no store at {self._root}", hint="set paths.store to where it is")
             for _ in range(TRIES - 1):
                 with contextlib.suppress(lmdb.MapResizedError):
                     return self._write(change)

@@ -68,14 +68,20 @@ class Feedback:
 @contextlib.contextmanager
 def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], Stored]]:
     """The sessions that servers of this configuration keep, for reading: nothing where there are none."""
-    kept = Path(sessions_folder(config.paths)) / file_name()
-    is_there = config.sessions.enabled and (config.sessions.backend == "redis" or kept.is_file())
+    is_there = config.sessions.enabled and (config.sessions.backend == "redis" or _may_be_there(config))
     sessions = GuardedSessions(opener(config), lambda: None) if is_there else None
     try:
         yield lambda user: NOTHING if sessions is None else sessions.of(user, now())
     finally:
         if sessions is not None:
             sessions.close()
+
+
+def _may_be_there(config: Config) -> bool:
+    try:
+        return (Path(sessions_folder(config.paths)) / file_name()).is_file()
+    except OSError:  # who opens it hears why
+        return True
 
 
 def opener(config: Config) -> Callable[[], Sessions]:

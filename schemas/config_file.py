@@ -5,6 +5,7 @@ Later sources win: default, the file, the environment (SHORTLIST_SECTION__KEY), 
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
@@ -95,21 +96,31 @@ def flatten(config: Config) -> list[tuple[str, Any]]:
 
 
 def _find(path: Path | None) -> Path | None:
+    file = Path(DEFAULT_FILE) if path is None else path
+    with _translated(file):
+        if file.is_file():
+            return file
     if path is None:
-        default = Path(DEFAULT_FILE)
-        return default if default.is_file() else None
-    if not path.is_file():
-        raise ConfigError(
-            f"the configuration file {path} is not there", hint="name another with --config, or leave the option out"
-        )
-    return path
+        return None
+    raise ConfigError(
+        f"the configuration file {path} is not there", hint="name another with --config, or leave the option out"
+    )
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        with _translated(file):
+            return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
+
+
+@contextlib.contextmanager
+def _translated(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"the configuration file {file} cannot be read: {error.strerror}") from error
 
 
 def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -253,5 +264,8 @@ def _absolute(config: Config, base: Path) -> Config:
     for key in PATH_KEYS:
         text = _get(config, key)
         if text:
-            _put(tree, key, str(base / Path(text).expanduser()))
+            try:
+                _put(tree, key, str(base / Path(text).expanduser()))
+            except RuntimeError as error:
+                raise ConfigError(f"{key} = {text!r}: there is no such home folder") from error
     return msgspec.convert(tree, Config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,16 @@ import shortlist
 from schemas.errors import RefusedError, ShortlistError, UnknownOutcomeError, UsageError
 
 ROOT = Path(__file__).parents[1]
+VERSION = "20260101T010000Z-ca978112"
+READ = ("versions", "history", "check", f"check {VERSION}", "items show", "lookup u0", "replay x", "skew")
+CHANGE = ("items set a01 --hide", f"cutover {VERSION}", f"quarantine {VERSION}", "rollback", "pin", "retire")
+REASONS = {
+    "a file": "Not a directory",
+    "a file/below": "Not a directory",
+    "a loop": "Too many levels of symbolic links",
+    "x" * 300: "File name too long",
+}
+"""What the kernel says of the paths that `wrong` makes."""
 MODULES = [module for module, _ in shortlist.VERBS.values()]
 
 
@@ -105,3 +117,54 @@ def test_changed_only_is_the_setting_for_one_run(verb: str, monkeypatch: pytest.
     assert shortlist.run([verb, "--day", "2026-01-02"]) == 0
     assert shortlist.run([verb, "--day", "2026-01-02", "--changed-only"]) == 0
     assert found == [False, True]
+
+
+@pytest.fixture
+def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with paths of `REASONS`, which not even root can look into."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").write_text("", encoding="utf-8")
+    (tmp_path / "a loop").symlink_to("a loop")
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", REASONS, ids=lambda place: place[:12])
+@pytest.mark.parametrize("verb", [*READ, *CHANGE])
+def test_a_path_that_can_be_no_store_is_told_with_the_reason(
+    wrong: Path, capsys: pytest.CaptureFixture[str], verb: str, place: str
+) -> None:
+    assert shortlist.run([*verb.split(), "--set", f"paths.store={wrong / place}"]) == 1
+    said = capsys.readouterr().err
+    assert str(wrong / place) in said
+    assert REASONS[place] in said or "there is no store at" in said
+
+
+@pytest.mark.parametrize("place", REASONS, ids=lambda place: place[:12])
+@pytest.mark.parametrize("verb", ["replay x", "skew"])
+def test_a_path_that_can_be_no_log_is_told_with_the_reason(
+    wrong: Path, capsys: pytest.CaptureFixture[str], verb: str, place: str
+) -> None:
+    assert shortlist.run([*verb.split(), "--set", f"paths.events={wrong / place}"]) == 1
+    assert f"reading {wrong / place}: {REASONS[place]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--config=closed/file", *READ[3:], CHANGE[0]])
+def test_what_this_user_may_not_read_is_told_with_the_reason(tmp_path: Path, option: str) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    argv = ["config", option] if option.startswith("--") else [*option.split(), "--set", "paths.store=closed/store"]
+    without: list[str] = []
+    if os.geteuid() == 0:  # who may read everything, unless that is taken away
+        if shutil.which("setpriv") is None:
+            pytest.skip("nothing here takes root's rights away")
+        rights = "-dac_override,-dac_read_search"
+        without = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}"]
+    done = subprocess.run(
+        [*without, sys.executable, ROOT / "shortlist.py", *argv],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == (2 if option.startswith("--") else 1)
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr

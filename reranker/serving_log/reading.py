@@ -22,11 +22,7 @@ class Entry(NamedTuple):
 
 def segments(folder: Path) -> list[Path]:
     """The segments of a log in the order of time; [] when there is no log. Raises DiskError."""
-    try:
-        entries = layout.entries(folder)
-    except OSError as error:
-        raise DiskError(f"reading {folder}: {error.strerror or error}") from error
-    names = [name for entry in entries if (name := SegmentName.parse(entry)) is not None]
+    names = [name for entry in layout.entries(folder) if (name := SegmentName.parse(entry)) is not None]
     return [folder / str(name) for name in sorted(names)]
 
 

@@ -10,6 +10,7 @@ from shop_store import MakeVersion
 from prediction_store import history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import (
+    DiskError,
     MissingVersionError,
     NoCurrentVersionError,
     PinnedError,
@@ -151,3 +152,11 @@ def test_damage_in_an_old_record_keeps_nobody_from_deciding(root: Path, make_ver
     assert history.rollback(root, WHO, "", 8).version == names[0]
     assert holds.unpin(root, WHO, "", 9).number == 7
     assert len(check(root).problems) == 3
+
+
+def test_a_quarantine_where_the_versions_cannot_be_read_says_so(tmp_path: Path) -> None:
+    root = tmp_path / "another store"  # which is not checked after the test
+    root.mkdir()
+    (root / "versions").symlink_to("versions")
+    with pytest.raises(DiskError, match="Too many levels of symbolic links"):
+        holds.quarantine(root, "20260101T010000Z-ca978112", "ann", "bad", 5.0)

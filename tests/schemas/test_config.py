@@ -117,6 +117,16 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "none.toml", environ={})
 
 
+def test_a_named_file_that_cannot_be_read_is_an_error_with_the_reason(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="x cannot be read: File name too long"):
+        load(tmp_path / ("x" * 300), environ={})
+
+
+def test_a_home_that_nobody_has_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"paths\.store = '~nobody-at-all/store': there is no such home folder"):
+        load(write(tmp_path, "[paths]\nstore = '~nobody-at-all/store'"), environ={})
+
+
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     loaded = load(write(tmp_path, "[paths]\nstore = 'a/store'"), environ={})
     assert loaded.config.paths.store == str(tmp_path / "a/store")
