@@ -1,4 +1,7 @@
-"""The dashboard asks only for metrics and labels that a server has, and its panels do not overlap."""
+"""The dashboard asks only for metrics and labels that a server has, and its panels do not overlap.
+
+The documents, from which alarms are copied, name only metrics that it has, too.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from serving_shop import Shop
 
 from reranker.app import create_app
 
-BOARD = json.loads((Path(__file__).parents[2] / "docker/grafana/shortlist.json").read_text(encoding="utf-8"))
+ROOT = Path(__file__).parents[2]
+BOARD = json.loads((ROOT / "docker/grafana/shortlist.json").read_text(encoding="utf-8"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DAGS = {f"shortlist_{file.stem}" for file in (ROOT / "dags").glob("*.py")}
 PROMETHEUS_ADDS = {"instance", "le"}
 FUNCTIONS = {"sum", "rate", "max", "min", "increase", "changes", "histogram_quantile", "by", "label_values"}
 
@@ -55,6 +61,12 @@ def test_a_query_asks_for_what_a_server_counts(query: str, known: dict[str, set[
     assert labels - PROMETHEUS_ADDS <= known[names[0]]
     bare = re.sub(r"\"[^\"]*\"|\{[^}]*\}|\[[^\]]*\]|by \([^)]*\)", "", query)
     assert set(re.findall(r"[a-z_]\w+", bare)) - set(names) - FUNCTIONS - known[names[0]] - PROMETHEUS_ADDS == set()
+
+
+def test_a_page_names_only_metrics_that_a_server_has(known: dict[str, set[str]]) -> None:
+    named = {name for page in PAGES for name in re.findall(r"\bshortlist_\w+", page.read_text(encoding="utf-8"))}
+    assert "shortlist_ready" in named
+    assert named - known.keys() - DAGS == set()
 
 
 def test_what_an_operator_looks_for_is_there() -> None:
