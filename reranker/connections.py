@@ -121,7 +121,6 @@ class Connection(LimitedHeads):
         self.cycle = self._asked = None  # they name each other: memory is free at once, and not when it is collected
 
     def data_received(self, data: bytes) -> None:
-        self._connections.idle.pop(self, None)
         if self.door.waiting.is_full and self._shed(data):
             return
         super().data_received(data)
@@ -132,6 +131,7 @@ class Connection(LimitedHeads):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._is_amid = True
+        self._connections.idle.pop(self, None)  # not with any byte: line ends may come before a message, and for ever
 
     def on_headers_complete(self) -> None:
         if self._is_plain():
@@ -209,6 +209,7 @@ class Connection(LimitedHeads):
             return False
         if not self.door.is_open or not self.door.framing.holds_one(data):
             return False
+        self._connections.idle.pop(self, None)
         self.door.observe(self.door.overloaded.status, 0.0)
         self.send(self.door.overloaded, keep_alive=True)
         self.on_response_complete()

@@ -185,6 +185,33 @@ def test_a_connection_without_a_request_is_closed(server: Server) -> None:
         assert client.is_closed
 
 
+def test_line_ends_before_a_request_keep_no_connection_open(server: Server) -> None:
+    with Client(server.port) as silent, Client(server.port) as client, Client(server.port) as dripping:
+        silent.send(b"\r\n")
+        assert client.send(plain(BODY)).answer()[0] == 200
+        client.send(b"\r\n\r\n")
+        eventually(lambda: is_closed_though_it_drips(dripping))
+        assert silent.is_closed
+        assert client.is_closed
+
+
+def is_closed_though_it_drips(client: Client) -> bool:
+    client.socket.settimeout(0.02)
+    try:
+        client.send(b"\r\n")
+        return client.is_closed
+    except TimeoutError:
+        return False
+    except (BrokenPipeError, ConnectionResetError):
+        return True
+
+
+def test_a_request_after_line_ends_is_answered(server: Server) -> None:
+    with Client(server.port) as client:
+        for request in (plain(BODY), chunked(BODY), plain(BODY)):
+            assert client.send(b"\r\n").send(b"\r\n" + request).answer()[0] == 200
+
+
 def test_one_connection_too_many_closes_that_which_has_been_idle_for_longest(
     stocked_shop: Shop, tmp_path: Path
 ) -> None:
@@ -278,7 +305,7 @@ class Worker:
         return self._client._runner.run(self._overloaded(parts))
 
     async def _overloaded(self, parts: list[bytes]) -> Wire:
-        (_, first), (wire, second) = self._connected(), self._connected()
+        (wire, second), (_, first), _ = self._connected(), self._connected(), self._connected()
         first.data_received(plain(BODY))
         for part in parts:
             second.data_received(part)
@@ -296,7 +323,7 @@ class Worker:
         return [b"".join(wire.written) for wire, _ in made]
 
 
-def test_who_would_wait_too_long_is_told_at_once_before_the_body_is_read(stocked_shop: Shop) -> None:
+def test_who_would_wait_too_long_is_told_at_once_whatever_the_body_says(stocked_shop: Shop) -> None:
     app = create_app(stocked_shop.config("serve.max_wait_ms=0.001"))
     with AsgiClient(app) as client:
         waiting, shed, malformed = Worker(client, app).send(plain(BODY), plain(BODY), plain(b"{"))
@@ -326,6 +353,8 @@ def test_who_is_turned_away_stays_connected_however_the_request_arrives(stocked_
             answers = b"".join(wire.written).split(b"HTTP/1.1 ")[1:]
             assert [answer[:3] for answer in answers] == [b"503"] * told, parts
             assert wire.is_closed is is_closed
+        since = [*client._state["door"].connections.idle.values()]
+    assert since == sorted(since), "who has just been told something has not been idle for long"
 
 
 def test_no_request_goes_around_the_middleware_of_an_application(stocked_shop: Shop) -> None:
