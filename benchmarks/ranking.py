@@ -131,6 +131,7 @@ def _micros(reranker: Reranker, requests: list[RecommendRequest]) -> np.ndarray:
 
 
 STAGES = [
+    (recommend, "checked"),
     (recommend, "check_limits"),
     (recommend.Reranker, "live_view"),
     (answer, "look_up"),

@@ -16,6 +16,7 @@ import msgspec
 
 from reranker.deadline import HEADER
 from reranker.errors import STATUS, NoAnswerError, RequestError
+from reranker.requests import checked
 from schemas.errors import ShortlistError
 from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.messages import (
@@ -106,9 +107,8 @@ class Client:
     def _post(
         self, path: str, message: msgspec.Struct, answer: type[A], headers: Mapping[str, str] = MappingProxyType({})
     ) -> A:
-        return self._call(
-            "POST", path, msgspec.json.encode(message), answer, {"Content-Type": "application/json", **headers}
-        )
+        body = msgspec.json.encode(checked(message))
+        return self._call("POST", path, body, answer, {"Content-Type": "application/json", **headers})
 
     def _get(self, path: str, answer: type[A], **query: str | int | None) -> A:
         given = {name: value for name, value in query.items() if value not in (None, "")}

@@ -164,9 +164,9 @@ def _limit_ms(headers: Headers) -> int | None:
     return decode_deadline(next((value.decode("latin-1") for name, value in headers if name == DEADLINE), None))
 
 
-def _answered(wanted: RecommendRequest, service: Service, limit_ms: float | None, arrived: float) -> RecommendAnswer:
+def _answered(wanted: RecommendRequest, service: Service, limit_ms: int | None, arrived: float) -> RecommendAnswer:
     """The answer to one request, counted."""
-    answer = service.reranker.recommend(wanted, deadline_ms=limit_ms, arrived=arrived)
+    answer = service.reranker.recommend_checked(wanted, deadline_ms=limit_ms, arrived=arrived)
     service.metrics.count(answer)
     service.metrics.count_live_failures(service.reranker.views.failures)
     if answer.reason == "damaged_record":

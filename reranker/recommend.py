@@ -22,7 +22,7 @@ from reranker.errors import NotReadyError
 from reranker.fresh import Fresh
 from reranker.log import logger
 from reranker.ranking import Ranker
-from reranker.requests import check_limits
+from reranker.requests import check_limits, check_limits_of_many, checked, decode_deadline
 from reranker.rules import Rules
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import NOTHING, Stored, with_stored
@@ -30,7 +30,7 @@ from reranker.signal_inputs import Circumstances
 from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
-from schemas.messages import ListAnswer, RecommendAnswer, RecommendRequest
+from schemas.messages import ListAnswer, RecommendAnswer, RecommendManyRequest, RecommendRequest
 
 if TYPE_CHECKING:
     from prediction_store.current import Held
@@ -76,15 +76,25 @@ class Reranker:
         self._every_rule = Rules.of(config.serve.rules)
 
     def recommend(
-        self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
+        self, request: RecommendRequest, *, deadline_ms: int | None = None, arrived: float | None = None
     ) -> RecommendAnswer:
-        """The answer to a request; raises InvalidFieldError beyond the limits, NotReadyError without a version.
+        """The answer to a request.
 
         Args:
             deadline_ms: after how many milliseconds the answer is too late, see `serve.deadline_ms`, which holds where
                 it is shorter.
             arrived: when the request came, by `timer`; None: now.
+
+        Raises:
+            MalformedBodyError, InvalidFieldError: a server would refuse it, too.
+            NotReadyError: there is no version.
         """
+        return self.recommend_checked(checked(request), deadline_ms=_limit_ms(deadline_ms), arrived=arrived)
+
+    def recommend_checked(
+        self, request: RecommendRequest, *, deadline_ms: int | None = None, arrived: float | None = None
+    ) -> RecommendAnswer:
+        """As `recommend`. Requires: the request comes out of a decoder, as does the deadline."""
         began = self.timer()
         check_limits(request, self._config.serve)
         haste = self._haste(deadline_ms, began if arrived is None else arrived)
@@ -125,16 +135,17 @@ class Reranker:
         return found
 
     def recommend_many(
-        self, requests: Sequence[RecommendRequest], *, deadline_ms: float | None = None
+        self, requests: Sequence[RecommendRequest], *, deadline_ms: int | None = None
     ) -> list[RecommendAnswer]:
         """The answers in the order of the requests, perhaps from several versions; raises what `recommend` does.
 
         `deadline_ms` is the limit of all of them together.
         """
         arrived = self.timer()
-        for request in requests:
-            check_limits(request, self._config.serve)
-        return [self.recommend(request, deadline_ms=deadline_ms, arrived=arrived) for request in requests]
+        batch = checked(RecommendManyRequest(requests=[*requests])).requests
+        check_limits_of_many(batch, self._config.serve)
+        limit = _limit_ms(deadline_ms)
+        return [self.recommend_checked(request, deadline_ms=limit, arrived=arrived) for request in batch]
 
     def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
         limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
@@ -262,6 +273,10 @@ def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | N
     finally:
         reranker.close()
         store.close()
+
+
+def _limit_ms(deadline_ms: int | None) -> int | None:
+    return decode_deadline(None if deadline_ms is None else str(deadline_ms))
 
 
 def not_ready(store: Store) -> NotReadyError:

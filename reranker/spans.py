@@ -133,11 +133,11 @@ class TracedReranker(Reranker):
     log_key: bytes
     """With which users are hashed."""
 
-    def recommend(
-        self, request: RecommendRequest, *, deadline_ms: float | None = None, arrived: float | None = None
+    def recommend_checked(
+        self, request: RecommendRequest, *, deadline_ms: int | None = None, arrived: float | None = None
     ) -> RecommendAnswer:
         with self.tracer.start_as_current_span("rank") as span:
-            answer = super().recommend(request, deadline_ms=deadline_ms, arrived=arrived)
+            answer = super().recommend_checked(request, deadline_ms=deadline_ms, arrived=arrived)
             if span.is_recording():
                 facts: Facts = {
                     "shortlist.version": answer.version,

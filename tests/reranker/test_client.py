@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import http.client
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
-from asgi_client import AsgiClient
+from asgi_client import JSON_HEADERS, AsgiClient
 from serving_shop import MADE_AT, Shop
-from shop_server import Server, eventually
+from shop_server import PATIENCE_SECONDS, Server, eventually
 
 import reranker
 from reranker import Client, Reranker, open_reranker
 from reranker.app import create_app
 from reranker.errors import (
     InvalidFieldError,
+    MalformedBodyError,
     NoAnswerError,
     NotReadyError,
     RequestError,
@@ -24,7 +27,15 @@ from reranker.errors import (
     UnknownUserError,
 )
 from schemas.live_items import ItemChange
-from schemas.messages import Context, ListAnswer, PostedEvent, RecommendAnswer, RecommendRequest, SessionEvent
+from schemas.messages import (
+    Context,
+    ListAnswer,
+    PostedEvent,
+    RecommendAnswer,
+    RecommendManyRequest,
+    RecommendRequest,
+    SessionEvent,
+)
 
 AT = Context(time=float(MADE_AT + 60))
 """Items age between two calls: an explained freshness has six digits, and the last one moves."""
@@ -127,9 +138,98 @@ def test_errors_are_those_of_the_reranker_in_this_process(
         call(client)
     with pytest.raises(error) as same_here:
         call(here)
-    if "many" not in str(there.value) and "batch" not in there.value.message:
-        assert (there.value.message, there.value.field) == (same_here.value.message, same_here.value.field)
+    assert (there.value.message, there.value.field) == (same_here.value.message, same_here.value.field)
     assert client.recommend(REQUESTS[0]).items, "the connection is of use after an error"
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (RecommendRequest(user=""), "user"),
+        (RecommendRequest(user="u0", placement=""), "placement"),
+        (RecommendRequest(user="u0", placement="p" * 65), "placement"),
+        (RecommendRequest(user="u0", session=[SessionEvent(item="a01"), SessionEvent(item="")]), "session[1].item"),
+        (RecommendRequest(user="u0", session=[SessionEvent(item="a01", event="")]), "session[0].event"),
+        (RecommendRequest(user="u0", exclude=[""]), "exclude[0]"),
+        (RecommendRequest(user="u0", context=Context(time=-5)), "context.time"),
+        (RecommendRequest(user="u0", context=Context(time=1e12)), "context.time"),
+        (RecommendRequest(user="u0", context=Context(device="d" * 65)), "context.device"),
+        (RecommendRequest(user="u0", k=0), "k"),
+        (RecommendRequest(user="u0", k=201), "k"),
+        (RecommendRequest(user="u0", k=2.0), "k"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_a_server_refuses_is_refused_alike_in_this_process(
+    app: AsgiClient, here: Reranker, request_: RecommendRequest, field: str
+) -> None:
+    for path, asked, prefix, call in (
+        ("/v1/recommend", request_, "", lambda: here.recommend(request_)),
+        (
+            "/v1/recommend/batch",
+            RecommendManyRequest(requests=[REQUESTS[0], request_]),
+            "requests[1].",
+            lambda: here.recommend_many([REQUESTS[0], request_]),
+        ),
+    ):
+        reply = app.request("POST", path, [msgspec.json.encode(asked)], JSON_HEADERS)
+        assert (reply.status, reply.json()["field"]) == (422, prefix + field)
+        with pytest.raises(InvalidFieldError) as caught:
+            call()
+        assert (caught.value.message, caught.value.field) == (reply.json()["message"], prefix + field)
+
+
+@pytest.mark.parametrize("n_requests", [0, 101])
+def test_a_batch_of_none_or_too_many_is_refused_alike_in_this_process(
+    server: tuple[Server, Shop], here: Reranker, n_requests: int
+) -> None:
+    requests = REQUESTS[:1] * n_requests
+    reply = httpx.post(
+        f"{server[0].url}/v1/recommend/batch",
+        content=msgspec.json.encode(RecommendManyRequest(requests=requests)),
+        headers=JSON_HEADERS,
+        timeout=PATIENCE_SECONDS,
+    )
+    with pytest.raises(InvalidFieldError) as caught:
+        here.recommend_many(requests)
+    assert (reply.status_code, reply.json()["field"]) == (422, "requests")
+    assert (caught.value.message, caught.value.field) == (reply.json()["message"], "requests")
+
+
+@pytest.mark.parametrize("deadline_ms", [0, -1, 10**9])
+def test_a_limit_in_time_that_a_server_refuses_is_refused_alike_in_this_process(
+    client: Client, here: Reranker, deadline_ms: int
+) -> None:
+    for call in (
+        lambda side: side.recommend(REQUESTS[0], deadline_ms=deadline_ms),
+        lambda side: side.recommend_many(REQUESTS, deadline_ms=deadline_ms),
+    ):
+        with pytest.raises(InvalidFieldError, match="wanted 1 to") as there:
+            call(client)
+        with pytest.raises(InvalidFieldError) as same_here:
+            call(here)
+        assert (there.value.message, there.value.field) == (same_here.value.message, same_here.value.field)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (RecommendRequest(user="u0", context=Context(time=math.nan)), InvalidFieldError),
+        (RecommendRequest(user="u0", k=10**30), InvalidFieldError),
+        (RecommendRequest(user=object()), InvalidFieldError),  # type: ignore[arg-type]
+        (RecommendRequest(user="\ud800"), MalformedBodyError),
+        (RecommendRequest(user="u0", exclude=["a\udcff"]), MalformedBodyError),
+    ],
+    ids=["not a number", "beyond all numbers", "no text", "half a character", "a byte that is none"],
+)
+def test_what_json_cannot_say_is_refused_by_the_client_and_in_this_process(
+    client: Client, here: Reranker, request_: RecommendRequest, error: type[RequestError]
+) -> None:
+    for side in (client, here):
+        for call in (side.recommend, lambda request, side=side: side.recommend_many([request])):
+            with pytest.raises(error) as caught:
+                call(request_)  # type: ignore[operator]
+            assert type(caught.value) is error
+    assert client.recommend(REQUESTS[0]).items
 
 
 def test_events_and_items_go_through_it(client: Client) -> None:

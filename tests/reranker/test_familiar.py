@@ -187,6 +187,6 @@ def test_what_is_added_to_scores_is_logged_and_replayed_bit_for_bit(shop: Shop) 
 def test_a_stored_order_hides_what_is_hidden_and_lowers_nothing(stocked_shop: Shop) -> None:
     with open_reranker(stocked_shop.config("serve.seen.policy=discount"), now=lambda: NOW) as reranker:
         request = convert_request({"user": "u1", "k": 5, "session": [{"item": stocked_shop.list_of("u1")[0]}]})
-        answer = reranker.recommend(request, deadline_ms=1e-3)
+        answer = reranker.recommend(request, deadline_ms=1)
     stored = [item for item in stocked_shop.list_of("u1") if stocked_shop.in_stock(item)]
     assert (answer.rung, names(answer)) == ("stored_order", stored[:5])
