@@ -43,13 +43,12 @@ class Client:
 
         Nothing is connected before the first call.
         """
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise RequestError(f"{url!r} is not the URL of a server", hint="for example http://127.0.0.1:8080")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        self._connection = kind(parts.hostname, parts.port, timeout=timeout_seconds)
-        self._prefix = parts.path.rstrip("/")
-        if not token.isascii() or not token.isprintable() or " " in token:
+        try:
+            self._connection, self._prefix = _connection_to(url, timeout_seconds)
+        except (ValueError, http.client.InvalidURL) as error:
+            hint = "for example http://127.0.0.1:8080"
+            raise RequestError(f"{url!r} is not the URL of a server", hint=hint) from error
+        if not _is_plain(token):
             raise RequestError("the token has characters that no token has")
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
 
@@ -111,8 +110,8 @@ class Client:
         return self._call("POST", path, body, answer, {"Content-Type": "application/json", **headers})
 
     def _get(self, path: str, answer: type[A], **query: str | int | None) -> A:
-        given = {name: value for name, value in query.items() if value not in (None, "")}
-        return self._call("GET", f"{path}?{urllib.parse.urlencode(given)}" if given else path, None, answer)
+        given = [f"{name}={_quoted(str(value))}" for name, value in query.items() if value not in (None, "")]
+        return self._call("GET", f"{path}?{'&'.join(given)}" if given else path, None, answer)
 
     def _call(
         self,
@@ -130,20 +129,34 @@ class Client:
                 response = self._connection.getresponse()
                 data = response.read()
                 break
-            except (ConnectionError, http.client.BadStatusLine) as error:
-                self._connection.close()
+            except (OSError, http.client.HTTPException) as error:
+                self._connection.close()  # or it would wait for the rest of the answer, and take no call any more
                 # The server may close what has been idle: that is found out by the next call, which is made again.
-                if attempt == 2 or is_fresh:
-                    raise NoAnswerError(f"{method} {path}: {error or type(error).__name__}") from error
-            except OSError as error:
-                self._connection.close()
-                raise NoAnswerError(f"{method} {path}: {error}") from error
+                was_closed = isinstance(error, (ConnectionError, http.client.BadStatusLine))
+                if not was_closed or attempt == 2 or is_fresh:
+                    raise NoAnswerError(f"{method} {path}: {str(error) or type(error).__name__}") from error
         try:
             if response.status == 200:
                 return msgspec.json.decode(data, type=answer)
             raise _error(msgspec.json.decode(data, type=ErrorAnswer))
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise NoAnswerError(f"{method} {path}: status {response.status}, and no answer of ours") from error
+
+
+def _connection_to(url: str, timeout_seconds: float) -> tuple[http.client.HTTPConnection, str]:
+    """The connection to a server, and what comes before its paths; raises ValueError or InvalidURL."""
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or not _is_plain(parts.path):
+        raise ValueError(url)
+    host.encode("idna")  # as the resolver will
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    return kind(host, parts.port, timeout=timeout_seconds), parts.path.rstrip("/")
+
+
+def _is_plain(text: str) -> bool:
+    """It can stand in the head of a request as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _error(answer: ErrorAnswer) -> ShortlistError:
@@ -159,4 +172,7 @@ def _limit(deadline_ms: int | None) -> dict[str, str]:
 
 
 def _quoted(text: str) -> str:
-    return urllib.parse.quote(text, safe="")
+    try:
+        return urllib.parse.quote(text, safe="")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{text[:64]!r} is not text that UTF-8 can hold") from error

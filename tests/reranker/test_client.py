@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import math
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,6 +38,7 @@ from schemas.messages import (
     RecommendManyRequest,
     RecommendRequest,
     SessionEvent,
+    VersionAnswer,
 )
 
 AT = Context(time=float(MADE_AT + 60))
@@ -254,9 +258,84 @@ def test_a_connection_that_the_server_closed_is_opened_again(client: Client) -> 
 def test_a_server_that_is_not_there_is_told_as_such(tmp_path: Path) -> None:
     with Client("http://127.0.0.1:1") as nobody, pytest.raises(NoAnswerError):
         nobody.version()
-    with pytest.raises(RequestError, match="is not the URL"):
-        Client("127.0.0.1:8080")
     assert tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8080", "http://", "http://h:99999", "http://h:abc", "http://[::1", "http://a b", "http://h/a b",
+     "http://h/\u00e9", "http://a..b", f"http://{'a' * 64}", "http://h\0"],
+)  # fmt: skip
+def test_what_is_no_url_of_a_server_is_refused_at_once(url: str) -> None:
+    with pytest.raises(RequestError, match="is not the URL"):
+        Client(url)
+
+
+GOOD = msgspec.json.encode(
+    VersionAnswer(
+        version="v", number=1, age_seconds=0, stale=False, items=1, users=1, dimensions=1, space_id="s", shards="0-0/1"
+    )
+)
+
+
+@contextlib.contextmanager
+def a_server_that_says(*answers: bytes) -> Iterator[str]:
+    """The URL of a server that gives one answer on each connection, whatever is asked, and closes it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # the test is over
+                for answer in answers:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(1 << 16)
+                        connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nxyz\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 14\r\n\r\n{"version":"\xff"',
+        b'HTTP/1.1 200 OK\r\n\r\n{"x":' + b"[" * 100_000,
+    ],
+    ids=["cut off", "no chunk", "long header", "many headers", "no HTTP", "nothing", "no UTF-8", "deep"],
+)
+def test_after_an_answer_that_is_none_the_next_call_is_answered(answer: bytes) -> None:
+    good = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(GOOD), GOOD)
+    with a_server_that_says(answer, good, answer, good) as url, Client(url, timeout_seconds=PATIENCE_SECONDS) as client:
+        for _ in range(2):
+            with pytest.raises(NoAnswerError, match="GET /v1/version"):
+                client.version()
+            assert client.version().version == "v"
+            client.close()
+
+
+def test_an_id_that_is_no_text_is_refused_before_it_is_sent(client: Client) -> None:
+    for call in (
+        lambda: client.similar("\ud800"),
+        lambda: client.candidates("\ud800"),
+        lambda: client.item("\ud800"),
+        lambda: client.popular("\ud800"),
+        lambda: client.post_events([PostedEvent(user="u0", item="\ud800", event="view")]),
+        lambda: client.change_items([ItemChange(item="\ud800", hidden=True)]),
+    ):
+        with pytest.raises(RequestError, match="is not text"):
+            call()
+    assert client.version()
 
 
 def test_the_package_names_what_it_offers() -> None:
