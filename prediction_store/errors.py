@@ -14,6 +14,7 @@ ShortlistError
 │   │   └── ShardConflictError              two attempts at the same shard made different bytes
 │   ├── DiskError                           writing or reading failed: no space, no permission, a bad disk
 │   ├── LiveItemsError                      the live facts about items cannot be read or written
+│   │   └── DamagedFactsError               one item's live facts
 │   ├── ShardNotHeldError                   a user whose shard another host holds
 │   ├── RemoteError                         object storage refuses, or cannot be reached
 │   ├── TransferStoppedError                asked to end in the middle of a transfer
@@ -51,6 +52,7 @@ __all__ = [
     "ClosedVersionError",
     "ConcurrentPublishError",
     "ConcurrentPullError",
+    "DamagedFactsError",
     "DamagedHistoryError",
     "DamagedRecordError",
     "DamagedVersionError",
@@ -133,6 +135,10 @@ class DiskError(StoreError):
 
 class LiveItemsError(StoreError):
     """Raised when the live facts about items cannot be read or written; what is served goes on without the change."""
+
+
+class DamagedFactsError(LiveItemsError):
+    """Raised when the live facts of one item are not as they were written."""
 
 
 class ShardNotHeldError(StoreError):

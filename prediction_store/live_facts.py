@@ -8,7 +8,7 @@ from zlib import crc32
 
 import msgspec
 
-from prediction_store.errors import LiveItemsError
+from prediction_store.errors import DamagedFactsError
 from schemas.live_items import ItemFacts
 
 _CRC: Final = struct.Struct("<I")
@@ -23,7 +23,7 @@ def encode_facts(key: bytes, facts: ItemFacts) -> bytes:
 
 
 def decode_facts(key: bytes, value: bytes | memoryview) -> ItemFacts:
-    """The facts in a value. Raises LiveItemsError when it is not what was written under this key."""
+    """The facts in a value. Raises DamagedFactsError when it is not what was written under this key."""
     packed = value[_CRC.size :]
     if len(value) < _CRC.size or _CRC.unpack_from(value)[0] != crc32(packed, crc32(key)):
         raise damaged(key, "its checksum is wrong")
@@ -33,7 +33,8 @@ def decode_facts(key: bytes, value: bytes | memoryview) -> ItemFacts:
         raise damaged(key, str(error)) from error
 
 
-def damaged(key: bytes, why: str) -> LiveItemsError:
+def damaged(key: bytes, why: str) -> DamagedFactsError:
     """The error that an item's stored facts are not as they were written."""
     item = key.decode("utf-8", "replace")
-    return LiveItemsError(f"the live facts of item {item[:64]!r} are damaged: {why}", hint="shortlist items clear ITEM")
+    message = f"the live facts of item {item[:64]!r} are damaged: {why}"
+    return DamagedFactsError(message, hint="shortlist items clear ITEM")

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from prediction_store.errors import LiveItemsError, NewerFormatError
+from prediction_store.errors import DamagedFactsError, LiveItemsError, NewerFormatError
 from prediction_store.live_environment import State, Tables, release, share
 from prediction_store.live_facts import decode_facts, encode_facts
 from schemas.live_items import FORMAT, ItemChange, ItemFacts, change_facts
@@ -25,7 +25,7 @@ SOME: Final = 1000
 """Items read at a time by who must keep nobody waiting."""
 FORMAT_KEY: Final = b"format"
 
-Entry = tuple[bytes, ItemFacts | LiveItemsError | None]
+Entry = tuple[bytes, ItemFacts | DamagedFactsError | None]
 """An item and its facts; None: nothing is set any more; an error: they are damaged."""
 
 
@@ -200,7 +200,7 @@ def _get(tables: Tables, key: bytes) -> ItemFacts | None:
 def _entry(key: bytes, value: bytes | memoryview | None) -> Entry:
     try:
         return key, None if value is None else decode_facts(key, value)
-    except LiveItemsError as error:
+    except DamagedFactsError as error:
         return key, error
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from msgspec import UNSET
 
 from prediction_store.columns import Column
-from prediction_store.errors import LiveItemsError
+from prediction_store.errors import DamagedFactsError
 from prediction_store.live_environment import State
 from prediction_store.live_items import Entry, LiveItems
 from prediction_store.version import Version
@@ -79,7 +79,7 @@ class LiveView:
         """Items of the version that are out of stock since it was built."""
         return int(np.count_nonzero(self.in_stock == 0))
 
-    def put(self, version: Version, entries: Iterable[Entry]) -> LiveItemsError | None:
+    def put(self, version: Version, entries: Iterable[Entry]) -> DamagedFactsError | None:
         """Take over the facts of some items; those that the version lacks are passed over.
 
         Returns: the error of an item whose facts are damaged, if there is one; what was known of it stays.
@@ -87,7 +87,7 @@ class LiveView:
         problem = None
         entries = list(entries)
         for index, (_, facts) in zip(version.item_indexes([key for key, _ in entries]), entries, strict=True):
-            if isinstance(facts, LiveItemsError):
+            if isinstance(facts, DamagedFactsError):
                 problem = facts
             elif index is not None:
                 self._put(version, index, facts)
@@ -120,7 +120,7 @@ class _Kept:
         self.view = view
         self.state: State | None = None
         self.number: int | None = None
-        self.problem: LiveItemsError | None = None
+        self.problem: DamagedFactsError | None = None
 
 
 class LiveViews:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from prediction_store.errors import LiveItemsError
 from reranker.errors import (
     BodyTooLargeError,
     BodyTooSlowError,
@@ -18,6 +19,7 @@ from reranker.errors import (
     NotReadyError,
     NotRecordedError,
     OverloadedError,
+    UnopenedVersionError,
     status_of,
 )
 from reranker.feedback import Feedback
@@ -31,6 +33,11 @@ from schemas.messages import ErrorAnswer
 JSON = "application/json"
 RETRY_AFTER_SECONDS = "1"
 CHALLENGE = 'Bearer realm="shortlist"'
+UNTOLD: dict[type[Exception], str] = {
+    LiveItemsError: "the live facts about items cannot be used; the server's log says why",
+    UnopenedVersionError: "the current version cannot be opened; the server's log says why",
+}
+"""What a client is told instead of a message that may name our files; of these classes, and not of those under them."""
 log = logger(__name__)
 
 Handler = Callable[[Request, "Service"], Awaitable[Response]]
@@ -78,7 +85,9 @@ def failure(error: Exception) -> Response:
     if status == 500:
         log.error("request failed", exc_info=error)
         return as_json(ErrorAnswer(error=name, message="the server failed; its log says why"), status)
-    message = getattr(error, "message", "")
+    if isinstance(error, LiveItemsError):  # that a version cannot be opened is logged by who tries to
+        log.error("live facts about items not used", reason=str(error))
+    message = UNTOLD.get(type(error), getattr(error, "message", ""))
     response = as_json(ErrorAnswer(error=name, message=message, field=getattr(error, "field", None)), status)
     if isinstance(error, (NotReadyError, NotRecordedError, OverloadedError)):
         response.headers["Retry-After"] = RETRY_AFTER_SECONDS

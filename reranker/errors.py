@@ -15,6 +15,7 @@ ShortlistError
 ├── TokensFileError              (exit 2) the tokens file cannot be read, or a line of it is no token
 ├── TracesError                  (exit 2) traces are configured, and what makes them is not installed
 ├── NotReadyError                503  no verified version is served
+│   └── UnopenedVersionError          one is current, and cannot be opened
 ├── NotRecordedError             503  events could not be made durable, or not be brought to the session
 ├── OverloadedError              503  too many requests wait in the worker
 ├── SessionsError                     the session state cannot be read or written
@@ -101,6 +102,10 @@ class TracesError(UsageError):
 
 class NotReadyError(ShortlistError):
     """Raised when no verified version is there to answer from."""
+
+
+class UnopenedVersionError(NotReadyError):
+    """Raised when a version is current and cannot be opened; its message may name files."""
 
 
 class NotRecordedError(ShortlistError):

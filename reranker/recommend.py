@@ -18,7 +18,7 @@ from reranker.answer import Shown, answer
 from reranker.answered import record_of, settings_digest
 from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
-from reranker.errors import NotReadyError
+from reranker.errors import NotReadyError, UnopenedVersionError
 from reranker.fresh import Fresh
 from reranker.log import logger
 from reranker.ranking import Ranker
@@ -285,4 +285,4 @@ def not_ready(store: Store) -> NotReadyError:
     if problem is None or isinstance(problem, NoCurrentVersionError):
         return NotReadyError("no version is current", hint="shortlist cutover VERSION")
     reason = problem.message if isinstance(problem, ShortlistError) else str(problem)
-    return NotReadyError(f"the current version cannot be opened: {reason}", hint="shortlist versions")
+    return UnopenedVersionError(f"the current version cannot be opened: {reason}", hint="shortlist versions")

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+import structlog
 from asgi_client import JSON_HEADERS, STALL, AsgiClient
 from malformed_bodies import MALFORMED
 from serving_shop import Shop
 
+from prediction_store import layout
 from reranker.app import create_app
-from schemas.messages import ErrorAnswer, RecommendAnswer, VersionAnswer
+from reranker.errors import NotReadyError
+from reranker.recommend import open_reranker
+from schemas.messages import ErrorAnswer, RecommendAnswer, RecommendRequest, VersionAnswer
 
 PATH = "/v1/recommend"
 
@@ -28,6 +32,22 @@ def post(client: AsgiClient, *parts: bytes | None, **headers: str) -> tuple[int,
     reply = client.request("POST", PATH, parts, given)
     assert reply.headers["content-type"] == "application/json"
     return reply.status, msgspec.json.decode(reply.body, type=ErrorAnswer)
+
+
+def test_why_a_version_cannot_be_opened_is_told_to_the_log_and_to_no_client(shop: Shop) -> None:
+    shop.publish("a")
+    record = next(layout.history_folder(shop.root).glob("*.json"))
+    record.chmod(0o644)
+    record.write_bytes(b"rubbish")
+    with structlog.testing.capture_logs() as logged, AsgiClient(create_app(shop.config())) as client:
+        replies = [client.get("/readyz"), client.get("/v1/version"), client.post(PATH, {"user": "u0"})]
+    for reply in replies:
+        assert (reply.status, reply.json()["error"]) == (503, "not_ready")
+        assert reply.json()["message"] == "the current version cannot be opened; the server's log says why"
+        assert reply.headers["retry-after"] == "1"
+    assert [str(record) in str(line["reason"]) for line in logged] == [True]
+    with open_reranker(shop.config()) as reranker, pytest.raises(NotReadyError, match=str(record)):
+        reranker.recommend(RecommendRequest(user="u0"))
 
 
 def test_an_answer_has_all_its_parts(client: AsgiClient, stocked_shop: Shop) -> None:

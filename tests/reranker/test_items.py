@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import structlog
 from asgi_client import JSON_HEADERS, AsgiClient
 from live_changes import change, damage
 from serving_shop import OUT_OF_STOCK, Shop
@@ -237,7 +238,9 @@ def test_a_bad_file_fails_no_answer(shop: Shop) -> None:
         for _ in range(3):
             assert shown(client)
         assert "shortlist_live_read_failures_total 3.0" in client.get("/metrics").body.decode()
-        assert client.post(PATH, {"items": [{"item": "a01", "price": 1.0}]}).status == 503
+        for reply in (client.post(PATH, {"items": [{"item": "a01", "price": 1.0}]}), client.get(f"{PATH}/a01")):
+            assert (reply.status, reply.json()["error"]) == (503, "live_items")
+            assert str(shop.root) not in reply.json()["message"]
         assert shown(client)
 
 
@@ -264,7 +267,13 @@ def test_the_terminal_and_the_server_share_live_facts(client: AsgiClient, shop: 
 
 
 def test_a_store_that_cannot_be_written_says_so(shop: Shop, tmp_path: Path) -> None:
-    with AsgiClient(create_app(shop.config(f"paths.store={tmp_path / 'nowhere'}"))) as client:
+    with (
+        AsgiClient(create_app(shop.config(f"paths.store={tmp_path / 'nowhere'}"))) as client,
+        structlog.testing.capture_logs() as logged,
+    ):
         reply = client.post(PATH, {"items": [{"item": "a01", "hidden": True}]})
     assert (reply.status, reply.json()["error"]) == (503, "live_items")
+    assert str(tmp_path) not in reply.json()["message"]
+    reasons = [str(line["reason"]) for line in logged if line["log_level"] == "error"]
+    assert [str(tmp_path / "nowhere") in reason for reason in reasons] == [True]
     assert not (tmp_path / "nowhere").exists()
