@@ -49,27 +49,39 @@ class _Findings:
 def check(root: Path, name: str | None = None) -> CheckReport:
     """Check one version, or every version and the history. Finds; mends nothing and raises for nothing that it finds.
 
+    A version that is retired meanwhile is no problem, and not in the report.
+
     Cost: reads every byte and decodes every record: some ten seconds per million users.
 
     Raises:
-        MissingVersionError: the version asked for is not there.
+        MissingVersionError: the version asked for is not there, or not any more.
     """
     root = Path(root)
     found = _Findings()
     if name is None:
         versions = layout.version_names(root)
-        _check_history(root, set(versions), found)
+        _check_history(root, found)
     else:
         versions = [layout.checked_name(name)]
         if name not in layout.version_names(root):
             raise MissingVersionError(f"there is no version {name} in {root}", hint="shortlist versions")
+    checked = []
     for version in versions:
-        _check_version(root, version, found)
-    return CheckReport(versions, found.history_records, found.files, found.bytes, found.records, found.problems)
+        try:
+            _check_version(root, version, found)
+        except MissingVersionError as error:
+            if name is not None:
+                raise
+            if version not in layout.version_names(root):
+                continue
+            found.note(version, error.message)
+        checked.append(version)
+    return CheckReport(checked, found.history_records, found.files, found.bytes, found.records, found.problems)
 
 
-def _check_history(root: Path, versions: set[str], found: _Findings) -> None:
+def _check_history(root: Path, found: _Findings) -> None:
     numbers = layout.history_numbers(root)
+    versions = layout.version_names(root)  # later than the records, which may name what is just being cut over to
     if numbers != list(range(1, len(numbers) + 1)):
         found.note("history", f"the records are not numbered 1 to {len(numbers)} without a gap")
     previous: HistoryRecord | None = None
@@ -90,6 +102,7 @@ def _check_history(root: Path, versions: set[str], found: _Findings) -> None:
 
 
 def _check_version(root: Path, name: str, found: _Findings) -> None:
+    """Raises MissingVersionError, and nothing else."""
     try:
         with leased(root, name) as sealed:
             files = files_here(sealed.path, sealed.manifest)
@@ -99,10 +112,10 @@ def _check_version(root: Path, name: str, found: _Findings) -> None:
             extra = set(layout.files_of(sealed.path)) - set(sealed.manifest.files)
             for file in sorted(extra):
                 found.note(name, f"{file} is there and not in the manifest")
-            verify_environment(sealed.manifest)
             damaged = [*wrong_sizes(sealed.path, sealed.manifest), *wrong_hashes(sealed.path, sealed.manifest)]
             for problem in damaged:
                 found.note(name, problem)
+            verify_environment(sealed.manifest)
             if damaged:
                 return
             opened = open_version(root, name, verify_hashes=False)
@@ -110,6 +123,8 @@ def _check_version(root: Path, name: str, found: _Findings) -> None:
                 _check_contents(opened, found)
             finally:
                 release(opened)
+    except MissingVersionError:
+        raise
     except (StoreError, FormatError) as error:
         found.note(name, error.message)
 
@@ -123,9 +138,13 @@ def _check_identity(root: Path, manifest: Manifest, sha256: str, found: _Finding
             continue  # reported where the history is checked
         if record.version == manifest.name and record.manifest_sha256 != sha256:
             found.note(manifest.name, f"history record {number} names another manifest of that name")
-    report = read_report(root, manifest.name)
-    if report is not None and report.manifest_sha256 != sha256:
-        found.note(manifest.name, "its gate report is about another manifest of that name")
+    try:
+        report = read_report(root, manifest.name)
+    except (StoreError, FormatError) as error:
+        found.note(f"gates/{manifest.name}", error.message)
+    else:
+        if report is not None and report.manifest_sha256 != sha256:
+            found.note(manifest.name, "its gate report is about another manifest of that name")
     if not manifest.name.endswith(f"-{manifest.inputs_digest[:8]}"):
         found.note(manifest.name, f"its name does not end on the digest of its inputs, {manifest.inputs_digest[:8]}")
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from shop_store import MakeVersion, judge
 
+import prediction_store.check as checker
 from prediction_store import history, holds, layout
 from prediction_store.check import check
 from prediction_store.errors import MissingVersionError
 from prediction_store.reader import Version
+from prediction_store.retention import retire
 from schemas.history import encode_history_record
 from schemas.manifest import FileFacts, decode_manifest, encode_manifest
 
@@ -188,3 +190,63 @@ def test_every_problem_is_listed_and_not_only_the_first(
     ):
         assert part in found
     assert len(found.splitlines()) == 5
+
+
+@pytest.mark.parametrize("report", ["garbage", "a folder"])
+def test_a_gate_report_that_cannot_be_read_hides_no_damaged_file(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit, report: str
+) -> None:
+    name = make_version("a")
+    judge(root, name)
+    path = layout.gate_path(root, name)
+    path.unlink()
+    if report == "a folder":
+        path.mkdir()
+    else:
+        path.write_text(report)
+    shard = layout.version_path(root, name) / layout.shard_file(0)
+    edit_sealed(shard, lambda data: data[:-1] + bytes([data[-1] ^ 1]))
+    found = check(root, name).problems
+    assert [problem.where for problem in found] == [f"gates/{name}", name]
+    assert "shard-0000.mdb has digest" in found[1].what
+
+
+def test_a_version_of_another_machine_is_read_to_its_last_byte(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit
+) -> None:
+    name = make_version("a")
+    here = decode_manifest((layout.version_path(root, name) / layout.MANIFEST).read_bytes()).environment
+    reseal(root, name, edit_sealed, environment=msgspec.structs.replace(here, page_bytes=12345))
+    edit_sealed(layout.version_path(root, name) / layout.LISTS, lambda data: data[:-1] + b"!")
+    assert "was built for page_bytes 12345" in problems(root)
+    assert "lists.msgpack has digest" in problems(root)
+
+
+def test_a_version_that_is_retired_while_others_are_read_is_no_damage(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_version(inputs, cut_over=True) for inputs in "abcd"]
+    read = checker._check_version
+
+    def after_retiring(*args: Any) -> Any:
+        retire(root, keep=2, grace_seconds=0, now=4_000_000_000, who="test@localhost")
+        return read(*args)
+
+    monkeypatch.setattr(checker, "_check_version", after_retiring)
+    report = check(root)
+    assert (report.versions, report.problems) == ([names[3], names[2]], [])
+
+
+def test_a_version_that_is_asked_for_by_name_and_retired_meanwhile_is_told(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_version(inputs, cut_over=True) for inputs in "abc"]
+    read = checker._check_version
+
+    def after_retiring(*args: Any) -> Any:
+        retire(root, keep=2, grace_seconds=0, now=4_000_000_000, who="test@localhost")
+        return read(*args)
+
+    monkeypatch.setattr(checker, "_check_version", after_retiring)
+    with pytest.raises(MissingVersionError):
+        check(root, names[0])
