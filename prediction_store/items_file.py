@@ -5,6 +5,7 @@ All of a file is read before anything is changed, and an error names the line.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -16,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas.errors import UsageError
-from schemas.live_items import FACTS, ItemChange
+from schemas.live_items import EARLIEST_END, FACTS, ItemChange
 from schemas.messages import MAX_ID_BYTES
 
 CLEAR: Final = "none"
@@ -63,14 +64,17 @@ def to_time(text: str) -> float | None:
     """
     if text == CLEAR:
         return None
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    wanted = "wanted epoch seconds, a time like 2026-11-22T18:00, or none"
+    with contextlib.suppress(ValueError):
+        seconds = float(text)
+        if 0 <= seconds < EARLIEST_END:  # the day 20261122, or a year
+            moment = datetime.fromtimestamp(seconds, UTC)
+            raise UsageError(f"{text} is {moment:%Y-%m-%d %H:%M} in epoch seconds; {wanted}")
+        if seconds >= EARLIEST_END:
+            return seconds
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
-        wanted = "wanted epoch seconds, a time like 2026-11-22T18:00, or none"
         raise UsageError(f"{text!r} is not a time; {wanted}") from error
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 

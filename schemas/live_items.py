@@ -18,6 +18,16 @@ FORMAT: Final = 1
 FACTS: Final = ("in_stock", "hidden", "price", "available_until")
 
 Price = Annotated[float, Meta(ge=0.0, le=1e12, description="0 or more, in the currency of the catalogue")]
+EARLIEST_END: Final = 1e9
+"""The least that `available_until` takes, a time in 2001: the day 20261122 would otherwise be one in 1970."""
+EndSeconds = Annotated[
+    float,
+    Meta(
+        ge=EARLIEST_END,
+        le=99_999_999_999.0,
+        description="UTC epoch seconds (a day such as 20261122 is refused as too small, milliseconds as too large)",
+    ),
+]
 
 
 class ItemFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +49,7 @@ class ItemChange(Message, frozen=True):
     hidden: bool | UnsetType | None = UNSET
     """Not shown, whatever its stock."""
     price: Price | UnsetType | None = UNSET
-    available_until: EpochSeconds | UnsetType | None = UNSET
+    available_until: EndSeconds | UnsetType | None = UNSET
     """Not shown from then on."""
 
     @property

@@ -66,6 +66,7 @@ MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "a price beyond all numbers": (b'{"items": [{"item": "a01", "price": 1e400}]}', 422, "items[0].price"),
     "a price beyond all sense": (with_facts(price=1e13), 422, "items[0].price"),
     "a time before 1970": (with_facts(available_until=-1), 422, "items[0].available_until"),
+    "a day for a time": (with_facts(available_until=20261127), 422, "items[0].available_until"),
     "a time in milliseconds": (with_facts(available_until=1.7e12), 422, "items[0].available_until"),
     "a time that is text": (with_facts(available_until="2026-11-22"), 422, "items[0].available_until"),
 }
