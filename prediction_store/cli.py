@@ -55,7 +55,7 @@ def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json
     from prediction_store import terminal
     from prediction_store.listing import list_history
 
-    rows = list_history(_root(_load(config, overrides)))
+    rows = list_history(_store(_load(config, overrides)))
     return terminal.print_json(rows) if as_json else terminal.print_history(rows)
 
 
@@ -228,8 +228,7 @@ def check(
     from prediction_store import terminal
     from prediction_store.errors import CheckFailedError
 
-    root = _root(_load(config, overrides))
-    report = checker.check(root, version or None)
+    report = checker.check(_store(_load(config, overrides)), version or None)
     if as_json:
         terminal.print_json(report)
     else:
@@ -270,7 +269,7 @@ def retire(
     if keep < 0 or keep == 1:
         raise UsageError(f"--keep {keep}: wanted at least 2, the current version and the one to go back to")
     report = retire_versions(
-        _root(loaded),
+        _store(loaded),
         keep=keep or loaded.store.keep_versions,
         grace_seconds=loaded.store.grace_hours * 3600,
         now=time.time(),
@@ -304,6 +303,17 @@ def _root(config: Config) -> Path:
     from pathlib import Path
 
     return Path(config.paths.store)
+
+
+def _store(config: Config) -> Path:
+    """The folder of the store, for verbs of which an empty answer would be a false one. Raises StoreError."""
+    from prediction_store import layout
+    from prediction_store.errors import StoreError
+
+    root = _root(config)
+    if not layout.is_store(root):
+        raise StoreError(f"there is no store at {root}", hint="set paths.store to where it is")
+    return root
 
 
 def _decide(

@@ -106,6 +106,11 @@ def built_at(name: str) -> int:
     return calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
 
 
+def is_store(root: Path) -> bool:
+    """True when something has been built or decided in this folder. Raises DiskError."""
+    return not {"versions", "history"}.isdisjoint(entries(root))
+
+
 def versions_folder(root: Path) -> Path:
     return root / "versions"
 

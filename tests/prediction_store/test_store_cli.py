@@ -8,7 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import msgspec
 import pytest
 from shop_store import MakeVersion
 
@@ -179,7 +181,7 @@ def test_gates_are_run_without_loading_what_takes_long(root: Path, make_version:
         (["cutover", "../../etc"], 2, "is not the name of a version"),
         (["cutover", "20260101T000000Z-00000000"], 2, "is not there"),
         (["gate", "20260101T000000Z-00000000"], 2, "is not there"),
-        (["check", "20260101T000000Z-00000000"], 2, "there is no version"),
+        (["check", "20260101T000000Z-00000000"], 1, "there is no store at"),
         (["cutover"], 2, ""),
         (["rollback"], 1, "no version is current"),
         (["retire", "--keep", "1"], 2, "wanted at least 2"),
@@ -247,3 +249,14 @@ def test_the_command_line_itself_imports_almost_nothing() -> None:
     place = Path(shortlist.__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("place", ["nothing", "an empty folder"])
+@pytest.mark.parametrize("argv", ["check", "retire", "history"])
+def test_a_store_that_is_not_there_is_told(root: Path, verb: Verb, argv: str, place: str) -> None:
+    if place == "an empty folder":
+        root.mkdir()
+    code, out, err = verb(argv)
+    assert (code, out) == (1, "")
+    assert f"there is no store at {root}" in err
+    assert "paths.store" in err
