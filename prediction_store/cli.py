@@ -21,8 +21,21 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, help="The life of a version.")
 
 VersionArgument = Annotated[str, typer.Argument(help="A version's name, as `shortlist versions` lists it.")]
-WhoOption = Annotated[str, typer.Option("--who", help="Who does it, for the history. Default: user@host.")]
-WhyOption = Annotated[str, typer.Option("--why", "--reason", help="The reason, kept in the history.")]
+
+
+def _text(option: typer.CallbackParam, words: str) -> str:
+    """Words for the history, which is UTF-8; the command line may hand over any bytes."""
+    try:
+        words.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{option.opts[0]} {words!r} is not text in UTF-8") from error
+    return words
+
+
+WhoOption = Annotated[
+    str, typer.Option("--who", help="Who does it, for the history. Default: user@host.", callback=_text)
+]
+WhyOption = Annotated[str, typer.Option("--why", "--reason", help="The reason, kept in the history.", callback=_text)]
 ExpectOption = Annotated[
     int | None,
     typer.Option("--expect", metavar="NUMBER", help="Refuse unless this is still the newest history record."),

@@ -260,3 +260,16 @@ def test_a_store_that_is_not_there_is_told(root: Path, verb: Verb, argv: str, pl
     assert (code, out) == (1, "")
     assert f"there is no store at {root}" in err
     assert "paths.store" in err
+
+
+@pytest.mark.parametrize("option", ["--why", "--who"])
+@pytest.mark.parametrize("argv", ["pin", "retire", "rollback --plan"])
+def test_words_that_are_no_text_are_refused(
+    root: Path, make_version: MakeVersion, verb: Verb, argv: str, option: str
+) -> None:
+    """As the command line hands them over, where they are not UTF-8."""
+    for inputs in "ab":
+        make_version(inputs, cut_over=True)
+    code, _, err = verb(*argv.split(), option, "a\udcff")
+    assert (code, f"{option} 'a\\udcff' is not text in UTF-8" in err) == (2, True)
+    assert history.current(root).number == 2
