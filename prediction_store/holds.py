@@ -103,7 +103,9 @@ def _remark(
     def decide(at: Ground) -> HistoryRecord | None:
         newest, number = at.newest, at.number + 1
         if newest is None:
-            raise NoCurrentVersionError(f"no version is current, so there is nothing to {action}")
+            raise NoCurrentVersionError(
+                f"no version is current, so there is nothing to {action}", hint="shortlist cutover VERSION"
+            )
         if is_done(newest):
             return None
         pinned = {PIN: number, UNPIN: 0}.get(action)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from prediction_store import contents, durable, layout
 from prediction_store.errors import (
@@ -22,6 +22,10 @@ from prediction_store.errors import (
     UnknownOutcomeError,
 )
 from schemas.history import HistoryRecord, decode_history_record, encode_history_record
+
+NAME_ONE: Final = (
+    'shortlist rollback --to VERSION, or shortlist cutover VERSION --force --why "…"; shortlist history lists them'
+)
 
 
 class Ground(NamedTuple):
@@ -88,11 +92,9 @@ def read_record(root: Path, number: int) -> HistoryRecord:
     except NewerFormatError:
         raise
     except (FormatError, DiskError, FileNotFoundError) as error:
-        raise DamagedHistoryError(
-            f"{path}: {error}", hint='shortlist rollback --to VERSION, or shortlist cutover VERSION --force --why "…"'
-        ) from error
+        raise DamagedHistoryError(f"{path}: {error}", hint=NAME_ONE) from error
     if record.number != number:
-        raise DamagedHistoryError(f"{path}: it says it is record {record.number}")
+        raise DamagedHistoryError(f"{path}: it says it is record {record.number}", hint=NAME_ONE)
     return record
 
 

@@ -43,8 +43,7 @@ def decode(data: bytes, kind: type[Document], what: str, newest: int) -> Documen
         number = msgspec.json.decode(data, type=_FormatOnly).format
         if number > newest:
             raise NewerFormatError(
-                f"{what} has format {number}; this Shortlist reads up to {newest}",
-                hint="upgrade this host, or roll back",
+                f"{what} has format {number}; this Shortlist reads up to {newest}", hint="upgrade this host"
             )
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -262,6 +262,42 @@ def test_a_store_that_is_not_there_is_told(root: Path, verb: Verb, argv: str, pl
     assert "paths.store" in err
 
 
+@pytest.mark.leaves_damage
+def test_the_way_out_of_a_damaged_newest_record_names_where_the_versions_stand(
+    root: Path, make_version: MakeVersion, verb: Verb
+) -> None:
+    a, _ = (make_version(inputs, cut_over=True) for inputs in "ab")
+    path = layout.history_path(root, 2)
+    path.write_bytes(path.read_bytes().replace(b"test@localhost", b"evil@localhost"))
+    for argv in (["versions"], ["rollback", "--plan"]):
+        code, _, err = verb(*argv)
+        assert (code, "shortlist history lists them" in err) == (1, True), argv
+    code, out, _ = verb("history")
+    assert (code, a in out) == (0, True)
+    assert verb("rollback", "--to", a)[0] == 0
+
+
+@pytest.mark.leaves_damage
+def test_the_record_of_a_later_shortlist_is_told_without_a_way_out_that_is_none(
+    root: Path, make_version: MakeVersion, verb: Verb
+) -> None:
+    a, _ = (make_version(inputs, cut_over=True) for inputs in "ab")
+    body = msgspec.json.encode(msgspec.structs.replace(history.current(root), format=9))
+    layout.history_path(root, 2).write_bytes(b'{"crc32":%d,"record":%s}' % (crc32(body), body))
+    for argv in (["rollback", "--to", a], ["cutover", a, "--force", "--why", "a test"]):
+        code, _, err = verb(*argv)
+        assert (code, "has format 9" in err, "upgrade this host" in err, "roll back" in err) == (1, True, True, False)
+
+
+@pytest.mark.parametrize("argv", ["pin", "unpin", "rollback"])
+def test_without_a_current_version_the_next_command_is_named(
+    root: Path, make_version: MakeVersion, verb: Verb, argv: str
+) -> None:
+    make_version("a")
+    code, _, err = verb(argv)
+    assert (code, "shortlist cutover VERSION" in err) == (1, True)
+
+
 @pytest.mark.parametrize("option", ["--why", "--who"])
 @pytest.mark.parametrize("argv", ["pin", "retire", "rollback --plan"])
 def test_words_that_are_no_text_are_refused(
