@@ -100,7 +100,7 @@ def diff(
     if as_json:
         return terminal.print_json(report)
     for line in diff_text.lines(report):
-        print(line)
+        terminal.print_line(line)
     print(f"\nwritten: {html}" if html else f"\nas a page with plots: shortlist diff {a} {b} --html diff.html")
     return None
 
@@ -250,11 +250,12 @@ def check(
             f" {terminal.size(report.bytes)}, {report.records} users' records: {len(report.problems)} problems"
         )
         for problem in report.problems:
-            print(f"  {problem.where}: {problem.what}")
+            terminal.print_line(f"  {problem.where}: {problem.what}")
     if report.problems:
         first = report.problems[0]
         raise CheckFailedError(
-            f"{len(report.problems)} problems, the first in {first.where}: {first.what}", hint="shortlist versions"
+            f"{len(report.problems)} problems, the first in {first.where}: {terminal.printable(first.what)}",
+            hint="shortlist versions",
         )
 
 
@@ -300,9 +301,9 @@ def retire(
     for name in report.swept:
         print(f"swept   {name}")
     for name, reason in report.kept.items():
-        print(f"kept    {name}: {reason}")
+        terminal.print_line(f"kept    {name}: {reason}")
     if report.problem:
-        print(report.problem)
+        terminal.print_line(report.problem)
     return None
 
 

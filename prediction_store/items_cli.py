@@ -131,7 +131,7 @@ def show(
     print(f"{'item':<24} {'shown':<6} {'in stock':<9} {'hidden':<7} {'price':>10}  until")
     for item in found:
         until = item.available_until.value
-        print(
+        terminal.print_line(
             f"{item.item:<24} {_word(item.is_shown):<6} {_marked(item.in_stock):<9} {_marked(item.hidden):<7}"
             f" {_marked(item.price):>10}  {'-' if until is None else terminal.minute(int(until)) + '*'}"
         )
@@ -173,7 +173,9 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
     print(f"{len(changed)} of {len(names)} items are other than before")
     if unknown and served:
         more = " …" if len(unknown) > 10 else ""
-        print(f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}")
+        terminal.print_line(
+            f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}"
+        )
     return None
 
 

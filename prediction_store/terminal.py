@@ -22,21 +22,31 @@ def print_json(value: object) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def print_line(text: str) -> None:
+    """One line that holds what others wrote: none of it can begin another line, or move the cursor."""
+    print(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def print_versions(rows: Sequence[VersionRow], newest: HistoryRecord | None, place: str) -> None:
     """The table of versions, and under it what forbids a cutover."""
     if not rows:
-        print(f"no versions in {place}")
+        print_line(f"no versions in {place}")
         return
     print(f"  {'version':<25} {'state':<11} {'age':>7} {'users':>10} {'size':>9} {'gates':<8} made current by")
     for row in rows:
         mark = "*" if row.is_current else "<" if row.is_rollback_target else " "
         head = f"{mark} {row.version:<25} {row.state:<11}"
         if row.age_seconds is None or row.bytes is None:
-            print(f"{head} {row.problem}")
+            print_line(f"{head} {row.problem}")
             continue
         by = f"{row.made_current_by}, {minute(row.made_current_at)}" if row.made_current_at is not None else ""
         facts = f"{age(row.age_seconds):>7} {row.users:>10} {size(row.bytes):>9} {row.gates:<8}"
-        print(f"{head} {facts} {by}".rstrip())
+        print_line(f"{head} {facts} {by}".rstrip())
     if newest is None:
         print("no version is current: shortlist cutover VERSION")
         return
@@ -52,11 +62,11 @@ def print_history(rows: Sequence[HistoryRow]) -> None:
     for row in rows:
         record = row.record
         if record is None:
-            print(f"{row.number:>6}  {row.problem}")
+            print_line(f"{row.number:>6}  {row.problem}")
             continue
         why = f": {record.why}" if record.why else ""
         forced = " by force" if record.forced else ""
-        print(f"{record.number:>6}  {minute(record.at)}  {said(record)}{forced}  {record.who}{why}")
+        print_line(f"{record.number:>6}  {minute(record.at)}  {said(record)}{forced}  {record.who}{why}")
 
 
 def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> None:
@@ -66,7 +76,7 @@ def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> Non
         return
     left = f", instead of {record.previous}" if record.previous not in ("", record.version) else ""
     if applied:
-        print(f"{record.version} is current{left}: history record {record.number}, {said(record)} by {record.who}")
+        print_line(f"{record.version} is current{left}: history record {record.number}, {said(record)} by {record.who}")
     else:
         print(f"would append history record {record.number}: {said(record)}{left}; every check has passed")
         to = f" --to {record.version}" if record.action == ROLLBACK else f" {record.version}"
@@ -83,7 +93,7 @@ def print_gates(report: GateReport) -> None:
         found = "-" if gate.found is None else figure(gate.found)
         about = ", ".join(filter(None, [shortfall(gate), gate.note]))
         mark = MARK.get(gate.outcome, gate.outcome)
-        print(f"  {mark:<8} {gate.name:<20} {found:>9}  {wanted(gate):<22} {about}".rstrip())
+        print_line(f"  {mark:<8} {gate.name:<20} {found:>9}  {wanted(gate):<22} {about}".rstrip())
     counts = Counter(gate.outcome for gate in report.gates)
     said_of = {PASS: "passed", WARN: "with a warning", FAIL: "refused"}
     print(", ".join(f"{counts[outcome]} {words}" for outcome, words in said_of.items() if counts[outcome]))

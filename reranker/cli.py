@@ -117,6 +117,7 @@ def replay(
     os.environ.update(ONE_THREAD)
     import msgspec
 
+    from prediction_store.terminal import print_line
     from reranker.answered import facts_of
     from reranker.errors import ReplayDiffersError
     from reranker.replay import replay as make_again
@@ -131,7 +132,7 @@ def replay(
         print(f"equal bit for bit: {len(shown)} items of version {found.recorded.version}, rung {found.recorded.rung}")
     else:
         for line in found.differences:
-            print(line)
+            print_line(line)
     if not found.is_equal:
         raise ReplayDiffersError(f"the answer of version {found.recorded.version} differs from the one in the log")
 

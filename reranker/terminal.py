@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from prediction_store.terminal import printable
 from reranker import fallbacks
 from reranker.answer import (
     DAMAGED_RECORD,
@@ -128,8 +129,3 @@ def _age(seconds: int) -> str:
 
 def _plain(text: str) -> str:
     return escape(printable(text))
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped: an id must not move the cursor of a terminal."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

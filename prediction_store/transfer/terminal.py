@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prediction_store.terminal import age, size
+from prediction_store.terminal import age, print_line, printable, size
 
 if TYPE_CHECKING:
     from prediction_store.transfer.flow import Meter
@@ -71,17 +71,17 @@ def print_hosts(statuses: Mapping[str, HostStatus], named: list[str], place: str
         status = statuses.get(host)
         mark = "*" if host in named else " "
         if status is None:
-            print(f"{mark} {host:<20} {'silent':<9}")
+            print_line(f"{mark} {host:<20} {'silent':<9}")
             continue
         facts = f"{status.number or '-':>6} {status.version or '-':<25} {age(max(0, int(now - status.at))):>7}"
-        print(f"{mark} {host:<20} {status.state:<9} {facts} {status.shards or 'all':<12} {_note(status)}".rstrip())
+        print_line(f"{mark} {host:<20} {status.state:<9} {facts} {status.shards or 'all':<12} {_note(status)}".rstrip())
     if named:
         print("* flips together with the others so marked")
 
 
 def log_line(host: str, text: str) -> None:
     """One line of the log of `follow`."""
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {host}: {text}", flush=True)
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {host}: {printable(text)}", flush=True)
 
 
 def _note(status: HostStatus) -> str:

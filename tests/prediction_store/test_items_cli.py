@@ -188,6 +188,16 @@ def test_times_are_utc_unless_they_say_otherwise() -> None:
         to_time("")
 
 
+def test_an_id_cannot_look_like_a_line_of_its_own(items: Any) -> None:
+    forged = "a\n9 items\x1b[31m"
+    for argv in (("set", forged, "--hide"), ("show",), ("show", forged)):
+        code, output, _ = items(*argv)
+        assert code == 0
+        assert "\x1b" not in output
+        assert "a\\n9 items\\x1b[31m" in output
+    assert json.loads(items("show", "--json")[1])[0]["item"] == forged
+
+
 def test_changing_an_item_starts_without_anything_heavy(root: Path, make_version: MakeVersion) -> None:
     make_version("a", cut_over=True)
     code = (

@@ -309,3 +309,20 @@ def test_words_that_are_no_text_are_refused(
     code, _, err = verb(*argv.split(), option, "a\udcff")
     assert (code, f"{option} 'a\\udcff' is not text in UTF-8" in err) == (2, True)
     assert history.current(root).number == 2
+
+
+FORGED = "a\n     9  2026-01-01 00:00  cutover to FAKE  root: ok\x1b[31m\x9b2J"
+
+
+def test_what_others_wrote_cannot_look_like_a_decision(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a = make_version("a", cut_over=True)
+    shown = [verb("pin", "--why", FORGED, "--who", FORGED)[1], verb("history")[1]]
+    assert verb("unpin")[0] == 0
+    history.cutover(root, make_version("b"), FORGED, FORGED, 1, force=True)
+    shown += [verb("versions")[1], verb("history")[1], verb("rollback", "--to", a, "--who", FORGED)[1]]
+    for out in shown:
+        assert "\x1b" not in out
+        assert "\x9b" not in out
+        assert "\\n     9  2026" in out
+        assert not any(line.startswith("     9") for line in out.splitlines())
+    assert json.loads(verb("history", "--json")[1])[-2]["record"]["why"] == FORGED
