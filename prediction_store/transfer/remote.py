@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
@@ -56,7 +56,7 @@ class Remote:
         """
         self.url = url
         parts = urlsplit(url)
-        if parts.scheme not in SCHEMES:
+        if parts.scheme not in SCHEMES or (parts.scheme == "file" and not _is_folder(parts)):
             raise ConfigError(
                 f"store.remote = {url!r}: wanted file:///FOLDER, s3://BUCKET/PREFIX, gs://… or az://…",
                 hint="shortlist config",
@@ -151,6 +151,11 @@ class Remote:
             folders[self._folder] = None
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             durable.sync_folder(folder)
+
+
+def _is_folder(parts: SplitResult) -> bool:
+    """True when a file URL means a folder of this machine below its root."""
+    return parts.netloc in ("", "localhost") and parts.path.startswith("/") and parts.path.strip("/") != ""
 
 
 class _Told:

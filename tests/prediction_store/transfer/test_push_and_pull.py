@@ -409,10 +409,12 @@ def test_the_way_a_push_takes(root: Path, make_version: MakeVersion, folder: Rem
     assert ("sync file", layout.MANIFEST) in taken[manifest:]
 
 
-@pytest.mark.parametrize("url", ["", "stores/one", "ftp://host/x", "memory:///"])
+@pytest.mark.parametrize(
+    "url", ["", "stores/one", "ftp://host/x", "memory:///", "file://host/x", "file://", "file:///", "file:x"]
+)
 def test_a_url_that_means_no_object_storage_is_a_mistake_in_the_configuration(url: str) -> None:
     with pytest.raises(ConfigError, match="wanted file:///FOLDER, s3://BUCKET/PREFIX"):
-        Remote(url)
+        Remote(url, make=True)
 
 
 def test_a_folder_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> None:
