@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import math
 import os
 import re
 import tomllib
@@ -37,6 +38,8 @@ PATH_KEYS = (
     "data.users.path",
 )
 """Keys that hold a path; a relative one is taken from the folder of the configuration file."""
+MAX_SHOWN = 80
+"""Characters of a wrong value in a message."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -65,7 +68,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     if file is not None:
-        for key, value in _leaves(_read(file)):
+        for key, value in _read(file):
             values[key], sources[key] = value, file.name
     for key, text, source in (*_from_environment(environ), *_from_command_line(overrides)):
         values[key], sources[key] = _parse(text), source
@@ -107,11 +110,12 @@ def _find(path: Path | None) -> Path | None:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path) -> list[tuple[str, Any]]:
+    """Every key of a file with its value."""
     try:
         with _translated(file):
-            return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return list(_leaves(tomllib.loads(file.read_text(encoding="utf-8"))))
+    except (ValueError, RecursionError) as error:  # nested too deeply, or a number of too many digits, included
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
 
 
@@ -141,7 +145,7 @@ def _parse(text: str) -> Any:
     """A value as TOML would read it, else plain text, so that --set split.strategy=per_user needs no quotes."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -189,10 +193,23 @@ def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key, value, kind = _inside(key, value, field.type, place)
-        raise ConfigError(
-            f"{key} = {json.dumps(value, default=str)} (from {source}): {_wanted(reason, kind)}"
-        ) from error
-    return found[""] if entry else found
+        raise ConfigError(f"{key} = {_shown(value)} (from {source}): {_wanted(reason, kind)}") from error
+    found = found[""] if entry else found
+    _require_finite(key, msgspec.to_builtins(found), source)
+    return found
+
+
+def _require_finite(key: str, value: Any, source: str) -> None:
+    """Refuse what no bound keeps out and JSON cannot say."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for number in (value, *inner):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{key} = {_shown(value)} (from {source}): wanted a finite number")
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _inside(key: str, value: Any, kind: Any, place: str) -> tuple[str, Any, Any]:
@@ -263,6 +280,8 @@ def _absolute(config: Config, base: Path) -> Config:
     tree = msgspec.to_builtins(config)
     for key in PATH_KEYS:
         text = _get(config, key)
+        if "\0" in text:
+            raise ConfigError(f"{key} = {text!r}: a path has no null byte")
         if text:
             try:
                 _put(tree, key, str(base / Path(text).expanduser()))

@@ -112,6 +112,45 @@ def test_a_file_that_is_not_toml_is_an_error_with_its_line(tmp_path: Path) -> No
         load(write(tmp_path, "[train]\nseed = = 1\n"), environ={})
 
 
+DEEP = "[" * 100_000
+DIGITS = "9" * 6_000
+
+
+@pytest.mark.parametrize(
+    "text", [f"a = {DEEP}", f"a = {DIGITS}", f"{'a.' * 5_000}a = 1"], ids=["deep", "long", "dotted"]
+)
+def test_a_file_that_nobody_can_mean_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"shortlist\.toml is not valid TOML"):
+        load(write(tmp_path, text), environ={})
+
+
+@pytest.mark.parametrize("text", [DEEP, DIGITS], ids=["deep", "long"])
+def test_a_value_that_nobody_can_mean_is_an_error_and_not_repeated(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"train\.seed = .{1,80}… \(from --set\): wanted `int`") as refused:
+        load(None, [f"train.seed={text}"], {})
+    assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["paths.store", "data.items.path", "serve.tokens_file"])
+def test_a_path_with_a_null_byte_is_an_error(tmp_path: Path, key: str) -> None:
+    for overrides in ([f"{key}=a\0b"], [f'{key}="a\\u0000b"']):
+        with pytest.raises(ConfigError, match=rf"{key} = 'a\\x00b': a path has no null byte"):
+            load(None, overrides, {})
+
+
+def test_every_number_is_a_finite_one() -> None:
+    keys = [key for key, value in flatten(Config()) if isinstance(value, float)]
+    for key in [*keys, "gates.recall.warn", "serve.session_event_weights.view"]:
+        for number in ("inf", "nan", "1e400"):
+            with pytest.raises(ConfigError, match=rf"{key.replace('.', '[.]')} = .{{1,30}}: wanted "):
+                load(None, [f"{key}={number}"], {})
+
+
+def test_a_number_that_is_not_finite_is_found_in_a_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"session_event_weights = .*: wanted a finite number"):
+        load(write(tmp_path, "[serve.session_event_weights]\nview = 1\ncart = inf\n"), environ={})
+
+
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not there"):
         load(tmp_path / "none.toml", environ={})
