@@ -6,10 +6,12 @@ runs this very file: `spark-submit shortlist.py prepare --day 2026-11-21` is the
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any, TextIO
 
 VERBS: dict[str, tuple[str, dict[str, str]]] = {
     "The nightly journey": (
@@ -82,8 +84,74 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
-def run(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to end
-    """Run one verb; the exit code. This is the only place that turns errors into messages."""
+def run(argv: Sequence[str]) -> int:
+    """Run one verb; the exit code. What it says is written when this returns, or told to be lost."""
+    if sys.stdout is None:  # closed by the caller
+        return _ended(argv)
+    output = _Output(sys.stdout)
+    with contextlib.redirect_stdout(output):
+        code = _ended(argv)
+        output.flush()
+    if output.problem is None:
+        return code
+    words = f"its output cannot be written: {output.problem.strerror}; what it did stands"
+    print(f"shortlist {' '.join(argv[:1])}: {words}", file=sys.stderr)
+    print("  next: shortlist history shows what was decided", file=sys.stderr)
+    return code or 1
+
+
+def overview() -> str:
+    """The verbs, grouped by what they are about."""
+    lines = [
+        "Shortlist: precomputed lists, published as versions, re-ranked in the request.",
+        "",
+        "usage: shortlist VERB [OPTIONS]",
+        "",
+    ]
+    for group, (_, verbs) in VERBS.items():
+        lines += [f"{group}:", *(f"  {verb:<11} {words}" for verb, words in verbs.items()), ""]
+    return "\n".join([*lines, "shortlist VERB --help tells the options of a verb."])
+
+
+def module_of(verb: str) -> str | None:
+    """The module whose command line holds the verb."""
+    return next((module for module, verbs in VERBS.values() if verb in verbs), None)
+
+
+class _Output:
+    """Standard output of which the verb hears nothing: neither what it does nor its exit code hangs on a reader."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.problem: OSError | None = None
+        """Why something is lost that somebody may have wanted; a reader who goes has read enough."""
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._lose(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lose(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError) -> None:
+        if not isinstance(error, BrokenPipeError):
+            self.problem = error
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # also for what is still buffered, and would fail again at the exit
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+def _ended(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to end
+    """The exit code of one verb. This is the only place that turns errors into messages."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(overview())
         return 0
@@ -110,27 +178,6 @@ def run(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to
     except KeyboardInterrupt:
         print(f"shortlist {argv[0]}: interrupted; nothing half-done is visible, run it again to go on", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
-def overview() -> str:
-    """The verbs, grouped by what they are about."""
-    lines = [
-        "Shortlist: precomputed lists, published as versions, re-ranked in the request.",
-        "",
-        "usage: shortlist VERB [OPTIONS]",
-        "",
-    ]
-    for group, (_, verbs) in VERBS.items():
-        lines += [f"{group}:", *(f"  {verb:<11} {words}" for verb, words in verbs.items()), ""]
-    return "\n".join([*lines, "shortlist VERB --help tells the options of a verb."])
-
-
-def module_of(verb: str) -> str | None:
-    """The module whose command line holds the verb."""
-    return next((module for module, verbs in VERBS.values() if verb in verbs), None)
 
 
 def _call(app: Callable[..., object], argv: Sequence[str]) -> int:
@@ -138,6 +185,8 @@ def _call(app: Callable[..., object], argv: Sequence[str]) -> int:
     try:
         app(list(argv), prog_name="shortlist")
     except SystemExit as end:
+        if end.code == 130:  # what Typer makes of Ctrl-C, without a word
+            raise KeyboardInterrupt from end
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

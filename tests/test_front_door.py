@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 import typer
+from shop_store import write_small_version
 
 import shortlist
+from prediction_store import history, layout
 from schemas.errors import RefusedError, ShortlistError, UnknownOutcomeError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -98,6 +100,74 @@ def test_each_kind_of_error_has_its_exit_code(
     monkeypatch.setattr(schemas.config_file, "load", fail)
     assert shortlist.run(["config"]) == code
     assert capsys.readouterr().err == "shortlist config: it broke\n  next: mend it\n"
+
+
+def test_ctrl_c_is_told_and_exits_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import schemas.config_file
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(schemas.config_file, "load", interrupt)
+    assert shortlist.run(["config"]) == 130
+    assert "shortlist config: interrupted; nothing half-done is visible" in capsys.readouterr().err
+
+
+def store(folder: Path) -> Path:
+    """A store of one version, which is current."""
+    name = write_small_version(folder, inputs="a")
+    history.cutover(folder, name, "ann@host", "a test", 1, force=True)
+    return folder
+
+
+def printing_to(output: int, verb: str, place: Path, buffered: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "shortlist.py", *verb.split(), "--set", f"paths.store={place}"],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": buffered},
+        cwd=place.parent,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_a_reader_who_goes_changes_neither_what_is_done_nor_the_exit_code(tmp_path: Path, buffered: str) -> None:
+    place = store(tmp_path / "store")
+    reader, writer = os.pipe()
+    os.close(reader)
+    for verb in ("history", "versions", "pin", "unpin", "pin --help"):
+        done = printing_to(writer, verb, place, buffered)
+        assert (done.returncode, done.stderr) == (0, ""), verb
+    assert history.current(place).number == 3
+    layout.gate_path(place, history.current(place).version).mkdir(parents=True)
+    assert printing_to(writer, "check", place, buffered).returncode == 1
+    os.close(writer)
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_an_output_that_cannot_be_written_is_told_after_what_was_decided(tmp_path: Path, buffered: str) -> None:
+    place = store(tmp_path / "store")
+    with Path("/dev/full").open("w") as full:
+        for verb in ("pin", "unpin", "history", "pin --help"):
+            done = printing_to(full.fileno(), verb, place, buffered)
+            assert done.returncode == 1
+            assert done.stderr.splitlines() == [
+                f"shortlist {verb.split()[0]}: its output cannot be written: No space left on device;"
+                " what it did stands",
+                "  next: shortlist history shows what was decided",
+            ]
+        assert printing_to(full.fileno(), "cutover nonsense", place, buffered).returncode == 2
+    assert history.current(place).number == 3
+
+
+def test_a_verb_without_an_output_does_what_it_is_told(tmp_path: Path) -> None:
+    place = store(tmp_path / "store")
+    argv = [sys.executable, str(ROOT / "shortlist.py"), "pin", "--set", f"paths.store={place}"]
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *argv], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert history.current(place).number == 2
 
 
 def test_help_lists_every_verb() -> None:
