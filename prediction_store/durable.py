@@ -73,6 +73,20 @@ def extend(path: Path) -> Iterator[BinaryIO]:
             os.fsync(descriptor)
 
 
+def allocate(path: Path, size: int) -> None:
+    """Have a file, made if need be, with at least `size` bytes that have their room on the disk, for a map to write to.
+
+    What is in it stays. Raises DiskError.
+    """
+    with translated("writing", path):
+        before("allocate", path)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
+
+
 class Appended:
     """A new file that grows at its end for as long as it is open; it survives a power cut up to the last `sync`.
 

@@ -51,7 +51,7 @@ class _Opened(NamedTuple):
     file: tuple[int, int]
     is_writable: bool
     is_locked: bool
-    """False where the place is read-only: what is read may be overwritten meanwhile."""
+    """False where the place is read-only, or too full for a lock file: what is read may be overwritten meanwhile."""
 
 
 class LiveEnvironment:
@@ -181,12 +181,19 @@ class LiveEnvironment:
             return None
         refuse_network(self._root)
         is_locked = _can_lock(self._folder)
-        environment = open_growing(
-            str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=is_locked, max_dbs=2,
-            max_readers=MAX_READERS,
-        )  # fmt: skip
+        try:
+            environment = self._open_for_reading(lock=is_locked)
+        except DiskError:  # a full disk, say
+            is_locked = False
+            environment = self._open_for_reading(lock=False)
         self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), False, is_locked)
         return self._opened
+
+    def _open_for_reading(self, *, lock: bool) -> lmdb.Environment:
+        return open_growing(
+            str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=lock, max_dbs=2,
+            max_readers=MAX_READERS,
+        )  # fmt: skip
 
     def _open_for_writing(self) -> _Opened:
         opened = self._look()

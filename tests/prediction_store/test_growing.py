@@ -41,7 +41,7 @@ def test_it_opens_however_often_while_another_process_makes_it_larger(tmp_path: 
         assert started.wait(60)
         sizes = []
         for _ in range(300):
-            with open_growing(path, subdir=False, map_size=SMALL) as environment:
+            with open_growing(path, max_readers=8, subdir=False, map_size=SMALL) as environment:
                 sizes.append(environment.info()["last_pgno"])
     finally:
         done.set()
@@ -63,7 +63,7 @@ def test_a_file_that_grew_between_its_two_looks_is_opened_again(
         return real(*arguments, **options)
 
     monkeypatch.setattr(growing.lmdb, "open", unlucky)
-    open_growing(path, subdir=False).close()
+    open_growing(path, max_readers=8, subdir=False).close()
     assert len(tries) == 3
 
 
@@ -73,4 +73,15 @@ def test_a_file_that_never_stops_growing_is_told(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(growing.lmdb, "open", unlucky)
     with pytest.raises(lmdb.MapResizedError):
-        open_growing(str(tmp_path / "file"))
+        open_growing(str(tmp_path / "file"), max_readers=8, subdir=False)
+
+
+@pytest.mark.parametrize("max_readers", [1, 126, 1024])
+def test_the_lock_file_has_the_size_that_lmdb_gives_it_and_no_holes(tmp_path: Path, max_readers: int) -> None:
+    with lmdb.open(str(tmp_path / "theirs"), max_readers=max_readers):
+        assert (tmp_path / "theirs" / "lock.mdb").stat().st_size == growing.lock_bytes(max_readers)
+    (tmp_path / "ours").mkdir()
+    with open_growing(str(tmp_path / "ours"), max_readers=max_readers):
+        facts = (tmp_path / "ours" / "lock.mdb").stat()
+    assert facts.st_size == growing.lock_bytes(max_readers)
+    assert facts.st_blocks * 512 >= facts.st_size

@@ -12,6 +12,7 @@ from pathlib import Path
 import live_changes
 import pytest
 from live_changes import HOME, PAIR, change, run
+from mounts import can_mount, on_small_disk
 
 from prediction_store import layout, live_environment
 from prediction_store.errors import LiveItemsError
@@ -91,6 +92,46 @@ def test_on_a_full_disk_nothing_changes_and_writing_goes_on_when_there_is_space(
     assert "live/items: mdb_txn_commit" in error, done.stderr
     assert rest == ["1", "['a']"], done.stderr
     assert live.get("a") == ItemFacts(changed_at=7.0, price=3.0)
+
+
+WITHOUT_ROOM = """
+from prediction_store.errors import LiveItemsError
+from prediction_store.live_items import LiveItems
+from schemas.live_items import ItemChange
+
+def hide(item):
+    with LiveItems(root) as live:
+        try: return live.set([ItemChange(item=item, hidden=True)], now=6.0)
+        except LiveItemsError as error: return error.message.split(": ")[-1]
+
+root = Path(sys.argv[1])
+folder = root / "live" / "items"
+folder.mkdir(parents=True)
+"""
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
+def test_on_a_full_disk_the_first_change_fails_and_is_made_when_there_is_space(tmp_path: Path) -> None:
+    code = "ballast = fill(root)\nprint(hide('a'))\nballast.unlink()\nprint(hide('a'))"
+    done = on_small_disk(tmp_path, WITHOUT_ROOM + code)
+    assert done.stdout.splitlines() == ["No space left on device", "['a']"], (done.returncode, done.stderr)
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
+@pytest.mark.parametrize(
+    "left", ["lock.unlink()", "os.truncate(lock, 0)", "os.truncate(lock, 0), os.truncate(lock, 65_664)"]
+)
+def test_on_a_full_disk_a_copy_without_locks_is_read_and_changed_when_there_is_space(tmp_path: Path, left: str) -> None:
+    code = (
+        f"import os\nhide('a')\nlock = folder / 'lock.mdb'\n{left}\nballast = fill(root)\n"
+        "with LiveItems(root) as live:\n"
+        "    print(live.get('a').hidden, live.state() is not None, len(live.read().entries))\n"
+        "print(hide('b'))\nballast.unlink()\nprint(hide('b'))\n"
+        "with LiveItems(root) as live: print(len(live.read().entries))\n"
+    )
+    done = on_small_disk(tmp_path, WITHOUT_ROOM + code)
+    wanted = ["True True 1", "No space left on device", "['b']", "2"]
+    assert done.stdout.splitlines() == wanted, (done.returncode, done.stderr)
 
 
 @pytest.mark.parametrize("length", [0, 1, 100, 4096, 8191, 8192, 12_288])

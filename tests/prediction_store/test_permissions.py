@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from live_changes import change, run
+from mounts import can_mount, read_only
 from shop_store import MakeVersion
 
-import shortlist
 from prediction_store import history, layout
 from prediction_store.live_items import LiveItems
 from schemas.live_items import ItemFacts
 
-HOME = Path(shortlist.__file__).parent
 READ = """
 import sys
 from prediction_store.reader import Store
@@ -26,26 +23,6 @@ with store.acquire() as version:
     print(version.name, version.read("ann").items.size)
 store.close()
 """
-
-
-def can_mount() -> bool:
-    probe = ["unshare", "--map-root-user", "--mount", "true"]
-    try:
-        return subprocess.run(probe, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
-def read_only(root: Path, *argv: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with the store mounted read-only, in a namespace of its own."""
-    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    return subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", script, str(root), sys.executable, *argv],
-        cwd=HOME,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")

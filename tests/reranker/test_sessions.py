@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from mounts import can_mount, on_small_disk
 from redis_process import RedisProcess, redis_process
 
 from reranker.errors import SessionsError
@@ -292,6 +293,26 @@ def test_state_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(SessionsError, match="opening the sessions"):
         EmbeddedSessions(tmp_path / "file", LIMITS, max_bytes=1 << 20)
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
+def test_on_a_full_disk_the_state_is_not_opened_and_is_when_there_is_space(tmp_path: Path) -> None:
+    code = (
+        "from reranker.errors import SessionsError\nfrom reranker.sessions.embedded import EmbeddedSessions\n"
+        "from reranker.sessions.stored import Limits\n"
+        "def users():\n"
+        "    limits = Limits(events=5, ttl_seconds=9.0)\n"
+        "    try: sessions = EmbeddedSessions(Path(sys.argv[1]), limits, max_bytes=1 << 20)\n"
+        "    except SessionsError as error: return error.message.split(': ')[-1]\n"
+        "    found = sessions.users(); sessions.of('ann', 0.0); sessions.close(); return found\n"
+        "users(); next(Path(sys.argv[1]).glob('*-lock')).unlink()\n"
+        "ballast = fill(sys.argv[1])\nprint(users())\nballast.unlink()\nprint(users())\n"
+    )
+    done = on_small_disk(tmp_path, code)
+    assert done.stdout.splitlines() == ["No space left on device (free some space and run it again)", "0"], (
+        done.returncode,
+        done.stderr,
+    )
 
 
 def test_a_redis_url_that_is_none_is_an_error() -> None:
