@@ -77,7 +77,7 @@ class VersionDraft:
         root = Path(root)
         refuse_network(root)
         for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
-            durable.make_folder(folder)
+            durable.make_folder(folder, for_all=True)
         sweep_drafts(root)
         built_at = int(now)
         while layout.version_path(root, layout.version_name(built_at, inputs_digest)).exists():

@@ -3,6 +3,9 @@
 A call to `before` announces each step, so that a test can kill the process, fill the disk or break a sync right there.
 An error of the file system becomes a DiskError here, and a failed sync is never tried again: the kernel reports a lost
 page once and then calls it clean.
+
+What is made has the modes that the umask leaves. `for_all` says that every user may read it all the same: what servers
+read may be made by another user than theirs. What is known of users is not for all.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ def translated(doing: str, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def create(path: Path) -> Iterator[BinaryIO]:
+def create(path: Path, *, for_all: bool = False) -> Iterator[BinaryIO]:
     """A new file, open for writing; on a clean exit it is synced and closed, on an error it is gone.
 
     Raises:
@@ -46,6 +49,8 @@ def create(path: Path) -> Iterator[BinaryIO]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             with os.fdopen(descriptor, "wb", buffering=BUFFER_BYTES) as file:
+                if for_all:
+                    os.fchmod(descriptor, 0o644)
                 yield file
                 file.flush()
                 before("sync file", path)
@@ -71,6 +76,17 @@ def extend(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             before("sync file", path)
             os.fsync(descriptor)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that every user may read, if nothing is there. Not synced. Raises DiskError."""
+    with translated("making", path), contextlib.suppress(FileExistsError):
+        before("make file", path)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            os.fchmod(descriptor, 0o644)
+        finally:
+            os.close(descriptor)
 
 
 def allocate(path: Path, size: int) -> None:
@@ -178,8 +194,12 @@ def sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents, if they are not there; those that are made survive a power cut."""
+def make_folder(path: Path, *, for_all: bool = False) -> None:
+    """Make a folder and its parents, if they are not there; those that are made survive a power cut.
+
+    Args:
+        for_all: the folder itself; its parents are as the umask has them.
+    """
     with translated("making", path):
         if path.is_dir():
             return
@@ -188,6 +208,8 @@ def make_folder(path: Path) -> None:
         before("make folder", path)
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o755)
+            if for_all:
+                path.chmod(0o755)
     sync_folder(path.parent)
 
 
@@ -286,11 +308,11 @@ def require_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def replace_document(path: Path, data: bytes, token: str) -> None:
+def replace_document(path: Path, data: bytes, token: str, *, for_all: bool = False) -> None:
     """Write a small file in the place of an older one, durably and in one step."""
-    make_folder(path.parent)
+    make_folder(path.parent, for_all=for_all)
     temporary = path.with_name(f".tmp-{path.stem}-{token}")
-    with create(temporary) as file:
+    with create(temporary, for_all=for_all) as file:
         file.write(data)
     rename(temporary, path)
     sync_folder(path.parent)

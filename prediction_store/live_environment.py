@@ -200,7 +200,9 @@ class LiveEnvironment:
         if opened is not None and opened.is_writable:
             return opened
         self._close()
-        durable.make_folder(self._folder)
+        for folder in (self._folder.parent, self._folder):
+            durable.make_folder(folder, for_all=True)
+        durable.make_file(self._file)  # LMDB would heed the umask
         # No writemap: a full disk would be a SIGBUS.
         environment = open_growing(str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS)
         try:

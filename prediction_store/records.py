@@ -130,7 +130,7 @@ def append(root: Path, record: HistoryRecord, shared: SharedHistory | None = Non
         UnknownOutcomeError: the last sync failed.
         DivergedHistoryError: the number was won among the hosts, and this host has another record of that number.
     """
-    durable.make_folder(layout.history_folder(root))
+    durable.make_folder(layout.history_folder(root), for_all=True)
     # The build has synced this; if that very sync failed, the history must still never name what a crash may take.
     durable.sync_folder(layout.versions_folder(root))
     data = encode_history_record(record)
@@ -164,7 +164,7 @@ def place(root: Path, number: int, data: bytes) -> bool:
     """Give the bytes of a record their name, durably, if it is still free; False: it is not. Raises like `append`."""
     folder, target = layout.history_folder(root), layout.history_path(root, number)
     temporary = folder / f"{layout.TEMPORARY}{number:08d}-{secrets.token_hex(4)}"
-    with durable.create(temporary) as file:
+    with durable.create(temporary, for_all=True) as file:
         file.write(data)
     try:
         if not durable.link_new(temporary, target):

@@ -139,7 +139,7 @@ def _require_sizes(remote: Remote, copy: Copy, files: Mapping[str, FileFacts]) -
 def _arrival(root: Path, name: str) -> Iterator[Path]:
     """The folder in which the version arrives, locked; it stays when the block fails. Raises ConcurrentPullError."""
     for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
-        durable.make_folder(folder)
+        durable.make_folder(folder, for_all=True)
     path = layout.pulling_path(root, name)
     if not path.is_dir():
         with contextlib.suppress(FileExistsError):  # another process was faster, and the lock decides
@@ -224,7 +224,7 @@ def _take_gates(root: Path, remote: Remote, copy: Copy) -> None:
     except FormatError:
         return  # a cutover from here would ask for the gates to be run; following needs none
     if report.manifest_sha256 == copy.sha256:
-        durable.replace_document(path, data, secrets.token_hex(4))
+        durable.replace_document(path, data, secrets.token_hex(4), for_all=True)
 
 
 def _seal(root: Path, folder: Path, copy: Copy, held: ShardRange) -> None:

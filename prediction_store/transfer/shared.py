@@ -147,7 +147,7 @@ class RemoteHistory:
         """
         _make_folders(root)
         if _is_damaged(root, number):  # what the hosts share is the same record, undamaged
-            durable.replace_document(layout.history_path(root, number), data, secrets.token_hex(4))
+            durable.replace_document(layout.history_path(root, number), data, secrets.token_hex(4), for_all=True)
         self.remote.settle([layout.remote_history(number)])  # nothing is taken that a power cut may take there
         adopt(root, number, data)
         here = set(layout.history_numbers(root))
@@ -256,8 +256,8 @@ def serves(root: Path, record: HistoryRecord) -> bool:
 
 
 def _make_folders(root: Path) -> None:
-    durable.make_folder(layout.history_folder(root))
-    durable.make_folder(layout.versions_folder(root))
+    durable.make_folder(layout.history_folder(root), for_all=True)
+    durable.make_folder(layout.versions_folder(root), for_all=True)
 
 
 def _is_damaged(root: Path, number: int) -> bool:

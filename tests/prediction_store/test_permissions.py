@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from live_changes import change, run
 from mounts import can_mount, read_only
-from shop_store import MakeVersion
+from shop_store import MakeVersion, judge
 
-from prediction_store import history, layout
+from prediction_store import durable, history, layout
 from prediction_store.live_items import LiveItems
 from schemas.live_items import ItemFacts
 
@@ -23,6 +25,13 @@ with store.acquire() as version:
     print(version.name, version.read("ann").items.size)
 store.close()
 """
+
+
+def as_other_user(code: str, begin: str) -> str:
+    """The code, with another user as whom it goes on from `begin`."""
+    # Only root may enter the folders above: the child becomes another user when it is there.
+    become = "import os\nos.chdir(sys.argv[1])\nos.setuid(65534)\nsys.argv[1] = '.'\n"
+    return code.replace(begin, become + begin, 1)
 
 
 @pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
@@ -66,10 +75,57 @@ def test_a_server_that_may_only_read_the_folder_reads_live_facts_while_they_chan
     root.mkdir()
     with LiveItems(root) as live:
         live.set([change("item-0", hidden=True)], now=5.0)
-        # Only root may enter the folders above: the child becomes another user when it is there.
-        other_user = "import os\nos.chdir(sys.argv[1])\nos.setuid(65534)\nsys.argv[1] = '.'\nwith LiveItems"
-        found = run(READ_LIVE.replace("with LiveItems", other_user), str(root))
+        found = run(as_other_user(READ_LIVE, "with LiveItems"), str(root))
         assert found.stdout.split() == ["True", "True", "1"], found.stderr
         assert "LiveItemsError: writing" in found.stderr
         live.set([change("item-0", hidden=None)], now=7.0)
         assert live.get("item-0") is None
+
+
+@pytest.fixture
+def careful_umask() -> Iterator[None]:
+    """What is made meanwhile is its maker's alone, unless it is made for others."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("careful_umask")
+def test_what_servers_read_may_be_read_by_every_user_whatever_the_umask(root: Path, make_version: MakeVersion) -> None:
+    root.mkdir()
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    for name in (a, b):
+        judge(root, name)
+    assert history.rollback(root, "ann@host", "", 5).version == a
+    with LiveItems(root) as live:
+        live.set([change("item-0", hidden=True)], now=5.0)
+    closed = [
+        f"{path.relative_to(root.parent)} {stat.S_IMODE(path.stat().st_mode):o}"
+        for path in root.rglob("*")
+        if path.stat().st_mode & (0o055 if path.is_dir() else 0o044) != (0o055 if path.is_dir() else 0o044)
+        and path.name != "lock.mdb"  # who may not write to it reads without it
+    ]
+    assert closed == []
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700, "who may enter the store is for its owner to say"
+
+
+@pytest.mark.usefixtures("careful_umask")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_server_of_another_user_follows_a_rollback_whatever_the_umask(root: Path, make_version: MakeVersion) -> None:
+    root.mkdir()
+    root.chmod(0o755)
+    a, _ = (make_version(inputs, cut_over=True) for inputs in "ab")
+    history.rollback(root, "ann@host", "", 5)
+    with LiveItems(root) as live:
+        live.set([change("item-0", hidden=True)], now=5.0)
+    assert run(as_other_user(READ, "store = Store"), str(root)).stdout.split() == [a, "12"]
+    assert run(as_other_user(READ_LIVE, "with LiveItems"), str(root)).stdout.split() == ["True", "True", "1"]
+
+
+@pytest.mark.usefixtures("careful_umask")
+def test_logs_and_documents_of_users_heed_the_umask(tmp_path: Path) -> None:
+    durable.make_last_folder(tmp_path / "events")
+    durable.Appended(tmp_path / "events" / "log", b"head").close()
+    durable.replace_document(tmp_path / "keys" / "tokens", b"", "0")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"events": 0o700, "log": 0o600, "keys": 0o700, "tokens": 0o600}
