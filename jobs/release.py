@@ -101,6 +101,7 @@ def retire(config: Config, day: str, now: float) -> Report:
         shared=shared_history(config),
     )
     report = prune_remote(config, report, keep=config.store.keep_versions, now=now)
+    retention.require_all_removed(report)
     details = {"removed": len(report.removed), "kept": len(report.kept)}
     if config.store.remote:
         details["pruned"] = len(report.pruned)

@@ -276,6 +276,7 @@ def retire(
     Example: shortlist retire --keep 2
     """
     from prediction_store import history, terminal
+    from prediction_store.retention import require_all_removed
     from prediction_store.retention import retire as retire_versions
     from prediction_store.transfer.configured import prune_remote, shared_history
 
@@ -293,7 +294,8 @@ def retire(
     )
     report = prune_remote(loaded, report, keep=keep or loaded.store.keep_versions, now=time.time())
     if as_json:
-        return terminal.print_json(report)
+        terminal.print_json(report)
+        return require_all_removed(report)
     for name in report.removed:
         print(f"removed {name}")
     for name in report.pruned:
@@ -302,9 +304,12 @@ def retire(
         print(f"swept   {name}")
     for name, reason in report.kept.items():
         terminal.print_line(f"kept    {name}: {reason}")
+    for name, reason in report.failed.items():
+        if name not in report.kept:
+            terminal.print_line(f"failed  {name}: {reason}")
     if report.problem:
         terminal.print_line(report.problem)
-    return None
+    return require_all_removed(report)
 
 
 def _load(config: Path | None, overrides: list[str]) -> Config:

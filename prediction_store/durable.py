@@ -259,9 +259,11 @@ def remove_file(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder and all that is in it, sealed or not. Somebody else may be removing it, too."""
+    """Remove a folder and all that is in it, sealed or not, or a link to one. Somebody else may be removing it, too."""
     with translated("removing", path):
         before("remove", path)
+        if path.is_symlink():
+            path.unlink(missing_ok=True)
         while path.exists():
             with contextlib.suppress(FileNotFoundError):
                 for folder, _, _ in os.walk(path):

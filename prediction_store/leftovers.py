@@ -3,44 +3,71 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from prediction_store import durable, layout, locks
+from prediction_store.errors import DiskError
 
 TEMPORARY_SECONDS: Final = 3600
 """A temporary file this old belongs to nobody: it lives for as long as one sync takes."""
 
 
-def sweep_drafts(root: Path) -> list[str]:
-    """Remove the drafts of builds that are no more; their names."""
-    return [path.name for path in layout.leftovers(root, layout.BUILDING) if _removed(path)]
+class Swept(NamedTuple):
+    """What a sweep came to. What cannot be removed is passed over: it may be another user's."""
+
+    removed: list[str]
+    """Names."""
+    failed: dict[str, str]
+    """What could not be removed, and why."""
 
 
-def sweep_pulls(root: Path) -> list[str]:
-    """Remove what interrupted pulls have brought so far; the names of the folders."""
-    return [path.name for path in layout.leftovers(root, layout.PULLING) if _removed(path)]
+def sweep_drafts(root: Path) -> Swept:
+    """Remove the drafts of builds that are no more."""
+    return _sweep(layout.leftovers(root, layout.BUILDING), _remove_folder)
 
 
-def sweep_trash(root: Path) -> list[str]:
-    """Go on with removals that were interrupted; the names of what they were removing."""
-    return [path.name for path in layout.leftovers(root, layout.TRASH) if _removed(path)]
+def sweep_all(root: Path) -> Swept:
+    """Remove drafts, what interrupted pulls have brought and removals have left, and old temporary files."""
+    prefixes = (layout.BUILDING, layout.PULLING, layout.TRASH)
+    folders = _sweep([path for prefix in prefixes for path in layout.leftovers(root, prefix)], _remove_folder)
+    files = _sweep(_temporary(root), _remove_file)
+    return Swept([*folders.removed, *files.removed], folders.failed | files.failed)
 
 
-def sweep_temporary(root: Path) -> list[str]:
-    """Remove old temporary files beside history records and gate reports; their names."""
-    swept = []
-    for folder in (layout.history_folder(root), layout.gates_folder(root)):
-        for entry in layout.entries(folder):
-            path = folder / entry
-            # The file's own clock and the kernel's are the same, so no `now` of the caller's comes into it.
-            if entry.startswith(layout.TEMPORARY) and _age_seconds(path) > TEMPORARY_SECONDS:
-                durable.remove_file(path)
-                swept.append(entry)
+def _sweep(paths: Iterable[Path], is_gone: Callable[[Path], bool]) -> Swept:
+    swept = Swept([], {})
+    for path in paths:
+        try:
+            if is_gone(path):
+                swept.removed.append(path.name)
+        except DiskError as error:
+            swept.failed[path.name] = error.message
     return swept
 
 
-def _removed(path: Path) -> bool:
+def _temporary(root: Path) -> list[Path]:
+    """Old temporary files beside history records and gate reports."""
+    return [
+        folder / entry
+        for folder in (layout.history_folder(root), layout.gates_folder(root))
+        for entry in layout.entries(folder)
+        # The file's own clock and the kernel's are the same, so no `now` of the caller's comes into it.
+        if entry.startswith(layout.TEMPORARY) and _age_seconds(folder / entry) > TEMPORARY_SECONDS
+    ]
+
+
+def _remove_file(path: Path) -> bool:
+    durable.remove_file(path)
+    return True
+
+
+def _remove_folder(path: Path) -> bool:
+    """Remove a folder, or a link in its place; False: a living process works on it."""
+    if path.is_symlink():  # nobody can hold a lock on it
+        durable.remove_folder(path)
+        return True
     lock = locks.lock(path, exclusive=True)
     if lock is None:
         return False

@@ -10,9 +10,9 @@ import msgspec
 
 from prediction_store import contents, durable, history, layout, locks
 from prediction_store.decision import carry_out, look
-from prediction_store.errors import ConcurrentPublishError, StoreError
+from prediction_store.errors import ConcurrentPublishError, DiskError, StoreError
 from prediction_store.gate_report import has_passed
-from prediction_store.leftovers import sweep_drafts, sweep_pulls, sweep_temporary, sweep_trash
+from prediction_store.leftovers import sweep_all
 from prediction_store.manifest import read_manifest
 from prediction_store.records import Ground, SharedHistory
 from prediction_store.succession import remark, way_back
@@ -21,6 +21,7 @@ from schemas.history import RETIRE, HistoryRecord
 
 TRIES: Final = 5
 """To write down what was removed, while others decide."""
+FAILED_HINT: Final = "ls -ld tells whose it is; remove it as its owner"
 
 
 class RetireReport(msgspec.Struct, frozen=True):
@@ -35,6 +36,8 @@ class RetireReport(msgspec.Struct, frozen=True):
     """Removed from object storage."""
     problem: str = ""
     """Why the removal does not stand in the history, where it does not."""
+    failed: dict[str, str] = {}
+    """Each version and leftover that was to go and could not be removed, and why; the rest went."""
 
 
 def retire(
@@ -53,21 +56,38 @@ def retire(
     Raises:
         DamagedHistoryError: the newest history record cannot be read, so that what is needed is not known; nothing was
             removed.
+        DiskError: a sync failed, and nothing more was removed or written down.
     """
     root = Path(root)
     kept = _needed(root, keep, grace_seconds, now)
+    swept, failed = sweep_all(root)
     removed = []
     for name in reversed(layout.version_names(root)):
         if name in kept:
             continue
-        reason = _remove(root, name)
-        if reason is None:
-            removed.append(name)
-        else:
-            kept[name] = reason
-    swept = [*sweep_drafts(root), *sweep_pulls(root), *sweep_trash(root), *sweep_temporary(root)]
+        try:
+            aside = _put_aside(root, name)
+        except DiskError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):  # else somebody else has removed it meanwhile
+                kept[name] = failed[name] = error.message
+            continue
+        if isinstance(aside, str):
+            kept[name] = aside
+            continue
+        durable.sync_folder(aside.parent)  # before its files go: a power cut must not bring back half of it
+        removed.append(name)
+        try:
+            durable.remove_folder(aside)
+        except DiskError as error:
+            failed[aside.name] = error.message
     problem = _write_down(root, removed, who=who, why=why, now=now, shared=shared) if removed and who else ""
-    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem=problem)
+    return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem=problem, failed=failed)
+
+
+def require_all_removed(report: RetireReport) -> None:
+    """Raises DiskError when something was to go and could not be removed."""
+    for name, reason in report.failed.items():
+        raise DiskError(f"{len(report.failed)} could not be removed, the first is {name}: {reason}", hint=FAILED_HINT)
 
 
 def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str, str]:
@@ -120,11 +140,16 @@ def discard(root: Path, name: str) -> str | None:
 
     Also what is current: it cannot be opened, and whoever has it open keeps it from going.
     """
-    return _remove(root, name, protects=False)
+    aside = _put_aside(root, name, protects=False)
+    if isinstance(aside, str):
+        return aside
+    durable.sync_folder(aside.parent)
+    durable.remove_folder(aside)
+    return None
 
 
-def _remove(root: Path, name: str, *, protects: bool = True) -> str | None:
-    """Remove one version; None: it is gone, else why it is not.
+def _put_aside(root: Path, name: str, *, protects: bool = True) -> Path | str:
+    """Take the name from a version that nobody has open: where its files are now, or why it stays.
 
     The rename comes first: a version is listed whole or not at all, wherever a removal is interrupted.
     """
@@ -140,12 +165,10 @@ def _remove(root: Path, name: str, *, protects: bool = True) -> str | None:
             return reason
         trash = layout.trash_path(root, name, secrets.token_hex(4))
         durable.rename(path, trash)
-        durable.sync_folder(layout.versions_folder(root))
+        return trash
     finally:
         if lock is not None:
             locks.unlock(lock)
-    durable.remove_folder(trash)
-    return None
 
 
 def _write_down(root: Path, removed: list[str], *, who: str, why: str, now: float, shared: SharedHistory | None) -> str:

@@ -218,6 +218,8 @@ class Agent:
             return
         for name in [*report.removed, *report.swept]:
             self._say(f"removed {name}")
+        for name, reason in report.failed.items():
+            self._say(f"could not remove {name}: {reason}")
 
     def _report(self, state: str, problem: str) -> None:
         """Write this host's status, if it says something new or the last one is old."""

@@ -77,6 +77,21 @@ def test_a_build_sweeps_what_a_killed_one_left(root: Path) -> None:
         assert drafts(root) == [draft.path.name]
 
 
+def test_a_leftover_that_cannot_be_removed_stops_no_build(
+    root: Path, observe_steps: Callable[[Callable[[str, Path], None]], None]
+) -> None:
+    left = layout.building_path(root, layout.version_name(MADE_AT, DIGEST), "1")
+    left.mkdir(parents=True)
+
+    def is_of_another_user(step: str, path: Path) -> None:
+        if step == "remove" and path == left:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    observe_steps(is_of_another_user)
+    with VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
+        assert set(drafts(root)) == {left.name, draft.path.name}
+
+
 @pytest.mark.parametrize("step", ["make folder", "create"])
 def test_a_build_that_the_disk_lets_down_keeps_no_lock(
     root: Path, observe_steps: Callable[[Callable[[str, Path], None]], None], step: str

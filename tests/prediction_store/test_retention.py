@@ -12,11 +12,12 @@ import pytest
 from shop_store import MADE_AT, MakeVersion, judge
 
 from prediction_store import history, layout, locks
-from prediction_store.errors import DamagedHistoryError, MissingVersionError
+from prediction_store.errors import DamagedHistoryError, DiskError, MissingVersionError
 from prediction_store.manifest import leased
 from prediction_store.reader import Version
-from prediction_store.retention import RetireReport, retire
+from prediction_store.retention import RetireReport, require_all_removed, retire
 
+KINDS = (layout.BUILDING, layout.PULLING, layout.TRASH)
 LONG_AFTER = MADE_AT + 365 * 86_400
 
 
@@ -218,3 +219,94 @@ def test_on_a_full_disk_versions_go_although_the_history_cannot_say_so(
 
 def test_a_store_that_is_not_there_has_nothing_to_retire(root: Path) -> None:
     assert retired(root) == RetireReport([], {}, [])
+
+
+def is_stuck(stuck: str) -> Callable[[str, Path], None]:
+    """Nothing whose name begins so can be removed, as if it were another user's."""
+
+    def refuse(step: str, path: Path) -> None:
+        if step == "remove" and path.name.startswith(stuck):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    return refuse
+
+
+@pytest.mark.parametrize("stuck", [f"{kind}20260101T000000Z-aaaaaaaa" for kind in KINDS])
+def test_a_leftover_that_cannot_be_removed_is_told_and_stops_nothing(
+    root: Path, make_version: MakeVersion, observe_steps: Callable[..., None], stuck: str
+) -> None:
+    a, b, _, _ = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    (layout.versions_folder(root) / stuck).mkdir()
+    (layout.versions_folder(root) / f"{layout.TRASH}z").mkdir()
+    observe_steps(is_stuck(stuck))
+    report = retire(root, keep=2, grace_seconds=0, now=LONG_AFTER, who="ann@host")
+    assert (report.removed, report.swept) == ([a, b], [f"{layout.TRASH}z"])
+    assert list(report.failed) == [stuck]
+    assert "Operation not permitted" in report.failed[stuck]
+    assert history.current(root).subjects == [a, b]
+    with pytest.raises(DiskError, match="1 could not be removed"):
+        require_all_removed(report)
+
+
+def test_a_version_whose_files_cannot_be_removed_is_written_down_and_the_others_go_on(
+    root: Path, make_version: MakeVersion, observe_steps: Callable[..., None]
+) -> None:
+    a, b, _, _ = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    observe_steps(is_stuck(f"{layout.TRASH}{a}"))
+    report = retire(root, keep=2, grace_seconds=0, now=LONG_AFTER, who="ann@host")
+    assert report.removed == history.current(root).subjects == [a, b]
+    left = [path.name for path in layout.leftovers(root, layout.TRASH)]
+    assert list(report.failed) == left
+    assert len(left) == 1
+    assert list(retired(root).failed) == left, "told again"
+    observe_steps(lambda step, path: None)
+    assert (retired(root).swept, retired(root).failed) == (left, {})
+
+
+@pytest.mark.leaves_damage
+def test_an_entry_that_is_no_version_stays_and_stops_nothing(root: Path, make_version: MakeVersion) -> None:
+    odd, b, _, _ = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    folder = layout.version_path(root, odd)
+    folder.chmod(0o755)
+    (folder / layout.MANIFEST).rename(folder / "moved")
+    (folder / layout.MANIFEST).symlink_to("moved")
+    file = layout.versions_folder(root) / "20200101T000000Z-aaaaaaaa"
+    file.touch()
+    report = retired(root)
+    assert report.removed == [b]
+    assert set(report.failed) == {odd, file.name}
+    assert {name: report.kept[name] for name in report.failed} == report.failed
+    assert file.exists()
+
+
+def test_a_version_that_is_a_link_goes_and_what_it_leads_to_stays(
+    root: Path, make_version: MakeVersion, tmp_path: Path
+) -> None:
+    a, _, _ = (make_version(inputs, cut_over=True) for inputs in "abc")
+    elsewhere = tmp_path / "elsewhere"
+    layout.version_path(root, a).rename(elsewhere)
+    layout.version_path(root, a).symlink_to(elsewhere)
+    mode = elsewhere.stat().st_mode
+    (layout.versions_folder(root) / f"{layout.TRASH}link").symlink_to(elsewhere)
+    report = retired(root)
+    assert (report.removed, report.swept, report.failed) == ([a], [f"{layout.TRASH}link"], {})
+    assert not layout.leftovers(root, layout.TRASH)
+    assert elsewhere.stat().st_mode == mode
+    assert (elsewhere / layout.MANIFEST).exists()
+
+
+def test_a_version_that_another_removes_meanwhile_is_the_others(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _, _ = (make_version(inputs, cut_over=True) for inputs in "abcd")
+    real = locks.lock
+
+    def overtake(path: Path, *, exclusive: bool) -> int | None:
+        if exclusive and path.parent.name == a:
+            monkeypatch.setattr(locks, "lock", real)
+            assert retire(root, keep=3, grace_seconds=0, now=LONG_AFTER).removed == [a]
+        return real(path, exclusive=exclusive)
+
+    monkeypatch.setattr(locks, "lock", overtake)
+    report = retired(root)
+    assert (report.removed, report.failed, a in report.kept) == ([b], {}, False)

@@ -229,6 +229,21 @@ def test_retire_says_what_went_and_why_the_rest_stays(make_version: MakeVersion,
     )
 
 
+@pytest.mark.leaves_damage
+def test_retire_exits_1_and_says_what_could_not_be_removed(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
+    odd = layout.versions_folder(root) / "20200101T000000Z-aaaaaaaa"
+    odd.touch()
+    code, out, err = verb("retire", "--keep", "2")
+    reason = f"opening {odd}/manifest.json: Not a directory"
+    kept = [f"kept    {c}: current", f"kept    {b}: rollback goes there", f"kept    {odd.name}: {reason}"]
+    assert (code, out.splitlines()) == (1, [f"removed {a}", *kept])
+    assert f"1 could not be removed, the first is {odd.name}: {reason}" in err
+    assert history.current(root).subjects == [a]
+    code, out, _ = verb("retire", "--keep", "2", "--json")
+    assert (code, json.loads(out)["failed"]) == (1, {odd.name: reason})
+
+
 def test_rolling_back_loads_nothing_that_takes_long(root: Path, make_version: MakeVersion) -> None:
     for inputs in "ab":
         make_version(inputs, cut_over=True)

@@ -184,7 +184,9 @@ class Bench:
         """True when that is the newest record once the command has been carried out."""
         if record is None or self.new.record is None or not self.command.records_after:
             return record == self.new.record
-        deed = msgspec.structs.replace(self.new.record, subjects=record.subjects)
+        # What could not be removed is passed over: the next run removes it, and writes a record of its own.
+        number = min(max(record.number, self.new.record.number), self.new.record.number + 1)
+        deed = msgspec.structs.replace(self.new.record, subjects=record.subjects, number=number)
         return record in (deed, self.old.record) and set(record.subjects) <= set(self.new.record.subjects)
 
     def _current(self) -> set[str]:
