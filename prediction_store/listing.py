@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from prediction_store import history, layout, locks
-from prediction_store.errors import StoreError
+from prediction_store.errors import DiskError, StoreError
 from prediction_store.states import BUILDING, Standing, standing_of
 from prediction_store.succession import way_back
 from schemas.errors import FormatError
@@ -135,9 +135,6 @@ def _drafts(root: Path) -> list[VersionRow]:
         name = path.name.removeprefix(layout.PULLING if is_pulled else layout.BUILDING)[: layout.NAME_LENGTH]
         if not layout.is_version_name(name):
             continue
-        lock = locks.lock(path, exclusive=True)
-        if lock is not None:
-            locks.unlock(lock)
         rows.append(
             VersionRow(
                 version=name,
@@ -146,7 +143,18 @@ def _drafts(root: Path) -> list[VersionRow]:
                 is_rollback_target=False,
                 gates="not run",
                 built_at=layout.built_at(name),
-                problem="" if lock is None else ABANDONED[is_pulled],
+                problem=_problem_of_draft(path, is_pulled=is_pulled),
             )
         )
     return rows
+
+
+def _problem_of_draft(path: Path, *, is_pulled: bool) -> str:
+    try:
+        lock = locks.lock(path, exclusive=False)  # its maker's is exclusive; others may look at the same time
+    except DiskError as error:
+        return error.message
+    if lock is None:
+        return ""
+    locks.unlock(lock)
+    return ABANDONED[is_pulled]

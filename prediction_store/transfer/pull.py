@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,9 @@ from schemas.errors import FormatError
 from schemas.gate_report import decode_gate_report
 from schemas.held import ShardRange
 from schemas.manifest import FileFacts
+
+LOCK_TRIES: Final = 5
+LOCK_WAIT_SECONDS: Final = 0.02
 
 
 class PullReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,11 +145,16 @@ def _arrival(root: Path, name: str) -> Iterator[Path]:
     for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
         durable.make_folder(folder, for_all=True)
     path = layout.pulling_path(root, name)
-    if not path.is_dir():
-        with contextlib.suppress(FileExistsError):  # another process was faster, and the lock decides
-            durable.make_new_folder(path)
-    lock = locks.lock(path, exclusive=True)
-    if lock is None:
+    for attempt in range(LOCK_TRIES):
+        if attempt:
+            time.sleep(LOCK_WAIT_SECONDS)  # whoever lists or sweeps drafts has it: for a moment
+        if not path.is_dir():
+            with contextlib.suppress(FileExistsError):  # another process was faster, and the lock decides
+                durable.make_new_folder(path)
+        lock = locks.lock(path, exclusive=True)
+        if lock is not None:
+            break
+    else:
         raise ConcurrentPullError(f"version {name} is being pulled by another process", hint="shortlist versions")
     try:
         durable.open_modes(path)

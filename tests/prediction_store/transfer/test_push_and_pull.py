@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -288,6 +289,28 @@ def test_two_processes_do_not_pull_the_same_version(
     (row,) = list_versions(there, 0)
     assert "shortlist pull goes on with it" in row.problem
     pull(there, folder, name, flow=Flow())
+
+
+def test_a_pull_waits_for_whoever_looks_at_the_drafts(
+    root: Path, make_version: MakeVersion, folder: Remote, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = make_version("a")
+    push(root, folder, name, flow=Flow())
+    durable.make_folder(layout.pulling_path(there, name))
+    looking = locks.lock(layout.pulling_path(there, name), exclusive=False)
+    assert looking is not None
+    (row,) = list_versions(there, 0)
+    assert "whoever pulled it is dead" in row.problem, "two may look at once"
+    monkeypatch.setattr(time, "sleep", lambda seconds: locks.unlock(looking))
+    pull(there, folder, name, flow=Flow())
+    assert layout.version_names(there) == [name]
+
+
+def test_a_draft_that_cannot_be_opened_is_a_row_that_says_so(there: Path, tmp_path: Path) -> None:
+    durable.make_folder(layout.versions_folder(there))
+    layout.pulling_path(there, "20260101T000000Z-aaaaaaaa").symlink_to(tmp_path)
+    (row,) = list_versions(there, 0)
+    assert "opening" in row.problem
 
 
 def test_what_a_dead_pull_has_left_is_swept_by_retire(
