@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -171,6 +172,8 @@ class LiveEnvironment:
             if not self._is_written:
                 self._close()
             return None
+        if not stat.S_ISREG(facts.st_mode):  # LMDB would wait for somebody at the other end of a pipe
+            raise LiveItemsError(f"{self._file} is no file", hint=FOLDER_HINT)
         opened = self._opened
         if opened is not None and (opened.file == (facts.st_dev, facts.st_ino) or self._is_written):
             if facts.st_size < 2 * _PAGE:

@@ -153,6 +153,15 @@ def test_a_file_that_was_cut_off_is_an_error_and_no_crash(live: LiveItems, root:
     assert words == (["done", "done"] if length == 0 else ["error", "error"]), done.stdout
 
 
+def test_what_is_no_file_is_an_error_and_nobody_waits_for_it(live: LiveItems, root: Path) -> None:
+    layout.live_items_folder(root).mkdir(parents=True)
+    os.mkfifo(layout.live_items_file(root))
+    acts = (live.state, live.read, lambda: live.get("a"), lambda: live.set([change("a", hidden=True)], now=5.0))
+    for act in acts:
+        with pytest.raises(LiveItemsError, match=r"data\.mdb is no file"):
+            act()
+
+
 def test_a_file_that_ends_before_its_last_unused_page_is_read_and_written(
     live: LiveItems, monkeypatch: pytest.MonkeyPatch
 ) -> None:
