@@ -68,6 +68,8 @@ REMOTE_HOSTS: Final = "hosts/"
 """Prefixes in object storage."""
 NAME_LENGTH: Final = 25
 """Characters in the name of a version."""
+LAST_RECORD: Final = 99_999_999
+"""The highest number that a history record can have."""
 
 _VERSION = re.compile(VERSION_NAME)
 _HISTORY = re.compile(r"([0-9]{8})\.json\Z")

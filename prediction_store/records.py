@@ -129,7 +129,13 @@ def append(root: Path, record: HistoryRecord, shared: SharedHistory | None = Non
     Raises:
         UnknownOutcomeError: the last sync failed.
         DivergedHistoryError: the number was won among the hosts, and this host has another record of that number.
+        DamagedHistoryError: there is no number left, for a record that is none has the last one.
     """
+    if record.number > layout.LAST_RECORD:
+        raise DamagedHistoryError(
+            f"{layout.history_path(root, layout.LAST_RECORD)} has the last number: nobody could read the next record",
+            hint="shortlist history; if no command of Shortlist has written it, move it out of history/",
+        )
     durable.make_folder(layout.history_folder(root), for_all=True)
     # The build has synced this; if that very sync failed, the history must still never name what a crash may take.
     durable.sync_folder(layout.versions_folder(root))

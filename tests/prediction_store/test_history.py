@@ -409,3 +409,12 @@ def test_a_record_under_another_number_is_damaged(root: Path, make_version: Make
     layout.history_path(root, 1).rename(layout.history_path(root, 7))
     with pytest.raises(DamagedHistoryError, match="it says it is record 1"):
         history.current(root)
+
+
+@pytest.mark.leaves_damage
+def test_beyond_the_last_number_nothing_is_decided(root: Path, make_version: MakeVersion) -> None:
+    a, _ = (make_version(inputs, cut_over=True) for inputs in "ab")
+    layout.history_path(root, 99_999_999).touch()
+    with pytest.raises(DamagedHistoryError, match=r"99999999\.json has the last number"):
+        history.rollback(root, "ann@host", "", 5, to=a)
+    assert sorted(layout.entries(layout.history_folder(root))) == ["00000001.json", "00000002.json", "99999999.json"]
