@@ -316,5 +316,10 @@ def replace_document(path: Path, data: bytes, token: str, *, for_all: bool = Fal
     temporary = path.with_name(f".tmp-{path.stem}-{token}")
     with create(temporary, for_all=for_all) as file:
         file.write(data)
-    rename(temporary, path)
+    try:
+        rename(temporary, path)
+    except DiskError:  # a folder is in the way, say
+        with contextlib.suppress(DiskError):
+            remove_file(temporary)
+        raise
     sync_folder(path.parent)
