@@ -31,19 +31,24 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "gate": "Check a version against the one that is current.",
         },
     ),
-    "The life of a version": (
-        "prediction_store.cli",
+    "What there is": (
+        "prediction_store.looking_cli",
         {
             "versions": "The versions on disk, their states, and which one is current.",
             "history": "Every decision about what is served: when, what, who, why.",
             "diff": "What changed between two versions.",
+            "check": "Verify every byte of a version, or of the store.",
+        },
+    ),
+    "The life of a version": (
+        "prediction_store.cli",
+        {
             "cutover": "Make a version current.",
             "rollback": "Go back to the version that was served before.",
             "pin": "Hold what is served: no cutover until unpin.",
             "unpin": "Allow cutovers again.",
             "quarantine": "Forbid serving a version.",
             "release": "Lift a quarantine.",
-            "check": "Verify every byte of a version, or of the store.",
             "retire": "Remove versions that nothing needs any more.",
         },
     ),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prediction_store.place import folder_of, settings_of, store_of
 from schemas.errors import UsageError
 from schemas.options import ConfigOption, JsonOption, SetOption
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from schemas.config import Config
     from schemas.history import HistoryRecord
 
 app = typer.Typer(add_completion=False, help="The life of a version.")
@@ -41,68 +41,6 @@ ExpectOption = Annotated[
     typer.Option("--expect", metavar="NUMBER", help="Refuse unless this is still the newest history record."),
 ]
 PlanOption = Annotated[bool, typer.Option("--plan", help="Check everything, say what would happen, change nothing.")]
-
-
-@app.command()
-def versions(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
-    """The versions on disk, newest first: state, age, users, size, gates, and who made which current.
-
-    Example: shortlist versions --json
-    """
-    from prediction_store import history, terminal
-    from prediction_store.listing import list_versions
-
-    root = _root(_load(config, overrides))
-    rows = list_versions(root, time.time())
-    if as_json:
-        return terminal.print_json(rows)
-    return terminal.print_versions(rows, history.current_or_none(root), str(root))
-
-
-@app.command("history")
-def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
-    """Every decision about what is served, newest first: when, what, who and why.
-
-    Example: shortlist history
-    """
-    from prediction_store import terminal
-    from prediction_store.listing import list_history
-
-    rows = list_history(_store(_load(config, overrides)))
-    return terminal.print_json(rows) if as_json else terminal.print_history(rows)
-
-
-@app.command()
-def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="The earlier version, as `shortlist versions` lists it.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The later version.")],
-    *,
-    users: Annotated[int, typer.Option("--users", min=1, max=100_000, help="Users whose lists are compared.")] = 1000,
-    html: Annotated[str, typer.Option("--html", metavar="PATH", help="Also write a page with plots there.")] = "",
-    config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    as_json: JsonOption = False,
-) -> None:
-    """What changed between two versions: how much the lists overlap, which items came and went, by segment.
-
-    Example: shortlist diff 20261121T031500Z-0b5c77d2 20261122T031500Z-3f9c0a1b --html diff.html
-    """
-    import secrets
-    from pathlib import Path
-
-    from prediction_store import diff_page, diff_text, durable, terminal
-    from prediction_store.diff import diff as compare
-
-    loaded = _load(config, overrides)
-    report = compare(_root(loaded), a, b, users=users, depth=loaded.gates.depth)
-    if html:
-        durable.replace_document(Path(html).absolute(), diff_page.page_of(report).encode(), secrets.token_hex(4))
-    if as_json:
-        return terminal.print_json(report)
-    for line in diff_text.lines(report):
-        terminal.print_line(line)
-    print(f"\nwritten: {html}" if html else f"\nas a page with plots: shortlist diff {a} {b} --html diff.html")
-    return None
 
 
 @app.command()
@@ -227,39 +165,6 @@ def release(
 
 
 @app.command()
-def check(
-    version: Annotated[str, typer.Argument(help="One version. Default: all of them, and the history.")] = "",
-    config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
-    as_json: JsonOption = False,
-) -> None:
-    """Verify every byte and every record of a version, or of the whole store. Exit 1: something is wrong.
-
-    Example: shortlist check
-    """
-    from prediction_store import check as checker
-    from prediction_store import terminal
-    from prediction_store.errors import CheckFailedError
-
-    report = checker.check(_store(_load(config, overrides)), version or None)
-    if as_json:
-        terminal.print_json(report)
-    else:
-        print(
-            f"{len(report.versions)} versions, {report.history_records} history records, {report.files} files,"
-            f" {terminal.size(report.bytes)}, {report.records} users' records: {len(report.problems)} problems"
-        )
-        for problem in report.problems:
-            terminal.print_line(f"  {problem.where}: {problem.what}")
-    if report.problems:
-        first = report.problems[0]
-        raise CheckFailedError(
-            f"{len(report.problems)} problems, the first in {first.where}: {terminal.printable(first.what)}",
-            hint="shortlist versions",
-        )
-
-
-@app.command()
 def retire(
     *,
     keep: Annotated[int, typer.Option("--keep", help="Versions to leave. Default: store.keep_versions.")] = 0,
@@ -280,26 +185,26 @@ def retire(
     from prediction_store.retention import retire as retire_versions
     from prediction_store.transfer.configured import prune_remote, shared_history
 
-    loaded = _load(config, overrides)
+    settings = settings_of(config, overrides)
     if keep < 0 or keep == 1:
         raise UsageError(f"--keep {keep}: wanted at least 2, the current version and the one to go back to")
     report = retire_versions(
-        _store(loaded),
-        keep=keep or loaded.store.keep_versions,
-        grace_seconds=loaded.store.grace_hours * 3600,
+        store_of(settings),
+        keep=keep or settings.store.keep_versions,
+        grace_seconds=settings.store.grace_hours * 3600,
         now=time.time(),
         who=who or history.user_at_host(),
         why=why,
-        shared=shared_history(loaded),
+        shared=shared_history(settings),
     )
-    report = prune_remote(loaded, report, keep=keep or loaded.store.keep_versions, now=time.time())
+    report = prune_remote(settings, report, keep=keep or settings.store.keep_versions, now=time.time())
     if as_json:
         terminal.print_json(report)
         return require_all_removed(report)
     for name in report.removed:
         print(f"removed {name}")
     for name in report.pruned:
-        print(f"removed {name} from {loaded.store.remote}")
+        print(f"removed {name} from {settings.store.remote}")
     for name in report.swept:
         print(f"swept   {name}")
     for name, reason in report.kept.items():
@@ -312,29 +217,6 @@ def retire(
     return require_all_removed(report)
 
 
-def _load(config: Path | None, overrides: list[str]) -> Config:
-    from schemas.config_file import load_config
-
-    return load_config(config, overrides)
-
-
-def _root(config: Config) -> Path:
-    from pathlib import Path
-
-    return Path(config.paths.store)
-
-
-def _store(config: Config) -> Path:
-    """The folder of the store, for verbs of which an empty answer would be a false one. Raises StoreError."""
-    from prediction_store import layout
-    from prediction_store.errors import StoreError
-
-    root = _root(config)
-    if not layout.is_store(root):
-        raise StoreError(f"there is no store at {root}", hint="set paths.store to where it is")
-    return root
-
-
 def _decide(
     decide: Callable[..., HistoryRecord], who: str, config: Path | None, overrides: list[str], as_json: bool, *,
     applied: bool = True,
@@ -343,8 +225,8 @@ def _decide(
     from prediction_store import history, layout, terminal
     from prediction_store.transfer.configured import shared_history
 
-    loaded = _load(config, overrides)
-    root, shared = _root(loaded), shared_history(loaded)
+    settings = settings_of(config, overrides)
+    root, shared = folder_of(settings), shared_history(settings)
     newest = shared.newest_number() if shared else max(layout.history_numbers(root), default=0)
     record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:

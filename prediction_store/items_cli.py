@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from prediction_store.place import folder_of, settings_of
 from schemas.errors import ShortlistError, UsageError
 from schemas.options import ConfigOption, JsonOption, SetOption
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from prediction_store.live_items import LiveItems
     from prediction_store.version import Version
@@ -66,7 +66,7 @@ def set_facts(
         facts["available_until"] = to_time(available_until)
     if not facts:
         raise UsageError("nothing to set", hint="shortlist items set --help")
-    _change([to_change({"item": item, **facts}) for item in names], _load(config, overrides), as_json)
+    _change([to_change({"item": item, **facts}) for item in names], settings_of(config, overrides), as_json)
 
 
 @items.command()
@@ -84,7 +84,7 @@ def clear(
     from schemas.live_items import FACTS
 
     nothing = dict.fromkeys(FACTS)
-    _change([to_change({"item": item, **nothing}) for item in names], _load(config, overrides), as_json)
+    _change([to_change({"item": item, **nothing}) for item in names], settings_of(config, overrides), as_json)
 
 
 @items.command()
@@ -104,7 +104,7 @@ def load(
 
     from prediction_store.items_file import read_changes
 
-    _change(read_changes(Path(file)), _load(config, overrides), as_json)
+    _change(read_changes(Path(file)), settings_of(config, overrides), as_json)
 
 
 @items.command()
@@ -120,7 +120,7 @@ def show(
     """
     from prediction_store import terminal
 
-    settings = _load(config, overrides)
+    settings = settings_of(config, overrides)
     with _live(settings) as live, _current(settings) as version:
         found = list(_facts_of(live, version, names or []))
     if as_json:
@@ -180,22 +180,20 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
 
 
 def _live(settings: Config) -> LiveItems:
-    from pathlib import Path
 
     from prediction_store.live_items import LiveItems
 
-    return LiveItems(Path(settings.paths.store), map_bytes=settings.store.live_items_mb << 20)
+    return LiveItems(folder_of(settings), map_bytes=settings.store.live_items_mb << 20)
 
 
 @contextlib.contextmanager
 def _current(settings: Config) -> Iterator[Version | None]:
     """The version that is served; None: there is none that can be opened."""
-    from pathlib import Path
 
     from prediction_store import history
     from prediction_store.version import Version
 
-    root = Path(settings.paths.store)
+    root = folder_of(settings)
     version = None
     with contextlib.suppress(ShortlistError):  # the live facts do not depend on it
         record = history.current_or_none(root)
@@ -207,12 +205,6 @@ def _current(settings: Config) -> Iterator[Version | None]:
     finally:
         if version is not None:
             version.close()
-
-
-def _load(config: Path | None, overrides: list[str]) -> Config:
-    from schemas.config_file import load_config
-
-    return load_config(config, overrides)
 
 
 def _marked(fact: FlagNow | NumberNow) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prediction_store.place import folder_of, settings_of
 from schemas.options import ConfigOption, JsonOption, SetOption
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def push(
     with terminal.bar("push") as meter:
         flow = flow_of(loaded.transfer, meter)
         for report in send(
-            _root(loaded), remote, versions or [], flow=flow, parallel=loaded.transfer.parallel, verify_again=verify
+            folder_of(loaded), remote, versions or [], flow=flow, parallel=loaded.transfer.parallel, verify_again=verify
         ):
             reports.append(report)
             if not as_json:
@@ -92,7 +93,7 @@ def pull(
     with terminal.bar("pull") as meter:
         flow = flow_of(loaded.transfer, meter)
         for report in fetch(
-            _root(loaded), remote, versions or [], flow=flow, parallel=loaded.transfer.parallel,
+            folder_of(loaded), remote, versions or [], flow=flow, parallel=loaded.transfer.parallel,
             shards=loaded.follow.shards,
         ):  # fmt: skip
             reports.append(report)
@@ -159,7 +160,7 @@ def _follow(loaded: Config, *, once: bool) -> ShortlistError | None:
     name = name_of_host(loaded.follow)
     stopping = threading.Event()
     agent = Agent(
-        _root(loaded), RemoteHistory(remote_of(loaded)), name, follow=loaded.follow, store=loaded.store,
+        folder_of(loaded), RemoteHistory(remote_of(loaded)), name, follow=loaded.follow, store=loaded.store,
         transfer=loaded.transfer, say=lambda text: terminal.log_line(name, text), stopping=stopping,
     )  # fmt: skip
     before = {word: signal.signal(word, lambda *_: stopping.set()) for word in (signal.SIGTERM, signal.SIGINT)}
@@ -178,14 +179,6 @@ def _load(config: Path | None, overrides: list[str], **options: object) -> Confi
     """The configuration, with the options of a verb on top."""
     import json
 
-    from schemas.config_file import load_config
-
     keys = {"host": "follow.host", "shards": "follow.shards", "max_mb_per_second": "transfer.max_mb_per_second"}
     given = [f"{keys[name]}={json.dumps(value)}" for name, value in options.items() if value is not None]
-    return load_config(config, [*overrides, *given])
-
-
-def _root(config: Config) -> Path:
-    from pathlib import Path
-
-    return Path(config.paths.store)
+    return settings_of(config, [*overrides, *given])

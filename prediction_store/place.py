@@ -1,0 +1,35 @@
+"""The store that a verb is about: its configuration, and its folder. Heavy imports wait, as in the verbs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from schemas.config import Config
+
+
+def settings_of(config: Path | None, overrides: list[str]) -> Config:
+    """The configuration; raises ConfigError."""
+    from schemas.config_file import load_config
+
+    return load_config(config, overrides)
+
+
+def folder_of(config: Config) -> Path:
+    """The folder of the store, whether it is there or not."""
+    from pathlib import Path
+
+    return Path(config.paths.store)
+
+
+def store_of(config: Config) -> Path:
+    """The folder of the store, for verbs of which an empty answer would be a false one. Raises StoreError."""
+    from prediction_store import layout
+    from prediction_store.errors import StoreError
+
+    root = folder_of(config)
+    if not layout.is_store(root):
+        raise StoreError(f"there is no store at {root}", hint="set paths.store to where it is")
+    return root
