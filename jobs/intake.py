@@ -17,6 +17,8 @@ from schemas.errors import ConfigError
 LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
 WRONG_WIDTH = "the row has the wrong number of columns"
+LINES_IN_VALUE = "a value holds line breaks: a quote was not closed"
+"""Said of the values of a CSV file that no name needs to break: the lines in one were rows."""
 
 
 def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> DataFrame:
@@ -39,8 +41,10 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
     event = _optional(rows, config.event) if config.event else F.lit(config.default_event)
     time = seconds(rows.column(config.time), rows.kind(config.time), config.time_unit, config.time)
+    read = [getattr(config, key) for key in ("user", "item", "time", "event", "session", "device")]
     status = F.coalesce(
         F.when(rows.damaged.isNotNull(), WRONG_WIDTH),
+        _lines_in(rows, *read),
         identifier_fault(user, "user id"),
         identifier_fault(item, "item id"),
         F.when(event.isNull(), "the event type is missing"),
@@ -79,7 +83,7 @@ def items(rows: Rows, config: Items) -> DataFrame:
         released = seconds(rows.column(config.released), rows.kind(config.released), "auto", config.released)
     return _with_raw(
         rows,
-        _entity_status(rows, item, "item id"),
+        _entity_status(rows, config.item, item, "item id"),
         item_id=item,
         title=_text(rows, config.title),
         # Of a list of genres, the first: a category is one value, that rules and vocabularies can count on.
@@ -105,19 +109,28 @@ def users(rows: Rows, config: Users) -> DataFrame:
     user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
     return _with_raw(
         rows,
-        _entity_status(rows, user, "user id"),
+        _entity_status(rows, config.user, user, "user id"),
         user_id=user,
         segment=_text(rows, config.segment),
         features=F.array(*[_text(rows, column) for column in config.columns]).cast("array<string>"),
     )
 
 
-def _entity_status(rows: Rows, identity: Column, noun: str) -> Column:
+def _entity_status(rows: Rows, name: str, identity: Column, noun: str) -> Column:
     return F.coalesce(
         F.when(rows.damaged.isNotNull(), WRONG_WIDTH),
+        _lines_in(rows, name),
         identifier_fault(identity, noun),
         F.lit(""),
     )
+
+
+def _lines_in(rows: Rows, *names: str) -> Column:
+    """LINES_IN_VALUE when one of the columns of a CSV file holds a line break, else null."""
+    if rows.source.format != "csv":
+        return F.lit(None).cast("string")
+    read = [rows.column(name) for name in names if rows.has(name)]
+    return F.when(F.concat_ws("", *read).contains("\n"), LINES_IN_VALUE)
 
 
 def _with_raw(rows: Rows, status: Column, **columns: Column) -> DataFrame:

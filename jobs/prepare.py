@@ -31,6 +31,7 @@ INTERACTIONS_PER_FILE = 500_000
 ENTITIES_PER_FILE = 1_000_000
 WITHIN_USER = ("time", "item_index", "event", "session_id", "device")
 """The order of a user's interactions; together with the user all that Shortlist reads of one."""
+_ESCAPED_BREAK = r"(?<!\\)\\n"  # of a line, in JSON
 _ROW_BITS = 33  # of monotonically_increasing_id: the row number within its partition
 
 
@@ -136,8 +137,12 @@ class _Preparation:
         return staged.unionByName(self.keep(found, "logged"))
 
     def count(self, source: Source, staged: DataFrame) -> dict[str, int]:
-        """Rows by status. Stops the run when there are none, or too many are malformed."""
-        columns = [F.count("*").alias("rows"), F.min("raw").alias("example")]
+        """Rows by status. Stops the run when there are none, or too many are malformed.
+
+        A row that took others in, by a quote that was not closed, counts once for each of its lines.
+        """
+        lines = 1 + F.when(F.col("status") == intake.LINES_IN_VALUE, F.regexp_count("raw", F.lit(_ESCAPED_BREAK)))
+        columns = [F.sum(F.coalesce(lines, F.lit(1))).alias("rows"), F.min("raw").alias("example")]
         if source.name != "interactions":
             columns.append(F.count_distinct(f"{source.name.removesuffix('s')}_id").alias("ids"))
         found = staged.groupBy("status").agg(*columns).collect()

@@ -18,6 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.csv_quotes import refuse_open_quotes
 from jobs.errors import SourceError
 from jobs.sources import PARTITION, Source, header, parquet_columns, require_column
 
@@ -115,6 +116,7 @@ def _read_parquet(spark: SparkSession, source: Source) -> Rows:
 
 def _read_csv(spark: SparkSession, source: Source) -> Rows:
     names = header(source)
+    refuse_open_quotes(source)
     schema = T.StructType([T.StructField(name, T.StringType()) for name in [*_numbered(names), _DAMAGED]])
     reader = spark.read.schema(schema).options(
         header="true",

@@ -17,6 +17,7 @@ import pytest
 import slow_prepare
 
 from jobs import datasets, prepare
+from jobs.csv_quotes import refuse_open_quotes
 from jobs.errors import SourceError, TooManyRejectedError
 from jobs.last_day import last_day
 from jobs.progress import Report
@@ -95,7 +96,7 @@ def test_csv_with_everything_that_is_nasty_in_csv(spark: Any, tmp_path: Path) ->
         ["u1", "i1", "view", "1772900000000", "s1", "app"],  # again, in milliseconds
         ["u1", "i1", "view", "1772900000", "s2", "app"],  # another session is another interaction
         [" u1 ", "i,1", "cart", "2026-03-08T10:00:00", "", ""],
-        ['say "hi"', "two\nlines", "purchase", "2026-03-08 10:00:00+02:00", "s3", "desk,top"],
+        ['say "hi"', "two words", "purchase", "2026-03-08 10:00:00+02:00", "s3", "desk,top"],
         ["Ünïcode-é", "日本", "view", "2026-03-10T23:59:59Z", "", "app"],
         ["e\u0301", "\u00e9", "view", "2026-03-10T01:00:00-05:30", "", ""],  # not normalised: these two differ
         ["\u00e9", "e\u0301", "view", "2026-03-09", "", ""],
@@ -335,6 +336,73 @@ def test_a_k_core_filter_that_leaves_nothing_is_refused(spark: Any, tmp_path: Pa
         prepare.run(config, DAY, spark)
 
 
+def lines_with(**mended: str) -> str:
+    """A CSV file of 300 interactions; `line100="…"` is that line of the file instead of the one that belongs there."""
+    lines = ["user_id,item_id,event,timestamp,device"]
+    lines += [f"u{n % 9},i{n % 9},view,{END - 8 * 86_400 + n},app" for n in range(300)]
+    for name, line in mended.items():
+        lines[int(name.removeprefix("line")) - 1] = line
+    return "\n".join([*lines, ""])
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz"])
+@pytest.mark.parametrize(
+    ("mended", "message"),
+    [
+        ({"line100": 'u,i,view,1772900000,"app'}, "in.csv.*: the quote that opens a value in line 100 is not closed"),
+        ({"line100": '"u,i,view,1772900000,app'}, "line 100 is not closed"),
+        ({"line301": 'u,i,view,1772900000,"app'}, "line 301 is not closed"),
+        ({"line100": 'u,i,view,1,"app', "line200": 'u,i,view,1,"app'}, "line 100 is not closed"),
+        ({"line100": '"u,i,view,1,app', "line200": '"u,i,view,1,app'}, "line 100 is not closed"),
+        ({"line100": 'u,i,view,1,"app', "line200": 'u,i,view,1,app"'}, "101 of 300 rows of .* are malformed"),
+    ],
+)
+def test_lines_lost_in_quotes_that_stay_open_stop_the_run(
+    spark: Any, tmp_path: Path, name: str, mended: dict[str, str], message: str
+) -> None:
+    text = lines_with(**mended).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / name)), max_rejected_share=0.05)
+    with pytest.raises(SourceError, match=message):
+        prepare.run(config, DAY, spark)
+
+
+def test_quotes_that_mean_nothing_are_no_open_quotes(spark: Any, tmp_path: Path) -> None:
+    devices = ['5" app', '"5" app', '"two ""apps"""', '"app" ', '""']
+    text = lines_with(**{f"line{n + 100}": f"u,i,view,{END - 9 * 86_400 + n},{d}" for n, d in enumerate(devices)})
+    (tmp_path / "in.csv").write_text("\ufeff" + text)
+    (tmp_path / "items.csv").write_text('item_id,title\ni1,"two\nlines"\n')
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv")),
+        items=Items(path=str(tmp_path / "items.csv")),
+    )
+    report = prepare.run(config, DAY, spark)
+    assert (extra(report, config, "read"), report.rows["rejected"]) == (300, 0)
+    assert "two\nlines" in part(report, config, "items")["title"].to_pylist()
+    found = {row[0] for row in rows(part(report, config, "interactions"), "device")}
+    assert found == {'5" app', '"5" app', 'two "apps"', "app", None}
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_quotes_are_followed_from_chunk_to_chunk(monkeypatch: Any, tmp_path: Path, size: int) -> None:
+    monkeypatch.setattr("jobs.csv_quotes._CHUNK", size)
+    for text, line in (
+        ('a,b\n1,"two\nlines"\n"3","4"', 0),
+        ('a,b\n1,"say ""hi"""\n2,"\n', 3),
+        ('a\r\n"b\r\n"c\r\n', 2),
+        ('a\n5",5"\n', 0),
+        ('a\n"5" tv\n', 0),
+    ):
+        (tmp_path / "in.csv").write_text(text)
+        source = locate("items", str(tmp_path / "in.csv"))
+        if line:
+            with pytest.raises(SourceError, match=f"in line {line} is not closed"):
+                refuse_open_quotes(source)
+        else:
+            refuse_open_quotes(source)
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
@@ -391,7 +459,7 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         "what.xlsx": "format of .*what.xlsx cannot be told",
         "text.parquet": "text.parquet cannot be read as Parquet",
         "zip.csv.gz": "zip.csv.gz cannot be read",
-        "cut.csv.gz": "interactions cannot be read: .*cut.csv.gz",
+        "cut.csv.gz": "cut.csv.gz cannot be read: Compressed file ended",
         "empty.csv": "has no rows: .*empty.csv is empty",
         "twice.csv": "column 'a' is in the header twice",
         "plain.inter": "is no atomic file",
