@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -81,7 +82,7 @@ def prepare_both(
 ) -> Iterator[tuple[float, Config]]:
     """The data set as it is, and with a share of its items made cold; each in a workspace of its own."""
     whole, cut = (configure(name, data, folder / part) for part in ("whole", "cut"))
-    day = journey.default_day(whole)
+    day = journey.default_day(whole, time.time())
     prepare.run(whole, day, spark)
     yield 0.0, whole
     make_cold(datasets.open_dataset(whole.paths.workspace, day, "prepared"), cut, day, share)
@@ -100,7 +101,7 @@ def configure(name: str, data: Path, folder: Path) -> Config:
 
 def run_one(world: World, seed: int, text: str, spark: SparkSession) -> Row:
     """Train, embed, retrieve, evaluate; prints a line."""
-    day = journey.default_day(world.config)
+    day = journey.default_day(world.config, time.time())
     settings = msgspec.structs.replace(world.config.train, seed=seed, text=text)
     config = msgspec.structs.replace(world.config, train=settings)
     train.run(config, day)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,8 +65,8 @@ def is_simulated(config: Config) -> bool:
     return Path(config.data.interactions.path).is_relative_to(config.simulate.output)
 
 
-def default_day(config: Config) -> str:
-    """The last day in the data; for a shop that is not written yet, the last day that `simulate` will write.
+def default_day(config: Config, now: float) -> str:
+    """The last day in the data that has begun; for a shop that is not written yet, the last that `simulate` will write.
 
     Raises:
         SourceError: the table of interactions is missing or empty.
@@ -75,21 +75,30 @@ def default_day(config: Config) -> str:
 
     if is_simulated(config) and not Path(config.data.interactions.path).is_dir():
         return str(date.fromisoformat(config.simulate.start_day) + timedelta(days=config.simulate.days - 1))
-    return last_day(config)
+    return last_day(config, _today(config, now))
 
 
-def checked_day(day: str) -> str:
-    """The day as given, if it is one.
+def checked_day(config: Config, day: str, now: float) -> str:
+    """The day as given, if it is one that has begun.
 
     Raises:
-        UsageError: it is not a day of the calendar written YYYY-MM-DD.
+        UsageError: it is not a day of the calendar written YYYY-MM-DD, or lies in the future.
     """
     try:
-        if date.fromisoformat(day).isoformat() == day:
-            return day
+        is_day = date.fromisoformat(day).isoformat() == day
     except ValueError:
-        pass
-    raise UsageError(f"--day {day!r} is not a day; wanted YYYY-MM-DD")
+        is_day = False
+    if not is_day:
+        raise UsageError(f"--day {day!r} is not a day; wanted YYYY-MM-DD")
+    today = _today(config, now)
+    if today and day > today:
+        raise UsageError(f"--day {day} lies in the future: nothing of it can be known")
+    return day
+
+
+def _today(config: Config, now: float) -> str | None:
+    """The day after which nothing can be known, UTC; None for the embedded shop, which has a time of its own."""
+    return None if is_simulated(config) else datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
 class LazySession:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from jobs.datasets import end_of
 from jobs.errors import SourceError
 from jobs.sources import Source, header, locate, require_column
 from schemas.config import Config
@@ -21,9 +22,9 @@ _END_OF_TIME = 1e11
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)? ?(?:[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 
 
-def last_day(config: Config) -> str:
+def last_day(config: Config, today: str | None = None) -> str:
     """The newest date partition of the interactions, else the day of the newest time in them. Malformed times count
-    for nothing.
+    for nothing, nor do times and partitions after `today`: one wrong clock does not choose the day.
 
     Raises:
         SourceError: there are no interactions, or none with a time.
@@ -31,12 +32,27 @@ def last_day(config: Config) -> str:
     table = config.data.interactions
     source = locate("interactions", table.path, table.format)
     if source.is_partitioned:
-        return max(source.days)
-    latest = max((_latest(batch, table.time_unit) for batch in _batches(source, table.time)), default=-1)
+        days = [day for day in source.days if today is None or day <= today]
+        if not days:
+            raise SourceError(
+                f"every partition of {source.path} lies in the future: {min(source.days)} to {max(source.days)}"
+            )
+        return max(days)
+    before = _END_OF_TIME if today is None else end_of(today)
+    rows, latest, example = 0, -1, None
+    for batch in _batches(source, table.time):
+        rows += len(batch)
+        latest = max(latest, _latest(batch, table.time_unit, before))
+        example = example if example is not None else next((v for v in batch[:100].to_pylist() if v is not None), None)
+    if not rows:
+        raise SourceError(f"the table of interactions has no rows: {source.path}")
     if latest < 0:
         raise SourceError(
-            f"no interaction in {source.path} has a time in the column {table.time!r}",
-            hint="see data.interactions.time and data.interactions.time_unit",
+            f"no interaction in {source.path} has a time in the column {table.time!r}"
+            + (f" up to today, {today}" if today else "")
+            + (f"; its first is {str(example)[:40]!r}" if example is not None else ""),
+            hint="wanted seconds or milliseconds since 1970, or 2026-11-21T18:30:00Z; "
+            "see data.interactions.time and data.interactions.time_unit",
         )
     return datetime.datetime.fromtimestamp(latest, datetime.UTC).date().isoformat()
 
@@ -81,8 +97,8 @@ def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
             yield pa.array([cell.decode("utf-8", "replace") for cell in batch.column(0).to_pylist()], pa.string())
 
 
-def _latest(times: pa.Array, unit: str) -> int:
-    """The newest time of a batch in epoch seconds; -1 when there is none."""
+def _latest(times: pa.Array, unit: str, before: float) -> int:
+    """The newest time of a batch that is earlier than `before`, in epoch seconds; -1 when there is none."""
     kind = times.type
     if pa.types.is_timestamp(kind):
         found = (
@@ -97,7 +113,7 @@ def _latest(times: pa.Array, unit: str) -> int:
         if unit in {"auto", "iso"} and not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             found = np.where(np.isnan(found), _iso(series), found)
     found = np.asarray(found, dtype=np.float64)
-    found = found[(found >= 0) & (found < _END_OF_TIME)]
+    found = found[(found >= 0) & (found < before)]
     return int(found.max()) if len(found) else -1
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jobs.datasets import open_dataset
+from jobs.datasets import end_of, open_dataset
 from jobs.progress import Report
 from prediction_store import gates, history, retention
 from prediction_store.errors import DamagedVersionError, MissingVersionError
@@ -61,7 +62,8 @@ def cutover(config: Config, day: str, now: float) -> Report:
     """Make the day's version current, if its gates have passed. Nothing happens when it is current already.
 
     Nor when the current version knows a later day: a backfill of past days must not take readers back in time. To
-    go back on purpose there is `shortlist rollback --to`.
+    go back on purpose there is `shortlist rollback --to`. A current version of a day that has not begun, made from a
+    wrong clock, keeps no version of a real day back.
 
     Where several hosts share object storage, the version is pushed there first: the decision is made there.
 
@@ -72,9 +74,13 @@ def cutover(config: Config, day: str, now: float) -> Report:
     root, name = Path(config.paths.store), version_of(config, day)
     shared = shared_history(config, make=True)
     before = (shared.newest() if shared else None) or history.current_or_none(root)
+    told = {}
     if before is not None and before.version != name:
-        made_at = _made_at(root, before.version, shared)
-        if made_at is not None and made_at > read_manifest(root, name).made_at:
+        mine, current = read_manifest(root, name).made_at, _made_at(root, before.version, shared)
+        end_of_today = end_of(datetime.fromtimestamp(now, UTC).date().isoformat())
+        if current is not None and current > end_of_today >= mine:
+            told = {"replaces_from_the_future": before.version}
+        elif current is not None and current > mine:
             details = {"version": name, "current_is_newer": before.version}
             return Report(step="cutover", day=day, skipped=True, seconds=time.monotonic() - started, details=details)
     sent = _push(config, root, name) if has_passed(root, name) else {}
@@ -84,7 +90,7 @@ def cutover(config: Config, day: str, now: float) -> Report:
         day=day,
         skipped=before is not None and before.number == record.number,
         seconds=time.monotonic() - started,
-        details={"version": name, "history": record.number, **sent},
+        details={"version": name, "history": record.number, **told, **sent},
     )
 
 

@@ -17,14 +17,16 @@ from shop_store import judge, write_small_version
 import jobs.spark
 from jobs import datasets, journey, release
 from jobs.datasets import STEP_OF
+from jobs.errors import SourceError
 from jobs.journey import STEPS
 from prediction_store.check import check
 from prediction_store.errors import GateRefusedError
 from prediction_store.history import current
 from prediction_store.layout import version_names
 from prediction_store.manifest import read_manifest
-from schemas.config import Config, Paths
+from schemas.config import Config, Data, Interactions, Paths
 from schemas.config_file import load_config
+from schemas.errors import UsageError
 from schemas.gate_config import AtLeast
 
 ROOT = Path(__file__).parents[2]
@@ -162,9 +164,45 @@ def test_a_backfilled_day_does_not_take_readers_back_in_time(tmp_path: Path) -> 
     assert current(root).version == later
 
 
+def test_a_version_from_the_future_does_not_keep_real_days_back(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)))
+    end = datasets.end_of("2027-01-15")
+    named = {}
+    for day, made_at in (
+        ("2099-01-01", datasets.end_of("2099-01-01")),
+        ("2027-01-15", end),
+        ("2027-01-14", end - 86_400),
+    ):
+        named[day] = write_small_version(root, inputs=day, made_at=made_at)
+        with datasets.step(config.paths.workspace, day, "version") as draft:
+            draft.extra["version"] = named[day]
+        judge(root, named[day], candidates=1, now=end - 3600)
+    release.cutover(config, "2099-01-01", end - 3600)
+    told = release.cutover(config, "2027-01-15", end - 3600).details["replaces_from_the_future"]
+    assert told == named["2099-01-01"]
+    assert current(root).version == named["2027-01-15"]
+    assert release.cutover(config, "2027-01-14", end - 3600).skipped, "today is no future"
+
+
+def test_a_day_that_has_not_begun_is_neither_chosen_nor_taken(tmp_path: Path) -> None:
+    now = datasets.end_of("2026-11-21") - 1.0
+    own = Config(data=Data(interactions=Interactions(path=str(tmp_path / "own"))))
+    for folder in ("date=2026-11-20", "date=2026-11-22"):
+        (tmp_path / "own" / folder).mkdir(parents=True)
+        (tmp_path / "own" / folder / "a.csv").write_text("timestamp\n1\n")
+    assert journey.default_day(own, now) == "2026-11-20"
+    with pytest.raises(SourceError, match="lies in the future: 2026-11-20 to 2026-11-22"):
+        journey.default_day(own, now - 9 * 86_400)
+    assert journey.checked_day(own, "2026-11-21", now) == "2026-11-21"
+    with pytest.raises(UsageError, match="--day 9999-12-31 lies in the future"):
+        journey.checked_day(own, "9999-12-31", now)
+    assert journey.checked_day(shop(tmp_path / "shop"), "2099-01-01", now) == "2099-01-01"
+
+
 def test_the_default_day_is_the_last_one_in_the_data(whole: Config, tmp_path: Path) -> None:
-    assert journey.default_day(whole) == DAY
-    assert journey.default_day(shop(tmp_path / "empty")) == DAY
+    assert journey.default_day(whole, 0) == DAY
+    assert journey.default_day(shop(tmp_path / "empty"), 0) == DAY
 
 
 def shortlist(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:

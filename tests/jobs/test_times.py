@@ -79,5 +79,22 @@ def test_times_of_every_type_become_seconds(spark: Any, tmp_path: Path, kind: pa
     assert last_day(config) == "2026-03-07"
 
 
+def test_times_after_today_do_not_choose_the_day(tmp_path: Path) -> None:
+    config = a_config(Interactions(path=str(tmp_path / "in.csv")))
+    (tmp_path / "in.csv").write_text("timestamp\n2026-03-07T23:59:59Z\n4070908800\n2026-03-08\n")
+    assert last_day(config, "2026-03-07") == "2026-03-07"
+    assert last_day(config) == "2099-01-01"
+    with pytest.raises(SourceError, match="up to today, 2026-03-06; its first is '2026-03-07T23:59:59Z'"):
+        last_day(config, "2026-03-06")
+
+
+def test_a_table_without_rows_says_so_and_not_that_its_times_are_wrong(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("timestamp\n")
+    pq.write_table(pa.table({"timestamp": pa.array([], pa.int64())}), tmp_path / "in.parquet")
+    for name in ("in.csv", "in.parquet"):
+        with pytest.raises(SourceError, match="the table of interactions has no rows"):
+            last_day(a_config(Interactions(path=str(tmp_path / name))))
+
+
 def a_config(interactions: Interactions) -> Config:
     return Config(data=Data(interactions=interactions))
