@@ -16,6 +16,8 @@ from schemas.errors import ConfigError
 
 LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
+UNREADABLE = ("unreadable_price", "unreadable_stock")
+"""Of items, beside what is kept of them: text that was meant to be a number, "" for a number, null for nothing."""
 WRONG_WIDTH = "the row has the wrong number of columns"
 LINES_IN_VALUE = "a value holds line breaks: a quote was not closed"
 """Said of the values of a CSV file that no name needs to break: the lines in one were rows."""
@@ -67,18 +69,17 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
 
 
 def items(rows: Rows, config: Items) -> DataFrame:
-    """item_id, title, category, brand, price, released, in_stock, status, raw. Only the id can make a row malformed.
+    """item_id, title, category, brand, price, released, in_stock, status, raw, and UNREADABLE. Only the id can make a
+    row malformed.
 
     Raises:
         SourceError: the id column is missing, or a column has a type that cannot be read.
     """
     rows.require("item", config.item)
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
-    price, stock, released = F.lit(None).cast("double"), F.lit(None).cast("double"), F.lit(None).cast("long")
-    if rows.has(config.price):
-        price = number(rows.column(config.price), rows.kind(config.price))
-    if rows.has(config.stock):
-        stock = number(rows.column(config.stock), rows.kind(config.stock))
+    released = F.lit(None).cast("long")
+    price, unreadable_price = _number(rows, config.price)
+    stock, unreadable_stock = _number(rows, config.stock)
     if rows.has(config.released):
         released = seconds(rows.column(config.released), rows.kind(config.released), "auto", config.released)
     return _with_raw(
@@ -89,9 +90,12 @@ def items(rows: Rows, config: Items) -> DataFrame:
         # Of a list of genres, the first: a category is one value, that rules and vocabularies can count on.
         category=_text(rows, config.category, first=True),
         brand=_text(rows, config.brand, first=True),
-        price=F.when(price >= 0, price).cast("float"),
+        price=F.when(price >= 0, price),
         released=released,
-        in_stock=F.coalesce(stock > 0, F.lit(True)),
+        # An item that may be gone is not promised: of a stock that cannot be read nothing is known.
+        in_stock=F.coalesce(stock > 0, unreadable_stock.isNull()),
+        unreadable_price=unreadable_price,
+        unreadable_stock=unreadable_stock,
     )
 
 
@@ -138,6 +142,18 @@ def _with_raw(rows: Rows, status: Column, **columns: Column) -> DataFrame:
     found = rows.frame.select(*named, status.alias("status"), rows.raw.alias("_raw"))
     is_malformed = ~F.col("status").isin("", LATER, OLDER)
     return found.withColumn("raw", F.when(is_malformed, F.col("_raw"))).drop("_raw")
+
+
+def _number(rows: Rows, name: str) -> tuple[Column, Column]:
+    """(a number as float, null when there is none; what cannot be read as one: the text of it, "" of one that can, and
+    null of an empty cell)."""
+    if not rows.has(name):
+        return F.lit(None).cast("float"), F.lit(None).cast("string")
+    found = number(rows.column(name), rows.kind(name)).cast("float")
+    found = F.when(F.abs(found) < float("inf"), found)  # float32 ends long before float64
+    written = F.trim(text(rows.column(name), rows.kind(name)))
+    is_empty = F.lower(written).isin("", "nan")  # pandas writes NaN where nothing is
+    return found, F.when(found.isNotNull(), "").when(~is_empty, F.substring(written, 1, 40))
 
 
 def _optional(rows: Rows, name: str) -> Column:

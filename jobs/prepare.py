@@ -6,6 +6,7 @@ Shortlist reads are one interaction. Nothing but counts, and a few examples, com
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import time
 from itertools import chain
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from jobs import datasets, intake
+from jobs import datasets, intake, oddities
 from jobs.errors import SourceError, TooManyRejectedError
 from jobs.logged_events import LoggedEvents, columns_of, source_of
 from jobs.progress import Report
@@ -73,6 +74,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")}
     if log is not None:
         details["logged"], details["logged_left_out"] = draft.extra["logged"], dict(log.left_out)
+    details |= work.told
     return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
@@ -107,6 +109,7 @@ class _Preparation:
         self.staging = folder / ".staging"
         self.size: dict[str, int] = {}  # item, user: how many there are
         self.repeated_ids: dict[str, int] = {}  # items, users: rows whose id has a row already
+        self.told: dict[str, int | str] = {}  # what a person should look at
         self.left_out = 0  # interactions, by the k-core filter
         self.logged = 0  # interactions of the serving log
         self.since = _since(config, made_at)
@@ -145,6 +148,8 @@ class _Preparation:
         columns = [F.sum(F.coalesce(lines, F.lit(1))).alias("rows"), F.min("raw").alias("example")]
         if source.name != "interactions":
             columns.append(F.count_distinct(f"{source.name.removesuffix('s')}_id").alias("ids"))
+        if source.name == "items":
+            columns += oddities.of_numbers()
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
         total, malformed = sum(counts.values()), _malformed(counts)
@@ -164,11 +169,16 @@ class _Preparation:
             )
         if source.name == "interactions" and not counts.get(""):
             reasons = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
+            is_other_time = {intake.LATER, intake.OLDER} & set(counts)
             raise SourceError(
-                f"no interaction of {source.path} takes part in the run: {reasons}", hint="choose another --day"
+                f"no interaction of {source.path} takes part in the run: {reasons}",
+                hint="choose another --day" if is_other_time else "mend the table or its column mapping",
             )
         if source.name != "interactions":
             self.repeated_ids[source.name] = sum(row["rows"] - row["ids"] for row in found if row["status"] == "")
+        if source.name == "items":
+            for row in found:
+                self.told |= oddities.unreadable(source, self.config.data.items, row) if row["status"] == "" else {}
         return counts
 
     def filter(self, valid: DataFrame) -> DataFrame:
@@ -197,14 +207,18 @@ class _Preparation:
         if table is None:
             known = ids
         else:
-            columns = [name for name in table.columns if name not in {"status", "raw", identity}]
+            columns = [name for name in table.columns if name not in {"status", "raw", identity, *intake.UNREADABLE}]
             best = F.max(F.struct(*columns))
             one_each = table.where(F.col("status") == "").groupBy(identity).agg(best.alias("_row"))
-            known = ids.join(one_each, identity, "full").select(identity, "_row.*")
+            met = ids.withColumn("_is_met", F.lit(True)).join(one_each, identity, "full")
+            known = met.select(identity, "_row.*", "_is_met", F.col("_row").isNull().alias("_is_unknown"))
         row = F.monotonically_increasing_id().bitwiseAND((1 << _ROW_BITS) - 1)
         placed = known.sort(identity).select("*", F.spark_partition_id().alias("_part"), row.alias("_row"))
         # Kept before it is counted: a second evaluation might cut the partitions elsewhere.
         placed = self.keep(placed, f"{noun}-numbers")
+        if table is not None:
+            self.told |= oddities.unknown(noun, placed, getattr(self.config.data, f"{noun}s").path)
+            placed = placed.drop("_is_met", "_is_unknown")
         before, offsets = 0, []
         for part, rows in sorted(tuple(line) for line in placed.groupBy("_part").count().collect()):
             offsets += [F.lit(part), F.lit(before)]
@@ -263,14 +277,18 @@ class _Preparation:
 
     def check_split(self, interactions: DataFrame) -> tuple[int, dict[str, int]]:
         """The number of interactions, and of each split. Stops the run when there is nothing to train on."""
-        found = {row["split"]: row["count"] for row in interactions.groupBy("split").count().collect()}
+        columns = F.count("*").alias("rows"), F.min("time").alias("first"), F.max("time").alias("last")
+        splits = interactions.groupBy("split").agg(*columns).collect()
+        found = {row["split"]: row["rows"] for row in splits}
         names = {"train": tables.TRAIN, "validation": tables.VALIDATION, "test": tables.TEST}
         by_name = {name: found.get(value, 0) for name, value in names.items()}
         if not by_name["train"]:
+            first, last = _date(min(row["first"] for row in splits)), _date(max(row["last"] for row in splits))
             raise SourceError(
                 f"nothing is left to train on: {by_name['validation']:,} interactions choose the epoch, "
-                f"{by_name['test']:,} judge",
-                hint="lower split.test_days and split.validation_days, or set split.strategy=per_user",
+                f"{by_name['test']:,} judge; they are of {first} to {last}",
+                hint="lower split.test_days and split.validation_days, or set split.strategy=per_user; "
+                "if these are not your dates, see data.interactions.time_unit",
             )
         return sum(found.values()), by_name
 
@@ -314,6 +332,10 @@ def _files(rows: int, rows_per_file: int) -> int:
 
 def _malformed(counts: dict[str, int]) -> dict[str, int]:
     return {status: n for status, n in counts.items() if status not in {"", intake.LATER, intake.OLDER}}
+
+
+def _date(time: int) -> str:
+    return datetime.datetime.fromtimestamp(time, datetime.UTC).date().isoformat()
 
 
 def _shortened(text: str) -> str:

@@ -104,7 +104,7 @@ class Items(Section, frozen=True):
     released: str = "released"
     """Day or time of release; gives an item its age."""
     stock: str = "stock"
-    """A number; 0 or less means out of stock. Missing means in stock."""
+    """A number; 0 or less means out of stock, as does what is none. Missing means in stock."""
 
 
 class Users(Section, frozen=True):

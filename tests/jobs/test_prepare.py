@@ -286,6 +286,55 @@ def test_the_same_rows_in_other_files_and_order_give_the_same_dataset(spark: Any
     assert found[0] == found[1]
 
 
+# -- items ------------------------------------------------------------------------------------------------------------
+
+
+def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1") -> Config:
+    """Interactions with one item, and a table of items."""
+    interactions = [["u", item, "view", "2026-03-01"], ["u", item, "view", "2026-03-02"]]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], interactions)
+    write_csv(tmp_path / "items.csv", ["item_id", "price", "stock"], lines)
+    return a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv")),
+        items=Items(path=str(tmp_path / "items.csv")),
+    )
+
+
+def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(spark: Any, tmp_path: Path) -> None:
+    prices = ["1.50", "1,50", "€5", "3.5e38", "-1e999", "", "NaN", "-1"]
+    stocks = ["out of stock", "no", "n/a", "-1", "0", "", "nan", "2"]
+    config = with_items(tmp_path, [[f"i{n}", *both] for n, both in enumerate(zip(prices, stocks, strict=True))])
+    report = prepare.run(config, DAY, spark)
+    items = part(report, config, "items")
+    assert items["price"].to_pylist() == [1.5, *[None] * 7]
+    assert items["in_stock"].to_pylist() == [False, False, False, False, False, True, True, True]
+    assert (report.details["unreadable_price"], report.details["unreadable_stock"]) == (4, 2)
+    assert not any(name.startswith(("items_", "warning_")) for name in report.details)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["i1", "1,50", "3"], "no price in .*items.csv is a number, for example '1,50': column 'price'"),
+        (["i1", "1.50", "available"], "no stock in .*items.csv is a number, for example 'available': column 'stock'"),
+    ],
+)
+def test_a_column_of_items_without_any_number_is_refused(
+    spark: Any, tmp_path: Path, line: list[str], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        prepare.run(with_items(tmp_path, [line, ["i2", "", ""]]), DAY, spark)
+
+
+def test_items_that_the_table_does_not_know_are_counted_and_a_table_of_others_is_told(
+    spark: Any, tmp_path: Path
+) -> None:
+    report = prepare.run(with_items(tmp_path, [["1", "", ""], ["2", "", ""]], item="i001"), DAY, spark)
+    assert (report.rows["items"], report.details["items_unknown"]) == (3, 1)
+    assert report.details["warning_items"].startswith("1 of 1 items of the interactions are not in ")
+
+
 # -- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -313,7 +362,7 @@ def test_too_many_malformed_rows_stop_the_run_and_nothing_is_left_visible(spark:
         ([], "has no rows"),
         ([["", "i", "view", "1"], ["u", "i", "?", "1"]], "no interaction of .* takes part .* 1 the event type has no"),
         ([["u", "i", "view", "2030-01-01"]], "no interaction of .* takes part in the run: 1 later"),
-        ([["u", "i", "view", "2026-03-10"]], "nothing is left to train on: 0 interactions choose the epoch, 1 judge"),
+        ([["u", "i", "view", "2026-03-10"]], "nothing is left to train on: 0 .*, 1 judge; they are of 2026-03-10 to"),
     ],
 )
 def test_a_table_without_a_usable_row_is_refused(
@@ -321,8 +370,9 @@ def test_a_table_without_a_usable_row_is_refused(
 ) -> None:
     write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
     config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")))
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=message) as caught:
         prepare.run(config, DAY, spark)
+    assert ("--day" in caught.value.hint) == ("later" in message)
     assert not (tmp_path / "work" / DAY / "prepared").exists()
 
 
