@@ -8,19 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from jobs.csv_quotes import refuse_open_quotes
 from jobs.errors import SourceError
-from jobs.sources import PARTITION, Source, header, parquet_columns, require_column
+from jobs.sources import PARTITION, ParquetColumns, Source, header, parquet_columns, require_column
 
 _DAMAGED = "_damaged"
 _LISTS = ("token_seq", "float_seq")
@@ -34,6 +35,7 @@ class Rows:
     frame: DataFrame
     inside: dict[str, str]  # name in the file -> name in the frame
     damaged: Column  # the raw line of a row with the wrong number of columns, else null
+    disputed: dict[str, str] = field(default_factory=dict)  # columns of the files that cannot be read, and why
 
     @property
     def names(self) -> list[str]:
@@ -41,12 +43,19 @@ class Rows:
         return list(self.inside)
 
     def has(self, name: str) -> bool:
-        """True when the file has the column; "" never is one."""
+        """True when the file has the column; "" never is one.
+
+        Raises:
+            SourceError: the files do not agree on its type.
+        """
+        if name in self.disputed:
+            raise SourceError(self.disputed[name], hint="write the column with one type in all files")
         return name in self.inside
 
     def require(self, key: str, name: str, hint: str = "") -> None:
         """Raise SourceError when the column that `key` names is not there."""
-        require_column(self.source, key, name, self.names, hint)
+        if not self.has(name):
+            require_column(self.source, key, name, self.names, hint)
 
     def column(self, name: str) -> Column:
         """The raw column."""
@@ -68,7 +77,7 @@ def read(spark: SparkSession, source: Source) -> Rows:
     """The raw rows of a source.
 
     Raises:
-        SourceError: a file cannot be read, or the files do not agree on their columns.
+        SourceError: a file cannot be read, or the files do not agree on their columns; Parquet files may.
     """
     with readable(source):
         return {"parquet": _read_parquet, "csv": _read_csv, "recbole": _read_recbole}[source.format](spark, source)
@@ -96,22 +105,39 @@ def read_address(path: Path) -> str:
 
 
 def _read_parquet(spark: SparkSession, source: Source) -> Rows:
-    kinds, agree = parquet_columns(source)
-    reader = spark.read.option("mergeSchema", str(not agree).lower())
+    columns = parquet_columns(source)
+    # Numbered names: a name with a dot or a backtick in it is a trap in every expression.
+    inside = dict(zip(columns.names, _numbered(columns.names), strict=True))
     if source.is_partitioned:
-        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+        inside = {PARTITION: PARTITION} | inside
     # Spark has no nanoseconds, which pandas writes: take them as numbers first.
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
-    frame = reader.parquet(*map(read_address, source.files))
-    names = frame.columns
-    # Numbered names: a name with a dot or a backtick in it is a trap in every expression.
-    frame = frame.toDF(*_numbered(names))
-    inside = dict(zip(names, frame.columns, strict=True))
+    reader = spark.read.option("mergeSchema", str(not columns.has_all).lower())
+    if source.is_partitioned:
+        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+    parts = [_parquet_part(reader, columns, inside, files, kinds) for files, kinds in columns.groups]
+    frame = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
+    inside = {name: column for name, column in inside.items() if column in frame.columns}
+    return Rows(source, frame, inside, F.lit(None).cast("string"), columns.disputed)
+
+
+def _parquet_part(
+    reader: DataFrameReader,
+    columns: ParquetColumns,
+    inside: dict[str, str],
+    files: list[Path],
+    kinds: dict[str, pa.DataType | None],
+) -> DataFrame:
+    """Files whose columns have the same types, without what other files must say the type of."""
+    part = reader.parquet(*map(read_address, files))
+    part = part.toDF(*[inside[name] for name in part.columns])
     for name, kind in kinds.items():
-        if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        if name in columns.disputed or (kind == pa.null() and any(k.get(name) != kind for _, k in columns.groups)):
+            part = part.drop(inside[name])
+        elif kind is not None and pa.types.is_timestamp(kind) and kind.unit == "ns":
             micros = F.floor(F.col(inside[name]) / 1000)
-            frame = frame.withColumn(inside[name], F.timestamp_micros(micros))
-    return Rows(source, frame, inside, F.lit(None).cast("string"))
+            part = part.withColumn(inside[name], F.timestamp_micros(micros))
+    return part
 
 
 def _read_csv(spark: SparkSession, source: Source) -> Rows:

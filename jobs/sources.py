@@ -98,6 +98,16 @@ class Source:
         return facts.hexdigest()[:32]
 
 
+@dataclass(frozen=True)
+class ParquetColumns:
+    """The columns of all Parquet files of a source together."""
+
+    names: list[str]
+    groups: list[tuple[list[Path], dict[str, pa.DataType | None]]]  # files whose columns have the same types, and those
+    disputed: dict[str, str]  # what is wrong with columns whose types have nothing in common
+    has_all: bool  # every file has every column
+
+
 def locate(name: str, path: str, format_: str = "auto") -> Source:
     """The files behind a path of the configuration.
 
@@ -147,25 +157,44 @@ def header(source: Source) -> list[str]:
     return first
 
 
-def parquet_columns(source: Source) -> tuple[dict[str, pa.DataType], bool]:
-    """The columns of all Parquet files together, and whether every file has all of them.
+def parquet_columns(source: Source) -> ParquetColumns:
+    """What the headers of all Parquet files of a source say.
 
     Raises:
-        SourceError: a file is not Parquet, or a column has two types.
+        SourceError: a file is not Parquet, or only capitals tell two columns apart.
     """
-    first: dict[str, tuple[pa.DataType, Path]] = {}
-    names = set()
+    seen: dict[str, dict[pa.DataType, Path]] = {}
+    schemas = []
     for file in source.files:
         try:
             schema = pq.read_schema(file)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
-        names.add(tuple(schema.names))
+        schemas.append(schema)
         for field in schema:
-            kind, where = first.setdefault(field.name, (field.type, file))
-            if kind != field.type and not {str(kind), str(field.type)} <= {"string", "large_string"}:
-                raise SourceError(f"column {field.name!r} has two types: {kind} in {where}, {field.type} in {file}")
-    return {name: kind for name, (kind, _) in first.items()}, len(names) == 1
+            seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
+    spelled: dict[str, str] = {}
+    for name in seen:
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            raise SourceError(
+                f"the table of {source.name} has the columns {other!r} and {name!r}: {source.path}",
+                hint="rename one of them: capitals alone do not tell columns apart",
+            )
+    varied = [name for name, kinds in seen.items() if len(kinds) > 1]
+    groups: dict[tuple[pa.DataType | None, ...], list[Path]] = {}
+    for file, schema in zip(source.files, schemas, strict=True):
+        found = tuple(_plain(schema.field(name).type) if name in schema.names else None for name in varied)
+        groups.setdefault(found, []).append(file)
+    single = {name: next(iter(kinds)) for name, kinds in seen.items() if len(kinds) == 1}
+    disputed = {}
+    for name in varied:
+        known = [(kind, file) for kind, file in seen[name].items() if not pa.types.is_null(kind)]
+        if not any(all(map(test, (kind for kind, _ in known))) for test in _ALIKE) and len(known) > 1:
+            disputed[name] = f"column {name!r} has two types: " + ", ".join(f"{k} in {file}" for k, file in known[:2])
+    has_all = len({tuple(schema.names) for schema in schemas}) == 1
+    alike = [(files, single | dict(zip(varied, found, strict=True))) for found, files in groups.items()]
+    return ParquetColumns(list(seen), alike, disputed, has_all)
 
 
 def require_column(source: Source, key: str, wanted: str, found: Sequence[str], hint: str = "") -> None:
@@ -225,6 +254,21 @@ def _partitions(name: str, files: Sequence[Path]) -> tuple[str, ...]:
     days = [_partition(file) for file in files]
     if not any(days):
         return ()
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type as Spark sees it: however text is laid out, it is text."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+_ALIKE = (
+    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+)
+"""Types of one kind Spark brings together, whatever their width or unit."""
+
+
     if not all(days):
         raise SourceError(
             f"the table of {name} is partitioned, and {files[days.index('')]} lies outside the partitions"

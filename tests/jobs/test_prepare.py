@@ -552,6 +552,55 @@ def test_an_example_reads_its_public_data(spark: Any, tmp_path: Path, real_data:
     assert (report.rows["users"], report.rows["items"], extra(report, config, "read")) == counts
     assert report.rows["rejected"] == 0
     assert report.rows["interactions"] + extra(report, config, "duplicates") == counts[2]
+def parts(folder: Path, *tables: dict[str, Any]) -> Interactions:
+    """Parquet files of one table, each with columns beside the ids and the time."""
+    folder.mkdir()
+    for n, table in enumerate(tables):
+        plain = {"user_id": [f"u{n}"], "item_id": ["i"], "event": ["view"], "timestamp": [END - 9 * 86_400 + n]}
+        pq.write_table(pa.table({**plain, **table}), folder / f"{n}.parquet")
+    return Interactions(path=str(folder))
+
+
+def test_parquet_files_may_differ_in_types_that_mean_the_same(spark: Any, tmp_path: Path) -> None:
+    when = datetime.datetime(2026, 3, 1, 12)
+    alike = [
+        {"user_id": pa.array([1], pa.int32()), "device": pa.array([None], pa.null())},
+        {"user_id": pa.array([HUGE]), "device": ["app"], "timestamp": pa.array([when], pa.timestamp("ms"))},
+        {"user_id": pa.array([3]), "timestamp": pa.array([when], pa.timestamp("ns")), "a.b": [1]},
+        {"user_id": pa.array([4], pa.int16()), "device": pa.array(["app"]).dictionary_encode()},
+    ]
+    alike = [{"timestamp": pa.array([when], pa.timestamp("us")), **table} for table in alike]
+    config = a_config(tmp_path, interactions=parts(tmp_path / "in", *alike))
+    report = prepare.run(config, DAY, spark)
+    users = {index: name for index, name, _ in rows(part(report, config, "users"), "user_index", "user_id", "segment")}
+    found = part(report, config, "interactions")
+    assert {(users[u], device) for u, device in rows(found, "user_index", "device")} == {
+        ("1", None),
+        (str(HUGE), "app"),
+        ("3", None),
+        ("4", "app"),
+    }
+    assert set(found["time"].to_pylist()) == {int(when.replace(tzinfo=datetime.UTC).timestamp())}
+
+
+def test_parquet_types_are_only_asked_of_columns_that_are_read(spark: Any, tmp_path: Path) -> None:
+    unread = parts(tmp_path / "unread", {"qty": [1], "a.b": [1.5]}, {"qty": ["1"], "a.b": [True]})
+    report = prepare.run(a_config(tmp_path, interactions=unread), DAY, spark)
+    assert report.rows["interactions"] == 2
+    read = parts(tmp_path / "read", {"device": [1]}, {"device": ["app"]})
+    with pytest.raises(
+        SourceError, match=r"'device' has two types: int64 in .*0\.parquet, string in .*1\.parquet"
+    ) as caught:
+        prepare.run(a_config(tmp_path / "other", interactions=read), DAY, spark)
+    assert "one type in all files" in caught.value.hint
+
+
+def test_columns_that_only_capitals_tell_apart_are_refused(spark: Any, tmp_path: Path) -> None:
+    config = a_config(tmp_path, interactions=parts(tmp_path / "in", {"USER_ID": ["u"]}))
+    with pytest.raises(SourceError, match="has the columns 'user_id' and 'USER_ID'"):
+        prepare.run(config, DAY, spark)
+
+
     if boundaries:
         times = [extra(report, config, name) for name in ("validation_from", "test_from")]
         assert [datetime.datetime.fromtimestamp(time, datetime.UTC).date().isoformat() for time in times] == boundaries
