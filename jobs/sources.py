@@ -126,10 +126,13 @@ def locate(name: str, path: str, format_: str = "auto") -> Source:
     if format_ != "parquet":
         files = [file for file in files if file.stat().st_size or _suffix_format(file) == "parquet"] or files[:1]
     if not files:
-        state = "holds no file" if root.is_dir() else "is not there"
+        folders = not root.is_dir() and any(folder.glob(str(root.relative_to(root.anchor))))
+        state = "holds no file" if root.is_dir() else "matches folders only" if folders else "is not there"
         raise SourceError(
             f"the table of {name} {state}: {path}",
-            hint=f"set data.{name}.path; the embedded shop is made with: shortlist simulate",
+            hint=f"set data.{name}.path to the folder that holds them, without a pattern"
+            if folders
+            else f"set data.{name}.path; the embedded shop is made with: shortlist simulate",
         )
     return Source(name, root, _format(name, files, format_), tuple(files), _partitions(name, files))
 
@@ -204,9 +207,9 @@ def require_column(source: Source, key: str, wanted: str, found: Sequence[str], 
     near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in found], n=1)
     nearest = next((name for name in found if near and name.lower() == near[0]), "")
     raise SourceError(
-        f"the table of {source.name} has no column {wanted!r}: {source.path} has {', '.join(found)}"
+        f"the table of {source.name} has no column {wanted!r}: {source.path} has {_shortened(', '.join(found))}"
         + (f"; nearest: {nearest!r}" if nearest else ""),
-        hint=hint or f"set data.{source.name}.{key}",
+        hint=_separator_hint(source, found) or hint or f"set data.{source.name}.{key}",
     )
 
 
@@ -217,15 +220,53 @@ def open_text(file: Path) -> IO[str]:
     return file.open(encoding="utf-8-sig", errors="replace", newline="")
 
 
+def _separator_hint(source: Source, found: Sequence[str]) -> str:
+    others = [noun for sign, noun in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")) if sign in found[0]]
+    if source.format != "csv" or len(found) > 1 or not others:
+        return ""
+    return f"the columns look separated by {others[0]}; wanted commas"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def _refuse_other_bytes(file: Path) -> None:
+    """Raise SourceError when a text file begins as none does: with what a terminal had better not be shown."""
+    with file.open("rb") as opened:
+        first = opened.read(64)
+    if first.startswith(b"\x1f\x8b"):
+        if file.suffix != ".gz":
+            raise SourceError(f"{file} is compressed by gzip", hint="call it .csv.gz")
+    elif file.suffix != ".gz" and (first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first):
+        raise SourceError(f"{file} is not text in UTF-8, perhaps in UTF-16", hint="save it as UTF-8")
+
+
 def _first_row(file: Path, format_: str) -> list[str]:
     try:
+        _refuse_other_bytes(file)
         with open_text(file) as lines:
             if format_ == "recbole":
                 line = next(lines, "").rstrip("\r\n")
                 return line.split("\t") if line else []
-            return next(csv.reader(lines), [])
+            return next((row for row in csv.reader(lines) if row), [])  # Spark passes over empty lines, too
     except (OSError, EOFError, csv.Error) as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type as Spark sees it: however text is laid out, it is text."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+_ALIKE = (
+    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+)
+"""Types of one kind Spark brings together, whatever their width or unit."""
 
 
 def _is_hidden(file: Path, root: Path) -> bool:
@@ -254,21 +295,6 @@ def _partitions(name: str, files: Sequence[Path]) -> tuple[str, ...]:
     days = [_partition(file) for file in files]
     if not any(days):
         return ()
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """A type as Spark sees it: however text is laid out, it is text."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return pa.string() if pa.types.is_large_string(kind) else kind
-
-
-_ALIKE = (
-    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
-    lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
-    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
-)
-"""Types of one kind Spark brings together, whatever their width or unit."""
-
-
     if not all(days):
         raise SourceError(
             f"the table of {name} is partitioned, and {files[days.index('')]} lies outside the partitions"

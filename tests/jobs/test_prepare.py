@@ -6,6 +6,7 @@ import datetime
 import gzip
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -500,6 +501,11 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
     (tmp_path / "types").mkdir()
     pq.write_table(pa.table({"user_id": [1]}), tmp_path / "types" / "a.parquet")
     pq.write_table(pa.table({"user_id": ["1"]}), tmp_path / "types" / "b.parquet")
+    (tmp_path / "zipped.csv").write_bytes(gzip.compress(header.encode()))
+    (tmp_path / "wide.csv").write_text(header, encoding="utf-16")
+    (tmp_path / "semicolons.csv").write_text(header.replace(",", ";"))
+    (tmp_path / "long.csv").write_text(",".join(f"column{n}" for n in range(999)))
+    (tmp_path / "days" / "date=2026-03-01").mkdir(parents=True)
     (tmp_path / "bad" / "date=May").mkdir(parents=True)
     (tmp_path / "bad" / "date=May" / "a.csv").write_text(header)
     for name, message in {
@@ -515,11 +521,25 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         "plain.inter": "is no atomic file",
         "differ": "different columns",
         "types": "column 'user_id' has two types: int64 in .*a.parquet, string in .*b.parquet",
+        "zipped.csv": "zipped.csv is compressed by gzip",
+        "wide.csv": "wide.csv is not text in UTF-8, perhaps in UTF-16",
+        "semicolons.csv": "no column 'user_id'.* wanted commas",
+        "long.csv": "column0, .{200,300}…",
+        "days/date=*": "matches folders only: .*without a pattern",
         "bad": "the partition date=May is not date=YYYY-MM-DD",
     }.items():
         config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / name)))
-        with pytest.raises(SourceError, match=message):
+        with pytest.raises(SourceError) as caught:
             prepare.run(config, DAY, spark)
+        assert re.search(message, f"{caught.value} {caught.value.hint}")
+
+
+def test_a_csv_file_may_begin_with_empty_lines(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("\n\n" + lines_with())
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")))
+    assert last_day(config) == "2026-03-03"
+    report = prepare.run(config, DAY, spark)
+    assert (extra(report, config, "read"), report.rows["rejected"]) == (300, 0)
 
 
 def test_a_day_without_a_partition_is_refused(spark: Any, tmp_path: Path) -> None:
@@ -532,26 +552,6 @@ def test_a_day_without_a_partition_is_refused(spark: Any, tmp_path: Path) -> Non
         prepare.run(config, DAY, spark)
 
 
-# -- real data --------------------------------------------------------------------------------------------------------
-
-
-EXAMPLES = {
-    "ml-100k": ("1998-04-22", (943, 1682, 100_000), None),
-    "online-retail": ("2011-12-09", (4334, 3791, 396_337), ["2011-11-01", "2011-11-15"]),
-    "deskdrop": ("2017-02-28", (1895, 2987, 72_312), ["2017-01-18", "2017-02-01"]),
-}
-"""The last day; users, items and rows; the first days of validation and test."""
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_an_example_reads_its_public_data(spark: Any, tmp_path: Path, real_data: Any, example: str) -> None:
-    config = real_data(example, tmp_path)
-    day, counts, boundaries = EXAMPLES[example]
-    assert last_day(config) == day
-    report = prepare.run(config, day, spark)
-    assert (report.rows["users"], report.rows["items"], extra(report, config, "read")) == counts
-    assert report.rows["rejected"] == 0
-    assert report.rows["interactions"] + extra(report, config, "duplicates") == counts[2]
 def parts(folder: Path, *tables: dict[str, Any]) -> Interactions:
     """Parquet files of one table, each with columns beside the ids and the time."""
     folder.mkdir()
@@ -601,6 +601,26 @@ def test_columns_that_only_capitals_tell_apart_are_refused(spark: Any, tmp_path:
         prepare.run(config, DAY, spark)
 
 
+# -- real data --------------------------------------------------------------------------------------------------------
+
+
+EXAMPLES = {
+    "ml-100k": ("1998-04-22", (943, 1682, 100_000), None),
+    "online-retail": ("2011-12-09", (4334, 3791, 396_337), ["2011-11-01", "2011-11-15"]),
+    "deskdrop": ("2017-02-28", (1895, 2987, 72_312), ["2017-01-18", "2017-02-01"]),
+}
+"""The last day; users, items and rows; the first days of validation and test."""
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_reads_its_public_data(spark: Any, tmp_path: Path, real_data: Any, example: str) -> None:
+    config = real_data(example, tmp_path)
+    day, counts, boundaries = EXAMPLES[example]
+    assert last_day(config) == day
+    report = prepare.run(config, day, spark)
+    assert (report.rows["users"], report.rows["items"], extra(report, config, "read")) == counts
+    assert report.rows["rejected"] == 0
+    assert report.rows["interactions"] + extra(report, config, "duplicates") == counts[2]
     if boundaries:
         times = [extra(report, config, name) for name in ("validation_from", "test_from")]
         assert [datetime.datetime.fromtimestamp(time, datetime.UTC).date().isoformat() for time in times] == boundaries
