@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
 from jobs import datasets, journey, ranking_fit, release, train_ranker
-from jobs.moments import Moment, Replayed, Stage, Visit, moments, replay
+from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay
 from prediction_store.reader import Version
 from reranker.arrays import Float32
 from reranker.signals import default_weights
@@ -133,11 +133,12 @@ def compare(
         made = datasets.end_of(day)
         before = [s for s in sessions if made - KNOWN_DAYS * 86_400 <= s[0].event.time and s[-1].event.time < made]
         during = [s for s in sessions if made <= s[0].event.time and s[-1].event.time < until]
+        every = Moments(during, most_events=config.serve.max_session_events)
         with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
             if day < data.learn_until:
-                learned_from.append(train_ranker.examples(version, during, config))
+                learned_from.append(train_ranker.examples(version, every, config))
             else:
-                cases += list(judged(version, before, during, config))
+                cases += list(judged(version, before, every, config))
     lists = ranking_fit.joined(learned_from)
     learned, untrained = train_ranker.learn(lists, config), default_weights("")
     print(f"\n{data.name}: {len(lists.signals):,} lists to learn from, {len(cases):,} moments to judge")
@@ -164,23 +165,23 @@ def compare(
 
 
 def judged(
-    version: Version, before: Sequence[Sequence[Visit]], during: Sequence[Sequence[Visit]], config: Config
+    version: Version, before: Sequence[Sequence[Visit]], every: Sequence[Moment], config: Config
 ) -> Iterator[Case]:
     """Some moments of users who have a list."""
     known = [[visit.event.item for visit in session] for session in before]
     rules = {name: make(known) for name, make in RULES.items()}
     stage = Stage.of(version)
-    every = [moment for session in during for moment in moments(session, most_events=config.serve.max_session_events)]
     chosen = np.random.default_rng(1).permutation(len(every))[:MOST_MOMENTS]
     for number in chosen.tolist():
-        found = replay(stage, every[number], config.serve)
+        moment = every[number]
+        found = replay(stage, moment, config.serve)
         if found is not None:
-            seen = [event.item for event in every[number].request.session]
+            seen = [event.item for event in moment.request.session]
             scores = {name: rule.scores(seen) for name, rule in rules.items()}
-            user = version.read(every[number].request.user)
+            user = version.read(moment.request.user)
             consumed = version.item_ids(version.consumed(user.user_row)) if user is not None else ()
             signals, ids = found.signals(np.arange(found.pool.items.size)), version.item_ids(found.pool.items)
-            yield Case(every[number], found, signals, scores, ids, frozenset(consumed))
+            yield Case(moment, found, signals, scores, ids, frozenset(consumed))
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jobs.moments import Stage, Visit, moments, replay
+from jobs.moments import Moment, Stage, replay
 from jobs.ranking_fit import Lists
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS
@@ -27,17 +27,14 @@ def of_log(lists: Lists) -> LearnedFrom:
     return _learned_from(LOG, len(lists.signals), lists.signals[lists.is_there])
 
 
-def of_sessions(
-    version: Version, found: Sequence[Sequence[Visit]], weights: RankerWeights, serve: Serve
-) -> LearnedFrom:
-    """Of what the weights put on top in moments of these sessions, `serve.default_k` items each.
+def of_sessions(version: Version, every: Sequence[Moment], weights: RankerWeights, serve: Serve) -> LearnedFrom:
+    """Of what the weights put on top in some of these moments, `serve.default_k` items each.
 
     Requires: of one moment at least the version has the list.
     """
     stage, by = Stage.of(version), np.array(weights.weights, np.float32)
-    every = [moment for session in found for moment in moments(session, most_events=serve.max_session_events)]
     shown: list[np.ndarray] = []
-    for number in np.random.default_rng(SEED).permutation(len(every)).tolist():
+    for number in map(int, np.random.default_rng(SEED).permutation(len(every))):
         case = replay(stage, every[number], serve)
         if case is not None and case.is_eligible.any():
             signals = case.signals(np.flatnonzero(case.is_eligible))

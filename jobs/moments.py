@@ -7,7 +7,8 @@ by the re-ranker's own code, so what is learned from it is what is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +35,7 @@ from schemas.serving_config import Serve
 
 HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: items of one time, the lines of an invoice say, come in an order that says nothing."""
+NO_SESSION = -1
 
 
 class Visit(NamedTuple):
@@ -80,7 +82,68 @@ class Replayed(NamedTuple):
     """Position in the pool, -1: not in it."""
 
 
-def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> Iterator[list[Visit]]:
+class Moments(Sequence[Moment]):
+    """The moments of sessions, in their order: after each event that an item new to the session comes after.
+
+    Each is made when it is asked for; eight bytes are kept of it.
+    """
+
+    def __init__(self, sessions: Sequence[Sequence[Visit]], *, most_events: int) -> None:
+        self._sessions, self._most_events = sessions, most_events
+        self._numbers, self._places = array("i"), array("i")
+        for number, session in enumerate(sessions):
+            known: set[str] = set()
+            for place, visit in enumerate(session):
+                if place and visit.event.item not in known:
+                    self._numbers.append(number)
+                    self._places.append(place)
+                known.add(visit.event.item)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> Moment:
+        session, place = self._sessions[self._numbers[number]], self._places[number]
+        visit = session[place]
+        before = [earlier.event for earlier in session[max(0, place - self._most_events) : place]]
+        context = Context(time=visit.event.time, device=visit.device or None)
+        return Moment(RecommendRequest(user=visit.user, session=before, context=context), visit.event.item)
+
+
+class Sessions(Sequence[list[Visit]]):
+    """Sessions of a dataset, each made when it is asked for: of an interaction some thirty bytes are kept."""
+
+    def __init__(self, rows: Rows, starts: np.ndarray, ends: np.ndarray) -> None:
+        self._rows, self._starts, self._ends = rows, starts, ends
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, number: int) -> list[Visit]:
+        rows = slice(self._starts[number], self._ends[number])
+        columns = [column[rows].tolist() for column in self._rows[:5]]
+        user, item, event, device = self._rows[5:]
+        return [
+            Visit(user[u].as_py(), SessionEvent(item=item[i].as_py(), event=event[e], time=float(time)), device[d])
+            for u, i, e, d, time in zip(*columns, strict=True)
+        ]
+
+
+class Rows(NamedTuple):
+    """Interactions by user, session and time: numbers, and the texts that they stand for."""
+
+    user: np.ndarray
+    item: np.ndarray
+    event: np.ndarray
+    device: np.ndarray
+    time: np.ndarray
+    users: pa.ChunkedArray
+    items: pa.ChunkedArray
+    events: list[str]
+    devices: list[str]
+
+
+def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> Sessions:
     """The sessions from `since` on and before `until`, by time of their beginning; each oldest first, of one user.
 
     A session is a `session_id`; where interactions have none, those of a user with no gap of `gap_minutes` or more.
@@ -88,33 +151,16 @@ def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> I
     Args:
         prepared: the dataset of this name.
     """
-    table = _interactions(prepared, since, until)
-    user, time, session = (table[name].to_numpy(zero_copy_only=False) for name in ("user_index", "time", "session"))
-    is_first = np.ones(len(table), dtype=bool)
-    if len(table):
-        is_same = (user[1:] == user[:-1]) & (session[1:] == session[:-1])
-        is_close = (session[1:] != "") | (time[1:] - time[:-1] < gap_minutes * 60)
+    rows, session = _interactions(prepared, since, until)
+    is_first = np.ones(len(session), dtype=bool)
+    if len(session):
+        is_same = (rows.user[1:] == rows.user[:-1]) & (session[1:] == session[:-1])
+        is_close = (session[1:] != NO_SESSION) | (rows.time[1:] - rows.time[:-1] < gap_minutes * 60)
         is_first[1:] = ~(is_same & is_close)
     starts = np.flatnonzero(is_first)
-    ends = np.append(starts[1:], len(table))
-    names = ("user_id", "item_id", "event", "device")
-    users, items, events, devices = (table[name].to_pylist() for name in names)
-    for number in np.argsort(time[starts], kind="stable"):
-        yield [
-            Visit(users[n], SessionEvent(item=items[n], event=events[n], time=float(time[n])), devices[n] or "")
-            for n in range(starts[number], ends[number])
-        ]
-
-
-def moments(session: Sequence[Visit], *, most_events: int) -> Iterator[Moment]:
-    """The moments of one session: after each event that an item new to the session comes after."""
-    known: set[str] = set()
-    for place, visit in enumerate(session):
-        if place and visit.event.item not in known:
-            before = [earlier.event for earlier in session[max(0, place - most_events) : place]]
-            context = Context(time=visit.event.time, device=visit.device or None)
-            yield Moment(RecommendRequest(user=visit.user, session=before, context=context), visit.event.item)
-        known.add(visit.event.item)
+    ends = np.append(starts[1:], len(session))
+    order = np.argsort(rows.time[starts], kind="stable")
+    return Sessions(rows, starts[order], ends[order])
 
 
 def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
@@ -139,20 +185,36 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     return Replayed(pool, eligible(pool.items, hidden, stage.live, now), scoring.values, place)
 
 
-def _interactions(prepared: Path, since: int, until: int) -> pa.Table:
-    """(user_index, user_id, item_id, event, device, time, session), by user, session and time."""
+def _interactions(prepared: Path, since: int, until: int) -> tuple[Rows, np.ndarray]:
+    """The interactions, and the place of each one's session id among all in order; NO_SESSION: it has none."""
     time = pa.dataset.field("time")
     columns = ["user_index", "item_index", "event", "device", "time", "session_id"]
     found = pa.dataset.dataset(prepared / "interactions", format="parquet").to_table(
         columns=columns, filter=(time >= since) & (time < until)
     )
-    for noun in ("user", "item"):
-        ids = pa.dataset.dataset(prepared / f"{noun}s", format="parquet").to_table(
-            columns=[f"{noun}_index", f"{noun}_id"]
-        )
-        ids = ids.sort_by(f"{noun}_index")[f"{noun}_id"]
-        found = found.append_column(f"{noun}_id", ids.take(found[f"{noun}_index"]))
-    found = found.append_column("session", pa.compute.fill_null(found["session_id"], ""))
-    hashes = found["item_index"].to_numpy().astype(np.uint64) * HASH
-    found = found.append_column("hash", pa.array(hashes))
-    return found.sort_by([(name, "ascending") for name in ("user_index", "session", "time", "hash")])
+    user, item, at = (found[name].to_numpy() for name in ("user_index", "item_index", "time"))
+    (event, events), (device, devices), (session, ids) = (
+        _numbered(found[name]) for name in ("event", "device", "session_id")
+    )
+    session[session == pa.compute.index(ids, "").as_py()] = NO_SESSION
+    order = np.lexsort((item.astype(np.uint64) * HASH, at, session, user))
+    kept = (column[order] for column in (user, item, event, device, at))
+    texts = (_ids(prepared, "user"), _ids(prepared, "item"), events.to_pylist(), devices.to_pylist())
+    return Rows(*kept, *texts), session[order]
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """The place of each text among the distinct ones in order, and those; null is the empty text."""
+    texts = column.fill_null("").dictionary_encode().combine_chunks()
+    order = pa.compute.array_sort_indices(texts.dictionary)
+    places = np.empty(len(order), np.int32)
+    places[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+    return places[texts.indices.to_numpy()], texts.dictionary.take(order)
+
+
+def _ids(prepared: Path, noun: str) -> pa.ChunkedArray:
+    """The ids of all users or items, by their index."""
+    table = pa.dataset.dataset(prepared / f"{noun}s", format="parquet").to_table(
+        columns=[f"{noun}_index", f"{noun}_id"]
+    )
+    return table.sort_by(f"{noun}_index")[f"{noun}_id"]

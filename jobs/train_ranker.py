@@ -10,7 +10,7 @@ space serve the next.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from jobs import datasets, logged_lists
 from jobs.learned_from import of_log, of_sessions
 from jobs.logged_lists import LoggedLists
-from jobs.moments import Stage, Visit, moments, replay, sessions
+from jobs.moments import Moment, Moments, Stage, replay, sessions
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
 from prediction_store import history
@@ -85,17 +85,16 @@ def earlier_version(root: Path, end: int) -> str | None:
     return None
 
 
-def examples(version: Version, found: Iterable[Sequence[Visit]], config: Config) -> Lists:
+def examples(version: Version, every: Sequence[Moment], config: Config) -> Lists:
     """The lists in which the wanted item is a candidate that may be shown; many of them at random, by time.
 
     Args:
-        found: sessions, by time.
+        every: moment, by time. Only those that are drawn are asked for.
     """
     rng = np.random.default_rng(SEED)
     stage = Stage.of(version)
-    every = [moment for session in found for moment in moments(session, most_events=config.serve.max_session_events)]
     kept: dict[int, np.ndarray] = {}
-    for number in rng.permutation(len(every)).tolist():
+    for number in map(int, rng.permutation(len(every))):
         case = replay(stage, every[number], config.serve)
         if case is None or case.wanted < 0 or not case.is_eligible[case.wanted]:
             continue
@@ -145,10 +144,11 @@ def _taught(
         seen = of_log(logged.lists) if "mrr" in details else None
     else:
         since, gap = version.manifest.made_at, config.lists.session_gap_minutes
-        found = [*sessions(prepared, since=since, until=end, gap_minutes=gap)]
-        weights, details = _better(examples(version, found, config), _usual(version), config)
+        found = sessions(prepared, since=since, until=end, gap_minutes=gap)
+        every = Moments(found, most_events=config.serve.max_session_events)
+        weights, details = _better(examples(version, every, config), _usual(version), config)
         facts = {"learned_from": SESSIONS, "clicks": clicks}
-        seen = of_sessions(version, found, weights, config.serve) if "mrr" in details else None
+        seen = of_sessions(version, every, weights, config.serve) if "mrr" in details else None
     if seen is not None:
         weights = msgspec.structs.replace(weights, learned_from=seen)
     return weights, details | facts

@@ -92,7 +92,8 @@ class Ranker(Section, frozen=True):
     fewest_lists: Positive = 500
     """With fewer moments to learn from, the weights of the version before stay."""
     most_lists: Positive = 20_000
-    """Moments that are learned from, at random where there are more: bounds time and memory (10 KB each)."""
+    """Moments that are learned from, at random where there are more: bounds time and memory (10 KB each). To draw them
+    takes some 150 bytes for each interaction since that version."""
     penalty: Weight = 1e-4
     """On the squares of the weights, the signals being of one scale."""
     fewest_clicks: Count = 1000

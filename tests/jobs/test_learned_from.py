@@ -13,7 +13,7 @@ from asgi_client import AsgiClient
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs.learned_from import of_log, of_sessions
-from jobs.moments import Visit
+from jobs.moments import Moments, Visit
 from jobs.ranking_fit import Lists
 from prediction_store.reader import Version
 from reranker.app import create_app
@@ -64,7 +64,7 @@ def served(shop: Shop, *, seed: int) -> list[AnswerRecord]:
 
 def test_what_is_served_in_such_sessions_is_spread_likewise_but_for_what_no_session_had(shop: Shop) -> None:
     with Version.open(shop.root, shop.current()) as version:
-        seen = of_sessions(version, [*sessions(1)], WEIGHTS, Serve())
+        seen = of_sessions(version, Moments([*sessions(1)], most_events=1), WEIGHTS, Serve())
     assert (seen.source, seen.lists, [*seen.spreads]) == ("sessions", MOMENTS, NAMES)
     found = drift("v", seen, served(shop, seed=2))
     assert (found.answers, sorted(found.indexes)) == (MOMENTS, sorted(NAMES))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from interactions_of import write_prepared
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
-from jobs.moments import Moment, Replayed, Stage, Visit, moments, replay, sessions
+from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay, sessions
 from prediction_store.reader import Version
 from reranker import ranking
 from reranker.recommend import open_reranker
@@ -46,6 +49,18 @@ def found(prepared: Path, since: int = 0, until: int = 10**10) -> list[list[tupl
     ]
 
 
+@contextmanager
+def traced() -> Iterator[Callable[[], int]]:
+    """What is kept of all that is made inside the block, in bytes of Python and of Arrow."""
+    gc.collect()
+    arrow = pa.total_allocated_bytes()
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[0] + pa.total_allocated_bytes() - arrow
+    finally:
+        tracemalloc.stop()
+
+
 def of_all_hours(days: int) -> list[Moment]:
     """A moment or more of every hour, of any of the users and on any device."""
     rng = np.random.default_rng(4)
@@ -59,7 +74,7 @@ def of_all_hours(days: int) -> list[Moment]:
             SessionEvent(item=item, event=kind, time=time)
             for item, kind, time in zip(items, kinds, times.astype(float).tolist(), strict=True)
         ]
-        found += moments([Visit(user, event, device) for event in events], most_events=50)
+        found += Moments([[Visit(user, event, device) for event in events]], most_events=50)
     return found
 
 
@@ -106,13 +121,24 @@ def test_only_what_lies_between_two_times_is_replayed(tmp_path: Path) -> None:
 
 def test_a_moment_is_before_each_item_that_is_new_to_the_session() -> None:
     visits = [Visit("ann", SessionEvent(item=item, time=float(n)), "phone") for n, item in enumerate("abacb")]
-    made = list(moments(visits, most_events=2))
+    made = [*Moments([visits], most_events=2)]
     assert [moment.wanted for moment in made] == ["b", "c"]
     assert [[event.item for event in moment.request.session] for moment in made] == [["a"], ["b", "a"]]
     assert [(moment.request.context.time, moment.request.context.device) for moment in made] == [
         (1.0, "phone"),
         (3.0, "phone"),
     ]
+
+
+def test_moments_and_sessions_that_are_not_asked_for_are_numbers_alone(tmp_path: Path) -> None:
+    rows = [(f"u{n % 100}", f"i{n % 83}", 1000 + n, f"session {n % 500}") for n in range(10_000)]
+    prepared = write_prepared(tmp_path, DAY, rows)
+    sessions(prepared, since=0, until=10**10, gap_minutes=30)  # whatever the first use of Arrow keeps
+    with traced() as kept_bytes:
+        every = Moments(sessions(prepared, since=0, until=10**10, gap_minutes=30), most_events=50)
+        assert kept_bytes() < 60 * len(rows)
+    assert len(every) == 9500
+    assert every[-1] == [*every].pop()
 
 
 def test_a_replay_ranks_what_a_server_would(version: Version, shop: Shop) -> None:
