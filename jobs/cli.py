@@ -84,7 +84,8 @@ def tune(
     from schemas.config_file import load_config
 
     loaded = load_config(config, overrides)
-    on = journey.checked_day(loaded, day, time.time()) if day else journey.default_day(loaded, time.time())
+    now = time.time()
+    on = journey.checked_day(loaded, day or journey.default_day(loaded, now), now)
     wanted = [knob.strip() for knob in knobs.split(",")] if knobs else list(tuning.KNOBS)
     report, trials = tuning.run(loaded, on, wanted)
     progress.stage(report)
@@ -197,5 +198,6 @@ def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list
     # took 15 seconds of CPU for what takes one thread 5, and three times as long; waiting asleep they take 5.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     loaded = load_config(config, overrides)
-    on = journey.checked_day(loaded, day, time.time()) if day else journey.default_day(loaded, time.time())
+    now = time.time()
+    on = journey.checked_day(loaded, day or journey.default_day(loaded, now, only), now, only)
     journey.run(loaded, on, only, now=time.time)

@@ -33,10 +33,14 @@ STEPS = (
     "retire",
 )
 """The verbs in the order in which they run."""
+FIRST_DAY, LAST_DAY = "1970-01-01", "9998-12-31"
+"""Times are epoch seconds, and what ends or expires after a day needs a calendar, too."""
 
 
 def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[[], float]) -> list[Report]:
     """Run the steps of a day in journey order, one Spark session for all; a finished step is skipped.
+
+    The whole journey simulates only where the embedded shop is what is read.
 
     Args:
         day: everything before its end is known.
@@ -50,13 +54,15 @@ def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[
     unknown = [step for step in only if step not in STEPS]
     if unknown:
         raise UsageError(f"there is no step {unknown[0]!r}", hint=f"the steps are: {', '.join(STEPS)}")
+    steps = [step for step in STEPS if step in only]
+    if len(steps) == len(STEPS) and not is_simulated(config):
+        steps.remove("simulate")
     with ExitStack() as stack:
         spark: Any = LazySession(config, stack)
         reports = []
-        for step in STEPS:
-            if step in only and (step != "simulate" or is_simulated(config)):
-                reports.append(_run_step(step, config, day, spark, now))
-                progress.stage(reports[-1])
+        for step in steps:
+            reports.append(_run_step(step, config, day, spark, now))
+            progress.stage(reports[-1])
     return reports
 
 
@@ -65,40 +71,43 @@ def is_simulated(config: Config) -> bool:
     return Path(config.data.interactions.path).is_relative_to(config.simulate.output)
 
 
-def default_day(config: Config, now: float) -> str:
-    """The last day in the data that has begun; for a shop that is not written yet, the last that `simulate` will write.
+def default_day(config: Config, now: float, only: Sequence[str] = STEPS) -> str:
+    """The last day in the data that has begun; for `simulate` alone or a shop that is not written yet, the last that it
+    will write.
 
     Raises:
         SourceError: the table of interactions is missing or empty.
     """
     from jobs.last_day import last_day
 
-    if is_simulated(config) and not Path(config.data.interactions.path).is_dir():
+    if [*only] == ["simulate"] or (is_simulated(config) and not Path(config.data.interactions.path).is_dir()):
         return str(date.fromisoformat(config.simulate.start_day) + timedelta(days=config.simulate.days - 1))
-    return last_day(config, _today(config, now))
+    return last_day(config, _today(config, now, only))
 
 
-def checked_day(config: Config, day: str, now: float) -> str:
-    """The day as given, if it is one that has begun.
+def checked_day(config: Config, day: str, now: float, only: Sequence[str] = STEPS) -> str:
+    """The day as given, if it is one that can be run.
 
     Raises:
-        UsageError: it is not a day of the calendar written YYYY-MM-DD, or lies in the future.
+        UsageError: it is not a day of the calendar written YYYY-MM-DD, its times do not fit a clock, or it lies in the
+            future.
     """
     try:
-        is_day = date.fromisoformat(day).isoformat() == day
+        is_day = date.fromisoformat(day).isoformat() == day and FIRST_DAY <= day <= LAST_DAY
     except ValueError:
         is_day = False
     if not is_day:
-        raise UsageError(f"--day {day!r} is not a day; wanted YYYY-MM-DD")
-    today = _today(config, now)
+        raise UsageError(f"--day {day!r} is not a day that can be run; wanted YYYY-MM-DD, {FIRST_DAY} to {LAST_DAY}")
+    today = _today(config, now, only)
     if today and day > today:
         raise UsageError(f"--day {day} lies in the future: nothing of it can be known")
     return day
 
 
-def _today(config: Config, now: float) -> str | None:
+def _today(config: Config, now: float, only: Sequence[str]) -> str | None:
     """The day after which nothing can be known, UTC; None for the embedded shop, which has a time of its own."""
-    return None if is_simulated(config) else datetime.fromtimestamp(now, UTC).date().isoformat()
+    is_embedded = is_simulated(config) or [*only] == ["simulate"]
+    return None if is_embedded else datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
 class LazySession:

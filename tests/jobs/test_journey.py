@@ -223,6 +223,8 @@ def test_a_step_whose_input_is_missing_names_the_step_before(tmp_path: Path) -> 
     ("argv", "message"),
     [
         (["train", "--day", "yesterday"], "wanted YYYY-MM-DD"),
+        (["prepare", "--day", "9999-12-31"], "wanted YYYY-MM-DD, 1970-01-01 to 9998-12-31"),
+        (["simulate", "--day", "0001-01-01"], "wanted YYYY-MM-DD, 1970-01-01 to 9998-12-31"),
         (["run", "--only", "trian"], "there is no step 'trian'"),
         (["simulate", "--day", "2025-12-31"], "the shop opens on 2026-01-01"),
     ],
@@ -233,3 +235,30 @@ def test_a_mistake_exits_2_with_a_message(tmp_path: Path, argv: list[str], messa
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_verb_simulate_writes_the_shop_whatever_the_tables_are(tmp_path: Path) -> None:
+    config = shop(tmp_path / "own")
+    (tmp_path / "own" / "events.csv").write_text("user_id,item_id,timestamp,event\nann,a,2024-02-29,view\n")
+    done = shortlist("simulate", "--set", "data.interactions.path=events.csv", cwd=tmp_path / "own")
+    assert done.returncode == 0, done.stderr
+    days = sorted(path.name for path in (Path(config.simulate.output) / "interactions").iterdir())
+    assert days == [f"date=2026-01-0{number}" for number in range(1, 6)]
+    other = shortlist("simulate", "--set", "simulate.output=mine", "--day", "2026-01-01", cwd=tmp_path / "own")
+    assert other.returncode == 0, other.stderr
+    assert (tmp_path / "own" / "mine" / "interactions" / "date=2026-01-01").is_dir()
+
+
+def test_the_whole_journey_of_your_own_tables_simulates_nothing(tmp_path: Path) -> None:
+    config = shop(tmp_path / "own")
+    done = shortlist("run", "--day", DAY, "--set", "data.interactions.path=none.csv", cwd=tmp_path / "own")
+    assert "the table of interactions is not there" in done.stderr
+    assert not Path(config.simulate.output).exists()
+
+
+def test_a_table_of_no_day_that_can_be_run_names_it(tmp_path: Path) -> None:
+    shop(tmp_path / "own")
+    (tmp_path / "own" / "events" / "date=9999-12-31").mkdir(parents=True)
+    (tmp_path / "own" / "events" / "date=9999-12-31" / "a.csv").write_text("user_id,item_id,timestamp,event\n")
+    done = shortlist("prepare", "--set", "data.interactions.path=events", cwd=tmp_path / "own")
+    assert (done.returncode, "'9999-12-31' is not a day" in done.stderr) == (2, True), done.stderr
