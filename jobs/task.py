@@ -97,7 +97,8 @@ def read_task(
     if not counts.all_examples:
         raise NothingToTrainError(
             f"no interaction of the train split to learn from ({counts.rows} before the test split)",
-            hint="hold out fewer days with split.validation_days and split.test_days, or bring more data",
+            hint="hold out fewer days with split.validation_days and split.test_days, bring more data, or let more "
+            "events weigh more than 0 in data.interactions.event_weights",
         )
     items = _with_counts(read_sorted(prepared.part("items"), "item_index"), counts.items)
     users = _with_counts(read_sorted(prepared.part("users"), "user_index", without="user_id"), counts.users)

@@ -7,6 +7,7 @@ Paths are relative to the folder of the configuration file. A section is frozen 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,7 +24,9 @@ Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Weight = Annotated[float, Meta(ge=0.0)]
+EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
 Hours = Annotated[float, Meta(gt=0.0)]
+Days = Annotated[int, Meta(ge=1, le=36_500)]
 Name = Annotated[str, Meta(min_length=1)]
 Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
@@ -49,7 +52,7 @@ class Simulate(Section, frozen=True):
     seed: Count = 20261122
     start_day: Day = "2026-01-01"
     """The shop's first day."""
-    days: Positive = 30
+    days: Days = 30
     """Days of history that `simulate` writes when no single day is asked for."""
     users: Positive = 20_000
     """Users at the end of the first day; more arrive every day."""
@@ -61,6 +64,12 @@ class Simulate(Section, frozen=True):
     """Users that arrive each day, as a share of `users`."""
     new_items_share: Share = 0.003
     """Items released each day, as a share of `items`."""
+
+    def __post_init__(self) -> None:
+        try:
+            date.fromisoformat(self.start_day) + timedelta(days=self.days)
+        except (ValueError, OverflowError):
+            raise ValueError(f"start_day {self.start_day} is no day that a shop can open on") from None
 
 
 class Interactions(Section, frozen=True):
@@ -81,7 +90,7 @@ class Interactions(Section, frozen=True):
     """Column of the session; empty, or absent from the file, when there is none."""
     device: str = "device"
     """Column of the device; empty, or absent from the file, when there is none."""
-    event_weights: dict[str, Weight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
+    event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
     """How much one event of each type says about taste. An event type that is not listed is rejected."""
     consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
     """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
@@ -128,7 +137,7 @@ class Data(Section, frozen=True):
     users: Users = field(default_factory=Users)
     max_rejected_share: Share = 0.05
     """`prepare` stops when more than this share of a table's rows is malformed."""
-    history_days: Count = 0
+    history_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     """Interactions older than this many days before the run's day are not read. 0: all of them."""
     min_user_interactions: Count = 0
     """k-core: users with fewer interactions are left out, repeatedly with the item limit. 0: no filter."""
@@ -141,8 +150,8 @@ class Split(Section, frozen=True):
 
     strategy: Literal["time", "per_user"] = "time"
     """`time`: the last days are held out. `per_user`: each user's last interactions are."""
-    validation_days: Positive = 1
-    test_days: Positive = 1
+    validation_days: Days = 1
+    test_days: Days = 1
     validation_per_user: Positive = 1
     """Interactions held out per user, with `per_user`."""
     test_per_user: Positive = 1

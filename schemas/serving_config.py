@@ -12,7 +12,7 @@ from schemas.section import Section
 Name = Annotated[str, Meta(min_length=1)]
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
-Weight = Annotated[float, Meta(ge=0.0)]
+EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
 
 
 class Repeat(Section, frozen=True):
@@ -72,7 +72,7 @@ class Serve(Section, frozen=True):
     `X-Deadline-Ms`. Where too few are left to rank, the answer is the stored list in its own order. 0: no limit."""
     session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
     """An event of the session counts half after this long."""
-    session_event_weights: dict[str, Weight] = field(
+    session_event_weights: dict[str, EventWeight] = field(
         default_factory=lambda: {"view": 1.0, "cart": 2.0, "purchase": 1.0}
     )
     """How much an event of each type moves the order. An unlisted type counts as 1."""

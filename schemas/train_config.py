@@ -19,7 +19,7 @@ class Train(Section, frozen=True):
     """The two towers."""
 
     seed: Count = 7
-    keep_days: Count = 0
+    keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
     """Days for which a trained model is kept: while one of so many days or fewer ago is in the workspace, made with the
     same settings, it is taken in place of a new one. What does not change keeps its vector then, which is what
     `retrieve.changed_only` builds on; what is new is known by content and history alone. Not with

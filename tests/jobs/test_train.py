@@ -265,6 +265,14 @@ def test_an_empty_train_split_is_named(tmp_path: Path, make_world: type) -> None
         train.run(config, "2026-03-02")
 
 
+def test_interactions_that_all_weigh_nothing_are_told_by_the_setting(tmp_path: Path, make_world: type) -> None:
+    config = small_config(tmp_path)
+    make_world(events=[(k % 10, k % 13, 0.0, 86_400 * k, False, 0) for k in range(200)]).write(config.paths.workspace)
+    with pytest.raises(NothingToTrainError) as caught:
+        train.run(config, "2026-03-02")
+    assert "data.interactions.event_weights" in str(caught.value.hint)
+
+
 def test_no_validation_split_keeps_the_last_epoch(tmp_path: Path, make_world: type) -> None:
     config = small_config(tmp_path)
     events = [(k % 10, (k * 7) % 13, 1.0, 86_400 * k, False, 0) for k in range(200)]
