@@ -20,6 +20,7 @@ from pathlib import Path
 
 import msgspec
 
+from jobs.disk import refusals_for_people
 from jobs.errors import DatasetBusyError, DatasetDamagedError, MissingDatasetError
 
 MANIFEST = "manifest.json"
@@ -148,13 +149,15 @@ def step(
 
     Raises:
         DatasetBusyError: another process is writing the same dataset.
+        JobError: the disk is full, or may not be written.
     """
     final = Path(workspace) / day / name
     draft_path = final.parent / f".{name}.draft"
     sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
     own = fingerprint(day, name, sources, settings)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with lock(final.parent / f".{name}.lock", f"{name} of {day}"):
+    with refusals_for_people(STEP_OF.get(name, name), final), contextlib.ExitStack() as stack:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(lock(final.parent / f".{name}.lock", f"{name} of {day}"))
         existing = _existing(final)
         if existing is not None and existing.fingerprint == own:
             yield Draft(final, existing, own)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from jobs import progress
 from jobs import shop_words as words
 from jobs.datasets import lock
+from jobs.disk import refusals_for_people
 from jobs.errors import SourceError
 from jobs.progress import Report
 from jobs.shop import Catalogue, Ints, People, Shop
@@ -67,9 +68,9 @@ def run(config: Config, day: str | None = None) -> Report:
             f"the shop opens on {settings.start_day}; there is nothing to simulate on {day}",
             hint="choose a later --day, or an earlier simulate.start_day",
         )
-    _claim(output, settings)
     events = written = 0
-    with progress.bar("simulate", len(numbers)) as bar:
+    with refusals_for_people("simulate", output), progress.bar("simulate", len(numbers)) as bar:
+        _claim(output, settings)
         for number in numbers:
             rows = _write_day(output, shop, number)
             written += rows is not None

@@ -102,11 +102,15 @@ def errors_for_people(step: str) -> Iterator[None]:
 
 
 def _cause(text: str) -> str:
-    """The line that names the cause: the last one of a Python traceback in a task, else the first line."""
+    """The line that names the cause: the last one of a Python traceback in a task, else the first line; where Java has
+    a cause behind it, that one before it."""
     lines = [line.strip(": ") for line in text.splitlines() if line.strip(": ")]
     named = [line for line in lines if re.match(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt)\b: ", line)]
     python = [line for line in named if not line.startswith(("org.", "java.", "py4j.", "pyspark."))]
-    return (python or named or lines or ["no message"])[-1 if python else 0][:500]
+    if python:
+        return python[-1][:500]
+    behind = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")][-1:]
+    return ", at: ".join([*behind, (named or lines or ["no message"])[0]])[:500]
 
 
 def settings(config: Spark) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jobs import datasets
-from jobs.errors import DatasetBusyError, DatasetDamagedError, MissingDatasetError
+from jobs.errors import DatasetBusyError, DatasetDamagedError, JobError, MissingDatasetError
 from schemas.config import Train
 
 DAY = "2026-01-02"
@@ -96,6 +97,62 @@ def test_a_killed_step_leaves_nothing_visible_and_holds_nothing_up(tmp_path: Pat
         datasets.open_dataset(tmp_path, DAY, "model")
     assert make(tmp_path, "whole")
     assert datasets.open_dataset(tmp_path, DAY, "model").part("file").read_text() == "whole"
+
+
+def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Path) -> None:
+    with (
+        pytest.raises(JobError, match=f"train: the disk is full: {tmp_path}/{DAY}/model") as caught,
+        datasets.step(tmp_path, DAY, "model"),
+        Path("/dev/full").open("w") as full,
+    ):
+        full.write("x")
+    assert "paths.workspace" in str(caught.value.hint)
+    (tmp_path / "file").touch()
+    with pytest.raises(JobError, match=f"train: a file lies where a folder is wanted: {tmp_path}/file/{DAY}"):
+        make(tmp_path / "file", "one")
+    with pytest.raises(ZeroDivisionError), datasets.step(tmp_path, DAY, "model"):
+        raise ZeroDivisionError
+
+
+ON_A_SMALL_DISK = """
+import os, sys
+from pathlib import Path
+import numpy as np, pyarrow as pa, pyarrow.parquet as pq, torch
+from safetensors.torch import save_file
+from jobs import datasets
+from jobs.errors import JobError
+
+many = np.arange(100_000.0)
+writers = {
+    "text": lambda file: file.write_text("x" * 100_000),
+    "numpy": lambda file: np.save(file, many),
+    "arrow": lambda file: pq.write_table(pa.table({"many": many}), file),
+    "safetensors": lambda file: save_file({"many": torch.from_numpy(many)}, file),
+}
+for name, write in writers.items():
+    try:
+        with datasets.step("work", "2026-01-02", "model") as draft:
+            write(draft.path / "file")
+    except JobError as error:
+        print(name, error.message.split(": ")[1])
+os.system("mount -o remount,ro .")
+try:
+    with datasets.step("new", "2026-01-02", "model"):
+        pass
+except JobError as error:
+    print("read-only", error.message.split(": ")[1])
+"""
+
+
+def test_every_library_that_fills_a_disk_is_understood(tmp_path: Path) -> None:
+    line = 'mount -t tmpfs -o size=64k tmpfs "$1" && cd "$1" && exec "$2" -c "$3"'
+    argv = ["unshare", "-rm", "sh", "-c", line, "sh", tmp_path, sys.executable, ON_A_SMALL_DISK]
+    environ = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environ)
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip(f"no disk can be mounted here: {done.stderr}")
+    expected = [*(f"{name} the disk is full" for name in ("text", "numpy", "arrow", "safetensors"))]
+    assert done.stdout.splitlines() == [*expected, "read-only the disk is read-only"], done.stderr
 
 
 def test_two_runs_of_one_step_do_not_share_a_draft(tmp_path: Path) -> None:

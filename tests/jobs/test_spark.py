@@ -79,6 +79,14 @@ def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
     assert "\n" not in caught.value.message
 
 
+def test_an_error_behind_an_error_is_told_first(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "some.parquet").write_bytes(b"nothing of the kind")
+    with pytest.raises(JobError) as caught, errors_for_people("prepare"):
+        spark.read.schema("id long").parquet(f"file://{tmp_path}").collect()
+    assert caught.value.message.startswith("prepare: Spark stopped: java.lang.RuntimeException: ")
+    assert "is not a Parquet file" in caught.value.message.partition(", at: ")[0]
+
+
 def test_an_error_of_spark_itself_is_told_too(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"embed: Spark stopped: .*PATH_NOT_FOUND"), errors_for_people("embed"):
         spark.read.parquet(str(tmp_path / "none")).count()
