@@ -193,7 +193,8 @@ def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) ->
     order = np.load(inputs["candidates"].part("order.npy"))
     numbers = pa.table({"item_index": pa.array(order, pa.int32()), "dense": np.arange(len(order), dtype=np.int32)})
     pairs = (
-        spark.read.parquet(str(inputs["prepared"].part("interactions")))
+        inputs["prepared"]
+        .read(spark, "interactions")
         .where("consumed")
         .select("user_index", "item_index")
         .distinct()

@@ -17,11 +17,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from jobs.disk import refusals_for_people
 from jobs.errors import DatasetBusyError, DatasetDamagedError, MissingDatasetError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -78,6 +82,12 @@ class Dataset:
     def part(self, name: str) -> Path:
         """The folder or file `name` inside the dataset."""
         return self.path / name
+
+    def read(self, spark: SparkSession, name: str) -> DataFrame:
+        """The part `name` as Spark reads it. Glob characters in its path are meant literally."""
+        from jobs.source_rows import read_address
+
+        return spark.read.parquet(read_address(self.part(name)))
 
     def extra(self, name: str, kind: type = object) -> object:
         """One of the manifest's further facts, decoded as `kind`."""

@@ -126,7 +126,7 @@ def load_item_vectors(folder: str, items: int, token: str) -> torch.Tensor:
 
 def _write_items(spark: SparkSession, prepared: Dataset, trained: Dataset, folder: Path, token: str) -> None:
     embed = functools.partial(embed_items, model_folder=str(trained.path), token=token)
-    rows = spark.read.parquet(str(prepared.part("items")))
+    rows = prepared.read(spark, "items")
     rows.mapInArrow(embed, ITEM_SCHEMA).write.parquet(str(folder))
 
 
@@ -134,8 +134,8 @@ def _user_parts(spark: SparkSession, prepared: Dataset, length: int) -> Iterator
     """The users to embed with their histories, by the name of their part."""
     from pyspark.sql import functions as F
 
-    users = spark.read.parquet(str(prepared.part("users"))).select("user_index", "features", "interactions")
-    interactions = spark.read.parquet(str(prepared.part("interactions"))).filter("weight > 0")
+    users = prepared.read(spark, "users").select("user_index", "features", "interactions")
+    interactions = prepared.read(spark, "interactions").filter("weight > 0")
     judged = interactions.filter(F.col("split") == TEST).select("user_index").distinct()
     before = interactions.filter(F.col("split") < TEST)
     yield "users", _with_history(users, interactions, length)

@@ -47,8 +47,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         if draft.complete is not None:
             return Report(step="lists", day=day, skipped=True, rows=draft.complete.rows)
         dense_of = index.inverse(np.load(candidates.part("order.npy")))
-        interactions, end = spark.read.parquet(str(prepared.part("interactions"))), datasets.end_of(day)
-        ranked = _ranked(spark, config.lists, interactions, prepared.part("users"), end).toArrow()
+        interactions, end = prepared.read(spark, "interactions"), datasets.end_of(day)
+        ranked = _ranked(config.lists, interactions, prepared.read(spark, "users"), end).toArrow()
         lists = _as_lists(ranked, dense_of)
         pa.parquet.write_table(lists, draft.path / "lists.parquet")
         draft.rows |= {"lists": len(lists), "neighbours": len(dense_of)}
@@ -59,12 +59,12 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     return Report(step="lists", day=day, rows=draft.rows, seconds=time.monotonic() - started)
 
 
-def _ranked(spark: SparkSession, config: Lists, interactions: DataFrame, users: Path, end: int) -> DataFrame:
+def _ranked(config: Lists, interactions: DataFrame, users: DataFrame, end: int) -> DataFrame:
     """(kind, segment, place, item_index, units): the first `length` items of each list, ties by item_index."""
     from pyspark.sql import Window
     from pyspark.sql import functions as F
 
-    segments = spark.read.parquet(str(users)).select("user_index", "segment")
+    segments = users.select("user_index", "segment")
     large = segments.where("segment != ''").groupBy("segment").count().where(F.col("count") >= config.min_segment_users)
     members = segments.join(large.select("segment"), "segment")
     half_lives = {"popular": config.popular_half_life_days, "trending": config.trending_half_life_days}

@@ -75,9 +75,7 @@ def write_shards(
     if shared:
         shared.mkdir()
     draft.check_room(plan.expected_bytes * shards)
-    ids = spark.read.parquet(str(inputs["prepared"].part("users"))).selectExpr(
-        "user_index", "cast(user_id as binary) as key"
-    )
+    ids = inputs["prepared"].read(spark, "users").selectExpr("user_index", "cast(user_id as binary) as key")
     records = (
         _candidates(spark, inputs["candidates"].part("users"))
         .join(ids, "user_index")

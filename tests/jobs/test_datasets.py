@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -153,6 +154,16 @@ def test_every_library_that_fills_a_disk_is_understood(tmp_path: Path) -> None:
         pytest.skip(f"no disk can be mounted here: {done.stderr}")
     expected = [*(f"{name} the disk is full" for name in ("text", "numpy", "arrow", "safetensors"))]
     assert done.stdout.splitlines() == [*expected, "read-only the disk is read-only"], done.stderr
+
+
+def test_spark_reads_addresses_alone() -> None:
+    """A bare path is a pattern to it."""
+    bare = re.compile(
+        r"\bread\.(?:\w+\([^()]*\)\.)*(?:parquet|csv|text|json)\((?!read_address|list\(map\(read_address)"
+    )
+    assert bare.search('spark.read.parquet(str(prepared.part("users")))')
+    sources = sorted(Path(datasets.__file__).parent.rglob("*.py"))
+    assert [file.name for file in sources if bare.search(file.read_text())] == []
 
 
 def test_two_runs_of_one_step_do_not_share_a_draft(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from schemas.gate_config import AtLeast
 ROOT = Path(__file__).parents[2]
 DAY = "2026-01-05"
 CONFIG = """
+[paths]
+workspace = "work? [1]{a}*"
 [simulate]
 start_day = "2026-01-01"
 days = 5
@@ -89,7 +91,7 @@ def run(spark: Any) -> Iterator[Callable[..., dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def whole(run: Callable[..., dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """A shop whose journey ran from end to end without any trouble."""
+    """A shop whose journey ran from end to end without any trouble, in a workspace whose name is no pattern."""
     config = shop(tmp_path_factory.mktemp("journey") / "whole")
     assert run(config) == dict.fromkeys(STEPS, "done")
     return config
