@@ -114,7 +114,7 @@ def _read_parquet(spark: SparkSession, source: Source) -> Rows:
     spark.conf.set("spark.sql.legacy.parquet.nanosAsLong", "true")
     reader = spark.read.option("mergeSchema", str(not columns.has_all).lower())
     if source.is_partitioned:
-        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+        reader = reader.option("basePath", write_address(_partitioned_root(source)))
     parts = [_parquet_part(reader, columns, inside, files, kinds) for files, kinds in columns.groups]
     frame = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
     inside = {name: column for name, column in inside.items() if column in frame.columns}
@@ -155,7 +155,7 @@ def _read_csv(spark: SparkSession, source: Source) -> Rows:
     )
     inside = dict(zip(names, _numbered(names), strict=True))
     if source.is_partitioned:
-        reader = reader.option("basePath", read_address(_partitioned_root(source)))
+        reader = reader.option("basePath", write_address(_partitioned_root(source)))
         inside = {PARTITION: PARTITION} | inside
     return Rows(source, reader.csv(list(map(read_address, source.files))), inside, F.col(_DAMAGED))
 

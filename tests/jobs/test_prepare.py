@@ -173,7 +173,7 @@ def test_parquet_partitions_with_64_bit_ids_timestamps_and_dates(spark: Any, tmp
             }
             for _ in range(15)
         ]
-        folder = tmp_path / "in" / f"date={day}"
+        folder = tmp_path / "in? [1]{a}*" / f"date={day}"
         folder.mkdir(parents=True)
         kinds = [pa.int64(), pa.int64(), pa.string(), pa.timestamp("ms", "Europe/Berlin")]
         schema = pa.schema(list(zip(mine[0], kinds, strict=True)))
@@ -195,7 +195,7 @@ def test_parquet_partitions_with_64_bit_ids_timestamps_and_dates(spark: Any, tmp
     pq.write_table(pa.table(users), tmp_path / "users.parquet")
     config = a_config(
         tmp_path,
-        interactions=Interactions(path=str(tmp_path / "in")),
+        interactions=Interactions(path=str(tmp_path / "in? [1]{a}*")),
         items=Items(path=str(tmp_path / "items")),
         users=Users(path=str(tmp_path / "users.parquet"), columns=["country", "n"], segment="country"),
         history_days=6,
