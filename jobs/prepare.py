@@ -13,12 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from jobs import datasets, intake, oddities
-from jobs.errors import SourceError, TooManyRejectedError
+from jobs import datasets, intake, oddities, rejected
+from jobs.errors import SourceError
 from jobs.logged_events import LoggedEvents, columns_of, source_of
 from jobs.progress import Report
 from jobs.source_rows import read, read_address, readable, write_address
@@ -66,7 +65,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         interactions = work.write_interactions(kept, users, items, counts["interactions"][""])
         draft.rows |= work.write_entities(items, users, interactions)
         draft.rows["interactions"], draft.extra["split"] = work.check_split(interactions)
-        draft.rows["rejected"] = work.write_rejected(staged, counts)
+        draft.rows["rejected"] = rejected.write(staged, counts, work.folder / "rejected")
         draft.extra |= _facts(counts, draft.rows["interactions"], work)
         if log is not None:
             draft.extra["logged"] = work.logged
@@ -152,28 +151,7 @@ class _Preparation:
             columns += oddities.of_numbers()
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
-        total, malformed = sum(counts.values()), _malformed(counts)
-        if not total:
-            raise SourceError(f"the table of {source.name} has no rows: {source.path}")
-        share, limit = sum(malformed.values()) / total, self.config.data.max_rejected_share
-        if share > limit:
-            lines = [
-                f"  {row['rows']:,} rows: {row['status']}, for example {_shortened(row['example'])}"
-                for row in sorted(found, key=lambda row: (-row["rows"], row["status"]))
-                if row["status"] in malformed
-            ]
-            raise TooManyRejectedError(
-                f"{sum(malformed.values()):,} of {total:,} rows of {source.path} are malformed "
-                f"({share:.1%}, allowed are {limit:.1%}):\n" + "\n".join(lines),
-                hint="mend the table or its column mapping, or raise data.max_rejected_share",
-            )
-        if source.name == "interactions" and not counts.get(""):
-            reasons = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
-            is_other_time = {intake.LATER, intake.OLDER} & set(counts)
-            raise SourceError(
-                f"no interaction of {source.path} takes part in the run: {reasons}",
-                hint="choose another --day" if is_other_time else "mend the table or its column mapping",
-            )
+        rejected.refuse_too_many(source, found, counts, self.config.data.max_rejected_share)
         if source.name != "interactions":
             self.repeated_ids[source.name] = sum(row["rows"] - row["ids"] for row in found if row["status"] == "")
         if source.name == "items":
@@ -292,28 +270,6 @@ class _Preparation:
             )
         return sum(found.values()), by_name
 
-    def write_rejected(self, staged: dict[str, DataFrame], counts: dict[str, dict[str, int]]) -> int:
-        """Write the malformed rows of all tables."""
-        total = sum(sum(_malformed(found).values()) for found in counts.values())
-        folder = self.folder / "rejected"
-        if not total:
-            folder.mkdir()
-            pq.write_table(tables.REJECTED.empty_table(), folder / "part-00000.parquet")
-            return 0
-        parts: list[DataFrame] = []
-        for name, table in staged.items():
-            malformed = table.where(F.col("raw").isNotNull())
-            parts.append(
-                malformed.select(
-                    F.lit(name).alias("source"), F.col("raw").alias("row"), F.col("status").alias("reason")
-                )
-            )
-        rejected = parts[0]
-        for part in parts[1:]:
-            rejected = rejected.union(part)
-        rejected.sort("source", "reason", "row").coalesce(1).write.parquet(write_address(folder))
-        return total
-
     def _write(self, frame: DataFrame, part: str) -> DataFrame:
         frame.write.parquet(write_address(self.folder / part))
         return self.spark.read.schema(frame.schema).parquet(read_address(self.folder / part))
@@ -330,16 +286,8 @@ def _files(rows: int, rows_per_file: int) -> int:
     return max(1, -(-rows // rows_per_file))
 
 
-def _malformed(counts: dict[str, int]) -> dict[str, int]:
-    return {status: n for status, n in counts.items() if status not in {"", intake.LATER, intake.OLDER}}
-
-
 def _date(time: int) -> str:
     return datetime.datetime.fromtimestamp(time, datetime.UTC).date().isoformat()
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def _facts(counts: dict[str, dict[str, int]], written: int, work: _Preparation) -> dict[str, Any]:
@@ -353,7 +301,7 @@ def _facts(counts: dict[str, dict[str, int]], written: int, work: _Preparation) 
         "duplicates": mine[""] - work.left_out - written,
         "left_out": work.left_out,
         "repeated_ids": work.repeated_ids,
-        "rejected": {name: _malformed(found) for name, found in counts.items()},
+        "rejected": {name: rejected.malformed(found) for name, found in counts.items()},
         "validation_from": dates[0] if dates else None,
         "test_from": dates[1] if dates else None,
     }

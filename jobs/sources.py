@@ -207,7 +207,7 @@ def require_column(source: Source, key: str, wanted: str, found: Sequence[str], 
     near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in found], n=1)
     nearest = next((name for name in found if near and name.lower() == near[0]), "")
     raise SourceError(
-        f"the table of {source.name} has no column {wanted!r}: {source.path} has {_shortened(', '.join(found))}"
+        f"the table of {source.name} has no column {wanted!r}: {source.path} has {shortened(', '.join(found))}"
         + (f"; nearest: {nearest!r}" if nearest else ""),
         hint=_separator_hint(source, found) or hint or f"set data.{source.name}.{key}",
     )
@@ -227,7 +227,8 @@ def _separator_hint(source: Source, found: Sequence[str]) -> str:
     return f"the columns look separated by {others[0]}; wanted commas"
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """What a message shows of a text that may be of any length."""
     return text if len(text) <= 300 else text[:300] + "…"
 
 

@@ -1,0 +1,75 @@
+"""Rows of a table that no run can use: how many of them are borne, and where they are written with their reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from jobs import intake
+from jobs.errors import SourceError, TooManyRejectedError
+from jobs.source_rows import write_address
+from jobs.sources import Source, shortened
+from schemas import tables
+
+
+def malformed(counts: Mapping[str, int]) -> dict[str, int]:
+    """Of rows by status those that are malformed; what is merely of another time is not."""
+    return {status: n for status, n in counts.items() if status not in {"", intake.LATER, intake.OLDER}}
+
+
+def refuse_too_many(source: Source, found: Sequence[Row], counts: Mapping[str, int], limit: float) -> None:
+    """Stop the run where a table has no rows, more than a share of malformed ones, or no interaction that takes part.
+
+    Args:
+        found: (status, rows, example) of each status.
+        counts: rows by status.
+
+    Raises:
+        SourceError, TooManyRejectedError.
+    """
+    total, of_malformed = sum(counts.values()), malformed(counts)
+    if not total:
+        raise SourceError(f"the table of {source.name} has no rows: {source.path}")
+    share = sum(of_malformed.values()) / total
+    if share > limit:
+        lines = [
+            f"  {row['rows']:,} rows: {row['status']}, for example {shortened(row['example'])}"
+            for row in sorted(found, key=lambda row: (-row["rows"], row["status"]))
+            if row["status"] in of_malformed
+        ]
+        raise TooManyRejectedError(
+            f"{sum(of_malformed.values()):,} of {total:,} rows of {source.path} are malformed "
+            f"({share:.1%}, allowed are {limit:.1%}):\n" + "\n".join(lines),
+            hint="mend the table or its column mapping, or raise data.max_rejected_share",
+        )
+    if source.name == "interactions" and not counts.get(""):
+        reasons = ", ".join(f"{n:,} {status}" for status, n in sorted(counts.items()))
+        is_other_time = {intake.LATER, intake.OLDER} & set(counts)
+        raise SourceError(
+            f"no interaction of {source.path} takes part in the run: {reasons}",
+            hint="choose another --day" if is_other_time else "mend the table or its column mapping",
+        )
+
+
+def write(staged: Mapping[str, DataFrame], counts: Mapping[str, Mapping[str, int]], folder: Path) -> int:
+    """Write the malformed rows of all tables to a folder; how many there are."""
+    total = sum(sum(malformed(found).values()) for found in counts.values())
+    if not total:
+        folder.mkdir()
+        pq.write_table(tables.REJECTED.empty_table(), folder / "part-00000.parquet")
+        return 0
+    parts = [
+        table.where(F.col("raw").isNotNull()).select(
+            F.lit(name).alias("source"), F.col("raw").alias("row"), F.col("status").alias("reason")
+        )
+        for name, table in staged.items()
+    ]
+    every = parts[0]
+    for part in parts[1:]:
+        every = every.union(part)
+    every.sort("source", "reason", "row").coalesce(1).write.parquet(write_address(folder))
+    return total
