@@ -197,8 +197,8 @@ def test_a_day_that_has_not_begun_is_neither_chosen_nor_taken(tmp_path: Path) ->
     with pytest.raises(SourceError, match="lies in the future: 2026-11-20 to 2026-11-22"):
         journey.default_day(own, now - 9 * 86_400)
     assert journey.checked_day(own, "2026-11-21", now) == "2026-11-21"
-    with pytest.raises(UsageError, match="--day 9999-12-31 lies in the future"):
-        journey.checked_day(own, "9999-12-31", now)
+    with pytest.raises(UsageError, match="--day 2026-11-22 lies in the future"):
+        journey.checked_day(own, "2026-11-22", now)
     assert journey.checked_day(shop(tmp_path / "shop"), "2099-01-01", now) == "2099-01-01"
 
 
@@ -260,7 +260,7 @@ def test_the_whole_journey_of_your_own_tables_simulates_nothing(tmp_path: Path) 
 
 def test_a_table_of_no_day_that_can_be_run_names_it(tmp_path: Path) -> None:
     shop(tmp_path / "own")
-    (tmp_path / "own" / "events" / "date=9999-12-31").mkdir(parents=True)
-    (tmp_path / "own" / "events" / "date=9999-12-31" / "a.csv").write_text("user_id,item_id,timestamp,event\n")
+    (tmp_path / "own" / "events" / "date=0001-01-01").mkdir(parents=True)
+    (tmp_path / "own" / "events" / "date=0001-01-01" / "a.csv").write_text("user_id,item_id,timestamp,event\n")
     done = shortlist("prepare", "--set", "data.interactions.path=events", cwd=tmp_path / "own")
-    assert (done.returncode, "'9999-12-31' is not a day" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "'0001-01-01' is not a day" in done.stderr) == (2, True), done.stderr
