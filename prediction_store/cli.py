@@ -206,7 +206,7 @@ def retire(
     for name in report.pruned:
         print(f"removed {name} from {settings.store.remote}")
     for name in report.swept:
-        print(f"swept   {name}")
+        terminal.print_line(f"swept   {name}")
     for name, reason in report.kept.items():
         terminal.print_line(f"kept    {name}: {reason}")
     for name, reason in report.failed.items():

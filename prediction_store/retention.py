@@ -86,7 +86,8 @@ def retire(
 
 def require_all_removed(report: RetireReport) -> None:
     """Raises DiskError when something was to go and could not be removed."""
-    for name, reason in report.failed.items():
+    if report.failed:
+        name, reason = next(iter(report.failed.items()))
         raise DiskError(f"{len(report.failed)} could not be removed, the first is {name}: {reason}", hint=FAILED_HINT)
 
 
