@@ -89,7 +89,7 @@ def examples(version: Version, every: Sequence[Moment], config: Config) -> Lists
     """The lists in which the wanted item is a candidate that may be shown; many of them at random, by time.
 
     Args:
-        every: moment, by time. Only those that are drawn are asked for.
+        every: moments, by time. Only those that are drawn are asked for.
     """
     rng = np.random.default_rng(SEED)
     stage = Stage.of(version)
