@@ -30,6 +30,21 @@ def test_every_verb_that_a_page_names_is_there(page: Path) -> None:
     assert set(re.findall(r"(?<!-u )\bshortlist ([a-z]+)", code_of(page))) <= VERBS
 
 
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_every_verb_is_on_some_page() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
     assert {verb for verb in VERBS if f"shortlist {verb}" not in text and f"`{verb}`" not in text} == set()

@@ -132,12 +132,12 @@ def test_every_gate_is_documented_where_it_is_configured() -> None:
         assert text.split(f"    {name}: At")[1].splitlines()[1].startswith('    """')
 
 
-def test_the_table_in_the_readme_has_every_gate_with_its_defaults() -> None:
+def test_the_table_in_the_documentation_has_every_gate_with_its_defaults() -> None:
     told: dict[str, tuple[float | None, float | None]] = {}
-    for line in (Path(layout.__file__).parents[1] / "README.md").read_text().splitlines():
+    for line in (Path(layout.__file__).parents[1] / "docs/operations.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")] + [""]
         names = re.findall(r"`(\w+)`", cells[0])
-        if line.startswith("| `") and set(names) <= set(GATES):
+        if names and line.startswith("| `") and set(names) <= set(GATES):
             sides = [in_table(cell, len(names)) for cell in cells[2:4]]
             told |= dict(zip(names, zip(*sides, strict=True), strict=True))
     for name in GATES:
@@ -146,7 +146,7 @@ def test_the_table_in_the_readme_has_every_gate_with_its_defaults() -> None:
 
 
 def in_table(cell: str, n: int) -> list[float | None]:
-    """The thresholds in a cell of the README's table, one for each of n gates."""
+    """The thresholds in a cell of that table, one for each of n gates."""
     if not cell:
         return [None] * n
     numbers = [float(re.sub("[<>, ]", "", part)) for part in cell.replace("not measured", "0").split(", ")]
