@@ -44,10 +44,6 @@ class Traffic:
         """When the first answer after `since` came from `version`; None: not yet."""
         return next((at for at, name in list(self.answers) if at >= since and name == version), None)
 
-    def last_not_from(self, version: str, since: float) -> float | None:
-        """When the last answer after `since` came from any other version; None: there was none."""
-        return max((at for at, name in list(self.answers) if at >= since and name != version), default=None)
-
     def _ask_on(self, offset: int) -> None:
         client = Client(self.port)
         due = time.monotonic()

@@ -29,18 +29,16 @@ class Range(NamedTuple):
     high: float
 
 
-def histogram(
-    counts: Sequence[int], *, low: float = 0.0, high: float = 1.0, title: str, x: str, y: str, mark: float | None = None
-) -> str:
-    """How many there are in equal steps from `low` to `high`; `mark` is where to draw a line, at a mean say."""
+def histogram(counts: Sequence[int], *, title: str, x: str, y: str, mark: float | None = None) -> str:
+    """How many there are in equal steps from 0 to 1; `mark` is where to draw a line, at a mean say."""
     ticks = _ticks(0, max(1, *counts))
-    scale = _Scale((low, high), (0, ticks[-1]))
-    step = (high - low) / len(counts)
-    parts = [scale.frame([(tick, tick) for tick in _ticks(low, high)], ticks, x, y)]
+    scale = _Scale((0, 1), (0, ticks[-1]))
+    step = 1 / len(counts)
+    parts = [scale.frame([(tick, tick) for tick in _ticks(0, 1)], ticks, x, y)]
     for place, count in enumerate(counts):
-        left, right = scale.x(low + place * step), scale.x(low + (place + 1) * step)
+        left, right = scale.x(place * step), scale.x((place + 1) * step)
         top = scale.y(count)
-        tip = f"{low + place * step:.4g} to {low + (place + 1) * step:.4g}: {count:,}"
+        tip = f"{place * step:.4g} to {(place + 1) * step:.4g}: {count:,}"
         parts.append(
             f'<rect class="bar" x="{left + 0.5:.1f}" y="{top:.1f}" width="{max(0.5, right - left - 1):.1f}"'
             f' height="{scale.y(0) - top:.1f}"><title>{escape(tip)}</title></rect>'

@@ -21,8 +21,6 @@ from schemas.record import MAX_KEY_BYTES, is_key
 
 LIB_VERSION: Final = 0
 """The engine of py-lmdb that is used: 0 is LMDB 0.9. Pinned, for the package carries two whose files differ."""
-LMDB_FORMAT: Final = 1
-"""The file format of that engine."""
 COMMIT_RECORDS: Final = 8192
 """Records in one transaction. Part of the format in effect: another number gives other, equally good bytes."""
 MIN_MAP_BYTES: Final = 16 << 20

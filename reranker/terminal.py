@@ -40,9 +40,9 @@ RUNGS = {
 }
 
 
-def print_answer(answer: RecommendAnswer, user: str, console: Console | None = None) -> None:
+def print_answer(answer: RecommendAnswer, user: str) -> None:
     """Print one answer: a line on how it was made, then the items."""
-    console = Console() if console is None else console
+    console = Console()
     for line in headlines(answer, user):
         console.print(line, markup=False, highlight=False)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -64,9 +64,9 @@ def print_answer(answer: RecommendAnswer, user: str, console: Console | None = N
     console.print(table)
 
 
-def print_skew(found: Skew, console: Console | None = None) -> None:
+def print_skew(found: Skew) -> None:
     """Print how signals compare: lines on the sample and on what was learned from, then one for each signal."""
-    console = Console() if console is None else console
+    console = Console()
     passed = "".join(f"; passed over, {why}: {count}" for why, count in sorted(found.passed_over.items()))
     gone = f"; {found.missing} items not there any more" if found.missing else ""
     torn = f"; {found.torn_bytes} bytes of torn tails could not be read" if found.torn_bytes else ""

@@ -5,19 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import httpx
+from shop_server import PATIENCE_SECONDS, SHORTLIST
 
 from prediction_store import layout
-
-SHORTLIST = [sys.executable, str(Path(__file__).parents[1] / "shortlist.py")]
-PATIENCE_SECONDS = 120.0
-"""How long a condition may take on a crowded machine before the test gives up on it."""
 
 
 class HostProcesses:
@@ -73,42 +65,3 @@ class HostProcesses:
         with (self.folder / f"{verb}.log").open("ab") as log:
             stdout = subprocess.PIPE if verb == "serve" else log
             return subprocess.Popen([*SHORTLIST, verb, *options], cwd=self.folder, stdout=stdout, stderr=log, text=True)
-
-
-class Visitors:
-    """Clients of one host that never stop asking, and everything they were answered."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.answers: list[dict[str, object]] = []
-        self.failures: list[object] = []
-        self._thread.start()
-
-    def leave(self) -> None:
-        self._leaving.set()
-        self._thread.join()
-
-    def see_only(self, version: str, last: int = 20) -> bool:
-        """True when the last answers all came from this version."""
-        recent = self.answers[-last:]
-        return len(recent) == last and {answer["version"] for answer in recent} == {version}
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
-            while not self._leaving.is_set():
-                try:
-                    response = client.post("/v1/recommend", json={"user": "u0", "k": 5})
-                except httpx.HTTPError as error:
-                    self.failures.append(error)
-                    continue
-                (self.answers if response.status_code == 200 else self.failures).append(response.json())
-
-
-def eventually(claim: Callable[[], bool], what: Callable[[], str] = str) -> None:
-    """Return as soon as the claim holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not claim():
-        assert time.monotonic() < deadline, f"it never happened: {what()}"
-        time.sleep(0.02)

@@ -7,13 +7,16 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
+
 SHORTLIST = [sys.executable, str(Path(__file__).parents[1] / "shortlist.py")]
 SERVE = [*SHORTLIST, "serve"]
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 120.0
 """How long a condition may take on a crowded machine before the test gives up on it."""
 
 
@@ -59,9 +62,49 @@ class Server:
         self.process.stdout.close()
 
 
-def eventually(claim: Callable[[], bool]) -> None:
-    """Return as soon as the claim holds."""
+class Visitors:
+    """Clients of a server that never stop asking until they leave, and everything they were answered."""
+
+    def __init__(self, url: str, clients: int = 1) -> None:
+        self._url = url
+        self._leaving = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+        self.answers: list[dict[str, object]] = []
+        self.failures: list[object] = []
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Visitors:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        self._leaving.set()
+        for thread in self._threads:
+            thread.join()
+
+    def see_only(self, version: str) -> bool:
+        """True when the last twenty answers to each client, about, all came from this version."""
+        last = 20 * len(self._threads)
+        recent = self.answers[-last:]
+        return len(recent) == last and {answer["version"] for answer in recent} == {version}
+
+    def _run(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
+            while not self._leaving.is_set():
+                try:
+                    response = client.post("/v1/recommend", json={"user": "u0", "k": 5})
+                except httpx.HTTPError as error:
+                    self.failures.append(error)
+                    continue
+                (self.answers if response.status_code == 200 else self.failures).append(response.json())
+
+
+def eventually(claim: Callable[[], bool], what: Callable[[], str] = str) -> None:
+    """Return as soon as the claim holds; `what` says more about one that never does."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not claim():
-        assert time.monotonic() < deadline, "it never happened"
+        assert time.monotonic() < deadline, f"it never happened: {what()}"
         time.sleep(0.01)

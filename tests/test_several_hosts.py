@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from host_processes import HostProcesses, Visitors, eventually
+from host_processes import HostProcesses
 from serving_shop import Shop
+from shop_server import Visitors, eventually
 
 from prediction_store import history, layout
 from prediction_store.check import check

@@ -69,15 +69,11 @@ class Remote:
             options: dict[str, Any] = {} if self._folder is not None else {"retry_config": RETRY}
             self._store: ObjectStore = from_url(url, **options)
 
-    def sizes(self, prefix: str, *, after: str = "") -> dict[str, int]:
-        """Every object under a prefix that ends at a slash, with its size in bytes, by key.
-
-        Args:
-            after: only keys that come later than this one.
-        """
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Every object under a prefix that ends at a slash, with its size in bytes, by key."""
         found: dict[str, int] = {}
         with _translated("listing", prefix):
-            for chunk in obstore.list(self._store, prefix, offset=after or None, chunk_size=1000):
+            for chunk in obstore.list(self._store, prefix, chunk_size=1000):
                 found |= {meta["path"]: meta["size"] for meta in chunk}
         return found
 

@@ -110,9 +110,7 @@ def test_traffic_notes_when_the_answers_change_from_one_version_to_the_other(ser
 
     with Traffic(server(answer), ["a", "b"], per_second=2000) as traffic:
         assert seen.wait(30)
-    first, last = traffic.first_from("new", 0.0), traffic.last_not_from("new", 0.0)
-    assert first is not None
-    assert last is not None
+    assert traffic.first_from("new", 0.0) is not None
     assert traffic.failures == []
     assert traffic.first_from("new", float("inf")) is None
 

@@ -7,14 +7,13 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from serving_shop import Shop
-from shop_server import PATIENCE_SECONDS, SERVE, Server, eventually
+from shop_server import PATIENCE_SECONDS, SERVE, Server, Visitors, eventually
 
 
 @pytest.fixture
@@ -42,56 +41,21 @@ def ask(client: httpx.Client, **fields: object) -> httpx.Response:
     return client.post("/v1/recommend", json={"user": "u0", "k": 5, **fields})
 
 
-class Load:
-    """Clients that never stop asking, and everything they were answered."""
-
-    def __init__(self, url: str, clients: int = 3) -> None:
-        self._url = url
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
-        self.answers: list[dict[str, object]] = []
-        self.failures: list[object] = []
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=PATIENCE_SECONDS) as client:
-            while not self._stopping.is_set():
-                try:
-                    response = ask(client)
-                except httpx.HTTPError as error:
-                    self.failures.append(error)
-                    continue
-                (self.answers if response.status_code == 200 else self.failures).append(response.json())
-
-    def has_seen_only(self, version: str, last: int = 60) -> bool:
-        recent = self.answers[-last:]
-        return len(recent) == last and {answer["version"] for answer in recent} == {version}
-
-
 def test_a_running_server_follows_cutover_and_rollback_without_an_error_or_a_mixed_answer(
     server: Server, shop: Shop
 ) -> None:
     first, second = shop.current(), shop.publish("b", cutover=False)
-    with Load(server.url) as load:
-        eventually(lambda: load.has_seen_only(first))
+    with Visitors(server.url, clients=3) as visitors:
+        eventually(lambda: visitors.see_only(first))
         for _ in range(3):
             shop.release(second)
             shop.cut_over(second)
-            eventually(lambda: load.has_seen_only(second))
+            eventually(lambda: visitors.see_only(second))
             shop.roll_back()
-            eventually(lambda: load.has_seen_only(first))
-    assert load.failures == []
+            eventually(lambda: visitors.see_only(first))
+    assert visitors.failures == []
     own_items = {first: "a", second: "b"}
-    for answer in load.answers:
+    for answer in visitors.answers:
         kinds = {item["item"][0] for item in answer["items"]}  # type: ignore[attr-defined]
         assert kinds == {own_items[str(answer["version"])]}
     assert server.stop() == 0
