@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from jobs.columns import identifier, identifier_fault, number, seconds, text
 from jobs.source_rows import Rows
-from schemas.config import Interactions, Items, Users
+from schemas.data_config import Interactions, Items, Users
 from schemas.errors import ConfigError
 
 LATER, OLDER = "later", "older"

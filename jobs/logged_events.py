@@ -22,7 +22,7 @@ from prediction_store.errors import DiskError
 from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import EventsRecord, LoggedEvent
 from reranker.sessions.stored import IMPRESSION
-from schemas.config import Interactions
+from schemas.data_config import Interactions
 from schemas.errors import FormatError
 
 COLUMNS = pa.schema(

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SourceError
 from jobs.intake import UNREADABLE
 from jobs.sources import Source
-from schemas.config import Items
+from schemas.data_config import Items
 
 _FEW = 0.1  # a share of the items that are met
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jobs import shop_words as words
-from schemas.config import Simulate
+from schemas.data_config import Simulate
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -31,7 +31,8 @@ from jobs.errors import SourceError
 from jobs.progress import Report
 from jobs.shop import Catalogue, Ints, People, Shop
 from jobs.visits import EVENTS, Shelves, Visits, visits
-from schemas.config import Config, Simulate, digest
+from schemas.config import Config, digest
+from schemas.data_config import Simulate
 from schemas.errors import UsageError
 
 ROWS_PER_GROUP = 131_072

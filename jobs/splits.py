@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from schemas.config import Split
+from schemas.data_config import Split
 from schemas.tables import TEST, TRAIN, VALIDATION
 
 DAY_SECONDS = 86_400

@@ -1,34 +1,25 @@
 """The one typed configuration: every setting with its unit, default, effect and bounds.
 
 `config_file.load` reads it once, at the process edge; everything else is handed the section it needs.
+Sections with much in them have a file of their own: `data_config`, `train_config`, `gate_config`, `serving_config`.
 Paths are relative to the folder of the configuration file. A section is frozen and valid by construction.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date, timedelta
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, field
 
+from schemas.data_config import Data, Simulate, Split
 from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
-from schemas.section import Section
+from schemas.section import Count, Duration, Name, Positive, Section, Share, Weight
 from schemas.serving_config import Log, Serve, Sessions
 from schemas.train_config import Ranker, Train
-
-Positive = Annotated[int, Meta(ge=1)]
-Count = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Weight = Annotated[float, Meta(ge=0.0)]
-EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
-Hours = Annotated[float, Meta(gt=0.0)]
-Days = Annotated[int, Meta(ge=1, le=36_500)]
-Name = Annotated[str, Meta(min_length=1)]
-Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
 
 
 class Paths(Section, frozen=True):
@@ -44,119 +35,6 @@ class Paths(Section, frozen=True):
     """The embedded session state, written by the server. Empty: `sessions` in the store."""
 
 
-class Simulate(Section, frozen=True):
-    """The embedded shop that stands in for your own data."""
-
-    output: Name = "data/shop"
-    """Folder that receives `interactions/date=…`, `items/date=…` and `users/date=…`."""
-    seed: Count = 20261122
-    start_day: Day = "2026-01-01"
-    """The shop's first day."""
-    days: Days = 30
-    """Days of history that `simulate` writes when no single day is asked for."""
-    users: Positive = 20_000
-    """Users at the end of the first day; more arrive every day."""
-    items: Positive = 5_000
-    """Items on sale at the end of the first day; more are released every day."""
-    events_per_day: Positive = 34_000
-    """Mean number of events a day (30 days: about one million)."""
-    new_users_share: Share = 0.004
-    """Users that arrive each day, as a share of `users`."""
-    new_items_share: Share = 0.003
-    """Items released each day, as a share of `items`."""
-
-    def __post_init__(self) -> None:
-        try:
-            date.fromisoformat(self.start_day) + timedelta(days=self.days)
-        except (ValueError, OverflowError):
-            raise ValueError(f"start_day {self.start_day} is no day that a shop can open on") from None
-
-
-class Interactions(Section, frozen=True):
-    """The table of interactions: who did what with which item, and when."""
-
-    path: Name = "data/shop/interactions"
-    """A file, a folder (date=YYYY-MM-DD partitions are understood) or a glob."""
-    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
-    """csv covers .csv and .csv.gz; recbole is the tab-separated atomic file (.inter)."""
-    user: Name = "user_id"
-    item: Name = "item_id"
-    time: Name = "timestamp"
-    time_unit: Literal["auto", "seconds", "milliseconds", "iso"] = "auto"
-    event: str = "event"
-    """Column of the event type; empty when every row is the same event, `default_event`."""
-    default_event: Name = "view"
-    session: str = "session_id"
-    """Column of the session; empty, or absent from the file, when there is none."""
-    device: str = "device"
-    """Column of the device; empty, or absent from the file, when there is none."""
-    event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
-    """How much one event of each type says about taste. An event type that is not listed is rejected."""
-    consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
-    """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
-    serving_log: str = ""
-    """Folder of a serving log, `paths.events` of the servers or a copy: its events are interactions, too. Impressions,
-    and types that have no weight, are left out. Empty: none is read."""
-
-
-class Items(Section, frozen=True):
-    """The catalogue. Every column but the id may be missing: name it "" or leave it out of the file."""
-
-    path: str = "data/shop/items"
-    """Empty: the catalogue is whatever the interactions mention. With date partitions, the newest up to the day."""
-    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
-    item: Name = "item_id"
-    title: str = "title"
-    category: str = "category"
-    brand: str = "brand"
-    price: str = "price"
-    released: str = "released"
-    """Day or time of release; gives an item its age."""
-    stock: str = "stock"
-    """A number; 0 or less means out of stock, as does what is none. Missing means in stock."""
-
-
-class Users(Section, frozen=True):
-    """What is known of users beside what they did."""
-
-    path: str = "data/shop/users"
-    """Empty: the users are whatever the interactions mention."""
-    format: Literal["auto", "parquet", "csv", "recbole"] = "auto"
-    user: Name = "user_id"
-    columns: list[str] = field(default_factory=lambda: ["country", "age_group"])
-    """Categorical columns the user tower reads."""
-    segment: str = "country"
-    """Column whose values get popular and trending lists of their own; empty for none."""
-
-
-class Data(Section, frozen=True):
-    """Your own data: three tables and how to read them."""
-
-    interactions: Interactions = field(default_factory=Interactions)
-    items: Items = field(default_factory=Items)
-    users: Users = field(default_factory=Users)
-    max_rejected_share: Share = 0.05
-    """`prepare` stops when more than this share of a table's rows is malformed."""
-    history_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
-    """Interactions older than this many days before the run's day are not read. 0: all of them."""
-    min_user_interactions: Count = 0
-    """k-core: users with fewer interactions are left out, repeatedly with the item limit. 0: no filter."""
-    min_item_interactions: Count = 0
-    """k-core: items with fewer interactions lose their interactions (never their place in the catalogue)."""
-
-
-class Split(Section, frozen=True):
-    """Which interactions train, which choose the epoch, which judge."""
-
-    strategy: Literal["time", "per_user"] = "time"
-    """`time`: the last days are held out. `per_user`: each user's last interactions are."""
-    validation_days: Days = 1
-    test_days: Days = 1
-    validation_per_user: Positive = 1
-    """Interactions held out per user, with `per_user`."""
-    test_per_user: Positive = 1
-
-
 class Retrieve(Section, frozen=True):
     """The best items of every user."""
 
@@ -164,34 +42,35 @@ class Retrieve(Section, frozen=True):
     consumed: Literal["drop", "keep"] = "drop"
     """What happens to items the user has consumed (see `data.interactions.consumed_events`)."""
     method: Literal["auto", "exact", "grouped", "hnsw", "ivfpq"] = "auto"
-    """How the best items are found. `grouped` looks into few lists of items, together with all users who look there;
-    `auto` takes it where it is less work than `exact`. `hnsw` and `ivfpq` are for catalogues that exceed memory."""
+    """How the best items are found. `grouped` searches only a few clusters of items for each user, many users at a
+    time; `auto` takes it where it is less work than `exact`. `hnsw` and `ivfpq` are for catalogues that exceed
+    memory."""
     lists: Count = 0
-    """Inverted lists of the index; also the clusters that give items their dense order. 0: 4·√items."""
+    """Inverted lists of the index, that is clusters of items; they also give items their dense order. 0: 4·√items."""
     probes: Count = 0
-    """Inverted lists searched per user, or the breadth of an `hnsw` search. 0: as `min_recall` needs on a sample of
-    users; with `grouped` each user then searches a number of their own."""
+    """Inverted lists searched per user, or the breadth of an `hnsw` search. 0: as many as reach `min_recall` on a
+    sample of users; with `grouped` the number then differs from user to user."""
     min_recall: Share = 0.99
     """Share of the exact best items that a search must find, when `probes` is left to it."""
     batch_users: Positive = 4096
-    """Users searched at a time in one task. More share the work better; each takes some 40 KB of the task's memory."""
+    """Users searched at a time in one task. More is faster, and takes some 40 KB of the task's memory for each."""
     changed_only: bool = False
-    """Search anew only for users whose vector, consumed items or listed items have changed since the current version,
-    or for whom an item that is new or has another vector is good enough; carry all other lists over. Pays where
-    `train.keep_days` keeps the model, for a new one changes every vector."""
+    """Search only for users whose vector, consumed items or listed items have changed since the current version, or
+    whose list a new or changed item would enter; carry all other lists over. Only worth it with `train.keep_days`,
+    because a new model changes every vector."""
 
 
 class Lists(Section, frozen=True):
-    """The fallbacks: what to show where there is no list of one's own."""
+    """The fallbacks: what to show to a user who has no list."""
 
     length: Annotated[int, Meta(ge=1, le=1000)] = 500
-    popular_half_life_days: Hours = 30.0
-    """An interaction weighs half after so many days, where lists are of popular items."""
-    trending_half_life_days: Hours = 2.0
-    """The same for trending ones. The column `trend` is the share of the one in the other."""
+    popular_half_life_days: Duration = 30.0
+    """After so many days an interaction counts half in the popular lists."""
+    trending_half_life_days: Duration = 2.0
+    """The same in the trending lists. The column `trend` is an item's trending weight as a share of its popular one."""
     neighbours: Annotated[int, Meta(ge=1, le=1000)] = 50
-    """Items kept for every item: the nearest ones, and those most often met in one session with it."""
-    session_gap_minutes: Hours = 30.0
+    """Length of each item's two lists: its nearest items, and those most often met in one session with it."""
+    session_gap_minutes: Duration = 30.0
     """A pause this long ends a session, where the interactions name none."""
     min_segment_users: Count = 50
     """Segments with fewer users get no list of their own."""
@@ -201,9 +80,9 @@ class Store(Section, frozen=True):
     """Versions on disk: shards, time to live, retention."""
 
     shards: Annotated[int, Meta(ge=1, le=9999)] = 4
-    record_ttl_hours: Hours = 72.0
+    record_ttl_hours: Duration = 72.0
     """A user's record older than this is expired."""
-    version_ttl_hours: Hours = 168.0
+    version_ttl_hours: Duration = 168.0
     """A version older than this is expired as a whole."""
     expired: Literal["serve_stale", "fallback"] = "serve_stale"
     """Serve an expired record, marked as stale, or take the next rung."""
@@ -212,8 +91,8 @@ class Store(Section, frozen=True):
     grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
     """`retire` never removes a version younger than this."""
     live_items_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
-    """Megabytes that the facts about items that change within the day may take, some 300 bytes an item. Address space
-    of each process that reads them; on disk only what is set."""
+    """Megabytes that the live facts about items may take, some 300 bytes an item. Each process that reads them reserves
+    so much address space; the disk holds only what is set."""
     remote: str = ""
     """Object storage that several hosts share: file:///…, s3://bucket/prefix, gs://… or az://…; empty: there is none.
     Credentials, region and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …"""
@@ -232,7 +111,7 @@ class Follow(Section, frozen=True):
     """A serving host among several: `shortlist follow`."""
 
     host: Annotated[str, Meta(pattern=rf"^$|{HOST_PATTERN}")] = ""
-    """Name of this host, unlike any other's. Empty: what the operating system calls it."""
+    """Name of this host; no two hosts may have the same. Empty: the operating system's host name."""
     hosts: list[HostName] = field(default_factory=list)
     """The hosts that flip together: none takes a new version before all have it. Empty: each flips by itself."""
     limit_seconds: Annotated[float, Meta(ge=0.0)] = 300.0
@@ -249,8 +128,8 @@ class Spark(Section, frozen=True):
     master: Name = "local[*]"
     driver_memory: Annotated[str, Meta(pattern=r"^\d+[kmgt]$")] = "2g"
     shuffle_partitions: Count = 0
-    """0: twice the cores of the executors that have come, of this machine with a local master. Results do not depend on
-    it. With Spark's dynamic allocation 0 means Spark's own 200."""
+    """0: twice the number of cores, of this machine with a local master and else of the executors that have registered.
+    With Spark's dynamic allocation 0 means Spark's own 200. Results do not depend on it."""
     quick_start: bool = True
     """C1 compiler and serial collector: halves the cost of short local jobs, slows long scans."""
     conf: dict[str, str] = field(default_factory=dict)

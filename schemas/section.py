@@ -1,8 +1,21 @@
-"""What every section of the configuration is made of."""
+"""What every section of the configuration is made of: the struct, and the bounds that settings share."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Weight = Annotated[float, Meta(ge=0.0)]
+EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
+Duration = Annotated[float, Meta(gt=0.0)]
+"""In the unit that the setting's name ends with."""
+Days = Annotated[int, Meta(ge=1, le=36_500)]
+Name = Annotated[str, Meta(min_length=1)]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -7,23 +7,19 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from schemas.rules import Order, Rule
-from schemas.section import Section
-
-Name = Annotated[str, Meta(min_length=1)]
-Positive = Annotated[int, Meta(ge=1)]
-Count = Annotated[int, Meta(ge=0)]
-EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
+from schemas.section import Count, Duration, EventWeight, Name, Positive, Section
 
 
 class Repeat(Section, frozen=True):
     """What becomes of items that the user knows already."""
 
     policy: Literal["hide", "discount", "allow"] = "hide"
-    """`hide`: not shown, on no rung. `discount`: with a lower score. `allow`: as any other."""
+    """`hide`: shown on no rung. `discount`: shown with a lower score. `allow`: shown like any other item."""
     discount: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
-    """Taken from the score of what happened just now; a signal is about 1 at its best, before its weight."""
-    half_life_hours: Annotated[float, Meta(gt=0.0)] = 24.0
-    """After so long half of the discount is left."""
+    """What is taken from the score just after the event. For scale: a signal is about 1 at its best, before its
+    weight."""
+    half_life_hours: Duration = 24.0
+    """After this time half of the discount is left."""
 
 
 class Serve(Section, frozen=True):
@@ -37,40 +33,41 @@ class Serve(Section, frozen=True):
     """Names, roles and hashes of the tokens that requests must carry, see `shortlist tokens`. Empty: whoever reaches
     the server may do everything."""
     traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
-    """Where spans go, as OTLP over HTTP: `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty: none."""
+    """Where spans go, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty:
+    off."""
     traces_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
-    """Share of the requests that are traced; one whose `traceparent` says whether it is sampled follows that."""
+    """Share of the requests that are traced. A request whose `traceparent` decides about sampling overrides it."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
     """How often a worker looks for a new history record."""
     default_k: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Items in an answer to a request that names no `k`; at most `max_k`."""
     max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
     max_head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
-    """Length of a request's target and headers; beyond it, 431."""
+    """Most bytes of a request's target and headers; a longer head is answered 431."""
     max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000
     max_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
-    """Requests in one `POST /v1/recommend/batch`, whose body may be as long as that of as many bodies of 4 KB."""
+    """Most requests in one `POST /v1/recommend/batch`, whose body may have 4 KB for each of them."""
     max_events: Positive = 500
-    """Events in one body of `POST /v1/events`."""
+    """Most events in one body of `POST /v1/events`."""
     max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
-    """Length of such a body."""
+    """Most bytes of such a body."""
     max_item_changes: Positive = 1_000
-    """Items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
-    body_seconds: Annotated[float, Meta(gt=0.0)] = 2.0
+    """Most items in one `POST /v1/items`, whose body may have 1 KB for each of them."""
+    body_seconds: Duration = 2.0
     """A request whose head, or whose body, has not arrived by then is answered 408."""
-    idle_seconds: Annotated[float, Meta(gt=0.0)] = 75.0
+    idle_seconds: Duration = 75.0
     """A connection without a request is closed after this long; a proxy in front should close its own sooner."""
     max_connections: Annotated[int, Meta(ge=1)] = 15_000
-    """Of one worker, as far as its limit of open files allows. One more closes that which has been idle for longest;
-    when none is idle, it is answered 503 and closed."""
-    max_wait_ms: Annotated[float, Meta(gt=0.0)] = 200.0
-    """A request that would wait longer for its turn, behind those that came before, is answered 503 at once."""
+    """Most connections of one worker, as far as its limit of open files allows. One more closes the connection that has
+    been idle for longest; if none is idle, the new one is answered 503 and closed."""
+    max_wait_ms: Duration = 200.0
+    """A request that would have to wait longer for its turn is answered 503 at once."""
     deadline_ms: Annotated[float, Meta(ge=0.0, le=3_600_000.0)] = 0.0
-    """Milliseconds from the arrival of a request to its answer, for those that bring no shorter limit in the header
-    `X-Deadline-Ms`. Where too few are left to rank, the answer is the stored list in its own order. 0: no limit."""
-    session_half_life_seconds: Annotated[float, Meta(gt=0.0)] = 1800.0
+    """Milliseconds from a request's arrival until its answer is too late; the header `X-Deadline-Ms` may set a shorter
+    limit. Where too little time is left to rank, the answer is the stored list in its own order. 0: no limit."""
+    session_half_life_seconds: Duration = 1800.0
     """An event of the session counts half after this long."""
     session_event_weights: dict[str, EventWeight] = field(
         default_factory=lambda: {"view": 1.0, "cart": 2.0, "purchase": 1.0}
@@ -79,21 +76,21 @@ class Serve(Section, frozen=True):
     neighbour_candidates: Count = 200
     """Items added to the pool from the neighbours of the session's items."""
     fresh_candidates: Count = 100
-    """Items added to the pool from the new and trending ones: those that suit the user best, by the vector that the
-    session makes of the user. 0: none, as in a version without the user tower."""
+    """New and trending items added to the pool: those that score best with the user's vector as the session moves it.
+    0: none. A version without the user tower adds none either."""
     seen: Repeat = field(default_factory=Repeat)
-    """Items of the session itself, those that were bought aside."""
+    """Items of the session, except those bought."""
     seen_before: Repeat = field(default_factory=lambda: Repeat(policy="allow"))
-    """Items of the user's history, as far as the version has it for the user tower, neither bought nor in the session.
-    They are as old as the version's data."""
+    """Items of the history that the version keeps for the user tower, if neither bought nor in the session. Their age
+    is that of the version's data."""
     bought: Repeat = field(default_factory=Repeat)
-    """Items bought in the session, by `bought_events`, and those that the version knows as consumed, see
-    `data.interactions.consumed_events`; these are as old as its data. `retrieve.consumed = "drop"` leaves them out of
-    the stored list whatever stands here."""
+    """Items bought in the session (see `bought_events`) or consumed according to the version (see
+    `data.interactions.consumed_events`); the age of the latter is that of the version's data. With
+    `retrieve.consumed = "drop"` they are not in the stored list, whatever this says."""
     bought_events: list[str] = field(default_factory=lambda: ["purchase"])
-    """The event types of the session that buy."""
+    """The event types that mean a purchase."""
     rules: list[Rule] = field(default_factory=list)
-    """What may be shown, what is raised, what stands where."""
+    """Which items may be shown, get a higher score, or stand at a fixed position."""
     order: Order = field(default_factory=Order)
 
     def __post_init__(self) -> None:
@@ -109,13 +106,13 @@ class Log(Section, frozen=True):
     answers: bool = True
     """Write a record of every answer; about a kilobyte for twenty items. Events are written in any case."""
     queue: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
-    """Answers that may wait for the disk in one worker; more are dropped and counted. Also the bodies of events that
-    may: more are refused with 503."""
+    """Answers that may wait for the disk in one worker; more are dropped and counted. The same number bounds the bodies
+    of events that wait; more are refused with 503."""
     segment_mb: Annotated[float, Meta(gt=0.0, le=4096.0)] = 64.0
-    """A segment is ended when it is larger."""
+    """A segment that has grown beyond this is ended."""
     segment_minutes: Annotated[float, Meta(gt=0.0, le=1440.0)] = 15.0
-    """A segment is ended when it is older."""
-    keep_days: Annotated[float, Meta(gt=0.0)] = 30.0
+    """A segment older than this is ended."""
+    keep_days: Duration = 30.0
     """Segments older than this are removed, when a worker begins a new one."""
 
 
@@ -123,17 +120,18 @@ class Sessions(Section, frozen=True):
     """What users did in the last minutes, kept for the answers to come."""
 
     enabled: bool = True
-    """Add the events that were posted for a user to the session of each request. Off: only the request's own count."""
+    """Add the events posted for a user to the session of each of that user's requests. Off: only the events that a
+    request brings count."""
     ttl_minutes: Annotated[float, Meta(gt=0.0, le=1440.0)] = 60.0
     """An event older than this belongs to no session."""
     impressions: bool = False
-    """Let the signal `ignored` read which items were shown to the user in vain. Off: impressions are kept, and move
-    nothing."""
+    """Let the signal `ignored` read which items the user was shown without a click. Off: impressions are kept, but
+    change no answer."""
     backend: Literal["embedded", "redis"] = "embedded"
     """`embedded`: a file under `paths.sessions`, shared by the workers of this host. `redis`: shared by all hosts that
     name the same server; needs the extra `redis`."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_seconds: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.1
-    """A request does not wait longer for Redis; it is then answered without the stored session."""
+    """A request waits no longer than this for Redis; then it is answered without the stored session."""
     max_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
     """What the embedded file may grow to; beyond it, events are refused with 503 until some have expired."""

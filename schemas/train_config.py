@@ -6,13 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from schemas.section import Section
-
-Positive = Annotated[int, Meta(ge=1)]
-Count = Annotated[int, Meta(ge=0)]
-Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Weight = Annotated[float, Meta(ge=0.0)]
-Hours = Annotated[float, Meta(gt=0.0)]
+from schemas.section import Count, Duration, Positive, Section, Share, Weight
 
 
 class Train(Section, frozen=True):
@@ -20,21 +14,22 @@ class Train(Section, frozen=True):
 
     seed: Count = 7
     keep_days: Annotated[int, Meta(ge=0, le=36_500)] = 0
-    """Days for which a trained model is kept: while one of so many days or fewer ago is in the workspace, made with the
-    same settings, it is taken in place of a new one. What does not change keeps its vector then, which is what
-    `retrieve.changed_only` builds on; what is new is known by content and history alone. Not with
-    `split.strategy = per_user`, where it could have learned what it is judged by. 0: trained every day."""
+    """Days for which a trained model is kept: as long as the workspace has one that is no older and was made with the
+    same settings, no new one is trained. Users and items that do not change then keep their vectors, which is what
+    `retrieve.changed_only` builds on; new ones are known by content and history alone. Ignored with
+    `split.strategy = per_user`, where a kept model could have learned what it is judged by. 0: train every day."""
     dimensions: Annotated[int, Meta(ge=4, le=1024)] = 64
     max_epochs: Count = 4
-    """The learning rate falls to 0 over as many epochs. 0: the towers stay as `initialise` made them."""
+    """The learning rate falls to 0 over this many epochs. 0: the towers stay as `initialise` made them."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """`cosine`: vectors of length 1. `dot`: free vectors, which start from a factorisation that has been taught to
     rank; better where users are known by many interactions. `shortlist tune` tells which."""
     factor_epochs: Count = 20
-    """Epochs in which the factorisation is taught, with `dot`; the validation slice chooses among them."""
+    """With `dot`: epochs in which the factorisation is taught to rank; the validation slice chooses the best."""
     teachers: Annotated[int, Meta(ge=1, le=16)] = 1
-    """Times that it is taught, with other random numbers; what all of them and the factorisations say together is
-    distilled into `dimensions`. A second one brings half a percent of recall for half as much time again."""
+    """With `dot`: how many times the factorisation is taught, each time with other random numbers. The results and the
+    factorisations form an ensemble that is distilled into `dimensions`. A second teacher adds half a percent of
+    recall and half as much time again."""
     patience: Positive = 2
     """Epochs without a better candidate recall on the validation slice after which training stops."""
     refit: bool = True
@@ -42,11 +37,11 @@ class Train(Section, frozen=True):
     examples_per_epoch: Count = 300_000
     """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
     memory_mb: Annotated[int, Meta(ge=1)] = 1024
-    """Megabytes that the interactions being trained on, and those read ahead, may take. More than fit are trained on
-    a few files of `prepared` at a time, and examples are shuffled among those only. One file (up to half a million
-    interactions, about 250 MB) is the least there is at a time. What is kept of each user and item comes on top."""
-    example_half_life_days: Hours = 30.0
-    """An example this much older than the newest counts half, where the split is by time."""
+    """Megabytes that the interactions in training and those read ahead may take. Where there are more, training takes
+    a few files of `prepared` at a time and shuffles examples within these only. It never takes less than one file
+    (up to half a million interactions, about 250 MB). What is kept per user and item comes on top."""
+    example_half_life_days: Duration = 30.0
+    """With a split by time, an example this much older than the newest counts half."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
     negatives: Positive = 512
     """Items drawn per batch and shared by all of its examples."""
@@ -56,8 +51,8 @@ class Train(Section, frozen=True):
     """Divides the cosine between user and item before the softmax."""
     popularity_debias: Share = 0.0
     """Share of an item's (logarithmic) popularity that the towers are kept from learning. Lists then hold more of the
-    long tail, and fewer hits; `evaluate` shows both. 0: popular items are as likely as they were in the data. More: all
-    epochs are trained, since recall, which popular items rule, cannot choose among them."""
+    long tail and get fewer hits; `evaluate` shows both. 0: popular items stay as likely as in the data. Above 0 all
+    epochs are trained, because recall, which popular items dominate, is no guide to the best one."""
     initialise: Literal["factors", "random"] = "factors"
     """Where the id embeddings start: a matrix factorisation, far better on small data, or small random numbers."""
     user_id_share: Share = 0.3
@@ -69,39 +64,41 @@ class Train(Section, frozen=True):
     title_buckets: Positive = 4096
     """Hash buckets of title words."""
     text: Literal["words", "sentences"] = "words"
-    """What the item tower reads of an item's text: hashed words of the title, or beside them the vector that a frozen
-    sentence encoder makes of title and category. It needs the extra `text`, and finds items that nobody has met."""
+    """What the item tower reads of an item's text. `words`: hashed words of the title. `sentences`: also the vector
+    that a frozen sentence encoder makes of title and category, which helps to find items that nobody has met; needs
+    the extra `text`."""
     validation_users: Positive = 4000
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100
     """Length of the candidate list whose recall chooses the epoch."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
-    """Processes that train together, as tasks of one Spark stage: each on its share of the users, `batch_size` in all.
-    1: in this process, without Spark."""
+    """Processes that train together, as tasks of one Spark stage, each on its share of the users; `batch_size` is that
+    of all together. 1: train in this process, without Spark."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count = 0
-    """Of torch on a CPU; 0: as many as there are cores, and as Spark gives a task where several workers train. The same
-    number gives the same weights to the last bit; another one may change the last digits."""
+    """Threads of torch on a CPU. 0: one per core or, with several workers, as many as Spark gives a task. The same
+    number gives the same weights to the last bit; another number may change the last digits."""
 
 
 class Ranker(Section, frozen=True):
     """The weights of the re-ranker's signals."""
 
     learn: bool = True
-    """Learn them from the sessions since a version that was served before; false: a version gets the usual weights."""
+    """Learn the weights from the sessions since an earlier version. False: a version gets the default weights."""
     fewest_lists: Positive = 500
-    """With fewer moments to learn from, the weights of the version before stay."""
+    """With fewer lists to learn from, the weights of the version before stay."""
     most_lists: Positive = 20_000
-    """Moments that are learned from, at random where there are more: bounds time and memory (10 KB each). To draw them
-    takes some 150 bytes for each interaction since that version."""
+    """Lists to learn from, drawn at random where there are more: bounds time and memory (10 KB each). Drawing takes
+    some 150 bytes for each interaction since the earlier version."""
     penalty: Weight = 1e-4
-    """On the squares of the weights, the signals being of one scale."""
+    """Of the squared weights, after all signals were brought to one scale."""
     fewest_clicks: Count = 1000
-    """With as many clicks on answers in `data.interactions.serving_log`, these are learned from, and no sessions are
-    replayed. 0: never."""
+    """With at least so many clicks on answers in `data.interactions.serving_log`, learn from these instead of replaying
+    sessions. 0: always replay sessions."""
     log_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 14.0
-    """Clicks and answers of so many days, the run's own the last, are learned from."""
+    """Learn from the clicks and answers of so many days, up to the run's own."""
     position_eta: Annotated[float, Meta(ge=0.0, le=3.0)] = 1.0
-    """A click at position k counts k to this power, where places left to chance tell no better one. 0: all alike."""
+    """A click at position k counts k to this power, unless the places left to chance are enough to measure the power.
+    0: every click counts alike."""
     most_weight: Annotated[float, Meta(ge=1.0)] = 20.0
-    """No click counts more than as many on top."""
+    """No click counts more than so many clicks at the top."""

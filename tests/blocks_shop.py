@@ -11,7 +11,8 @@ import pyarrow.parquet
 
 from jobs import datasets
 from schemas import tables
-from schemas.config import Config, Paths, Retrieve, Spark, Split, Train
+from schemas.config import Config, Paths, Retrieve, Spark, Train
+from schemas.data_config import Split
 
 DAY = "2026-03-10"
 END = datasets.end_of(DAY)

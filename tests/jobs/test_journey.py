@@ -24,8 +24,9 @@ from prediction_store.errors import GateRefusedError
 from prediction_store.history import current
 from prediction_store.layout import version_names
 from prediction_store.manifest import read_manifest
-from schemas.config import Config, Data, Interactions, Paths
+from schemas.config import Config, Paths
 from schemas.config_file import load_config
+from schemas.data_config import Data, Interactions
 from schemas.errors import UsageError
 from schemas.gate_config import AtLeast
 

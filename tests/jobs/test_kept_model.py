@@ -19,7 +19,8 @@ from jobs import datasets, embed, kept_model, model, splits, train
 from jobs.encoder import Encoder
 from jobs.features import item_features, user_features
 from jobs.towers import ItemTensors, UserTensors
-from schemas.config import Config, Data, Split, Users
+from schemas.config import Config
+from schemas.data_config import Data, Split, Users
 from schemas.tables import TEST
 
 NEW_ITEM, NEW_USER = 30, 55

@@ -17,7 +17,8 @@ from reranker.serving_log.frames import SegmentName
 from reranker.serving_log.reading import segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, Record, ShownItems, encode
 from reranker.serving_log.segments import SegmentWriter
-from schemas.config import Config, Data, Interactions, Items, Paths, Split, Users
+from schemas.config import Config, Paths
+from schemas.data_config import Data, Interactions, Items, Split, Users
 from schemas.serving_config import Log
 
 DAY = "2026-03-10"

@@ -24,7 +24,8 @@ from jobs.last_day import last_day
 from jobs.progress import Report
 from jobs.sources import locate
 from schemas import tables
-from schemas.config import Config, Data, Interactions, Items, Paths, Split, Users
+from schemas.config import Config, Paths
+from schemas.data_config import Data, Interactions, Items, Split, Users
 from schemas.errors import ConfigError
 
 DAY = "2026-03-10"

@@ -16,7 +16,8 @@ from jobs import simulate
 from jobs.errors import SourceError
 from jobs.shop import CHUNK, Shop
 from jobs.visits import SESSIONS_AT_A_TIME, Shelves, Visits, visits
-from schemas.config import Config, Simulate
+from schemas.config import Config
+from schemas.data_config import Simulate
 from schemas.errors import UsageError
 
 SMALL = {"users": 300, "items": 400, "days": 3, "events_per_day": 2000, "seed": 5}

@@ -17,7 +17,8 @@ from jobs.errors import SourceError
 from jobs.last_day import last_day
 from jobs.source_rows import read
 from jobs.sources import locate
-from schemas.config import Config, Data, Interactions
+from schemas.config import Config
+from schemas.data_config import Data, Interactions
 
 TIMES = [
     "0", "1", "1772900000", "1772900000.999", " 1772900000 ", "1.7729e9", "99999999999", "100000000000",
