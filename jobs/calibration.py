@@ -17,7 +17,7 @@ from jobs.search import EXACT, Found, Method, Ragged, reach_needed, search
 from schemas.config import Retrieve
 
 AIM = 0.8
-"""Share of the allowed misses that the sample may have: others miss a little more than those calibrated on."""
+"""Share of the allowed misses that the sample may have, because users outside the sample miss a little more."""
 PER_LIST = 2.0
 """Work of a list's bound: a float64 product."""
 PER_PROBE = 40.0
@@ -38,7 +38,7 @@ class Queries(NamedTuple):
 def choose(
     index: ItemIndex, sample: Queries, others: Queries, k: int, wanted: Retrieve
 ) -> tuple[Method, dict[str, object]]:
-    """The method for what `wanted` asks for, and what is to be said of it.
+    """The search method that meets `wanted`, and its facts for the manifest.
 
     Args:
         sample: what is calibrated on.

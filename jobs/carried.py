@@ -89,7 +89,7 @@ def carry_over(spark: SparkSession, config: Retrieve, unchanged: Unchanged, fold
 
 
 def carry(lists: pa.RecordBatch, known: Known) -> tuple[pa.RecordBatch, np.ndarray]:
-    """(the lists of then that are carried over, int32: today's users whose lists are not, though they are unchanged).
+    """(the earlier lists that are carried over, int32: the unchanged users whose lists are not).
 
     Args:
         lists: rows of CANDIDATES, in the numbers of then.

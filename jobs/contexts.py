@@ -22,8 +22,8 @@ HOURS, WEEKDAYS = 24, 7
 MAX_DEVICES = 8
 """The devices most seen get a row each; the others count only as not being those."""
 PRIOR = 20
-"""Interactions that every item is taken to have had beside its own, spread as everybody's are: one view at night is not
-yet an item of the night."""
+"""Interactions added to every item's own, spread like everybody's, so that one view at night does not make an item of
+the night."""
 
 Context = tuple[str, str]
 

@@ -40,12 +40,12 @@ CARRIED = ("space_id", "best_epoch", "recall", "trained", "trained_on", "setting
 
 
 def deciding(config: Train) -> Train:
-    """The settings that say what is learned, not how long it is kept."""
+    """The settings that decide what is learned, without how long it is kept."""
     return msgspec.structs.replace(config, keep_days=0)
 
 
 def settings_digest(config: Config, reading: Reading, encoder: str) -> str:
-    """What a model must have been made with to stand for one made now, beside the data of the day."""
+    """Digest of all but the day's data that a model was made with; only a model with the same one may be kept."""
     sections = [deciding(config.train), reading, without_paths(config).data, config.split]
     inputs = {"encoder": encoder, "prepared": str(datasets.REVISION["prepared"])}
     return datasets.fingerprint("", "model", inputs, sections)

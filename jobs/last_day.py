@@ -23,8 +23,8 @@ _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)? ?(?:[Zz]|
 
 
 def last_day(config: Config, today: str | None = None) -> str:
-    """The newest date partition of the interactions, else the day of the newest time in them. Malformed times count
-    for nothing, nor do times and partitions after `today`: one wrong clock does not choose the day.
+    """The newest date partition of the interactions, else the day of the newest time in them. Malformed times do not
+    count, nor do times and partitions after `today`: one wrong clock must not choose the day.
 
     Raises:
         SourceError: there are no interactions, or none with a time.

@@ -1,7 +1,7 @@
 """The serving log as a table of interactions: what users did on the site, as far as the run's day knows it.
 
-The log grows while it is read. So its segments are measured once, and both the fingerprint and the rows are of that
-measure; and only what falls into the run's time counts, so that a later event does not remake an earlier day.
+The log grows while it is read. So the lengths of its segments are taken once, and fingerprint and rows come from just
+that much; and only events of the run's time count, so that a later event does not remake an earlier day.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Sessions replayed through a version: what the re-ranker would have had to put in order, and what came next.
+"""Sessions replayed through a version: the candidates that the re-ranker would have ranked, and what came next.
 
 A session that began after the version was made is cut after each of its events: what lies before is the session of a
 request, and the first item after it that is new to the session is what should have stood on top. Everything is computed
@@ -34,7 +34,7 @@ from schemas.messages import Context, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
 HASH = np.uint64(0x9E3779B97F4A7C15)
-"""2^64 over the golden ratio: items of one time, the lines of an invoice say, come in an order that says nothing."""
+"""2^64 over the golden ratio: shuffles items of one time (the lines of an invoice), whose order means nothing."""
 NO_SESSION = -1
 
 

@@ -263,8 +263,8 @@ class _Preparation:
         if not by_name["train"]:
             first, last = _date(min(row["first"] for row in splits)), _date(max(row["last"] for row in splits))
             raise SourceError(
-                f"nothing is left to train on: {by_name['validation']:,} interactions choose the epoch, "
-                f"{by_name['test']:,} judge; they are of {first} to {last}",
+                f"nothing is left to train on: the validation split has {by_name['validation']:,} interactions, "
+                f"the test split {by_name['test']:,}, and they are of {first} to {last}",
                 hint="lower split.test_days and split.validation_days, or set split.strategy=per_user; "
                 "if these are not your dates, see data.interactions.time_unit",
             )

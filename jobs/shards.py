@@ -1,4 +1,4 @@
-"""The interactions of `prepared`, a few files at a time.
+"""The interactions of `prepared`, read a few files at a time.
 
 A file holds all there is of its users, so that it says all about them by itself. Files that fit into the memory a
 training may take are one shard: small data is one shard, which is read once and kept.

@@ -1,4 +1,4 @@
-"""How much of what an item's interactions still weigh is of the last days: what is new or rising is near 1."""
+"""Which share of the weight of an item's interactions is recent: near 1 for a new or rising item."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 PRIOR = 10.0
-"""Weight that every item has from long ago, in interactions of weight 1 at the end of the day: an item of a few views
-does not shout, whenever they were. One of ten views, all of today, comes to a half."""
+"""Old weight added to every item, in interactions of weight 1 at the end of the day, so that a few views do not stand
+out. An item of ten views, all of today, comes to a half."""
 
 
 def write(interactions: DataFrame, config: Lists, end: int, dense_of: np.ndarray, folder: Path) -> None:

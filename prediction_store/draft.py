@@ -52,7 +52,7 @@ class VersionDraft:
         """Folder of the draft. Shards go to `shard_path(n)`."""
         self.inputs_digest = inputs_digest
         self.seed = record_seed(inputs_digest)
-        """What `encode_record` wants as `seed`."""
+        """The `seed` to call `encode_record` with."""
         self._built_at = built_at
         self._lock: int | None = lock
         self._columns: dict[str, str] = {}
@@ -108,7 +108,7 @@ class VersionDraft:
 
     @property
     def index_bits(self) -> int:
-        """What `encode_record` wants as `index_bits`. Requires: `write_items` has run."""
+        """The `index_bits` to call `encode_record` with. Requires: `write_items` has run."""
         return index_bits_for(self._of_items()[0])
 
     def shard_path(self, number: int) -> Path:
@@ -116,7 +116,7 @@ class VersionDraft:
         return self.path / layout.shard_file(number)
 
     def check_room(self, expected_bytes: int) -> None:
-        """Refuse at once what would fill the disk in an hour: a fifth more than expected must be free.
+        """Refuse now, not when the disk is full: a fifth more than expected must be free.
 
         Raises:
             DiskError: there is too little room.
@@ -158,7 +158,7 @@ class VersionDraft:
         self._segments = segment_names(popular)
 
     def write_user_facts(self, consumed: Consumed | None, segments: Sequence[str]) -> None:
-        """Write what is known of each user beside the list.
+        """Write what is known of each user apart from the list.
 
         Args:
             consumed: by user row; None: nothing, or nothing that must stay hidden.

@@ -65,7 +65,7 @@ def create(path: Path, *, for_all: bool = False) -> Iterator[BinaryIO]:
 def extend(path: Path) -> Iterator[BinaryIO]:
     """A file, new or begun earlier, open for writing at its end; synced on a clean exit.
 
-    On an error it stays as far as it came: whoever goes on with it reads it first.
+    On an error it keeps what was written so far: whoever continues it has to read it first.
     """
     with translated("writing", path):
         before("extend", path)
@@ -90,7 +90,7 @@ def make_file(path: Path) -> None:
 
 
 def allocate(path: Path, size: int) -> None:
-    """Have a file, made if need be, with at least `size` bytes that have their room on the disk, for a map to write to.
+    """Make sure that a file is there with at least `size` bytes reserved on the disk, so that a map may write to it.
 
     What is in it stays. Raises DiskError.
     """
@@ -104,7 +104,7 @@ def allocate(path: Path, size: int) -> None:
 
 
 class Appended:
-    """A new file that grows at its end for as long as it is open; it survives a power cut up to the last `sync`.
+    """A new file that is appended to while it is open; it survives a power cut up to the last `sync`.
 
     One thread at a time. After an error the file is cut back to what was whole, and takes nothing more.
     """
@@ -288,7 +288,7 @@ def open_modes(path: Path) -> None:
 
 
 def seal(draft: Path, folders: Sequence[str], target: Path) -> None:
-    """Make a draft what everybody may see, and durable: the last steps of a version, wherever it comes from.
+    """Make a draft visible and durable: the last steps of a version, whether it was built or pulled.
 
     Requires: every file of the draft is synced; `folders` are all folders in it, children before their parents.
     """
@@ -301,7 +301,7 @@ def seal(draft: Path, folders: Sequence[str], target: Path) -> None:
 
 
 def require_room(folder: Path, needed_bytes: int) -> None:
-    """Refuse at once what would fill the disk in an hour. Raises DiskError."""
+    """Refuse now, not when the disk is full. Raises DiskError."""
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise DiskError(

@@ -38,8 +38,8 @@ class ExactRecall(NamedTuple):
 def exact_recall(version: Version, sample: Sequence[Sampled]) -> ExactRecall:
     """Search exactly for the best items of the sampled users, what they have consumed left out, and count those found.
 
-    A list of n items is held against the best n: that it has fewer than it might is another matter. A stored item
-    counts when its score reaches that of the n-th best but for rounding, so that ties are no loss.
+    A list of n items is compared with the best n; whether it is too short is for other gates. A stored item counts when
+    its score reaches that of the n-th best but for rounding, so that ties are no loss.
 
     Cost: at most `MAX_PRODUCTS` dot products, as products of matrices; some 200 MB of memory for any catalogue.
     """

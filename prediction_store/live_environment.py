@@ -73,7 +73,7 @@ class LiveEnvironment:
         """A thread is inside a writing transaction: the environment must stay open."""
 
     def state(self) -> State | None:
-        """What is other after each change; None: nothing has ever been set. Cost: a few µs.
+        """A value that differs after each change; None: nothing has ever been set. Cost: a few µs.
 
         Raises:
             LiveItemsError: the environment is damaged, or cannot be opened.
@@ -172,7 +172,7 @@ class LiveEnvironment:
             if not self._is_written:
                 self._close()
             return None
-        if not stat.S_ISREG(facts.st_mode):  # LMDB would wait for somebody at the other end of a pipe
+        if not stat.S_ISREG(facts.st_mode):  # LMDB would block on a named pipe
             raise LiveItemsError(f"{self._file} is no file", hint=FOLDER_HINT)
         opened = self._opened
         if opened is not None and (opened.file == (facts.st_dev, facts.st_ino) or self._is_written):
@@ -228,7 +228,7 @@ class LiveEnvironment:
             return
         from lmdb.verify import verify
 
-        # LMDB does not write a page that it took and gave back at once, and the last one may be such.
+        # LMDB never writes a page that was taken and freed within one transaction; the last page may be one.
         problems = verify(self._path)  # type: ignore[no-untyped-call]
         if problems:
             raise LiveItemsError(f"{self._file} has been cut off: {problems[0]}", hint=FOLDER_HINT)

@@ -1,7 +1,7 @@
 """The live facts about items: what changes within the day, beside the version that does not.
 
-Written in place, by any process, one batch after another; each batch is numbered item by item, so that who has read
-once needs to read only what has changed since. Facts of items that no version knows are kept: a later one may.
+Written in place, by any process, one batch after another. Every change of an item gets a number, so that a reader who
+has read everything once needs only the changes since. Facts of items that no version knows are kept: a later one may.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from schemas.record import MAX_KEY_BYTES
 
 MAP_BYTES: Final = 1 << 30
 KEPT_CHANGES: Final = 100_000
-"""Changes that are remembered one by one: who is further behind reads everything again."""
+"""Changes that are remembered one by one; a reader who is further behind reads everything again."""
 SOME: Final = 1000
-"""Items read at a time by who must keep nobody waiting."""
+"""Items read at a time by a reader who must not keep others waiting."""
 FORMAT_KEY: Final = b"format"
 
 Entry = tuple[bytes, ItemFacts | DamagedFactsError | None]
@@ -81,7 +81,7 @@ class LiveItems:
         return self._environment.write(lambda tables: _apply(tables, keyed, now))
 
     def get(self, item: str) -> ItemFacts | None:
-        """The facts that are set for an item; None: none is.
+        """The facts that are set for an item; None: there are none.
 
         Raises:
             LiveItemsError: they are damaged, or the environment is.
@@ -147,7 +147,7 @@ def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) ->
 
 
 def _clears_all(change: ItemChange) -> bool:
-    """True when what is stored does not matter, so that damage to it does not either."""
+    """True when the changes clear every fact: what is stored, and whether it is damaged, then does not matter."""
     return change_facts(ItemFacts(changed_at=0.0, in_stock=True, hidden=True, price=0.0, available_until=0.0),
                         change, 0.0) is None  # fmt: skip
 

@@ -38,7 +38,7 @@ class Lookups:
             ShardNotHeldError: the user's shard is on other hosts only.
         """
         if not key:
-            return None  # LMDB refuses an empty key; under one that is too long it finds nothing
+            return None  # LMDB refuses an empty key; with one that is too long it finds nothing
         try:
             reader = self._idle.pop()
         except IndexError:

@@ -163,7 +163,7 @@ def wrong_sizes(path: Path, manifest: Manifest) -> Iterator[str]:
     here = files_here(path, manifest)
     for file, facts in manifest.files.items():
         if not is_file_name(file):
-            yield f"its manifest names {file!r}"
+            yield f"its manifest names {file!r}, which is no file of a version"
             continue
         size = contents.size_of(path / file)
         if file not in here:

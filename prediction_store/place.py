@@ -1,4 +1,4 @@
-"""The store that a verb is about: its configuration, and its folder. Heavy imports wait, as in the verbs."""
+"""Where the store of a verb lies: configuration and folder. Heavy imports wait, as in the verbs."""
 
 from __future__ import annotations
 

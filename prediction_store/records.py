@@ -129,7 +129,7 @@ def append(root: Path, record: HistoryRecord, shared: SharedHistory | None = Non
     Raises:
         UnknownOutcomeError: the last sync failed.
         DivergedHistoryError: the number was won among the hosts, and this host has another record of that number.
-        DamagedHistoryError: there is no number left, for a record that is none has the last one.
+        DamagedHistoryError: no number is left, because a file that no command wrote has the highest one.
     """
     if record.number > layout.LAST_RECORD:
         raise DamagedHistoryError(

@@ -1,4 +1,4 @@
-"""What follows from a history record: the next one, with all that it carries on. Pure functions; `history` decides."""
+"""Makes the next history record from the newest one, with all that it carries on. Pure functions; `history` decides."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def remark(
 
 
 def follows(record: HistoryRecord, before: HistoryRecord) -> bool:
-    """True when a record carries on what the one before it carried. A later Shortlist's action may do as it likes."""
+    """True when a record carries on what the one before it carried. Not required of actions of a later Shortlist."""
     number, who, why, now = record.number, record.who, record.why, record.at
     subjects = dict.fromkeys(record.subjects, "")
     if record.action in (CUTOVER, ROLLBACK):

@@ -36,7 +36,7 @@ class Version:
         self.manifest: Manifest = opened.manifest
         self.manifest_sha256: str = opened.sealed.sha256
         self.kept: dict[Hashable, Any] = {}
-        """What readers have made of it once and for all, by a key of theirs; arrays of it stay valid after `close`."""
+        """What readers have derived from the version, by a key of theirs; arrays of it stay valid after `close`."""
         self._closing = threading.Lock()
 
     @classmethod
@@ -142,7 +142,7 @@ class Version:
 
     @property
     def user_tower(self) -> StoredTower | None:
-        """What makes user vectors anew, by the record's `user_row`; mapped, read-only. None: the version has none."""
+        """What user vectors can be recomputed from, by `user_row`; mapped, read-only. None: the version has none."""
         return self._opened.user_tower
 
     def item_index(self, item_id: str) -> int | None:

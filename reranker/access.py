@@ -1,8 +1,8 @@
 """The role that each request wants, and the guard before the application that asks for it.
 
-Reading is asking; writing is telling what users did; operating is changing what is shown. A path that nobody thought of
-here wants the highest role, unless it is only read. Metrics are read: who scrapes them needs not be able to do more.
-Whether the process is alive and ready is told to anyone, for balancers carry no tokens.
+Reading is asking; writing is telling what users did; operating is changing what is shown. A path that is not listed
+here needs the highest role, unless the request only reads. Metrics are read: who scrapes them needs not be able to do
+more. Whether the process is alive and ready is told to anyone, for balancers carry no tokens.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def refusal_of(gatekeeper: Gatekeeper, method: str, path: str, headers: Headers)
     if wanted is None:
         return None
     given = [value for name, value in headers if name == b"authorization"]
-    # Two are as good as none: a proxy before us may have looked at the other one.
+    # Two headers are as good as none: a proxy before us may have looked at the other one.
     role = gatekeeper.role_of(given[0]) if len(given) == 1 else None
     if role is None:
         return NoTokenError("wanted a token that this server knows: Authorization: Bearer TOKEN", field="Authorization")

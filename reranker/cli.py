@@ -185,7 +185,8 @@ def skew(  # noqa: PLR0917 the options of the command line
         print_skew(found)
     if not found.answers:
         raise NotInLogError(
-            "the log has no answer that can be made again", hint="log.answers; and by today's settings of serve"
+            "the log has no answer that can be made again",
+            hint="set log.answers; answers given with other [serve] settings cannot be made again",
         )
     apart = [signal.name for signal in found.signals if not signal.most <= tolerance]
     if apart:
@@ -193,7 +194,7 @@ def skew(  # noqa: PLR0917 the options of the command line
     moved = [] if most_psi is None or found.drift is None else found.drift.above(most_psi)
     if moved:
         raise SkewError(
-            f"signals are spread otherwise than where the weights were learned, by a PSI above {most_psi:g}:"
+            f"signals are spread differently from where the weights were learned, with a PSI above {most_psi:g}:"
             f" {', '.join(moved)}"
         )
 

@@ -45,10 +45,10 @@ class Sent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What connections need of the application."""
+    """What the connections need from the application."""
 
     is_open: bool
-    """False: no request takes the short way, since the application has middleware that has to see each, traces say."""
+    """False: no request takes the short way, because middleware such as traces has to see every request."""
     answer: Callable[[Headers, bytes, float], Sent]
     """The answer to a recommendation asked for with these headers and this body; its head came at that reading of
     `time.perf_counter`. Never raises."""
@@ -175,7 +175,7 @@ class Connection(LimitedHeads):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._is_amid:  # the next request has begun, or the body of this one was not waited for
+        elif self._is_amid:  # the next request has begun, or this one was answered before its body had come
             self._connections.arriving.setdefault(self, time.perf_counter())
         else:
             self._connections.idle[self] = time.perf_counter()

@@ -1,7 +1,7 @@
 """Whether there is time to rank: the limit of a request, and what ranking takes in this process.
 
-An answer that comes late is no answer. Where the time that is left would hardly do, the answer takes lists as they are
-stored; which takes a fraction of the time, and the answer says so.
+An answer that comes late is no answer. Where the time that is left is hardly enough, the answer takes lists as they are
+stored, which costs a fraction of the time, and says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARE_OF_THE_LATEST = 0.1
 MARGIN = 2.0
 """An answer needs up to twice its usual time often enough, and has to be encoded and sent."""
 FORGETTING = 0.98
-"""Of what is known, with each answer that was not ranked: what was slow once is tried again."""
+"""Share of the known time that is forgotten with each answer that was not ranked, so that ranking is tried again."""
 
 
 class Pace:
@@ -37,10 +37,10 @@ class Pace:
 
 
 class Haste:
-    """Asked before each rung whether there is no time left to rank; once true, it stays so."""
+    """Asked before each rung: is there too little time left to rank? Once true, it stays true."""
 
     def __init__(self, is_short: Callable[[int], bool] | None = None) -> None:
-        """`is_short` is told the number of the question, from 0. None: there is time."""
+        """`is_short` gets the number of the question, from 0. None: there is no limit."""
         self._is_short = is_short
         self._asked = 0
         self.since = -1

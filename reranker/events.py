@@ -10,7 +10,7 @@ from schemas.messages import EventsRequest, PostedEvent
 from schemas.serving_config import Serve
 
 SAME_BODY_SECONDS = 1e-6
-"""Events of one body without a time are this far apart, the last one now, so that their order is kept."""
+"""Events of one body that bring no time are set this far apart, the last one now, so that they keep their order."""
 _DECODER = msgspec.json.Decoder(EventsRequest)
 
 

@@ -1,4 +1,4 @@
-"""What the user knows already, and what becomes of it: hidden, lowered for a while, or shown as anything else.
+"""The items that the user knows already, and what becomes of them: hidden, lowered for a while, or shown as usual.
 
 Every item is known in one way only: bought, or else seen in the session, or else seen before, which is in the history
 that the version has of the user.
@@ -60,7 +60,7 @@ def familiar_items(
     tower: UserTower | None,
     now: float,
 ) -> Familiar:
-    """What becomes of the items that the user knows, by `serve.seen`, `serve.seen_before` and `serve.bought`.
+    """What `serve.seen`, `serve.seen_before` and `serve.bought` make of the items that the user knows.
 
     A discount halves with the age of the latest event. What the version knows has no times: it is as old as the
     version's data, and so never lowered too little.

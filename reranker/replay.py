@@ -138,7 +138,7 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
 
 
 def _causes(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
-    """What two answers were made from that is not the same any more."""
+    """The causes: what the two answers were made from and is not the same any more."""
     if recorded.live != replayed.live:
         yield f"the live facts about items have changed: {recorded.live} then, {replayed.live} now"
     if recorded.settings != replayed.settings:

@@ -31,7 +31,7 @@ from reranker.stability import Drift, drift
 from schemas.config import Config, events_folder
 
 TINY = np.float32(np.finfo(np.float32).tiny)
-"""The difference of what is unequal and yet no number apart: 0 and -0."""
+"""The difference of values whose bits differ though they are equal as numbers: 0 and -0."""
 RETIRED, OTHER_SETTINGS, NOTHING_SHOWN = "version retired", "other settings", "nothing shown"
 
 
@@ -60,7 +60,7 @@ class Skew:
     signals: list[SignalSkew] = field(default_factory=list)
     """In the order of their names."""
     passed_over: dict[str, int] = field(default_factory=dict)
-    """Why to how many answers of the sample."""
+    """Answers of the sample that were not compared, by reason."""
     missing: int = 0
     """Items that were shown and are not in the answer made again: live facts have changed."""
     torn_bytes: int = 0

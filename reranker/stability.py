@@ -28,7 +28,7 @@ GRAIN = 1e-6
 """Values closer than this are one: the last bits differ between machines."""
 LOOK, CHANGED = 0.1, 0.25
 FEWEST_ANSWERS = 100
-"""With fewer, chance alone moves the index by a tenth."""
+"""With fewer answers, chance alone moves the index by a tenth."""
 STABLE, TO_LOOK_AT, OTHERWISE, TOO_FEW = "stable", "look", "changed", "too few answers"
 RUNGS = {LOG: (fallbacks.PERSONAL, fallbacks.SESSION), SESSIONS: (fallbacks.PERSONAL,)}
 """What stands on the others was ranked for nobody; replayed are stored lists only."""

@@ -19,7 +19,7 @@ FACTS: Final = ("in_stock", "hidden", "price", "available_until")
 
 Price = Annotated[float, Meta(ge=0.0, le=1e12, description="0 or more, in the currency of the catalogue")]
 EARLIEST_END: Final = 1e9
-"""The least that `available_until` takes, a time in 2001: the day 20261122 would otherwise be one in 1970."""
+"""The least that `available_until` takes, a time in 2001. Otherwise the day 20261122 would be a time in 1970."""
 EndSeconds = Annotated[
     float,
     Meta(
@@ -42,7 +42,7 @@ class ItemFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemChange(Message, frozen=True):
-    """Set some facts of an item; null clears one, so that it is the version's again; what is absent stays."""
+    """Set some facts of an item. Null clears one, so that the version's holds again; an absent one stays."""
 
     item: Id
     in_stock: bool | UnsetType | None = UNSET
@@ -59,13 +59,13 @@ class ItemChange(Message, frozen=True):
 
 
 class ItemChanges(Message, frozen=True):
-    """Change facts of some items: all of them, or none. Of two changes of one item the later one is applied last."""
+    """Change facts of some items, all or none. Changes are applied in their order, also those of one item."""
 
     items: Annotated[list[ItemChange], Meta(min_length=1)]
 
 
 class ItemChangesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What has been changed, durably, and is seen by the next request to any worker."""
+    """What has been changed: durably, and for the next request to any worker."""
 
     changed: int
     """Items whose facts are other than before."""
@@ -109,7 +109,7 @@ class ItemNow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def change_facts(before: ItemFacts | None, change: ItemChange, now: float) -> ItemFacts | None:
-    """The facts after a change, `before` itself when nothing is other than it was; None: nothing is set any more."""
+    """The facts after a change; `before` itself when nothing differs; None: nothing is set any more."""
     facts = {fact: UNSET if before is None else getattr(before, fact) for fact in FACTS}
     for fact in FACTS:
         wanted = getattr(change, fact)

@@ -2,7 +2,7 @@
 
 A call of NumPy costs about what LMDB takes for a whole lookup, be it for one number or for a thousand. So the bytes are
 copied into a page of the decoder's own, over which all views are ready, and every step but the last writes into memory
-that is there already. A record that looks other than it should goes to `decode_record`, which says what is wrong.
+that is there already. A record that does not look as expected goes to `decode_record`, which says what is wrong.
 """
 
 from __future__ import annotations

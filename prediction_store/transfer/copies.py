@@ -36,7 +36,9 @@ def find_copy(remote: Remote, name: str) -> Copy | None:
     manifest = decoded(name, data)
     for file in manifest.files:
         if not is_file_name(file):
-            raise DamagedVersionError(f"version {name}: its manifest in {remote.url} names {file!r}")
+            raise DamagedVersionError(
+                f"version {name}: its manifest in {remote.url} names {file!r}, which is no file of a version"
+            )
     return Copy(manifest, hashlib.sha256(data).hexdigest(), data)
 
 
