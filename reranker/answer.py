@@ -11,35 +11,30 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from prediction_store.errors import ShardNotHeldError
-from prediction_store.ttl import state_of
 from reranker import fallbacks, reasons
-from reranker.arrays import Float32, Positions
+from reranker.arrays import Float32, Indexes, Positions
 from reranker.choice import caps_of, choose, is_plain, unchanged
 from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
-from reranker.ordering import as_they_are
+from reranker.ordering import Counts, as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
-from reranker.session import read_session
+from reranker.session import Session, read_session
 from reranker.signal_inputs import HOUR_SECONDS, Circumstances, SignalInputs
+from reranker.stored_list import Stored, look_up
 from reranker.user_tower import UserNow
 from schemas.config import Store
-from schemas.errors import DamagedRecordError
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
-from schemas.record import Candidates
+from schemas.rules import Order
 from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
     from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
-UNKNOWN_USER, EXPIRED_RECORD, DAMAGED_RECORD = "unknown_user", "expired_record", "damaged_record"
-OTHER_HOST = "other_host"
-"""The user's shard is on other hosts only: whoever sent the request here sent it to the wrong one."""
 LIST_RAN_DRY = "list_ran_dry"
 """Nothing of the user's list may be shown."""
 DEADLINE = "deadline"
@@ -47,18 +42,6 @@ DEADLINE = "deadline"
 
 MOST = 1e9
 """Numbers beyond it, and what is no number, are told as they are."""
-
-
-class Stored(NamedTuple):
-    """What the store has for the user, and how old it is."""
-
-    candidates: Candidates | None
-    user_row: int | None
-    """The user's row in the version; None: not known there."""
-    reason: str | None
-    """Why there are no candidates."""
-    age_seconds: int
-    is_stale: bool
 
 
 class Shown(NamedTuple):
@@ -73,6 +56,37 @@ class Shown(NamedTuple):
     """float32[n]: what rules and discounts have added to the score; None: there were none."""
     candidates: int
     """Number of items that the rung ranked."""
+
+
+class _Asked(NamedTuple):
+    """What is the same on every rung of one request."""
+
+    version: Version
+    ranker: Ranker
+    session: Session
+    at: Circumstances
+    is_now: bool
+    """The request is of this hour, by the server's clock."""
+    rules: Rules
+    familiar: Familiar
+    live: LiveView
+    order: Order
+    caps: Counts
+    """Counts on from rung to rung."""
+    now: float
+    seed: str
+
+
+class _Ranked(NamedTuple):
+    """The candidates of one rung, and those of them that are shown."""
+
+    given: SignalInputs
+    scoring: Scoring | None
+    """None: there was no time, and the pool keeps its own order."""
+    extras: Sequence[tuple[str, Float32]]
+    scores: Float32
+    best: Positions
+    propensities: Float32
 
 
 def answer(
@@ -104,65 +118,47 @@ def answer(
     familiar = familiar_items(
         request.session, session, version, serve, user_row=stored.user_row, tower=ranker.tower, now=moment
     )
-    hidden = hidden_items(request, version, familiar)
     wanted = serve.default_k if request.k is None else request.k
     segment = request.context.segment
     if segment is None and stored.user_row is not None:
         segment = version.segment_of(stored.user_row)
-
-    counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
-    rules, caps = rules.at(request.placement), caps_of(version, serve.order)
     user = UserNow(ranker.tower, stored.user_row, session)
-    at = Circumstances(moment, request.context.device or "", counts, user)
-    is_now = at.hour_number == now // HOUR_SECONDS
 
+    at = _circumstances(version, request, shown, moment, user)
+    asked = _Asked(
+        version=version,
+        ranker=ranker,
+        session=session,
+        at=at,
+        is_now=at.hour_number == now // HOUR_SECONDS,
+        rules=rules.at(request.placement),
+        familiar=familiar,
+        live=live,
+        order=serve.order,
+        caps=caps_of(version, serve.order),
+        now=now,
+        seed=request_id,
+    )
+    hidden = hidden_items(request, version, familiar)
     haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
     rungs: list[str] = []
     for rung, pool, is_hasty in fallbacks.ladder(
-        version,
-        stored.candidates,
-        session,
-        segment,
-        user=user,
-        serve=serve,
-        fresh=fresh,
-        haste=haste,
+        version, stored.candidates, session, segment, user=user, serve=serve, fresh=fresh, haste=haste
     ):
-        given = SignalInputs(version, pool, session, at)
-        scoring = None if is_hasty else Scoring(ranker, given, is_now=is_now)
-        effects = rules.effects(partial(live.column, version), pool.items)
-        extras = [] if is_hasty else [*_extras(pool, effects, familiar)]
-        allowed = eligible(pool.items, hidden, live, now)
-        if effects.is_allowed is not None:
-            allowed &= effects.is_allowed
-        pins = () if items else effects.pins
-        k = wanted - len(items)
-        order = unchanged(serve.order) if is_hasty else serve.order
-        boosts = [added for _, added in extras]
-        if scoring is not None and is_plain(order, pins):
-            scores, best = scoring.best(allowed, k, boosts=boosts)
-            propensities = as_they_are(best).propensities
-        else:
-            scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
-            best, propensities = choose(
-                given, scores, allowed, k, order, counts=caps, pins=pins, seed=request_id, is_first=not items
-            )
-        if best.size == 0:
+        ranked = _rank(asked, pool, hidden, wanted - len(items), is_hasty=is_hasty, is_first=not items)
+        if ranked.best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            signals = _not_computed(best, ranker) if scoring is None else scoring.values(best)
-            added = sum((part[best] for _, part in extras), np.zeros(best.size, np.float32)) if extras else None
-            note(Shown(scores[best], pool.base_scores[best], signals, propensities, added, pool.items.size))
-        found = _shown(version, pool, scores, best, rung=rung, first_rank=len(items) + 1)
+            note(_numbers_of(ranked, ranker))
+        found = _shown(version, pool, ranked, rung=rung, first_rank=len(items) + 1)
         if request.explain:
-            source = reasons.source_name(rung, segment)
-            found = _explained(found, given, None if is_hasty else ranker, extras, best, source=source)
+            found = _explained(found, ranked, ranker, source=reasons.source_name(rung, segment))
         items += found
         if len(items) == wanted:
             break
-        hidden = np.concatenate([hidden, pool.items[best]])
+        hidden = np.concatenate([hidden, pool.items[ranked.best]])
 
     return RecommendAnswer(
         items=items,
@@ -177,25 +173,31 @@ def answer(
     )
 
 
-def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
-    """The user's stored candidates, or why there are none to use; a damaged or absent record is as good as none."""
-    try:
-        candidates, reason = version.read(user), UNKNOWN_USER
-    except DamagedRecordError:
-        candidates, reason = None, DAMAGED_RECORD
-    except ShardNotHeldError:
-        candidates, reason = None, OTHER_HOST
-    manifest = version.manifest
-    if candidates is not None:
-        fresh = state_of(candidates.made_at, manifest.expires_at, now, store)
-        if not fresh.is_expired or store.expired == "serve_stale":
-            return Stored(candidates, candidates.user_row, None, fresh.age_seconds, fresh.is_expired)
-        reason = EXPIRED_RECORD
-    # What is nobody's own has no limit but the version's.
-    fresh = state_of(manifest.made_at, manifest.expires_at, now, store)
-    return Stored(
-        None, candidates.user_row if candidates else None, reason, fresh.age_seconds, now >= manifest.expires_at
-    )
+def _circumstances(
+    version: Version, request: RecommendRequest, shown: Mapping[str, int], moment: float, user: UserNow
+) -> Circumstances:
+    counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
+    return Circumstances(moment, request.context.device or "", counts, user)
+
+
+def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool, is_first: bool) -> _Ranked:
+    """The best k items of a pool that may be shown; in the pool's own order where there is no time to rank."""
+    given = SignalInputs(asked.version, pool, asked.session, asked.at)
+    scoring = None if is_hasty else Scoring(asked.ranker, given, is_now=asked.is_now)
+    effects = asked.rules.effects(partial(asked.live.column, asked.version), pool.items)
+    extras = [] if is_hasty else [*_extras(pool, effects, asked.familiar)]
+    boosts = [added for _, added in extras]
+    allowed = eligible(pool.items, hidden, asked.live, asked.now)
+    if effects.is_allowed is not None:
+        allowed &= effects.is_allowed
+    order = unchanged(asked.order) if is_hasty else asked.order
+    pins = effects.pins if is_first else ()
+    if scoring is not None and is_plain(order, pins):
+        scores, best = scoring.best(allowed, k, boosts=boosts)
+        return _Ranked(given, scoring, extras, scores, best, as_they_are(best).propensities)
+    scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
+    chosen = choose(given, scores, allowed, k, order, counts=asked.caps, pins=pins, seed=asked.seed, is_first=is_first)
+    return _Ranked(given, scoring, extras, scores, chosen.positions, chosen.propensities)
 
 
 def _reason(stored: Stored, rungs: Sequence[str], haste: Haste) -> str | None:
@@ -214,13 +216,22 @@ def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[
         yield f"discount {lowered.how}", lowered.at(pool.items)
 
 
-def _not_computed(best: Positions, ranker: Ranker) -> Float32:
-    return np.full((best.size, len(ranker.names)), np.nan, np.float32)
+def _numbers_of(ranked: _Ranked, ranker: Ranker) -> Shown:
+    best, scoring, pool = ranked.best, ranked.scoring, ranked.given.pool
+    not_computed = np.full((best.size, len(ranker.names)), np.nan, np.float32)
+    added = sum((part[best] for _, part in ranked.extras), np.zeros(best.size, np.float32)) if ranked.extras else None
+    return Shown(
+        ranked.scores[best],
+        pool.base_scores[best],
+        not_computed if scoring is None else scoring.values(best),
+        ranked.propensities,
+        added,
+        pool.items.size,
+    )
 
 
-def _shown(
-    version: Version, pool: Pool, scores: Float32, best: Positions, *, rung: str, first_rank: int
-) -> list[AnsweredItem]:
+def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, first_rank: int) -> list[AnsweredItem]:
+    scores, best = ranked.scores, ranked.best
     ids = version.item_ids(pool.items[best])
     numbers = zip(ids, scores[best].tolist(), pool.base_scores[best].tolist(), best.tolist(), strict=True)
     # Six digits are finer than float32, and shorter to send; `round` takes five times as long.
@@ -237,20 +248,13 @@ def _shown(
     ]
 
 
-def _explained(
-    shown: list[AnsweredItem],
-    given: SignalInputs,
-    ranker: Ranker | None,
-    extras: Sequence[tuple[str, Float32]],
-    best: Positions,
-    *,
-    source: str,
-) -> list[AnsweredItem]:
+def _explained(found: list[AnsweredItem], ranked: _Ranked, ranker: Ranker, *, source: str) -> list[AnsweredItem]:
+    given, best = ranked.given, ranked.best
     titles = given.version.column("title").texts(given.pool.items[best])
-    if ranker is None:
-        found = reasons.as_stored(given.pool, best, source)
+    if ranked.scoring is None:
+        why = reasons.as_stored(given.pool, best, source)
     else:
-        found = reasons.explain(given, ranker, extras, best, source)
+        why = reasons.explain(given, ranker, ranked.extras, best, source)
     return [
         msgspec.structs.replace(
             item,
@@ -260,5 +264,5 @@ def _explained(
             contributions=reason.contributions,
             why=reason.sentence,
         )
-        for item, title, reason in zip(shown, titles, found, strict=True)
+        for item, title, reason in zip(found, titles, why, strict=True)
     ]

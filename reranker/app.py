@@ -35,6 +35,28 @@ from schemas.messages import RecommendAnswer
 
 log = logger(__name__)
 
+ROUTES = [
+    Route("/v1/recommend", edge(handlers.recommend), methods=["POST"]),
+    Route("/v1/recommend/batch", edge(handlers.recommend_many), methods=["POST"]),
+    # An id may hold a slash. The counters know the path without it.
+    Route("/v1/similar/{item:path}", edge(handlers.similar, "/v1/similar/{item}"), methods=["GET"]),
+    Route("/v1/popular", edge(handlers.popular), methods=["GET"]),
+    Route(
+        "/v1/users/{user:path}/candidates",
+        edge(handlers.candidates, "/v1/users/{user}/candidates"),
+        methods=["GET"],
+    ),
+    Route("/v1/events", edge(handlers.events), methods=["POST"]),
+    Route("/v1/items", edge(handlers.change_items), methods=["POST"]),
+    Route("/v1/items/{item:path}", edge(handlers.item, "/v1/items/{item}"), methods=["GET"]),
+    Route("/v1/version", edge(handlers.version), methods=["GET"]),
+    Route("/healthz", edge(handlers.healthz), methods=["GET"]),
+    Route("/readyz", edge(handlers.readyz), methods=["GET"]),
+    Route("/metrics", edge(handlers.metrics), methods=["GET"]),
+    Route("/openapi.json", edge(handlers.openapi_json), methods=["GET"]),
+    Route("/docs", edge(handlers.docs), methods=["GET"]),
+]
+
 
 def create_app(
     config: Config, *, now: Clock = time.time, log_key: bytes | None = None, counts: Path | None = None
@@ -94,27 +116,7 @@ def create_app(
                 traces.stop()
 
     app = Starlette(
-        routes=[
-            Route("/v1/recommend", edge(handlers.recommend), methods=["POST"]),
-            Route("/v1/recommend/batch", edge(handlers.recommend_many), methods=["POST"]),
-            # An id may hold a slash. The counters know the path without it.
-            Route("/v1/similar/{item:path}", edge(handlers.similar, "/v1/similar/{item}"), methods=["GET"]),
-            Route("/v1/popular", edge(handlers.popular), methods=["GET"]),
-            Route(
-                "/v1/users/{user:path}/candidates",
-                edge(handlers.candidates, "/v1/users/{user}/candidates"),
-                methods=["GET"],
-            ),
-            Route("/v1/events", edge(handlers.events), methods=["POST"]),
-            Route("/v1/items", edge(handlers.change_items), methods=["POST"]),
-            Route("/v1/items/{item:path}", edge(handlers.item, "/v1/items/{item}"), methods=["GET"]),
-            Route("/v1/version", edge(handlers.version), methods=["GET"]),
-            Route("/healthz", edge(handlers.healthz), methods=["GET"]),
-            Route("/readyz", edge(handlers.readyz), methods=["GET"]),
-            Route("/metrics", edge(handlers.metrics), methods=["GET"]),
-            Route("/openapi.json", edge(handlers.openapi_json), methods=["GET"]),
-            Route("/docs", edge(handlers.docs), methods=["GET"]),
-        ],
+        routes=ROUTES,
         exception_handlers={HTTPException: unrouted},
         lifespan=lifespan,
     )

@@ -8,16 +8,10 @@ from rich.table import Table
 
 from prediction_store.terminal import printable
 from reranker import fallbacks
-from reranker.answer import (
-    DAMAGED_RECORD,
-    DEADLINE,
-    EXPIRED_RECORD,
-    LIST_RAN_DRY,
-    OTHER_HOST,
-    UNKNOWN_USER,
-)
+from reranker.answer import DEADLINE, LIST_RAN_DRY
 from reranker.skew import Skew
 from reranker.stability import Drift
+from reranker.stored_list import DAMAGED_RECORD, EXPIRED_RECORD, OTHER_HOST, UNKNOWN_USER
 from schemas.messages import RecommendAnswer
 from schemas.ranker import LOG, SESSIONS
 
