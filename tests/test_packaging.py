@@ -1,0 +1,33 @@
+"""What setup.cfg installs, against what lies in the packages."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {".py", ".pyi", ".c", ".h", ".so", ".pyc"}
+"""Modules, what they are compiled from and to: setuptools finds them without being told."""
+
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+PACKAGES = SETUP["options"]["packages"].split()
+DATA = {f"{package}/{file}" for package, files in SETUP["options.package_data"].items() for file in files.split()}
+
+
+def files() -> list[Path]:
+    """Every file of the packages that are installed."""
+    folders = sorted({package.split(".")[0] for package in PACKAGES})
+    return [file.relative_to(ROOT) for name in folders for file in (ROOT / name).rglob("*") if file.is_file()]
+
+
+def test_every_package_is_installed() -> None:
+    assert sorted(PACKAGES) == sorted({".".join(file.parent.parts) for file in files() if file.suffix == ".py"})
+
+
+def test_every_file_that_is_no_source_is_installed() -> None:
+    assert sorted(DATA) == sorted(str(file) for file in files() if file.suffix not in SOURCES)
+
+
+def test_a_type_checker_is_told_that_the_client_and_what_it_returns_are_typed() -> None:
+    assert {f"{package}/py.typed" for package in ("schemas", "prediction_store", "reranker")} <= DATA
