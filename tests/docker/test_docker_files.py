@@ -51,9 +51,16 @@ def test_the_reranker_can_change_nothing_but_its_log_and_sessions() -> None:
     writable = [volume for volume in reranker["volumes"] if not volume.endswith(":ro")]
     assert writable == ["serving:/var/lib/shortlist/serving"]
     assert {Path(path).parent for path in reranker["environment"].values()} == {Path("/var/lib/shortlist/serving")}
-    assert "--owner 10001 /var/lib/shortlist/serving" in RERANKER
     assert re.findall(r"^USER (.*)$", RERANKER, re.MULTILINE) == ["10001"]
     assert "HEALTHCHECK" in RERANKER
+
+
+def test_a_shared_volume_belongs_to_the_user_of_both_images_whichever_container_is_made_last() -> None:
+    made = re.findall(r"install --directory(?: --owner[= ](\S+))?((?: /\S+)+)", BATCH + RERANKER)
+    for volume in ("/var/lib/shortlist/store", "/var/lib/shortlist/serving"):
+        owners = {owner for owner, folders in made if volume in folders.split()}
+        assert owners and owners <= {"10001", "shortlist"}, volume
+    assert all("useradd --uid 10001" in dockerfile for dockerfile in (BATCH, RERANKER))
 
 
 def test_both_services_mean_the_same_store_and_listen_on_this_machine_only() -> None:
