@@ -127,8 +127,8 @@ def spark_application(task_id: str, *argv: str, **task: Any) -> SparkSubmitOpera
     max_active_runs=1,
     params={
         "day": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             pattern=r"^(\d{4}-\d{2}-\d{2})?$",
             maxLength=10,
             description="YYYY-MM-DD; empty: the day before the run",

@@ -23,6 +23,7 @@ REQUESTS = {
     "scheduled": ("shortlist_nightly", {}, AT_NIGHT),
     "triggered": ("shortlist_nightly", {}, "2026-03-01T00:00:01+00:00"),
     "day given": ("shortlist_nightly", {"day": "2026-02-03"}, AT_NIGHT),
+    "null day": ("shortlist_nightly", {"day": None}, AT_NIGHT),
     "no day": ("shortlist_nightly", {"day": "yesterday"}, AT_NIGHT),
     "two lines": ("shortlist_nightly", {"day": "2026-02-03\n"}, AT_NIGHT),
     "rollback": ("shortlist_rollback", {"reason": NASTY}, AT_NIGHT),
@@ -93,7 +94,13 @@ def test_a_rollback_is_never_repeated_by_itself(parsed: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "day"), [("scheduled", "2026-11-21"), ("triggered", "2026-02-28"), ("day given", "2026-02-03")]
+    ("request_", "day"),
+    [
+        ("scheduled", "2026-11-21"),
+        ("triggered", "2026-02-28"),
+        ("day given", "2026-02-03"),
+        ("null day", "2026-11-21"),  # what the form of Airflow's page sends for a field that is emptied
+    ],
 )
 def test_every_task_of_a_run_gets_the_same_day(parsed: dict[str, Any], recorder: Path, request_: str, day: str) -> None:
     for task_id, argv in command_lines(parsed["rendered"][request_], recorder):
