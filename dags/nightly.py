@@ -13,8 +13,9 @@ changed is skipped, and the same inputs give the same version.
 * **Past days:** `airflow backfill create --dag-id shortlist_nightly --max-active-runs 1 --from-date 2026-11-01
   --to-date 2026-11-04` treats the days 1 to 3, in order: `--to-date` is that day's midnight, and a run belongs to the
   day on which its interval begins. Without `--max-active-runs 1` Airflow runs several days at once, whatever this DAG
-  says. Add `--reprocess-behavior completed` for days that have been run before. Each day is cut over when it is
-  built, so the last one is current in the end: go on to the newest day, or `shortlist rollback --to` the one you want.
+  says. Add `--reprocess-behavior completed` for days that have been run before. A day is cut over when it is built,
+  unless a later one is current: `cutover` is green then, with `current_is_newer` in its log, and serves nothing else.
+  `shortlist rollback --to` takes the one you want.
 
 ### When a task is red
 

@@ -11,11 +11,13 @@ Trigger with `{"reason": "yesterday's prices are wrong"}` for the version that w
 * exit 2: there is no such version: `shortlist versions`
 * exit 3: there is no earlier version, or it must not be served, or somebody changed the current version meanwhile.
   Read the message; name another version with `to`.
-* exit 4: the last sync failed, so it may or may not have happened. `shortlist versions` shows which one is current;
-  repeating is safe.
+* exit 4: the last sync failed: it happened, but a power cut may still take it. Trigger again with `to`, the version
+  that the log names: that finds what was done and makes sure of it.
+* no exit code, for the task was killed: `shortlist versions` shows whether it happened.
 
-It is not retried by itself: somebody is watching. Pause `shortlist_nightly` too if tonight's run would bring the fault
-back. Settings are those of `shortlist_nightly`.
+It is not retried by itself, for somebody is watching. Do not clear it, either: without `to` each attempt goes one
+version further back. Pause `shortlist_nightly` too if tonight's run would bring the fault back. Settings are those of
+`shortlist_nightly`.
 """
 
 from __future__ import annotations
