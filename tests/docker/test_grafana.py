@@ -78,6 +78,13 @@ def test_what_an_operator_looks_for_is_there() -> None:
         assert metric in text
 
 
+def test_the_version_is_green_until_a_usual_night_has_replaced_it() -> None:
+    (panel,) = [panel for panel in BOARD["panels"] if panel["title"] == "Age of the version"]
+    (minute, hour) = re.findall(r'CronDataIntervalTimetable\("(\d+) (\d+) ', (ROOT / "dags/nightly.py").read_text())[0]
+    the_next_begins = 24 * 3600 + int(hour) * 3600 + int(minute) * 60  # a version counts from the end of its day
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"] >= the_next_begins + 2 * 3600
+
+
 def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
