@@ -14,7 +14,7 @@ changed is skipped, and the same inputs give the same version.
   --to-date 2026-11-04` treats the days 1 to 3, in order: `--to-date` is that day's midnight, and a run belongs to the
   day on which its interval begins. Without `--max-active-runs 1` Airflow runs several days at once, whatever this DAG
   says. Add `--reprocess-behavior completed` for days that have been run before. A day is cut over when it is built,
-  unless a later one is current: `cutover` is green then, with `current_is_newer` in its log, and serves nothing else.
+  unless a later one is current: `cutover` is green then, with `current_is_newer` in its log, and changes nothing.
   `shortlist rollback --to` takes the one you want.
 
 ### When a task is red
@@ -48,7 +48,8 @@ A version that is live and wrong: trigger `shortlist_rollback`.
 ### Settings
 
 From the environment of Airflow's processes, read when this file is parsed. Spark's master is the connection
-`spark_default`, and `spark-submit` must be on PATH.
+`spark_default`, and `spark-submit` must be on PATH. The tasks share the workspace and the store, which lies on a local
+disk: where Airflow has several workers, one machine has to run them all (a `queue` of its own in `default_args`).
 
 * `SHORTLIST_HOME`: the checkout; default: the folder above this file's
 * `SHORTLIST_PYTHON`: Python of Shortlist's own environment; default: `.venv/bin/python` of the checkout
