@@ -41,9 +41,10 @@ A task that was killed in the middle can be cleared: it goes on, or starts anew,
 * **ranker**: the version that was served before cannot be opened: `shortlist check` says why. Until it is mended,
   `ranker.learn = false` builds with the usual weights.
 * **build**: the store's disk is full. `shortlist retire`, then clear.
-* **any step**, "the disk is full" in the workspace: it keeps a folder for each day, and nothing removes the old ones.
-  docs/operations.md says under Retention which may go.
-* **retire**: a version could not be removed. It is only space: the next night tries again.
+* **any step**, "the disk is full" in the workspace: it keeps a folder for each day of the last `paths.workspace_days`,
+  and older ones may be removed at any time.
+* **retire**: a version, or an old day of the workspace, could not be removed. It is only space: the next night tries
+  again.
 
 A version that is live and wrong: trigger `shortlist_rollback`.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.datasets import end_of, open_dataset
+from jobs.old_days import remove_old_days
 from jobs.progress import Report
 from prediction_store import gates, history, retention
 from prediction_store.errors import DamagedVersionError, MissingVersionError
@@ -95,7 +96,7 @@ def cutover(config: Config, day: str, now: float) -> Report:
 
 
 def retire(config: Config, day: str, now: float) -> Report:
-    """Remove the versions that nothing needs any more."""
+    """Remove the versions that nothing needs any more, and the days of the workspace that were run long ago."""
     started = time.monotonic()
     report = retention.retire(
         Path(config.paths.store),
@@ -107,8 +108,9 @@ def retire(config: Config, day: str, now: float) -> Report:
         shared=shared_history(config),
     )
     report = prune_remote(config, report, keep=config.store.keep_versions, now=now)
+    old_days = remove_old_days(Path(config.paths.workspace), keep_days=config.paths.workspace_days, but=day, now=now)
     retention.require_all_removed(report)
-    details = {"removed": len(report.removed), "kept": len(report.kept)}
+    details = {"removed": len(report.removed), "kept": len(report.kept), "old_days": old_days}
     if config.store.remote:
         details["pruned"] = len(report.pruned)
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)

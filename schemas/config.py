@@ -27,6 +27,9 @@ class Paths(Section, frozen=True):
 
     workspace: Name = "work"
     """The datasets between the steps, one folder a day. Can be deleted: everything in it is recomputed."""
+    workspace_days: Count = 14
+    """The last step of a run, `retire`, removes the folders of days that were last run longer ago than this many days.
+    0: none."""
     store: Name = "store"
     """The prediction store: versions, history, gates. The only folder that serving reads versions from."""
     events: str = ""

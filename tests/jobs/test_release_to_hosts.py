@@ -87,7 +87,7 @@ def test_retire_writes_its_removals_into_the_shared_history_and_prunes(config: C
         names.append(built(config, f"2027-01-{day}", 1_800_000_000 + day * 86_400))
         release.cutover(config, f"2027-01-{day}", NOW)
     report = release.retire(config, "2027-01-17", NOW)
-    assert (report.details["removed"], report.details["pruned"]) == (1, 1)
+    assert (report.details["removed"], report.details["pruned"], report.details["old_days"]) == (1, 1, 2)
     remote = Remote(config.store.remote)
     newest = RemoteHistory(remote).newest()
     assert newest is not None
