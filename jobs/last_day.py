@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from jobs.datasets import end_of
 from jobs.errors import SourceError
-from jobs.sources import Source, header, locate, require_column
+from jobs.headers import header, require_column
+from jobs.sources import Source, locate
 from schemas.config import Config
 
 _MILLISECONDS_FROM = 1e11  # as in columns.seconds, whose slower twin this is

@@ -21,7 +21,8 @@ from pyspark.sql import types as T
 
 from jobs.csv_quotes import refuse_open_quotes
 from jobs.errors import SourceError
-from jobs.sources import PARTITION, ParquetColumns, Source, header, parquet_columns, require_column
+from jobs.headers import ParquetColumns, header, parquet_columns, require_column
+from jobs.sources import PARTITION, Source
 
 _DAMAGED = "_damaged"
 _LISTS = ("token_seq", "float_seq")

@@ -1,0 +1,155 @@
+"""The columns of your own tables, from the headers of their files alone: no row is read, and no Spark is needed."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.errors import SourceError
+from jobs.sources import Source, shortened
+
+
+@dataclass(frozen=True)
+class ParquetColumns:
+    """The columns of all Parquet files of a source together."""
+
+    names: list[str]
+    groups: list[tuple[list[Path], dict[str, pa.DataType | None]]]  # files whose columns have the same types, and those
+    disputed: dict[str, str]  # what is wrong with columns whose types have nothing in common
+    has_all: bool  # every file has every column
+
+
+def header(source: Source) -> list[str]:
+    """The column names of a text source; `name:type` in atomic files. All files must agree.
+
+    Raises:
+        SourceError: a file cannot be read or has no header, a name comes twice, or two files differ.
+    """
+    first: list[str] = []
+    for file in source.files:
+        names = _first_row(file, source.format)
+        if not names:
+            raise SourceError(f"the table of {source.name} has no rows: {file} is empty")
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise SourceError(f"{file}: column {min(twice)!r} is in the header twice")
+        if first and names != first:
+            raise SourceError(
+                f"two files of the table of {source.name} have different columns: "
+                f"{source.files[0].name} has {', '.join(first)}; {file} has {', '.join(names)}"
+            )
+        first = names
+    return first
+
+
+def parquet_columns(source: Source) -> ParquetColumns:
+    """What the headers of all Parquet files of a source say.
+
+    Raises:
+        SourceError: a file is not Parquet, or only capitals tell two columns apart.
+    """
+    seen: dict[str, dict[pa.DataType, Path]] = {}
+    schemas = []
+    for file in source.files:
+        try:
+            schema = pq.read_schema(file)
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
+        schemas.append(schema)
+        for field in schema:
+            seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
+    spelled: dict[str, str] = {}
+    for name in seen:
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            raise SourceError(
+                f"the table of {source.name} has the columns {other!r} and {name!r}: {source.path}",
+                hint="rename one of them: capitals alone do not tell columns apart",
+            )
+    varied = [name for name, kinds in seen.items() if len(kinds) > 1]
+    groups: dict[tuple[pa.DataType | None, ...], list[Path]] = {}
+    for file, schema in zip(source.files, schemas, strict=True):
+        found = tuple(_plain(schema.field(name).type) if name in schema.names else None for name in varied)
+        groups.setdefault(found, []).append(file)
+    single = {name: next(iter(kinds)) for name, kinds in seen.items() if len(kinds) == 1}
+    disputed = {}
+    for name in varied:
+        known = [(kind, file) for kind, file in seen[name].items() if not pa.types.is_null(kind)]
+        if not any(all(map(test, (kind for kind, _ in known))) for test in _ALIKE) and len(known) > 1:
+            disputed[name] = f"column {name!r} has two types: " + ", ".join(f"{k} in {file}" for k, file in known[:2])
+    has_all = len({tuple(schema.names) for schema in schemas}) == 1
+    alike = [(files, single | dict(zip(varied, found, strict=True))) for found, files in groups.items()]
+    return ParquetColumns(list(seen), alike, disputed, has_all)
+
+
+def require_column(source: Source, key: str, wanted: str, found: Sequence[str], hint: str = "") -> None:
+    """Raise SourceError, with the columns found and the nearest, when the column `wanted` by `key` is not there."""
+    if wanted in found:
+        return
+    near = difflib.get_close_matches(wanted.lower(), [name.lower() for name in found], n=1)
+    nearest = next((name for name in found if near and name.lower() == near[0]), "")
+    raise SourceError(
+        f"the table of {source.name} has no column {wanted!r}: {source.path} has {shortened(', '.join(found))}"
+        + (f"; nearest: {nearest!r}" if nearest else ""),
+        hint=_separator_hint(source, found) or hint or f"set data.{source.name}.{key}",
+    )
+
+
+def _open_text(file: Path) -> IO[str]:
+    """A text file, unzipped by its suffix, without a byte order mark; U+FFFD where a byte is not UTF-8."""
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors="replace", newline="")
+    return file.open(encoding="utf-8-sig", errors="replace", newline="")
+
+
+def _separator_hint(source: Source, found: Sequence[str]) -> str:
+    others = [noun for sign, noun in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")) if sign in found[0]]
+    if source.format != "csv" or len(found) > 1 or not others:
+        return ""
+    return f"the columns look separated by {others[0]}; wanted commas"
+
+
+def _refuse_other_bytes(file: Path) -> None:
+    """Raise SourceError when a text file begins as none does: with what a terminal had better not be shown."""
+    with file.open("rb") as opened:
+        first = opened.read(64)
+    if first.startswith(b"\x1f\x8b"):
+        if file.suffix != ".gz":
+            raise SourceError(f"{file} is compressed by gzip", hint="call it .csv.gz")
+    elif file.suffix != ".gz" and (first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first):
+        raise SourceError(f"{file} is not text in UTF-8, perhaps in UTF-16", hint="save it as UTF-8")
+
+
+def _first_row(file: Path, format_: str) -> list[str]:
+    try:
+        _refuse_other_bytes(file)
+        with _open_text(file) as lines:
+            if format_ == "recbole":
+                line = next(lines, "").rstrip("\r\n")
+                return line.split("\t") if line else []
+            return next((row for row in csv.reader(lines) if row), [])  # Spark passes over empty lines, too
+    except (OSError, EOFError, csv.Error) as error:
+        raise SourceError(f"{file} cannot be read: {error}") from error
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """A type as Spark sees it: however text is laid out, it is text."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return pa.string() if pa.types.is_large_string(kind) else kind
+
+
+_ALIKE = (
+    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
+    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+)
+"""Types of one kind Spark brings together, whatever their width or unit."""
