@@ -21,10 +21,9 @@ TARGETS = 8
 """Targets of one window at most."""
 
 Cut = Literal["day", "event"]
-"""Where the history of an example ends.
-
-`day`: at the midnight before it, as for lists made every night and judged by the days after (split by time).
-`event`: right before it, as for users judged by their very next interactions (split per user).
+"""Where the history of an example ends. `day`: at the midnight before it, because lists are made at night and judged by
+the days after (split by time). `event`: right before it, because users are judged by their very next interactions
+(split per user).
 """
 
 

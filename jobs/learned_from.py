@@ -18,7 +18,7 @@ from schemas.ranker import LOG, SESSIONS, LearnedFrom, RankerWeights
 from schemas.serving_config import Serve
 
 MOMENTS = 250
-"""At random; of twenty items each, five hundred of which are in every tenth of a signal's values."""
+"""Moments drawn at random. With twenty items each, every tenth of a signal's values holds five hundred."""
 SEED = 11
 
 

@@ -31,8 +31,8 @@ ROUNDS = 10
 NORMALISED_SHARE = 0.35
 """Of the normalised factorisation beside the least squares one, each with scores of standard deviation 1."""
 FACTORS_SHARE = 0.1
-"""Of both factorisations beside the refined ones in the teacher: more of them gains at the end of a list of a thousand
-what it loses at the top."""
+"""Share of both factorisations in the teacher, beside the refined factors: more of them gains at the end of a list of a
+thousand and loses as much at the top."""
 BATCH_USERS = 4096
 TINY = 1e-12
 RIDGE = 1e-3

@@ -33,7 +33,7 @@ Tensors = TypeVar("Tensors", ItemTensors, UserTensors)
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What of other sections changes the model: part of the dataset's fingerprint."""
+    """The settings of other sections that change the model; part of the dataset's fingerprint."""
 
     consumed: str
     strategy: str

@@ -1,8 +1,8 @@
 """Lists as the version has them, without a session: what is like an item, what is popular, what is stored of a user.
 
-What is like and what is popular may be shown: what is sold out or hidden now is left out, and what the rules of the
-placements `similar` and `popular` exclude or do not include. There is no score to boost here, and nothing is pinned. A
-user's list is told as it is stored, for people who look into it.
+Similar and popular items are meant to be shown: they leave out what is sold out or hidden now, and what the rules of
+the placements `similar` and `popular` exclude or do not include. There is no score to boost, and nothing is pinned. A
+user's list is given as it is stored, for people who inspect it.
 """
 
 from __future__ import annotations

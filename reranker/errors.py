@@ -125,7 +125,7 @@ class ReplayDiffersError(ShortlistError):
 
 
 class SkewError(ShortlistError):
-    """Raised when signals of logged answers, made again from their versions, are further from those than allowed."""
+    """Raised when signals of logged answers differ by more than allowed from the same ones made again."""
 
 
 class NotInLogError(UsageError):
@@ -141,7 +141,7 @@ class ServeError(ShortlistError):
 
 
 class NoAnswerError(ShortlistError):
-    """Raised by the client when the server cannot be reached, or answers with what is not ours."""
+    """Raised by the client when the server cannot be reached, or when an answer does not come from Shortlist."""
 
 
 STATUS: tuple[tuple[type[ShortlistError], int, str], ...] = (

@@ -3,7 +3,7 @@
 A signal says nothing of single candidates; it gives a form, which knows a version and no request: what a request brings
 (pool, session, user) is given to all forms alike, so that a form serves many. `values` is the definition. The compiled
 kernel computes the same of all signals in one go, from the fields of each form and what the request gives.
-A sum by weight is divided by the sum of the weights, at least by 1, so that an old session fades and does not shout.
+A sum by weight is divided by the sum of the weights, at least by 1, so that an old session counts less and less.
 """
 
 from __future__ import annotations

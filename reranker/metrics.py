@@ -74,8 +74,8 @@ class Metrics(Collector):
         self.seconds.observe(seconds, path)
 
     def refused(self, status: int) -> None:
-        """Count a request that was not let in: without its path, for who is not let in must not fill the counters with
-        names of its own, and without its time, which is no answer's."""
+        """Count a request that was not let in: without its path, so that strangers cannot fill the counters with names
+        of their own, and without its time, which is not that of an answer."""
         self.requests.inc(1.0, "refused", str(status))
 
     def count(self, answer: RecommendAnswer) -> None:

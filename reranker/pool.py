@@ -18,11 +18,11 @@ class Pool(NamedTuple):
     base_scores: Float32
     """float32[n], in the units of its source."""
     listed: int
-    """The first so many come from the list; the rest was added for the session."""
+    """How many, from the first on, come from the list; the rest was added for the session."""
     found: Found = dict
-    """Source to what it has found, uint32[m] in any order: perhaps also what others have, or what is no candidate.
-
-    Asked only of what is explained: to know the candidates takes a fraction of what it takes to know why each is one.
+    """By source: what it has found, uint32[m] in any order, perhaps also what others have found or what is no
+    candidate. Called only where items are explained, because finding the candidates is much cheaper than finding why
+    each is one.
     """
 
     @classmethod

@@ -1,4 +1,5 @@
-"""The standing of every item: what its own signals say at an hour, whoever asks from such a device, summed up once."""
+"""The standing of every item: the sum of the signals that depend on item, hour and device alone, computed once for
+all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The user tower in numpy: a user's vector with what happened since the lists were made, from the trained weights.
+"""The user tower in numpy: a user's vector, brought up to date with the session by the trained weights.
 
 vector = [at length 1] base + matrix · (weighted mean of the vectors of the last items)
 

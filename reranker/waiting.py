@@ -1,11 +1,11 @@
 """The requests that wait for their turn in a worker, and the rule by which more are turned away.
 
-A worker is one thread, and an answer is some hundred microseconds of it. So load is what waits here, in seconds: the
-number of requests times what one takes. Requests are read and put in line as they come, and answered for half a
-millisecond at a time, then the sockets are heard again: so who comes when the line is too long is told so at once,
-for the price of reading, and not when it would have been its turn. What the kernel holds before is no more than
-arrives in such a slice. The number of connections would say less: most of them are idle. The lag of the event loop
-would say it too late: a line of a second can have formed within one turn of the loop.
+A worker is one thread, and an answer is some hundred microseconds of it. So load is measured as what waits here, in
+seconds: the number of requests times what one takes. Requests are read and queued as they come; after every half
+millisecond of answering the sockets are read again. So a request that comes when the queue is too long is refused at
+once, for the cost of reading it, and not when its turn would have come; and the kernel never holds more than arrives in
+such a slice. The number of connections would say less: most of them are idle. The lag of the event loop would say it
+too late: a line of a second can have formed within one turn of the loop.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ IDLE: Final = "idle"
 """No version is current among the hosts."""
 PULLING: Final = "pulling"
 WAITING: Final = "waiting"
-"""Ready, and another host is not; the limit is not over."""
+"""Ready, while another host is not; the limit is not over."""
 SERVING: Final = "serving"
 """What the newest record names is what this host's servers are told to serve."""
 FAILED: Final = "failed"
@@ -31,7 +31,7 @@ HostName = Annotated[str, Meta(pattern=HOST_PATTERN)]
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """How far one host has come."""
+    """What one host has reached."""
 
     format: int = HOST_FORMAT
     host: HostName

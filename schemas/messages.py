@@ -44,7 +44,7 @@ class Context(Message, frozen=True):
     time: EpochSeconds | None = None
     """The request's own time, from which events age; absent: the server's clock."""
     segment: Label | None = None
-    """Whose popular list to fall back to."""
+    """The segment whose popular list is the fallback; absent: the user's own, as the version knows it."""
 
 
 class RecommendRequest(Message, frozen=True):
@@ -59,7 +59,7 @@ class RecommendRequest(Message, frozen=True):
     exclude: list[Id] = field(default_factory=list)
     """Items that must not be in the answer."""
     placement: Annotated[str, Meta(min_length=1, max_length=64, examples=["home", "basket"])] = "home"
-    """Where the answer will stand; the server's rules may differ by it."""
+    """Where the answer will be shown; the server may have other rules for it."""
     explain: bool = False
     """Add to every item its signal values, their contributions and a sentence."""
 
@@ -70,7 +70,7 @@ class PostedEvent(Message, frozen=True):
     user: Id
     item: Id
     event: EventType
-    """The event type; `impression` says that the item was shown; that is nothing the user did."""
+    """The event type. `impression` means that the item was shown to the user, not that the user did something."""
     time: EpochSeconds | None = None
     """When it happened; absent: just now."""
     request_id: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
@@ -81,7 +81,7 @@ class PostedEvent(Message, frozen=True):
 
 
 class EventsRequest(Message, frozen=True):
-    """Tell what users did: for the session of the requests to come, and for the next training."""
+    """Tell what users did, for the sessions of coming requests and for the next training."""
 
     events: Annotated[list[PostedEvent], Meta(min_length=1)]
     """Of any users; without times, in the order in which they happened."""
@@ -94,7 +94,7 @@ class EventsAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
-    """One item of an answer. Scores compare within one rung."""
+    """One item of an answer. Scores can be compared within one rung only."""
 
     item: str
     rank: int
@@ -134,14 +134,14 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     topped_up_from: list[str]
     """Further rungs that filled the answer up when the first one ran dry."""
     reason: str | None
-    """Why the user's own list was not used: unknown_user, expired_record, damaged_record; other_host where hosts share
-    the users and another one has this one's list; list_ran_dry where nothing of it may be shown; null when it was used.
-    `deadline`, before any other: there was no time to rank, so that lists stand in their own order, without what the
-    session would have brought."""
+    """Why the user's own list was not used; null when it was. unknown_user: there is none. expired_record,
+    damaged_record: it must not be used. other_host: another host has it. list_ran_dry: nothing of it may be shown.
+    `deadline` comes before all others: there was no time to rank, so lists are in their own order, without what the
+    session would have added."""
     stale: bool
-    """The data has outlived its time to live and was served all the same."""
+    """The data is older than its time to live and was served nevertheless."""
     ignored_events: int
-    """Events of the session, the stored one included, whose item is not in this version."""
+    """How many events of the session, the stored one included, have an item that this version lacks."""
     request_id: str
 
 
@@ -162,7 +162,7 @@ class ListedItem(msgspec.Struct, frozen=True, kw_only=True):
 
     item: str
     score: float
-    """In the units of the list: they compare within it."""
+    """In the units of the list; can be compared within it only."""
 
 
 class ListAnswer(msgspec.Struct, frozen=True, kw_only=True):
