@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,10 +28,16 @@ def sweep_drafts(root: Path) -> Swept:
     return _sweep(layout.leftovers(root, layout.BUILDING), _remove_folder)
 
 
-def sweep_all(root: Path) -> Swept:
-    """Remove drafts, what interrupted pulls have brought and removals have left, and old temporary files."""
+def sweep_all(root: Path, *, awaited: Collection[str] = ()) -> Swept:
+    """Remove drafts, what interrupted pulls have brought and removals have left, and old temporary files.
+
+    Args:
+        awaited: versions whose pull will be gone on with; what it has brought stays.
+    """
     prefixes = (layout.BUILDING, layout.PULLING, layout.TRASH)
-    folders = _sweep([path for prefix in prefixes for path in layout.leftovers(root, prefix)], _remove_folder)
+    spared = [layout.pulling_path(root, name) for name in awaited]
+    found = [path for prefix in prefixes for path in layout.leftovers(root, prefix) if path not in spared]
+    folders = _sweep(found, _remove_folder)
     files = _sweep(_temporary(root), _remove_file)
     return Swept([*folders.removed, *files.removed], folders.failed | files.failed)
 

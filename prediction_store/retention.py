@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +43,7 @@ class RetireReport(msgspec.Struct, frozen=True):
 
 def retire(
     root: Path, *, keep: int, grace_seconds: float, now: float, who: str = "", why: str = "",
-    shared: SharedHistory | None = None,
+    shared: SharedHistory | None = None, awaited: Collection[str] = (),
 ) -> RetireReport:  # fmt: skip
     """Remove the versions nothing needs any more, and what killed processes have left behind.
 
@@ -52,6 +53,7 @@ def retire(
 
     Args:
         who: user@host, for the history; "": this host's own housekeeping, which is not written down.
+        awaited: versions whose pull will be gone on with; what it has brought stays.
 
     Raises:
         DamagedHistoryError: the newest history record cannot be read, so that what is needed is not known; nothing was
@@ -60,7 +62,7 @@ def retire(
     """
     root = Path(root)
     kept = _needed(root, keep, grace_seconds, now)
-    swept, failed = sweep_all(root)
+    swept, failed = sweep_all(root, awaited=awaited)
     removed = []
     for name in reversed(layout.version_names(root)):
         if name in kept:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from prediction_store import history, layout
 from prediction_store.errors import (
     DamagedHistoryError,
+    DiskError,
     DivergedHistoryError,
     FormatError,
     RemoteError,
@@ -114,7 +115,11 @@ class Agent:
         if newest is None:
             return IDLE, ""
         record, data = newest
-        self._ready.prepare(record.version, record.manifest_sha256)
+        try:
+            self._ready.prepare(record.version, record.manifest_sha256)
+        except DiskError:
+            self._tidy()  # there may be room then, at the next try
+            raise
         if not serves(self._root, record):
             missing = self._missing_hosts(record)
             waited = self._clocks.monotonic() - self._seen[1]
@@ -211,8 +216,9 @@ class Agent:
         grace_seconds = self._store.grace_hours * 3600
         try:
             report = retire(
-                self._root, keep=self._store.keep_versions, grace_seconds=grace_seconds, now=self._clocks.now()
-            )
+                self._root, keep=self._store.keep_versions, grace_seconds=grace_seconds, now=self._clocks.now(),
+                awaited=self._ready.awaited(),
+            )  # fmt: skip
         except ShortlistError as error:  # it is only space: what is served is served
             self._say(f"could not remove old versions: {error.message}")
             return

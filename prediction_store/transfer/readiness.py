@@ -64,6 +64,10 @@ class Readiness:
         """True when the version is here, ready or not yet verified."""
         return name in self._ready or layout.version_path(self._root, name).is_dir()
 
+    def awaited(self) -> list[str]:
+        """The versions that could not be got ready so far, and will be tried again."""
+        return list(self._troubles)
+
     def prepare(self, name: str, manifest_sha256: str | None) -> None:
         """Have a version ready. Raises what went wrong, at once again until the next try is due."""
         ready = self._ready.get(name)

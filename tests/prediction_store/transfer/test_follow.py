@@ -12,7 +12,13 @@ from shop_store import MakeVersion
 
 from prediction_store import contents, durable, history, holds, layout
 from prediction_store.check import check
-from prediction_store.errors import DamagedVersionError, DivergedHistoryError, RemoteError, TransferStoppedError
+from prediction_store.errors import (
+    DamagedVersionError,
+    DiskError,
+    DivergedHistoryError,
+    RemoteError,
+    TransferStoppedError,
+)
 from prediction_store.reader import Version
 from prediction_store.transfer import readiness
 from prediction_store.transfer.flow import Flow
@@ -397,6 +403,54 @@ def test_old_versions_go_and_what_is_needed_stays(cluster: Cluster) -> None:
     host.look()
     assert layout.leftovers(host.root, layout.PULLING) == []
     assert layout.history_numbers(host.root) == [1, 2, 3, 4], "housekeeping is not a decision"
+
+
+def test_a_host_without_room_makes_some_from_what_it_needs_no_more(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = cluster.publish("a")
+    (host,) = cluster.hosts("h1", hosts=[])
+    host.look()
+    with Version.open(host.root, a):
+        for inputs in "bc":
+            cluster.publish(inputs)
+            host.look()
+    assert a in layout.version_names(host.root), "somebody had it open"
+    real = durable.shutil.disk_usage
+
+    def usage(path: Path) -> object:
+        return real(path)._replace(free=1000 if a in layout.version_names(host.root) else 1 << 30)
+
+    monkeypatch.setattr(durable.shutil, "disk_usage", usage)
+    d = cluster.publish("d")
+    cluster.at += HOUSEKEEPING_SECONDS
+    assert isinstance(host.look(), DiskError)
+    assert a not in layout.version_names(host.root)
+    cluster.at += readiness.FIRST_PAUSE_SECONDS
+    assert host.look() is None
+    assert host.serves == d
+
+
+def test_housekeeping_leaves_what_a_pull_has_brought_that_is_tried_again(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = (cluster.publish(inputs) for inputs in "ab")
+    (host,) = cluster.hosts("h1", hosts=[])
+    real = Remote.read_piece
+
+    def broken(remote: Remote, key: str, start: int, length: int) -> bytes:
+        if key == layout.remote_file(a, layout.shard_file(1)):
+            raise RemoteError("broken on purpose")
+        return real(remote, key, start, length)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "read_piece", broken)
+        assert host.look() is None
+    assert (host.serves, host.status.problem) == (b, "no way back yet: broken on purpose")
+    assert layout.pulling_path(host.root, a).is_dir()
+    cluster.at += readiness.FIRST_PAUSE_SECONDS
+    host.look()
+    assert set(host.status.ready) == {a, b}
 
 
 def test_a_way_back_that_is_gone_everywhere_is_not_waited_for(cluster: Cluster) -> None:
