@@ -86,7 +86,13 @@ def version_name(now: float, inputs_digest: str) -> str:
 
 def is_version_name(name: str) -> bool:
     """True for what `version_name` makes, so that no name can leave the folder of versions."""
-    return _VERSION.match(name) is not None
+    if _VERSION.match(name) is None:
+        return False
+    try:
+        built_at(name)
+    except ValueError:  # digits that are no time
+        return False
+    return True
 
 
 def checked_name(name: str) -> str:
@@ -104,7 +110,7 @@ def checked_name(name: str) -> str:
 
 
 def built_at(name: str) -> int:
-    """When a version was built, by its name; UTC epoch seconds. Requires: `is_version_name(name)`."""
+    """When a version was built, by its name; UTC epoch seconds. Raises ValueError when the digits are no time."""
     return calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
 
 

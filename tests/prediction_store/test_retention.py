@@ -13,6 +13,7 @@ from shop_store import MADE_AT, MakeVersion, judge
 
 from prediction_store import history, layout, locks
 from prediction_store.errors import DamagedHistoryError, DiskError, MissingVersionError
+from prediction_store.listing import list_versions
 from prediction_store.manifest import leased
 from prediction_store.reader import Version
 from prediction_store.retention import RetireReport, require_all_removed, retire
@@ -277,6 +278,14 @@ def test_an_entry_that_is_no_version_stays_and_stops_nothing(root: Path, make_ve
     assert set(report.failed) == {odd, file.name}
     assert {name: report.kept[name] for name in report.failed} == report.failed
     assert file.exists()
+
+
+@pytest.mark.parametrize("name", ["20260230T000000Z-00000000", "99999999T999999Z-00000000"])
+def test_a_folder_named_like_a_version_of_no_day_is_none(root: Path, make_version: MakeVersion, name: str) -> None:
+    a = make_version("a", cut_over=True)
+    (layout.versions_folder(root) / name).mkdir()
+    assert [row.version for row in list_versions(root, LONG_AFTER)] == [a]
+    assert list(retired(root).kept) == [a]
 
 
 def test_a_version_that_is_a_link_goes_and_what_it_leads_to_stays(

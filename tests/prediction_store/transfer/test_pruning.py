@@ -98,6 +98,11 @@ def test_what_is_being_pushed_stays_and_what_was_given_up_goes(
     assert list(names_there(folder)) == names[::-1]
 
 
+def test_objects_named_like_a_version_of_no_day_are_none(folder: Remote, names: list[str]) -> None:
+    folder.put("versions/99999999T999999Z-00000000/manifest.json", b"")
+    assert pruned(folder, keep=3) == [names[0]]
+
+
 def test_a_version_that_becomes_current_meanwhile_stays(
     root: Path, folder: Remote, names: list[str], observe_steps: Observe
 ) -> None:
