@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +39,12 @@ RETRY: Final[RetryConfig] = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
 }
 MAX_WORDS: Final = 240
+NO_BUCKET: Final = ("NoSuchBucket", "ContainerNotFound")
+"""What S3 and GCS, and Azure, answer where not even the bucket is there."""
+
+_ANSWER = re.compile(r"<Code>([^<]+)</Code>(?:.*?<Message>([^<\n]+))?", re.DOTALL)
+"""Why a service refuses, in its own words."""
+_TIMING = re.compile(r" in [0-9.]+[nµm]?s(, after .* retry_timeout: [0-9]+s)?")
 
 
 class Remote:
@@ -90,7 +97,9 @@ class Remote:
         with _translated("reading", key):
             try:
                 return bytes(obstore.get(self._store, key).bytes())
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if any(word in str(error) for word in NO_BUCKET):
+                    raise
                 return None
 
     def read_piece(self, key: str, start: int, length: int) -> bytes:
@@ -181,8 +190,15 @@ def _translated(doing: str, what: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        words = " ".join(str(error).split("\n\nDebug source")[0].split()) or type(error).__name__
         raise RemoteError(
-            f"{doing} {what} in object storage: {words[:MAX_WORDS]}",
+            f"{doing} {what} in object storage: {_words(error) or type(error).__name__}",
             hint="see store.remote, and the credentials and endpoint in the environment",
         ) from error
+
+
+def _words(error: Exception) -> str:
+    """What is wrong, in one line; the same for the same error, so without the time that it took."""
+    text = str(error).split("\n\nDebug source")[0]
+    answer = _ANSWER.search(text)
+    words = ": ".join(filter(None, answer.groups())) if answer else _TIMING.sub("", text)
+    return " ".join(words.split())[:MAX_WORDS]

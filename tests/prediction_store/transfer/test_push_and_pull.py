@@ -447,5 +447,18 @@ def test_a_folder_that_is_not_there_is_not_made_by_looking(tmp_path: Path) -> No
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_no_empty_history(s3_url: str) -> None:
-    with pytest.raises(RemoteError, match="no-such-bucket"):
-        Remote(s3_url.replace(BUCKET, "no-such-bucket")).sizes(layout.REMOTE_HISTORY)
+    remote = Remote(s3_url.replace(BUCKET, "no-such-bucket"))
+    for ask in (lambda: remote.sizes(layout.REMOTE_HISTORY), lambda: remote.read(layout.remote_history(1))):
+        with pytest.raises(RemoteError, match=r"object storage: NoSuchBucket: The specified bucket does not exist \("):
+            ask()
+
+
+def test_the_same_error_has_the_same_words(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the log of a follow that cannot reach object storage would have a line for every look."""
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "false")
+    remote, said = Remote(s3_url), set()
+    for _ in range(5):
+        with pytest.raises(RemoteError) as caught:
+            remote.sizes(layout.REMOTE_HISTORY)
+        said.add(caught.value.message)
+    assert len(said) == 1, said
