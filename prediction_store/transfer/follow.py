@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from prediction_store import history, layout
 from prediction_store.errors import (
-    DamagedHistoryError,
     DiskError,
     DivergedHistoryError,
     FormatError,
@@ -82,6 +81,8 @@ class Agent:
         self._tidied_at: float | None = None
         self._reported: tuple[HostStatus, float] | None = None
         self._said = ""
+        self._unwritten = ""
+        """Why the last status could not be written."""
 
     def round(self) -> ShortlistError | None:
         """Look at the shared history once and do what follows from it; what went wrong, if something did.
@@ -231,7 +232,7 @@ class Agent:
         """Write this host's status, if it says something new or the last one is old."""
         try:
             served = history.current_or_none(self._root)
-        except (DamagedHistoryError, FormatError):
+        except (StoreError, FormatError):
             served = None
         status = HostStatus(
             host=self._host,
@@ -251,7 +252,8 @@ class Agent:
             write_status(self._shared.remote, replace(status, at=int(self._clocks.now())))
         except RemoteError as error:
             self._reported = None
-            if state not in (FAILED, DIVERGED):
+            if state not in (FAILED, DIVERGED) and error.message != self._unwritten:
                 self._say(f"the status could not be written: {error.message}")
+            self._unwritten = error.message
             return
-        self._reported = (status, at)
+        self._reported, self._unwritten = (status, at), ""

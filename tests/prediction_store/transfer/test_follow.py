@@ -505,6 +505,39 @@ def test_a_status_is_written_when_it_says_something_new_or_is_old(cluster: Clust
     assert written == ["h1.json"]
 
 
+def test_a_status_that_cannot_be_written_is_told_once(cluster: Cluster, observe_steps: Observe) -> None:
+    a = cluster.publish("a")
+    (host,) = cluster.hosts("h1", hosts=[])
+
+    def refuse(step: str, path: Path) -> None:
+        if step == "put":
+            raise OSError("AccessDenied")
+
+    observe_steps(refuse)
+    for _ in range(3):
+        host.look()
+    assert host.serves == a
+    assert len([line for line in host.said if "AccessDenied" in line]) == 1
+    observe_steps(lambda step, path: None)
+    host.look()
+    assert host.status.version == a
+
+
+def test_a_store_that_cannot_be_read_is_a_failure_that_the_next_look_may_find_mended(cluster: Cluster) -> None:
+    a = cluster.publish("a")
+    (host,) = cluster.hosts("h1", hosts=[])
+    host.look()
+    folder = layout.history_folder(host.root)
+    folder.rename(host.root / "aside")
+    folder.touch()
+    assert isinstance(host.look(), DiskError)
+    assert (host.status.state, host.status.version) == ("failed", "")
+    folder.unlink()
+    (host.root / "aside").rename(folder)
+    assert host.look() is None
+    assert (host.status.state, host.status.version) == ("serving", a)
+
+
 def test_what_a_later_shortlist_says_of_itself_is_no_reason_to_fail(cluster: Cluster) -> None:
     a = cluster.publish("a")
     one, _ = cluster.hosts("h1", "h2")
