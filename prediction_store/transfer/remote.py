@@ -63,7 +63,8 @@ class Remote:
         """
         self.url = url
         parts = urlsplit(url)
-        if parts.scheme not in SCHEMES or (parts.scheme == "file" and not _is_folder(parts)):
+        is_cut = bool(parts.query or parts.fragment)  # what follows on ? or # would be no part of the place
+        if parts.scheme not in SCHEMES or is_cut or (parts.scheme == "file" and not _is_folder(parts)):
             raise ConfigError(
                 f"store.remote = {url!r}: wanted file:///FOLDER, s3://BUCKET/PREFIX, gs://… or az://…",
                 hint="shortlist config",

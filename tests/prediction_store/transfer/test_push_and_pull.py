@@ -433,8 +433,10 @@ def test_the_way_a_push_takes(root: Path, make_version: MakeVersion, folder: Rem
 
 
 @pytest.mark.parametrize(
-    "url", ["", "stores/one", "ftp://host/x", "memory:///", "file://host/x", "file://", "file:///", "file:x"]
-)
+    "url",
+    ["", "stores/one", "ftp://host/x", "memory:///", "file://host/x", "file://", "file:///", "file:x",
+     "file:///lists#1", "file:///lists?1", "s3://bucket/lists#1"],
+)  # fmt: skip
 def test_a_url_that_means_no_object_storage_is_a_mistake_in_the_configuration(url: str) -> None:
     with pytest.raises(ConfigError, match="wanted file:///FOLDER, s3://BUCKET/PREFIX"):
         Remote(url, make=True)
