@@ -22,7 +22,7 @@ from schemas.history import RETIRE, HistoryRecord
 
 TRIES: Final = 5
 """To write down what was removed, while others decide."""
-FAILED_HINT: Final = "ls -ld tells whose it is; remove it as its owner"
+FAILED_HINT: Final = "run it again; of a folder that stays ls -ld tells whose it is: its owner can remove it"
 
 
 class RetireReport(msgspec.Struct, frozen=True):
@@ -38,7 +38,10 @@ class RetireReport(msgspec.Struct, frozen=True):
     problem: str = ""
     """Why the removal does not stand in the history, where it does not."""
     failed: dict[str, str] = {}
-    """Each version and leftover that was to go and could not be removed, and why; the rest went."""
+    """Each version and leftover that was to go and could not be removed, and why; the rest went.
+
+    Under the URL of object storage: why not all could go there.
+    """
 
 
 def retire(

@@ -6,7 +6,7 @@ import re
 import socket
 from typing import TYPE_CHECKING
 
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, ShortlistError
 from schemas.hosts import HOST_PATTERN
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def shared_history(config: Config, *, make: bool = False) -> RemoteHistory | Non
 
 
 def prune_remote(config: Config, report: RetireReport, *, keep: int, now: float) -> RetireReport:
-    """Retire in object storage as well, if there is any: the report with what went there."""
+    """Retire in object storage as well, if there is any: the report with what went there, or why nothing did."""
     if not config.store.remote:
         return report
     from msgspec.structs import replace
@@ -57,7 +57,11 @@ def prune_remote(config: Config, report: RetireReport, *, keep: int, now: float)
     from prediction_store.transfer.pruning import prune
 
     grace_seconds = config.store.grace_hours * 3600
-    return replace(report, pruned=prune(remote_of(config), keep=keep, grace_seconds=grace_seconds, now=now))
+    try:
+        pruned = prune(remote_of(config), keep=keep, grace_seconds=grace_seconds, now=now)
+    except ShortlistError as error:  # what went here is to be told all the same
+        return replace(report, failed=report.failed | {config.store.remote: error.message})
+    return replace(report, pruned=pruned)
 
 
 def flow_of(transfer: Transfer, meter: Meter | None = None) -> Flow:

@@ -15,6 +15,7 @@ from shop_store import MakeVersion, judge
 
 import shortlist
 from prediction_store import history, layout
+from prediction_store.errors import RemoteError
 from prediction_store.manifest import read_manifest
 from prediction_store.transfer.hosts import read_status
 from prediction_store.transfer.remote import Remote
@@ -112,6 +113,22 @@ def test_retire_removes_from_object_storage_too(root: Path, make_version: MakeVe
     assert out.splitlines()[:2] == [f"removed {names[0]}", f"removed {names[0]} from {verb_url(root)}"]
     report = json.loads(verb("store", "retire", "--keep", "2", "--json")[1])
     assert (report["removed"], report["pruned"]) == ([], [])
+
+
+def test_what_retire_has_removed_here_is_told_although_object_storage_is_silent(
+    make_version: MakeVersion, verb: Verb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [make_version(inputs, cut_over=True) for inputs in "abc"]
+    assert verb("store", "push", *names)[0] == 0
+
+    def fail(*_: object, **__: object) -> None:
+        raise RemoteError("no answer, on purpose")
+
+    monkeypatch.setattr(Remote, "sizes", fail)
+    code, out, err = verb("store", "retire", "--keep", "2")
+    assert code == 1
+    assert out.splitlines()[0] == f"removed {names[0]}"
+    assert "no answer, on purpose" in err
 
 
 def verb_url(root: Path) -> str:
