@@ -97,6 +97,8 @@ class Agent:
         except ShortlistError as found:
             error = found
             state, problem = DIVERGED if isinstance(found, DivergedHistoryError) else FAILED, found.message
+            if isinstance(found, DiskError):
+                self._tidy()  # there may be room then, at the next try
         said = f"{state}: {problem}" if problem else state
         if said != self._said:
             self._say(said)
@@ -116,11 +118,7 @@ class Agent:
         if newest is None:
             return IDLE, ""
         record, data = newest
-        try:
-            self._ready.prepare(record.version, record.manifest_sha256)
-        except DiskError:
-            self._tidy()  # there may be room then, at the next try
-            raise
+        self._ready.prepare(record.version, record.manifest_sha256)
         if not serves(self._root, record):
             missing = self._missing_hosts(record)
             waited = self._clocks.monotonic() - self._seen[1]
