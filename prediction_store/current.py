@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from prediction_store import history
-from prediction_store.errors import MissingVersionError, NoCurrentVersionError
+from prediction_store.errors import DiskError, MissingVersionError, NoCurrentVersionError
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
 from schemas.history import HistoryRecord
@@ -127,8 +127,8 @@ class Store:
             version = Version.open(
                 self._root, record.version, verify=self._verify, manifest_sha256=record.manifest_sha256
             )
-        except MissingVersionError:
-            raise  # it may still arrive
+        except (MissingVersionError, DiskError):
+            raise  # it may still arrive, or get other rights
         except ShortlistError as error:
             self._failed = (record, error)
             raise

@@ -14,6 +14,7 @@ from prediction_store.errors import (
     ClosedVersionError,
     DamagedHistoryError,
     DamagedVersionError,
+    DiskError,
     MissingVersionError,
     NoCurrentVersionError,
 )
@@ -138,6 +139,23 @@ def test_a_record_that_points_nowhere_keeps_the_old_version_until_it_arrives(
     assert (store.refresh(), served_by(store)) == (False, a)
     assert isinstance(store.last_error, MissingVersionError)
     (tmp_path / b).rename(layout.version_path(root, b))
+    assert (store.refresh(), served_by(store)) == (True, b)
+    store.close()
+
+
+def test_a_version_that_cannot_be_opened_is_taken_as_soon_as_it_can(root: Path, make_version: MakeVersion) -> None:
+    """As one that was restored from a backup for another user than the server's."""
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    b = make_version("b", cut_over=True)
+    path = layout.version_path(root, b)
+    path.chmod(0o755)
+    path.joinpath(layout.MANIFEST).rename(path / "aside")
+    path.joinpath(layout.MANIFEST).symlink_to("aside")  # refused to every user, where modes do not keep root out
+    assert (store.refresh(), served_by(store)) == (False, a)
+    assert isinstance(store.last_error, DiskError)
+    path.joinpath("aside").rename(path / layout.MANIFEST)
     assert (store.refresh(), served_by(store)) == (True, b)
     store.close()
 
