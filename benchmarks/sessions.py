@@ -140,7 +140,8 @@ def compare(
             else:
                 cases += list(judged(version, before, every, config))
     lists = ranking_fit.joined(learned_from)
-    learned, untrained = train_ranker.learn(lists, config), default_weights("")
+    untrained = default_weights("")
+    learned = train_ranker.learn(lists, untrained, config)
     print(f"\n{data.name}: {len(lists.signals):,} lists to learn from, {len(cases):,} moments to judge")
     print(f"{np.mean([case.replayed.wanted >= 0 for case in cases]):.3f} of the wanted items are candidates; weights:")
     for name, weight in zip(learned.signals, learned.weights, strict=True):

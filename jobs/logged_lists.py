@@ -170,7 +170,8 @@ def _alike(clicks: list[_Click]) -> list[_Click]:
     untrained = default_weights("")
     plain = {name for name, weight in zip(untrained.signals, untrained.weights, strict=True) if weight}
     known = {signal.name for signal in SIGNALS}
-    enough = [names for names in counts if plain < {*names} <= known]
+    # Perhaps without some of the plain ones: where the lists said nothing of a signal, it was given no weight.
+    enough = [names for names in counts if not {*names} <= plain and {*names} <= known]
     usual = max(enough, key=lambda names: (counts[names], names), default=())
     alike = (click for click in clicks if click.signals == usual)
     return sorted(alike, key=lambda click: (click.time, click.request_id, click.position))

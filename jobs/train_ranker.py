@@ -113,9 +113,13 @@ def examples(version: Version, every: Sequence[Moment], config: Config) -> Lists
     return Lists(signals, is_there, np.ones(len(kept), np.float32))
 
 
-def learn(lists: Lists, config: Config) -> RankerWeights:
-    """The weights that rank these lists best; of no embedding space yet."""
-    weights = fit(lists, penalty=config.ranker.penalty)
+def learn(lists: Lists, usual: RankerWeights, config: Config) -> RankerWeights:
+    """The weights that rank these lists best; of no embedding space yet.
+
+    A signal that is 0 in all of them keeps its usual weight: a replay, say, does not know what was shown in vain.
+    """
+    is_silent = ~lists.signals.any(axis=(0, 1))
+    weights = np.where(is_silent, usual.weights, fit(lists, penalty=config.ranker.penalty))
     return RankerWeights([signal.name for signal in SIGNALS], [round(float(weight), 6) for weight in weights], "")
 
 
@@ -166,11 +170,11 @@ def _better(lists: Lists, usual: RankerWeights, config: Config) -> tuple[RankerW
         return usual, details
     split = len(lists.signals) - len(lists.signals) // HELD_OUT
     earlier, later = (Lists(*(part[slice_] for part in lists)) for slice_ in (slice(split), slice(split, None)))
-    before, after = reciprocal_rank(later, usual), reciprocal_rank(later, learn(earlier, config))
+    before, after = reciprocal_rank(later, usual), reciprocal_rank(later, learn(earlier, usual, config))
     details["mrr_before"] = round(before, 4)
     if after <= before:
         return usual, details | {"mrr_learned": round(after, 4)}
-    return learn(lists, config), details | {"mrr": round(after, 4)}
+    return learn(lists, usual, config), details | {"mrr": round(after, 4)}
 
 
 def _replayed_with(serve: Serve) -> Serve:

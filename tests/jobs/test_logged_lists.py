@@ -180,6 +180,13 @@ def test_where_only_the_untrained_weights_were_served_nothing_is_learned(tmp_pat
     assert len(logged_lists.read(config(logged(tmp_path, records)), END).lists.signals) == 0
 
 
+def test_what_sessions_taught_is_enough_to_learn_from_the_log(tmp_path: Path) -> None:
+    """Replayed sessions say nothing of `ignored`: it has no weight, and is not in the log."""
+    names = [name for name in NAMES if name != "ignored"]
+    records = [record_of(0, np.ones((SHOWN, len(names))), np.ones(SHOWN), names), clicked(0, 1)]
+    assert len(logged_lists.read(config(logged(tmp_path, records)), END).lists.signals) == 1
+
+
 def test_a_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="serving log is not there"):
         logged_lists.read(config(tmp_path / "none" / "events"), END)
