@@ -44,8 +44,9 @@ class LiveView:
         """bool[n]"""
         self.available_until: npt.NDArray[np.float64] | None = None
         """float64[n], inf where there is no end; None: nowhere."""
-        self.price: npt.NDArray[np.float64] | None = None
-        """float64[n], as the live facts say or else the version, NaN where nobody does; None: as the version says."""
+        self.price: npt.NDArray[np.floating] | None = None
+        """float[n], as exact as the version's, so that a rule says the same of what has not changed: as the live facts
+        say or else the version, NaN where nobody does; None: as the version says."""
 
     def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
         """bool[m]: which of the items may be shown at a time."""
@@ -106,7 +107,7 @@ class LiveView:
         if self.available_until is not None:
             self.available_until[index] = np.inf if found.available_until is UNSET else found.available_until
         if self.price is None and found.price is not UNSET and "price" in version.manifest.columns:
-            self.price = np.array(version.column("price"), np.float64)
+            self.price = np.array(version.column("price"))
         if self.price is not None:
             self.price[index] = version.column("price")[index] if found.price is UNSET else found.price
 

@@ -190,12 +190,13 @@ def _ordered(column: Column, items: Indexes, kind: type[ast.cmpop], value: str |
         if kind not in (ast.Eq, ast.NotEq):
             raise _UnlikeError("a column of texts has no order; wanted == or !=")
         return _among(column, items, [value], is_in=kind is ast.Eq)
-    if isinstance(value, str):
-        raise _UnlikeError(f"a column of numbers is compared with the text {value!r}")
+    _require_alike(column, value)
     return _known(column, items, lambda numbers: _ORDER[kind](numbers, value))
 
 
 def _among(column: Column, items: Indexes, wanted: Sequence[str | float], *, is_in: bool) -> Mask:
+    for value in wanted:
+        _require_alike(column, value)
     if isinstance(column, CategoryColumn):
         codes = column.codes[items]
         found: Mask = np.isin(codes, [code for code, value in enumerate(column.values) if value in wanted]) == is_in
@@ -203,12 +204,22 @@ def _among(column: Column, items: Indexes, wanted: Sequence[str | float], *, is_
     if isinstance(column, TextColumn):
         texts = column.texts(items)
         return np.array([text != "" and (text in wanted) == is_in for text in texts], np.bool_)
-    values = [value for value in wanted if not isinstance(value, str)]
-    return _known(column, items, lambda numbers: np.isin(numbers, values) == is_in)
+    # One by one: so each is rounded as the column is, and 19.99 is found among float32. NaN stands for an empty list.
+    values = [np.nan, *wanted]
+    return _known(column, items, lambda numbers: np.any([numbers == value for value in values], axis=0) == is_in)
+
+
+def _require_alike(column: Column, value: str | float) -> None:
+    is_of_texts = isinstance(column, (CategoryColumn, TextColumn))
+    if isinstance(value, str) and not is_of_texts:
+        raise _UnlikeError(f"a column of numbers is compared with the text {value!r}")
+    if is_of_texts and not isinstance(value, str):
+        raise _UnlikeError(f"a column of texts is compared with the number {value:g}; wanted a text in quotes")
 
 
 def _known(column: Column, items: Indexes, test: Callable[[np.ndarray], np.ndarray]) -> Mask:
     """A test of numbers, which a missing one does not pass."""
     numbers = np.asarray(column)[items]
-    found: Mask = test(numbers) & ~np.isnan(numbers)
+    with np.errstate(over="ignore"):  # a number beyond float32 is infinite there
+        found: Mask = test(numbers) & ~np.isnan(numbers)
     return found

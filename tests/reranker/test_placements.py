@@ -12,6 +12,7 @@ import pytest
 from asgi_client import AsgiClient
 from live_changes import change
 from serving_shop import MADE_AT, OUT_OF_STOCK, Shop
+from shop_store import write_small_version
 
 from reranker.answered import numbers
 from reranker.app import create_app
@@ -100,6 +101,18 @@ def test_rules_look_at_the_price_and_the_stock_of_now(shop: Shop) -> None:
         back = [change("a00", price=None), change("a10", price=None), change("a05", in_stock=None)]
         reranker.live.set(back, now=6.0)
         assert set(ids(reranker, k=40)) == before
+
+
+def test_the_price_of_one_item_changes_what_rules_say_of_no_other(tmp_path: Path) -> None:
+    """A version's prices are float32: 19.99 is a little less there than what the rule says."""
+    shop = Shop(tmp_path / "store")
+    write_small_version(shop.root, columns={"price": np.full(12, 19.99, np.float32)}, cut_over=True)
+    rule = Rule(name="from 19.99 on", where="price >= 19.99 and price in [19.99, 24.99]", action="include")
+    with opened(shop, [rule]) as reranker:
+        before = ids(reranker, "ann")
+        assert len(before) == 11
+        reranker.live.set([change("item-7", price=3.0), change("item-8", price=24.99)], now=5.0)
+        assert ids(reranker, "ann") == [item for item in before if item != "item-7"]
 
 
 def test_a_boost_moves_items_up_and_is_part_of_the_explained_score(stocked_shop: Shop) -> None:
