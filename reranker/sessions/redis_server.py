@@ -43,7 +43,9 @@ class RedisSessions:
             self._server: Redis = redis.Redis.from_url(
                 url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None, retry_on_timeout=False
             )
-        except ValueError as error:
+            pool = self._server.connection_pool
+            pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows what a URL may ask for
+        except (TypeError, ValueError) as error:
             raise SessionsError(f"sessions.redis_url: {error}") from error
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:
@@ -54,7 +56,7 @@ class RedisSessions:
                     self._put(pipeline, SHOWN + user.encode(), shown, self._limits.impressions, now)
                 pipeline.execute()
         except self._failures as error:
-            raise SessionsError(f"writing the session to Redis: {error}") from error
+            raise SessionsError(f"writing the session to Redis: {_reason(error)}") from error
 
     def of(self, user: str, now: float) -> Stored:
         since, name = now - self._limits.ttl_seconds, user.encode()
@@ -64,7 +66,7 @@ class RedisSessions:
                     pipeline.zrangebyscore(key, f"({since!r}", math.inf, withscores=True)
                 happened, shown = pipeline.execute()
         except self._failures as error:
-            raise SessionsError(f"reading a session from Redis: {error}") from error
+            raise SessionsError(f"reading a session from Redis: {_reason(error)}") from error
         return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since)
 
     def close(self) -> None:
@@ -80,6 +82,11 @@ class RedisSessions:
         pipeline.zremrangebyscore(key, -math.inf, now - self._limits.ttl_seconds)
         pipeline.zremrangebyrank(key, 0, -most - 1)
         pipeline.expire(key, math.ceil(self._limits.ttl_seconds))
+
+
+def _reason(error: Exception) -> str:
+    """What the server said, without the command, in which redis-py names the user."""
+    return str(error).rpartition("of pipeline caused error: ")[2]
 
 
 def _decode(members: list[tuple[bytes, float]], kind: type[Entry]) -> list[Entry]:

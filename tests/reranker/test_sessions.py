@@ -315,10 +315,33 @@ def test_on_a_full_disk_the_state_is_not_opened_and_is_when_there_is_space(tmp_p
     )
 
 
-def test_a_redis_url_that_is_none_is_an_error() -> None:
+@pytest.mark.parametrize("url", ["http://example", "redis://example/0?ssl=true", "redis://example:x"])
+def test_a_redis_url_that_is_none_is_an_error(url: str) -> None:
     pytest.importorskip("redis")
     with pytest.raises(SessionsError, match="redis_url"):
-        RedisSessions("http://example", LIMITS, seconds=1.0)
+        RedisSessions(url, LIMITS, seconds=1.0)
+
+
+def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: RedisProcess) -> None:
+    import redis
+
+    sessions = RedisSessions(redis_server.url, LIMITS, seconds=30.0)
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(SessionsError) as refused:
+                sessions.add([event("ann", "a")], NOW)
+        finally:
+            client.config_set("maxmemory", "0")
+        for kind in (b"session", b"shown"):
+            client.set(b"shortlist:1:%b:bob" % kind, "of another program")
+    assert "used memory > 'maxmemory'" in refused.value.message
+    assert "ann" not in refused.value.message
+    with pytest.raises(SessionsError) as unread:
+        sessions.of("bob", NOW)
+    assert "wrong kind of value" in unread.value.message
+    assert "bob" not in unread.value.message
+    sessions.close()
 
 
 def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> None:
