@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from reranker import fallbacks
 from reranker.arrays import Float32, Positions
 from reranker.fresh import NEW, TRENDING
 from reranker.pool import Pool
 from reranker.ranking import Ranker
 from reranker.signal_inputs import SignalInputs
-from reranker.signals import SIGNALS
+from reranker.signals import SIGNALS, TOGETHER_ITEMS
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -43,7 +45,7 @@ def explain(
     reasons = []
     for row, (position, found_by) in enumerate(zip(positions.tolist(), given.pool.sources_of(positions), strict=True)):
         signals = {name: _rounded(column, row) for name, column in values.items()}
-        contributions = {name: round(signals[name] * weight, 6) for name, weight in weights.items()}
+        contributions = {name: round(float(values[name][row]) * weight, 6) for name, weight in weights.items()}
         contributions |= {name: _rounded(added, position) for name, added in extras if added[position]}
         sentence = _sentence(given, contributions, position, source=source, found_by=found_by)
         reasons.append(Reason(found_by, signals, contributions, sentence))
@@ -88,8 +90,22 @@ def _from_session(given: SignalInputs, strongest: str, position: int) -> str:
         column = strongest.removeprefix("session_")
         values = given.version.column(column)
         return f"same {column} as in this session, {values.values[values.codes[given.pool.items[position]]]}"
-    nearest = int((given.cosines[position] * given.session.weights).argmax())
-    return f"because you looked at {title_of(given.version, int(given.session.items[nearest]))}"
+    if strongest == "session_price":
+        return "priced like what you looked at"
+    cause = int(given.session.items[_cause(given, strongest, position)])
+    return f"because you looked at {title_of(given.version, cause)}"
+
+
+def _cause(given: SignalInputs, strongest: str, position: int) -> int:
+    """The place in the session of the item to which a candidate owes most of a signal."""
+    if strongest in ("session_last", "together_last"):
+        return 0
+    together = given.version.every_together
+    if strongest == "together_session" and together is not None:
+        visited = given.session.items[:TOGETHER_ITEMS]
+        met = np.where(together.items[visited] == given.pool.items[position], together.scores[visited], 0.0)
+        return int((met.sum(axis=1) * given.session.weights[:TOGETHER_ITEMS]).argmax())
+    return int((given.cosines[position] * given.session.weights).argmax())
 
 
 def title_of(version: Version, index: int) -> str:

@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from serving_shop import MADE_AT, Shop
+from shop_store import SPACE, write_small_version
 
 from prediction_store.layout import version_path
 from reranker.errors import InvalidFieldError, NotReadyError
 from reranker.recommend import Reranker, open_reranker
 from reranker.requests import convert_request
+from reranker.signals import SIGNALS
 from schemas.messages import RecommendAnswer
+from schemas.ranker import RankerWeights
 
 HOUR = 3600.0
 Ask = Callable[..., RecommendAnswer]
@@ -241,6 +245,28 @@ def test_scores_fall_within_a_rung_and_contributions_add_up(ask: Ask) -> None:
 def test_the_reason_names_the_item_of_the_session_that_is_most_alike(ask: Ask) -> None:
     answer = ask("u0", k=1, session=views("a12", "a14", "a16"), explain=True)
     assert "because you looked at Title of a1" in str(answer.items[0].why)
+
+
+@pytest.mark.parametrize(
+    ("signal", "item", "why"),
+    [
+        ("together_last", "item-7", "because you looked at Title 2"),
+        ("together_session", "item-9", "because you looked at Title 4"),
+        ("session_last", "item-6", "because you looked at Title 2"),
+        ("session_price", "item-3", "priced like what you looked at"),
+    ],
+)
+def test_the_reason_is_that_of_the_signal_that_says_the_most(tmp_path: Path, signal: str, item: str, why: str) -> None:
+    """Item 4 counts twice; item 2 came last. An item is met with the one five on, and near in vector every fourth."""
+    names = [one.name for one in SIGNALS]
+    weights = [{signal: 3.0, "base_score": 0.1}.get(name, 0.0) for name in names]
+    together = (np.roll(np.arange(12, dtype=np.int32), -5)[:, None], np.ones((12, 1), np.float32))
+    ranker = RankerWeights(names, weights, SPACE)
+    shop = Shop(tmp_path / "store")
+    write_small_version(shop.root, ranker=ranker, together=together, cut_over=True)
+    with asking(shop) as ask:
+        answer = ask("ann", session=views("item-4", "item-4", "item-2"), explain=True)
+    assert {found.item: found.why for found in answer.items}[item].startswith(f"{why};")
 
 
 def test_limits_hold_in_process_too(ask: Ask) -> None:
