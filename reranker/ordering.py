@@ -8,7 +8,7 @@ from __future__ import annotations
 import collections
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -83,35 +83,71 @@ def order(
         seed: what chance depends on: the same one draws the same.
     """
     best = _descending(scores, is_eligible)
-    if diversity and vectors is not None:
-        best = _diverse(best, scores, vectors, diversity, k)
     pinned = _pinned(pins, best, k)
     counts = Counts(()) if counts is None else counts
     names = np.arange(len(scores)) if items is None else items
     for position in pinned.values():
         counts.add(int(names[position]))
     left = [position for position in best.tolist() if position not in pinned.values()]
+    unlike = _Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
     dice = random.Random(seed)
     shown: list[int] = []
     chances: list[float] = []
     for place in range(1, min(k, best.size) + 1):
         if place in pinned:
-            shown.append(pinned[place])
-            chances.append(1.0)
-            continue
-        # What does not fit now never will: counts only grow.
-        fitting = (position for position in left if counts.allow(int(names[position])))
-        among = list(itertools.islice(fitting, explore_among if place in explore else 1))
-        if not among:  # the list is dry; pins below move up
-            rest = [position for at, position in sorted(pinned.items()) if at > place]
-            shown, chances = shown + rest, chances + [1.0] * len(rest)
-            break
-        drawn = dice.choice(among)
-        counts.add(int(names[drawn]))
-        left.remove(drawn)
-        shown.append(drawn)
-        chances.append(1.0 / len(among))
+            now, chance = pinned[place], 1.0
+        else:
+            worthy = left if unlike is None else unlike.by_worth(left)
+            # What does not fit now never will: counts only grow.
+            fitting = (position for position in worthy if counts.allow(int(names[position])))
+            among = list(itertools.islice(fitting, explore_among if place in explore else 1))
+            if not among:  # the list is dry; pins below move up
+                rest = [position for at, position in sorted(pinned.items()) if at > place]
+                shown, chances = shown + rest, chances + [1.0] * len(rest)
+                break
+            now, chance = dice.choice(among), 1.0 / len(among)
+            counts.add(int(names[now]))
+            left.remove(now)
+        if unlike is not None:
+            unlike.add(now)
+        shown.append(now)
+        chances.append(chance)
     return Ordered(np.array(shown, np.int64), np.array(chances, np.float32))
+
+
+class _Unlike:
+    """Candidates by what each is worth beside those that are shown."""
+
+    def __init__(self, best: Sequence[int], scores: Float32, vectors: Float32, share: float) -> None:
+        """`best`: places in the pool, as many of the best as may come to be among MMR_AMONG."""
+        self._best = best
+        self._row = {position: row for row, position in enumerate(best)}
+        self._is_left = np.ones(len(best), np.bool_)
+        self._own, self._share = (1.0 - share) * scores[best], share
+        self._vectors, self._unit = vectors, _of_length_1(vectors[best])
+        self._nearest = np.zeros(len(best), np.float32)  # the cosine to the nearest that is shown; the first has none
+        self._is_first = True
+
+    def by_worth(self, left: Sequence[int]) -> Iterator[int]:
+        """All that is left, the first MMR_AMONG by their worth."""
+        rows = np.flatnonzero(self._is_left)[:MMR_AMONG]
+        worth = self._own[rows] - self._share * self._nearest[rows]
+        for row in rows[np.argsort(-worth, kind="stable")].tolist():
+            yield self._best[row]
+        yield from left[len(rows) :]
+
+    def add(self, position: int) -> None:
+        """It is shown."""
+        cosines = self._unit @ _of_length_1(self._vectors[position])
+        self._nearest = cosines if self._is_first else np.maximum(self._nearest, cosines)
+        self._is_first = False
+        if position in self._row:  # a pin is not
+            self._is_left[self._row[position]] = False
+
+
+def _of_length_1(vectors: Float32) -> Float32:
+    found: Float32 = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), TINY)
+    return found
 
 
 def _descending(scores: Float32, is_eligible: Mask) -> Positions:
@@ -127,20 +163,3 @@ def _pinned(pins: Sequence[tuple[int, Mask]], best: Positions, k: int) -> Mappin
         if position is not None and place <= k and place not in found:
             found[place] = position
     return found
-
-
-def _diverse(best: Positions, scores: Float32, vectors: Float32, share: float, k: int) -> Positions:
-    """The first MMR_AMONG in the order in which each is worth the most beside those chosen before it."""
-    among = best[:MMR_AMONG]
-    unit = vectors[among] / np.maximum(np.linalg.norm(vectors[among], axis=1, keepdims=True), TINY)
-    nearest = np.zeros(len(among), np.float32)  # the cosine to the nearest that is chosen; the first has none
-    is_left = np.ones(len(among), np.bool_)
-    chosen: list[int] = []
-    for _ in range(min(k, len(among))):
-        worth = np.where(is_left, (1.0 - share) * scores[among] - share * nearest, -np.inf)
-        now = int(worth.argmax())
-        chosen.append(now)
-        is_left[now] = False
-        cosines = unit @ unit[now]
-        nearest = cosines if len(chosen) == 1 else np.maximum(nearest, cosines)
-    return np.concatenate([among[chosen], among[is_left], best[MMR_AMONG:]])

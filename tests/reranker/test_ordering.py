@@ -78,20 +78,30 @@ def test_diversity_brings_up_what_is_unlike_the_first() -> None:
     assert order(SCORES, ALL, 3, diversity=0.5, vectors=vectors).positions.tolist() == [5, 2, 0]
 
 
-def test_diversity_is_what_a_slow_choice_makes() -> None:
-    rng = np.random.default_rng(3)
-    scores, vectors, share = rng.random(60).astype(np.float32), rng.normal(size=(60, 4)).astype(np.float32), 0.3
-    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    chosen: list[int] = []
-    while len(chosen) < 15:
-        worth = {
-            item: (1 - share) * scores[item]
-            - share * max((float(unit[item] @ unit[other]) for other in chosen), default=0)
-            for item in range(60)
-            if item not in chosen
-        }
-        chosen.append(max(worth, key=lambda item: worth[item]))
-    assert order(scores, np.ones(60, bool), 15, diversity=share, vectors=vectors).positions.tolist() == chosen
+def test_constraints_together_are_what_a_slow_choice_makes() -> None:
+    """At each place the most worthy of what the caps let through, beside all that stands above, the pin among it."""
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        scores, vectors, share = rng.random(60).astype(np.float32), rng.normal(size=(60, 4)).astype(np.float32), 0.3
+        codes, most = rng.integers(-1, 6, 60).astype(np.int32), int(rng.choice([3, 60]))
+        holds, place = np.arange(60) >= rng.integers(60), int(rng.integers(1, 16))
+        unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        pin = max(np.flatnonzero(holds).tolist(), key=lambda item: scores[item])
+        chosen: list[int] = []
+        while len(chosen) < 15:
+            if len(chosen) + 1 == place:
+                chosen.append(pin)
+                continue
+            worth = {
+                item: (1 - share) * scores[item]
+                - share * max((float(unit[item] @ unit[other]) for other in chosen), default=0)
+                for item in set(range(60)) - {pin, *chosen}
+                if codes[item] < 0 or (codes[[*{pin, *chosen}]] == codes[item]).sum() < most
+            }
+            chosen.append(max(worth, key=lambda item: worth[item]))
+        caps = Counts([(codes, most)])
+        found = order(scores, scores >= 0, 15, counts=caps, pins=[(place, holds)], diversity=share, vectors=vectors)
+        assert found.positions.tolist() == chosen, seed
 
 
 def test_chance_fills_a_place_with_each_of_the_next_equally_often_and_says_so() -> None:
