@@ -35,6 +35,8 @@ COLUMNS = pa.schema(
     ]
 )
 ROWS_AT_ONCE = 100_000
+REPLACEMENT = "\ufffd"
+"""Stands where bytes were no text, see `jobs.columns.identifier_fault`."""
 
 
 @dataclass
@@ -48,7 +50,7 @@ class LoggedEvents:
     since: int
     until: int
     left_out: Counter[str] = field(default_factory=Counter)
-    """Of the last reading: events that are no interactions, by type; and bytes of torn tails."""
+    """Of the last reading: events that are no interactions, by type or by what is wrong; and bytes of torn tails."""
 
     @classmethod
     def open(cls, config: Interactions, since: int, until: int) -> LoggedEvents:
@@ -108,7 +110,11 @@ class LoggedEvents:
     def _counts(self, event: LoggedEvent) -> bool:
         if not self.since <= int(event.time) < self.until:
             return False
-        # Whoever may post events chooses their types: one that nobody has foreseen must not stop the night.
+        # Whoever may post events chooses their types and ids, and what is logged cannot be mended: neither a type that
+        # nobody has foreseen nor an id that `prepare` calls malformed may stop the night.
+        if REPLACEMENT in event.user or REPLACEMENT in event.item:
+            self.left_out["ids that are not UTF-8"] += 1
+            return False
         if event.event == IMPRESSION or event.event not in self.weights:
             self.left_out[event.event] += 1
             return False

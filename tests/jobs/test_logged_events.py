@@ -170,6 +170,16 @@ def test_events_before_the_history_are_left_out(tmp_path: Path) -> None:
     assert [event.user for event in logged(tmp_path, since=END - 650_000).events()] == ["ü3"]
 
 
+def test_ids_that_prepare_refuses_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What stands in the log cannot be mended, so it must not stop the night."""
+    write_log(
+        tmp_path / "log", [events(*LOGGED, ("u\ufffd", "i1", "view", END - 5.0), ("u1", "\ufffd", "view", END - 5.0))]
+    )
+    log = logged(tmp_path)
+    assert [event.user for event in log.events()] == ["u1", "ü3"]
+    assert log.left_out == {"ids that are not UTF-8": 2}
+
+
 def test_a_torn_tail_is_counted_and_all_before_it_is_read(tmp_path: Path) -> None:
     write_log(tmp_path / "log", [events(LOGGED[0]), events(LOGGED[1])])
     (segment,) = segments(tmp_path / "log")
