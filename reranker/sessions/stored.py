@@ -100,15 +100,16 @@ def by_user(events: Iterable[LoggedEvent], now: float) -> dict[str, tuple[set[Ha
 def with_stored(request: RecommendRequest, stored: Sequence[Happened], limit: int) -> RecommendRequest:
     """The request with what is known of its user before its own events; beyond `limit` in all the stored ones give way.
 
-    An event that both tell of (same item, type and time) counts once.
+    An event that both tell of (same item, type and time) counts once, an impression not at all.
     """
-    if not stored:
+    session = [event for event in request.session if event.event != IMPRESSION]
+    if not stored and len(session) == len(request.session):
         return request
-    own = {(event.item, event.event, event.time) for event in request.session}
+    own = {(event.item, event.event, event.time) for event in session}
     others = [
         SessionEvent(item=event.item, event=event.event, time=event.time)
         for event in stored
         if (event.item, event.event, event.sent) not in own
     ]
-    room = max(0, limit - len(request.session))
-    return msgspec.structs.replace(request, session=[*others[len(others) - min(room, len(others)) :], *request.session])
+    room = max(0, limit - len(session))
+    return msgspec.structs.replace(request, session=[*others[len(others) - min(room, len(others)) :], *session])

@@ -381,6 +381,13 @@ def test_the_stored_session_comes_before_the_requests_own_and_nothing_counts_twi
     assert with_stored(request, [], limit=10) is request
 
 
+@pytest.mark.parametrize("stored", [[], [happened("c", time=1.0)]])
+def test_an_impression_that_a_request_brings_is_no_part_of_its_session(stored: list[Happened]) -> None:
+    request = RecommendRequest(user="u", session=[seen("a", "impression"), seen("b")])
+    merged = with_stored(request, stored, limit=2)
+    assert merged.session == [*(seen(one.item, time=one.sent) for one in stored), seen("b")]
+
+
 def test_a_stored_event_from_the_future_is_the_requests_own_by_the_time_that_was_sent() -> None:
     request = RecommendRequest(user="u", session=[seen("a", time=9.0)])
     stored = [happened("a", time=5.0, sent=9.0), happened("b", time=5.0, sent=9.0), happened("a", time=9.0, sent=10.0)]
