@@ -1,7 +1,8 @@
 """Your tables, checked and numbered: the `prepared` dataset, from which all else is made.
 
 Every table is read once, into a staged copy inside the draft; what follows reads that. Rows that agree in everything
-Shortlist reads are one interaction. Nothing but counts, and a few examples, comes to the driver.
+Shortlist reads are one interaction, as are two of which one names no session and that agree in all else. Nothing but
+counts, and a few examples, comes to the driver.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from schemas.config import Config, without_paths
 DAY_SECONDS = 86_400
 INTERACTIONS_PER_FILE = 500_000
 ENTITIES_PER_FILE = 1_000_000
-WITHIN_USER = ("time", "item_index", "event", "session_id", "device")
+WITHIN_USER = ("time", "item_index", "event", "device", "session_id")
 """The order of a user's interactions; together with the user all that Shortlist reads of one."""
 _ESCAPED_BREAK = r"(?<!\\)\\n"  # of a line, in JSON
 _ROW_BITS = 33  # of monotonically_increasing_id: the row number within its partition
@@ -164,7 +165,7 @@ class _Preparation:
         least_user, least_item = self.config.data.min_user_interactions, self.config.data.min_item_interactions
         if max(least_user, least_item) <= 1:
             return valid
-        unique = self.keep(valid.distinct(), "unique")
+        unique = self.keep(_unique(valid, "user_id", "item_id"), "unique")
         kept = core(unique, least_user, least_item, self.keep)
         self.left_out = unique.count() - kept.count()
         if kept.isEmpty():
@@ -209,16 +210,18 @@ class _Preparation:
         """Write `interactions`, each once: all of a user in one file, sorted by user and time."""
         config = self.config.data.interactions
         weights = chain.from_iterable((F.lit(k), F.lit(float(v))) for k, v in config.event_weights.items())
+        weight = F.element_at(F.create_map(*weights), F.col("event")).cast("float")
         numbered = kept.join(users.select("user_id", "user_index"), "user_id").join(
             items.select("item_id", "item_index"), "item_id"
         )
         # One exchange serves the duplicates, the split and the order of the file alike.
         spread = numbered.drop("user_id", "item_id").repartition(_files(rows, INTERACTIONS_PER_FILE), "user_index")
-        found = split(_unique(spread), self.config.split, self.made_at).select(
+        weighed = _unique(spread, "user_index", "item_index").withColumn("weight", weight)
+        found = split(weighed, self.config.split, self.made_at).select(
             "user_index",
             "item_index",
             "event",
-            F.element_at(F.create_map(*weights), F.col("event")).cast("float").alias("weight"),
+            "weight",
             "time",
             "session_id",
             "device",
@@ -275,11 +278,15 @@ class _Preparation:
         return self.spark.read.schema(frame.schema).parquet(read_address(self.folder / part))
 
 
-def _unique(interactions: DataFrame) -> DataFrame:
-    """Without rows that agree with another in every column: they are neighbours in the order of the file."""
-    row = F.struct(*WITHIN_USER)
-    before = F.lag(row).over(Window.partitionBy("user_index").orderBy(*WITHIN_USER))
-    return interactions.withColumn("_before", before).where(~F.col("_before").eqNullSafe(row)).drop("_before")
+def _unique(interactions: DataFrame, user: str, item: str) -> DataFrame:
+    """Each interaction once: its rows are neighbours in the order of the file, those without a session first."""
+    names = ["time", item, "event", "device", "session_id"]
+    in_order = Window.partitionBy(user).orderBy(*names)
+    row, but_session = F.struct(*names), F.struct(*names[:-1])
+    is_again = F.when(
+        F.col("session_id").isNull(), F.lead(but_session).over(in_order).eqNullSafe(but_session)
+    ).otherwise(F.lag(row).over(in_order).eqNullSafe(row))
+    return interactions.withColumn("_is_again", is_again).where(~F.col("_is_again")).drop("_is_again")
 
 
 def _files(rows: int, rows_per_file: int) -> int:

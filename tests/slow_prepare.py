@@ -85,7 +85,8 @@ def prepare(
         for row, state in found
         if state == ""
     ]
-    kept = core(sorted(set(valid), key=str), config.data.min_user_interactions, config.data.min_item_interactions)
+    unique = {row for row in valid if row[4] or not any(row[:4] + row[5:] == r[:4] + r[5:] and r[4] for r in valid)}
+    kept = core(sorted(unique, key=str), config.data.min_user_interactions, config.data.min_item_interactions)
     user_ids = sorted({row[0] for row in kept} | set(users or {}), key=lambda text: text.encode())
     item_ids = sorted({row[1] for row in valid} | set(items or {}), key=lambda text: text.encode())
     interactions = []
@@ -100,7 +101,7 @@ def prepare(
         "items": [(n, item, sum(row[1] == n for row in train)) for n, item in enumerate(item_ids)],
         "users": [(n, user, sum(row[0] == n for row in train)) for n, user in enumerate(user_ids)],
         "statuses": Counter(state for _, state in found),
-        "duplicates": len(valid) - len(set(valid)),
+        "duplicates": len(valid) - len(unique),
     }
 
 

@@ -55,12 +55,9 @@ def config(tmp_path: Path, **fields: Any) -> Config:
     )
 
 
-def write_table(tmp_path: Path, rows: Sequence[tuple[str, str, str, float]], devices: Sequence[str] = ()) -> None:
-    lines = ["user_id,item_id,event,timestamp,device"]
-    lines += [
-        f"{user},{item},{event},{int(time)},{device}"
-        for (user, item, event, time), device in zip(rows, devices or [""] * len(rows), strict=True)
-    ]
+def write_table(tmp_path: Path, rows: Sequence[tuple[str, str, str, float]], session: str = "") -> None:
+    lines = ["user_id,item_id,event,timestamp,session_id"]
+    lines += [f"{user},{item},{event},{int(time)},{session}" for user, item, event, time in rows]
     (tmp_path / "table.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -90,7 +87,7 @@ LOGGED = [("u1", "i2", "view", END - 700_000.5), ("ü3", "i9", "cart", END - 600
 
 
 def test_events_of_the_log_become_interactions_beside_those_of_the_table(tmp_path: Path, spark: Any) -> None:
-    write_table(tmp_path, TABLE)
+    write_table(tmp_path, TABLE, session="s1")  # the log names none
     write_log(
         tmp_path / "log",
         [
