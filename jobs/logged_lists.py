@@ -79,7 +79,7 @@ def read(config: Config, end: int) -> LoggedLists:
     """
     since = end - int(config.ranker.log_days * DAY_SECONDS)
     log = LoggedEvents.open(config.data.interactions, since, end)
-    clicked = _clicked(log)
+    clicked = _clicked(log, config.data.interactions.event_weights)
     shows, clicks = Counter[int](), Counter[int]()
     kept: dict[tuple[int, str, int], _Click] = {}
     marks: list[tuple[int, str, int]] = []  # a heap: the smallest of negated hashes goes first
@@ -130,13 +130,15 @@ def _records(log: LoggedEvents) -> Iterator[Record]:
             raise SourceError(f"the serving log cannot be read: {error.message}") from error
 
 
-def _clicked(log: LoggedEvents) -> dict[str, set[str]]:
-    """Request id to the items of it that something was done with: a type of event is as good as another."""
+def _clicked(log: LoggedEvents, weights: Mapping[str, float]) -> dict[str, set[str]]:
+    """Request id to the items of it that something was done with: a type of event is as good as another, if it has no
+    weight of 0."""
     found: dict[str, set[str]] = defaultdict(set)
     for record in _records(log):
         if isinstance(record, EventsRecord):
             for event in record.events:
-                if event.request_id and event.event != IMPRESSION and log.since <= event.time < log.until:
+                is_click = event.event != IMPRESSION and weights.get(event.event, 1.0) > 0
+                if event.request_id and is_click and log.since <= event.time < log.until:
                     found[event.request_id].add(event.item)
     return found
 

@@ -147,6 +147,7 @@ def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> S
     """The sessions from `since` on and before `until`, by time of their beginning; each oldest first, of one user.
 
     A session is a `session_id`; where interactions have none, those of a user with no gap of `gap_minutes` or more.
+    Interactions of weight 0 say nothing here, as everywhere.
 
     Args:
         prepared: the dataset of this name.
@@ -187,10 +188,10 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
 
 def _interactions(prepared: Path, since: int, until: int) -> tuple[Rows, np.ndarray]:
     """The interactions, and the place of each one's session id among all in order; NO_SESSION: it has none."""
-    time = pa.dataset.field("time")
+    time, weight = (pa.dataset.field(name) for name in ("time", "weight"))
     columns = ["user_index", "item_index", "event", "device", "time", "session_id"]
     found = pa.dataset.dataset(prepared / "interactions", format="parquet").to_table(
-        columns=columns, filter=(time >= since) & (time < until)
+        columns=columns, filter=(time >= since) & (time < until) & (weight > 0)
     )
     user, item, at = (found[name].to_numpy() for name in ("user_index", "item_index", "time"))
     (event, events), (device, devices), (session, ids) = (

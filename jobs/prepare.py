@@ -231,8 +231,8 @@ class _Preparation:
         return self._write(found.sortWithinPartitions("user_index", *WITHIN_USER), "interactions")
 
     def write_entities(self, items: DataFrame, users: DataFrame, interactions: DataFrame) -> dict[str, int]:
-        """Write `items` and `users`, with the number of their interactions in the train split."""
-        train = interactions.where(F.col("split") == tables.TRAIN)
+        """Write `items` and `users`, with the number of their interactions in the train split that weigh anything."""
+        train = interactions.where((F.col("split") == tables.TRAIN) & (F.col("weight") > 0))
         empty, n_features = F.lit(""), len(self.config.data.users.columns)
         optional = {
             "item": {"title": empty, "category": empty, "brand": empty, "price": F.lit(None).cast("float")}

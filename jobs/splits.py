@@ -14,23 +14,27 @@ DAY_SECONDS = 86_400
 
 
 def split(interactions: DataFrame, config: Split, made_at: int) -> DataFrame:
-    """Add `split`. Needs the columns user_index, item_index, event, time, session_id, device; rows must be unique.
+    """Add `split`. Needs the columns user_index, item_index, event, weight, time, session_id, device; rows must be
+    unique.
 
     `time`: the last days before `made_at` are held out. `per_user`: the last interactions of each user are, ties in
-    time broken by the other columns; a user who would have none left to train on keeps them all there.
+    time broken by the other columns; a user who would have none left to train on keeps them all there. What weighs
+    nothing is not counted, and goes with the one before it.
     """
     if config.strategy == "time":
         return interactions.withColumn("split", _by_time(config, made_at))
     order = ["time", "item_index", "event", "session_id", "device"]
     last_first = Window.partitionBy("user_index").orderBy(*[F.col(name).desc_nulls_last() for name in order])
+    later = last_first.rowsBetween(Window.unboundedPreceding, -1)
+    counts = (F.col("weight") > 0).cast("int")
     held_out = config.test_per_user + config.validation_per_user
-    rank = F.when(F.col("_of") <= held_out, F.col("_of") + held_out).otherwise(F.col("_rank"))
+    rank = F.col("_rank") + F.when(F.col("_of") <= held_out, held_out).otherwise(0)
     named = (
         F.when(rank <= config.test_per_user, TEST).when(rank <= held_out, VALIDATION).otherwise(TRAIN).cast("tinyint")
     )
     return (
-        interactions.withColumn("_rank", F.row_number().over(last_first))
-        .withColumn("_of", F.count("*").over(Window.partitionBy("user_index")))
+        interactions.withColumn("_rank", F.coalesce(F.sum(counts).over(later), F.lit(0)) + 1)
+        .withColumn("_of", F.sum(counts).over(Window.partitionBy("user_index")))
         .withColumn("split", named)
         .drop("_rank", "_of")
     )

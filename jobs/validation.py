@@ -85,7 +85,7 @@ class ValidationSlice:
         user, item = (table.column(name).to_numpy().astype(np.int64) for name in ("user_index", "item_index"))
         pairs = user * self._items + item
         consumed = table.column("consumed").to_numpy(zero_copy_only=False) & (split < VALIDATION)
-        wanted = np.unique(pairs[split == VALIDATION])
+        wanted = np.unique(pairs[(split == VALIDATION) & (table.column("weight").to_numpy() > 0)])
         dropped = np.unique(pairs[consumed]) if self._drop_consumed else wanted[:0]
         return np.setdiff1d(wanted, dropped, assume_unique=True), dropped
 

@@ -59,7 +59,8 @@ class Interactions(Section, frozen=True):
     device: str = "device"
     """Column of the device; empty, or absent from the file, when there is none."""
     event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
-    """How much one event of each type says about taste. An event type that is not listed is rejected."""
+    """How much one event of each type says about taste. With weight 0 it says nothing: lists are neither learned from
+    it nor judged by it. An event type that is not listed is rejected."""
     consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
     """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
     serving_log: str = ""

@@ -36,7 +36,7 @@ ITEMS = pa.schema(
         pa.field("price", pa.float32()),
         pa.field("released", pa.int64()),
         pa.field("in_stock", pa.bool_(), nullable=False),
-        pa.field("interactions", pa.int64(), nullable=False),  # of the train split
+        pa.field("interactions", pa.int64(), nullable=False),  # of the train split, of a weight above 0
     ]
 )
 
@@ -46,7 +46,7 @@ USERS = pa.schema(
         pa.field("user_id", pa.string(), nullable=False),
         pa.field("segment", pa.string(), nullable=False),
         pa.field("features", pa.list_(pa.string()), nullable=False),  # one per data.users.columns
-        pa.field("interactions", pa.int64(), nullable=False),  # of the train split
+        pa.field("interactions", pa.int64(), nullable=False),  # of the train split, of a weight above 0
     ]
 )
 

@@ -15,15 +15,15 @@ Row = tuple[str, str, int, str | None]
 """User, item, time, session."""
 
 
-def write_prepared(workspace: Path, day: str, rows: Sequence[Row]) -> Path:
-    """Its folder. Every interaction is a view, consumed, of the training split."""
+def write_prepared(workspace: Path, day: str, rows: Sequence[Row], weights: Sequence[float] | None = None) -> Path:
+    """Its folder. Every interaction is a view, consumed, of the training split, and weighs 1 unless `weights` are."""
     users, items = (sorted({row[place] for row in rows}) for place in (0, 1))
     with datasets.step(workspace, day, "prepared") as draft:
         columns = {
             "user_index": [users.index(user) for user, _, _, _ in rows],
             "item_index": [items.index(item) for _, item, _, _ in rows],
             "event": ["view"] * len(rows),
-            "weight": [1.0] * len(rows),
+            "weight": weights or [1.0] * len(rows),
             "time": [time for _, _, time, _ in rows],
             "session_id": [session for _, _, _, session in rows],
             "device": [None] * len(rows),

@@ -95,7 +95,7 @@ def prepare(
         weight, consumed = data.event_weights[event], event in data.consumed_events
         place = (user_ids.index(user), item_ids.index(item))
         interactions.append((*place, event, weight, time, session, device, consumed, part))
-    train = [row for row in interactions if row[-1] == 0]
+    train = [row for row in interactions if row[-1] == 0 and row[3] > 0]
     return {
         "interactions": sorted(interactions, key=str),
         "items": [(n, item, sum(row[1] == n for row in train)) for n, item in enumerate(item_ids)],
@@ -133,9 +133,10 @@ def split(rows: list[tuple[Any, ...]], config: Config, made_at: int) -> list[tup
             key=lambda r: (r[3], r[1].encode(), r[2], (r[4] is not None, r[4] or ""), (r[5] is not None, r[5] or "")),
         )
         tests, held_out = how.test_per_user, how.test_per_user + how.validation_per_user
-        for place, row in enumerate(reversed(mine)):
-            enough = len(mine) > held_out
-            out.append((row, 0 if not enough or place >= held_out else 2 if place < tests else 1))
+        says = [config.data.interactions.event_weights[row[2]] > 0 for row in mine]
+        for at, row in enumerate(mine):
+            place = sum(says[at + 1 :])
+            out.append((row, 0 if sum(says) <= held_out or place >= held_out else 2 if place < tests else 1))
     return out
 
 

@@ -1,4 +1,7 @@
-"""What users went on to do, and what was known before: the ground on which every ranking is judged alike."""
+"""What users went on to do, and what was known before: the ground on which every ranking is judged alike.
+
+Interactions of weight 0 say nothing here, as everywhere, but that something was consumed.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from jobs.evaluation.segments import popularity_bands
 from schemas.tables import TEST
 
 IS_TEST = pa.dataset.field("split") == TEST
+SAYS_SOMETHING = pa.dataset.field("weight") > 0
 
 
 class Pairs(NamedTuple):
@@ -53,7 +57,7 @@ def read_held_out(prepared: Dataset, order: np.ndarray, *, drop_consumed: bool) 
     Cost: two numbers per user and item, and the distinct pairs of the users of the test part.
     """
     dense_of = index.inverse(order)
-    all_wanted = _pairs(prepared, IS_TEST, dense_of)
+    all_wanted = _pairs(prepared, IS_TEST & SAYS_SOMETHING, dense_of)
     consumed = Pairs(all_wanted.user[:0], all_wanted.item[:0])
     if drop_consumed:
         is_consumed = ~IS_TEST & pa.dataset.field("consumed")
@@ -103,7 +107,8 @@ def _without(pairs: Pairs, others: Pairs, items: int) -> Pairs:
 def _known(prepared: Dataset, items: int) -> tuple[np.ndarray, np.ndarray]:
     """Interactions before the test part: int64[items] by item_index, int64[users] by user_index."""
     by_item, by_user = (np.zeros(size, dtype=np.int64) for size in (items, prepared.rows["users"]))
-    for batch in _interactions(prepared).to_batches(columns=["user_index", "item_index"], filter=~IS_TEST):
+    rows = ~IS_TEST & SAYS_SOMETHING
+    for batch in _interactions(prepared).to_batches(columns=["user_index", "item_index"], filter=rows):
         by_item += np.bincount(batch.column("item_index").to_numpy(), minlength=items)
         by_user += np.bincount(batch.column("user_index").to_numpy(), minlength=len(by_user))
     return by_item, by_user

@@ -223,6 +223,28 @@ def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, 
 
 
 def test_active_users_are_those_of_the_last_days_and_covered_are_those_with_a_list(
+def test_what_weighs_nothing_is_neither_wanted_nor_known(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path
+) -> None:
+    end = datasets.end_of(world_day)
+    events = [(0, 0, 1.0, end - 300_000, False, tables.TRAIN), (1, 2, 1.0, end - 300_000, False, tables.TRAIN)]
+    events += [(1, 3, 0.0, end - 200_000 - times, False, tables.TRAIN) for times in range(9)]
+    events += [(0, 1, 1.0, end - 60, False, tables.TEST), (0, 2, 0.0, end - 60, False, tables.TEST)]
+    events += [(1, 0, 0.0, end - 60, False, tables.TEST)]
+    world = make_world(users=2, items=4, events=events)
+    config = configure(tmp_path)
+    world.write(config.paths.workspace)
+    world.write_candidates(config.paths.workspace, {0: [1, 3], 1: [2]})
+    evaluate.run(config, world_day)
+    report = read_report(config, world_day)
+    assert (report["users"], report["interactions"]) == (1, 1)
+    assert (report["recall"]["1"], report["ndcg"]["20"]) == (1.0, 1.0)
+    recall = report["popularity"]["recall"]
+    assert (recall["2"], recall["5"]) == (0.0, 1.0), "the order is 0, 2, 1, 3"
+    items = {segment["name"]: segment["items"] for segment in report["segments"]["items"]}
+    assert items == {"head": 2, "mid": 0, "tail": 0, "cold": 2}
+
+
     make_world: Callable[..., Any], world_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "BATCH_USERS", 2)

@@ -148,6 +148,7 @@ def test_only_clicks_of_the_time_on_answers_of_the_time_count_once(tmp_path: Pat
         clicked(0, 4),
         clicked(0, 4, "purchase"),
         clicked(0, 6, "impression"),
+        clicked(0, 5, "dismiss"),
         clicked(0, 7, time=END + 1.0),
         clicked(0, 8, time=END - 15 * 86_400.0),
         clicked(0, 77),
@@ -158,7 +159,8 @@ def test_only_clicks_of_the_time_on_answers_of_the_time_count_once(tmp_path: Pat
         record_of(3, signals, sure, [signal.name for signal in SIGNALS[:-1]] + ["unheard of"]),
         clicked(3, 0),
     ]
-    found = logged_lists.read(config(logged(tmp_path, records)), END)
+    nothing = "data.interactions.event_weights={view = 1.0, dismiss = 0.0}"
+    found = logged_lists.read(config(logged(tmp_path, records), nothing), END)
     ((row,), (is_there,), (weight,)) = found.lists
     expected = np.concatenate([signals[[4]], np.delete(signals, 4, axis=0)])
     assert np.array_equal(row, expected.astype(np.float32))

@@ -44,7 +44,7 @@ def version(shop: Shop) -> Iterator[Version]:
 
 def found(prepared: Path, since: int = 0, until: int = 10**10) -> list[list[tuple[str, str, float]]]:
     return [
-        [(visit.user, visit.event.item, visit.event.time or -1.0) for visit in session]
+        [(visit.user, visit.event.item, visit.event.time) for visit in session]
         for session in sessions(prepared, since=since, until=until, gap_minutes=30)
     ]
 
@@ -117,6 +117,11 @@ def test_only_what_lies_between_two_times_is_replayed(tmp_path: Path) -> None:
     )
     assert found(prepared, since=6, until=7) == [[("ann", "b", 6.0)]]
     assert found(prepared, since=8) == []
+
+
+def test_what_weighs_nothing_is_no_part_of_a_session(tmp_path: Path) -> None:
+    rows = [("ann", item, time, "s") for time, item in enumerate("abc")]
+    assert found(write_prepared(tmp_path, DAY, rows, [1.0, 0.0, 3.0])) == [[("ann", "a", 0.0), ("ann", "c", 2.0)]]
 
 
 def test_a_moment_is_before_each_item_that_is_new_to_the_session() -> None:

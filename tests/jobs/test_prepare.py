@@ -233,11 +233,12 @@ def test_atomic_files_split_per_user_after_a_k_core_filter(spark: Any, tmp_path:
             "user_id": f"u{min(dice.randrange(20), dice.randrange(20))}",
             "item_id": f"i{min(dice.randrange(25), dice.randrange(25))}",
             "timestamp": str(1_700_000_000 + dice.randrange(40)),  # many ties
+            "event": dice.choice(["click", "click", "click", "look"]),  # a look says nothing
         }
-        for _ in range(220)
+        for _ in range(290)
     ]
-    lines = ["user_id:token\titem_id:token\ttimestamp:float"] + ["\t".join(row.values()) for row in raw]
-    (tmp_path / "x.inter").write_bytes(("\r\n".join([*lines, 'u1\t"i1', "u1\ti1\tx\ty", ""]) + "\r\n").encode())
+    lines = ["user_id:token\titem_id:token\ttimestamp:float\tevent:token"] + ["\t".join(row.values()) for row in raw]
+    (tmp_path / "x.inter").write_bytes(("\r\n".join([*lines, 'u1\t"i1', "u1\ti1\tx\ty\tz", ""]) + "\r\n").encode())
     raw += [{"damaged": "short"}, {"damaged": "long"}]
     (tmp_path / "x.item").write_text(
         "item_id:token\tname:token_seq\tclass:token_seq\tprice:float\ni0\tThe First\tComedy Drama\t2.5\nnever\t\t\t\n"
@@ -246,9 +247,7 @@ def test_atomic_files_split_per_user_after_a_k_core_filter(spark: Any, tmp_path:
         tmp_path,
         interactions=Interactions(
             path=str(tmp_path / "x.inter"),
-            event="",
-            default_event="click",
-            event_weights={"click": 2.0},
+            event_weights={"click": 2.0, "look": 0.0},
             consumed_events=["click"],
         ),
         items=Items(path=str(tmp_path / "x.item"), title="name", category="class"),

@@ -89,6 +89,20 @@ def test_the_validation_slice_does_not_depend_on_shards(tmp_path: Path, monkeypa
     assert recalls[0] == recalls[1] is not None
 
 
+def test_what_weighs_nothing_validates_nothing(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    write_prepared(config, files=1)
+    before = read(config).validation.users
+    (file,) = datasets.open_dataset(config.paths.workspace, DAY, "prepared").part("interactions").glob("*.parquet")
+    table = pyarrow.parquet.read_table(file)
+    user, split = table["user_index"].to_numpy(), table["split"].to_numpy()
+    weights = np.where((split == tables.VALIDATION) & (user % 2 == 0), 0, table["weight"].to_numpy())
+    place = table.schema.get_field_index("weight")
+    weighed = table.set_column(place, table.schema.field(place), pa.array(weights, pa.float32()))
+    pyarrow.parquet.write_table(weighed, file)
+    assert read(config).validation.users.tolist() == before[before % 2 == 1].tolist()
+
+
 def test_a_bounded_epoch_takes_of_each_shard_in_proportion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, streamed = in_one_piece_and_in_shards(small_config(tmp_path, examples_per_epoch=300), monkeypatch)
     plan = streamed.epochs.plan(np.random.default_rng(3))
