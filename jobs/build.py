@@ -109,7 +109,8 @@ def _write_catalogue(draft: VersionDraft, inputs: Mapping[str, Dataset], weights
     item_vectors = vectors.gather(inputs["embeddings"].part("items"), "item", len(items))
     dense = items.take(order)
     made = inputs["lists"]
-    columns = _columns(dense) | {"trend": np.load(made.part("trend.npy"))}
+    columns = _columns(dense) | {"popularity": _popularity(inputs["prepared"], len(order))[order]}
+    columns |= {"trend": np.load(made.part("trend.npy"))}
     draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), columns)
     lists = pa.parquet.read_table(made.part("lists.parquet")).to_pylist()
     ranked: dict[str, dict[str, RankedItems]] = {"popular": {}, "trending": {}}
@@ -131,7 +132,6 @@ def _mapped(dataset: Dataset, name: str) -> np.ndarray:
 
 def _columns(items: pa.Table) -> dict[str, NewColumn]:
     """The columns of a version; what a rule or a signal reads of an item."""
-    interactions = items["interactions"].to_numpy()
     return {
         "title": Texts(items["title"].to_pylist()),
         "category": Categories(items["category"].to_pylist()),
@@ -139,8 +139,17 @@ def _columns(items: pa.Table) -> dict[str, NewColumn]:
         "price": items["price"].to_numpy().astype(np.float32),  # null becomes NaN
         "released": items["released"].cast(pa.float64()).to_numpy(),
         "in_stock": items["in_stock"].to_numpy(),
-        "popularity": (interactions / max(1, interactions.max())).astype(np.float32),
     }
+
+
+def _popularity(prepared: Dataset, items: int) -> np.ndarray:
+    """float32[items] by item_index: interactions as a share of the most popular item's; held out or not, for it is
+    served, as the popular lists are."""
+    counts = np.zeros(items, dtype=np.int64)
+    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
+    for batch in source.to_batches(columns=["item_index"], filter=pa.dataset.field("weight") > 0):
+        counts += np.bincount(batch.column("item_index").to_numpy(), minlength=items)
+    return (counts / max(1, counts.max())).astype(np.float32)
 
 
 def _write_users(
