@@ -101,7 +101,7 @@ def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tup
     else:
         sample = content.sample_users(ours.rows["user"], vectors)
         others["content"] = judge(content.content_lists(prepared, held_out, vectors, sample), held_out)
-    found: dict[str, Any] = _facts(prepared, held_out, ours)
+    found: dict[str, Any] = _facts(held_out, ours)
     summary = Summary(ours.rows["user"])
     found |= said_of(summary, ours, held_out)
     found["segments"] = segments(ours, held_out)
@@ -120,16 +120,13 @@ def _against(summary: Summary, ours: np.ndarray, theirs: Judged, held_out: HeldO
     return found | {"difference": difference(summary, ours, theirs.rows)}
 
 
-def _facts(prepared: Dataset, held_out: HeldOut, ours: Judged) -> dict[str, Any]:
-    items = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(["item_index", "interactions"])
-    trained = np.zeros(len(held_out.dense_of), dtype=np.int64)
-    trained[held_out.dense_of[items["item_index"].to_numpy()]] = items["interactions"].to_numpy()
-    is_cold = trained[held_out.wanted.item] == 0
+def _facts(held_out: HeldOut, ours: Judged) -> dict[str, Any]:
+    is_cold = held_out.known_items[held_out.wanted.item] == 0
     first, last = held_out.time or (None, None)
     return {
         "users": len(ours.rows),
         "interactions": len(held_out.wanted.user),
-        "items": len(trained),
+        "items": len(held_out.known_items),
         "cold_items_share": round(float(is_cold.mean()), 6) if len(is_cold) else None,
         "test_from": first,
         "test_to": last,

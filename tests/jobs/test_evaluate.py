@@ -210,6 +210,7 @@ def test_the_same_lists_in_other_files_and_batches_give_the_same_bytes(
 def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:
     end = datasets.end_of(world_day)
     events = [(0, item, 1.0, end - 300_000, False, tables.TRAIN) for item in (0, 1)]
+    events += [(0, 2, 1.0, end - 100_000, False, tables.VALIDATION)]
     events += [(0, item, 1.0, end - 60, False, tables.TEST) for item in (1, 2, 3, 3)]
     world = make_world(users=1, items=5, events=events)
     config = configure(tmp_path)
@@ -217,12 +218,11 @@ def test_cold_items_are_counted(make_world: Callable[..., Any], world_day: str, 
     world.write_candidates(config.paths.workspace, {0: [3, 4]})
     evaluate.run(config, world_day)
     report = read_report(config, world_day)
-    assert report["cold_items_share"] == pytest.approx(2 / 3, abs=1e-6)
+    assert report["cold_items_share"] == pytest.approx(1 / 3, abs=1e-6)
     assert report["recall"]["20"] == pytest.approx(1 / 3, abs=1e-6)
     assert report["coverage"] == pytest.approx(2 / 5)
 
 
-def test_active_users_are_those_of_the_last_days_and_covered_are_those_with_a_list(
 def test_what_weighs_nothing_is_neither_wanted_nor_known(
     make_world: Callable[..., Any], world_day: str, tmp_path: Path
 ) -> None:
@@ -245,6 +245,7 @@ def test_what_weighs_nothing_is_neither_wanted_nor_known(
     assert items == {"head": 2, "mid": 0, "tail": 0, "cold": 2}
 
 
+def test_active_users_are_those_of_the_last_days_and_covered_are_those_with_a_list(
     make_world: Callable[..., Any], world_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "BATCH_USERS", 2)
