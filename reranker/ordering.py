@@ -79,7 +79,8 @@ def order(
         pins: (position from 1, bool[n]): the best of these that is eligible and not shown already stands there.
         diversity: share of the cosine to the nearest one above that is taken from a score; needs `vectors`.
         vectors: float32[n, d], of any length but 0.
-        explore: positions from 1 that chance fills; a pin comes first.
+        explore: positions from 1 that chance fills, all of them with what the last one could have: else what stands
+            further up would be better. A pin comes first.
         seed: what chance depends on: the same one draws the same.
     """
     best = _descending(scores, is_eligible)
@@ -93,14 +94,20 @@ def order(
     dice = random.Random(seed)
     shown: list[int] = []
     chances: list[float] = []
-    for place in range(1, min(k, best.size) + 1):
+    places = range(1, min(k, best.size) + 1)
+    explored = [place for place in places if place in explore and place not in pinned]
+    before_last = [place for place in range(1, max(explored, default=0)) if place not in {*explored, *pinned}]
+    for place in places:
         if place in pinned:
             now, chance = pinned[place], 1.0
         else:
             worthy = left if unlike is None else unlike.by_worth(left)
             # What does not fit now never will: counts only grow.
             fitting = (position for position in worthy if counts.allow(int(names[position])))
-            among = list(itertools.islice(fitting, explore_among if place in explore else 1))
+            among = list(itertools.islice(fitting, None if place in explored else 1))
+            if place in explored:
+                anyway = sum(below > place for below in before_last)  # stand there whatever is drawn
+                among = among[min(anyway, max(len(among) - 1, 0)) :][:explore_among]
             if not among:  # the list is dry; pins below move up
                 rest = [position for at, position in sorted(pinned.items()) if at > place]
                 shown, chances = shown + rest, chances + [1.0] * len(rest)

@@ -117,6 +117,23 @@ def test_chance_fills_a_place_with_each_of_the_next_equally_often_and_says_so() 
     assert np.abs(seen[2:12] / 4000 - 0.1).max() < 0.03
 
 
+def test_what_chance_puts_on_a_place_says_nothing_about_the_place() -> None:
+    """Else what is seldom clicked far down would seem to be looked at less because it is worse: `jobs.logged_lists`."""
+    scores = -np.arange(200, dtype=np.float32)
+    ranks = np.zeros((2000, 2))
+    for trial, row in enumerate(ranks):
+        found = order(scores, np.ones(200, bool), 20, explore=[2, 16], explore_among=40, seed=str(trial))
+        row[:] = found.positions[[1, 15]]
+        assert np.delete(found.positions, [1, 15])[:14].tolist() == [*range(14)]
+    assert np.abs(ranks.mean(axis=0) - [33.5, 34.0]).max() < 1.0
+
+
+def test_chance_takes_what_the_caps_have_left() -> None:
+    counts = Counts([(np.array([0, 0, 0, 0, 1], np.int32), 1)])
+    found = order(-np.arange(5, dtype=np.float32), np.ones(5, bool), 5, counts=counts, explore=[2, 4], explore_among=9)
+    assert (found.positions.tolist(), found.propensities.tolist()) == ([0, 4], [1.0, 1.0])
+
+
 def test_the_same_seed_draws_the_same() -> None:
     draws = [order(SCORES, ALL, 4, explore=[2, 4], explore_among=3, seed=seed).positions.tolist() for seed in "abab"]
     assert draws[:2] == draws[2:]
