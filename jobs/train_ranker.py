@@ -124,10 +124,12 @@ def learn(lists: Lists, usual: RankerWeights, config: Config) -> RankerWeights:
 
 
 def reciprocal_rank(lists: Lists, weights: RankerWeights) -> float:
-    """The mean of one over the place of the wanted in each list, by the weights of the lists."""
+    """The mean of one over the place of the wanted in each list, by the weights of the lists; among equals its place is
+    the middle one."""
     scores = lists.signals @ np.array(weights.weights, np.float32)  # [lists, candidates]
-    better = (scores > scores[:, :1]) & lists.is_there
-    return float(np.average(1.0 / (1 + better.sum(axis=1)), weights=lists.weights))
+    better = ((scores > scores[:, :1]) & lists.is_there).sum(axis=1)
+    level = ((scores == scores[:, :1]) & lists.is_there).sum(axis=1)  # the wanted one among them
+    return float(np.average(1.0 / (better + (level + 1) / 2), weights=lists.weights))
 
 
 def _logged(config: Config, end: int) -> LoggedLists | None:

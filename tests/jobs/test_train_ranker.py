@@ -10,6 +10,8 @@ from interactions_of import Row, write_prepared
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs import datasets, train_ranker
+from jobs.ranking_fit import Lists
+from jobs.train_ranker import reciprocal_rank
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.ranker import LearnedFrom, RankerWeights, decode_weights
@@ -81,6 +83,16 @@ def test_another_pause_between_sessions_is_another_ranker(shop: Shop, tmp_path: 
     train_ranker.run(config(shop, tmp_path), DAY)
     assert not train_ranker.run(config(shop, tmp_path, "lists.session_gap_minutes=5"), DAY).skipped
     assert train_ranker.run(config(shop, tmp_path, "lists.session_gap_minutes=5", "serve.port=1"), DAY).skipped
+
+
+def test_weights_that_say_nothing_put_nothing_on_top() -> None:
+    signals = np.zeros((1, 5, len(SIGNALS)), np.float32)
+    signals[0, 3, 0] = 1.0  # the one better by base score; the last only fills the list up
+    lists = Lists(signals, np.array([[True, True, True, True, False]]), np.ones(1, np.float32))
+    names = [signal.name for signal in SIGNALS]
+    nothing, by_score = np.zeros(len(SIGNALS)), np.eye(len(SIGNALS))[0]
+    found = [reciprocal_rank(lists, RankerWeights(names, by.tolist(), "")) for by in (nothing, by_score, -by_score)]
+    assert found == [1 / 2.5, 1 / 3, 1 / 2]
 
 
 def test_too_few_sessions_leave_the_weights_as_they_were(shop: Shop, tmp_path: Path) -> None:
