@@ -114,7 +114,7 @@ def overview() -> str:
         "",
     ]
     for group, (_, verbs) in VERBS.items():
-        lines += [f"{group}:", *(f"  {verb:<11} {words}" for verb, words in verbs.items()), ""]
+        lines += [f"{group}:", *(f"  {verb:<12} {words}" for verb, words in verbs.items()), ""]
     return "\n".join([*lines, "shortlist VERB --help tells the options of a verb."])
 
 

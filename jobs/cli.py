@@ -23,8 +23,16 @@ ChangedOnlyOption = Annotated[
 OnlyOption = Annotated[
     str | None,
     typer.Option(
-        "--only", help="Only these steps, separated by commas; they run in the order of the journey.", metavar="STEPS"
+        "--only",
+        help="Only these steps, separated by commas; they run in the order of the journey: simulate, prepare, train, "
+        "embed, retrieve, lists, evaluate, train-ranker, build, gate, cutover, retire.",
+        metavar="STEPS",
     ),
+]
+
+LastDayOption = Annotated[
+    str | None,
+    typer.Option("--day", help="The shop's last day, YYYY-MM-DD. Default: simulate.days from simulate.start_day on."),
 ]
 
 
@@ -47,7 +55,7 @@ def run(
 
 
 @app.command()
-def simulate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def simulate(config: ConfigOption = None, overrides: SetOption = [], day: LastDayOption = None) -> None:  # noqa: B006
     """Write the embedded shop up to a day: a stand-in for your own tables.
 
     Example: shortlist simulate --set simulate.users=1000
@@ -71,7 +79,12 @@ def tune(
     day: DayOption = None,
     knobs: Annotated[
         str | None,
-        typer.Option("--knobs", help="Only these settings of the section train, separated by commas.", metavar="NAMES"),
+        typer.Option(
+            "--knobs",
+            help="Only these settings of the section train, separated by commas: similarity, dimensions, max_epochs, "
+            "learning_rate, temperature, user_id_share, example_half_life_days.",
+            metavar="NAMES",
+        ),
     ] = None,
 ) -> None:
     """Find the settings of the towers that list best, on the validation split of a prepared day.

@@ -110,12 +110,13 @@ def locate(name: str, path: str, format_: str = "auto") -> Source:
         files = [file for file in files if file.stat().st_size or _suffix_format(file) == "parquet"] or files[:1]
     if not files:
         folders = not root.is_dir() and any(folder.glob(str(root.relative_to(root.anchor))))
+        none = "" if name == "interactions" else ', or to "" for none'
         state = "holds no file" if root.is_dir() else "matches folders only" if folders else "is not there"
         raise SourceError(
             f"the table of {name} {state}: {path}",
             hint=f"set data.{name}.path to the folder that holds them, without a pattern"
             if folders
-            else f"set data.{name}.path; the embedded shop is made with: shortlist simulate",
+            else f"set data.{name}.path{none}; the embedded shop is made with: shortlist simulate",
         )
     return Source(name, root, _format(name, files, format_), tuple(files), _partitions(name, files))
 

@@ -167,7 +167,9 @@ def release(
 @app.command()
 def retire(
     *,
-    keep: Annotated[int, typer.Option("--keep", help="Versions to leave. Default: store.keep_versions.")] = 0,
+    keep: Annotated[
+        int | None, typer.Option("--keep", help="Versions to leave, at least 2. Default: store.keep_versions.")
+    ] = None,
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
@@ -186,18 +188,20 @@ def retire(
     from prediction_store.transfer.configured import prune_remote, shared_history
 
     settings = settings_of(config, overrides)
-    if keep < 0 or keep == 1:
+    if keep is None:
+        keep = settings.store.keep_versions
+    if keep < 2:
         raise UsageError(f"--keep {keep}: wanted at least 2, the current version and the one to go back to")
     report = retire_versions(
         store_of(settings),
-        keep=keep or settings.store.keep_versions,
+        keep=keep,
         grace_seconds=settings.store.grace_hours * 3600,
         now=time.time(),
         who=who or history.user_at_host(),
         why=why,
         shared=shared_history(settings),
     )
-    report = prune_remote(settings, report, keep=keep or settings.store.keep_versions, now=time.time())
+    report = prune_remote(settings, report, keep=keep, now=time.time())
     if as_json:
         terminal.print_json(report)
         return require_all_removed(report)

@@ -16,7 +16,7 @@ def verbs() -> None:
 
 @app.command()
 def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
-    """Print the effective configuration, and where each value came from.
+    """Print the effective configuration, and where each value came from: a file that can be used as one.
 
     Example: shortlist config --set train.max_epochs=4
     """
@@ -29,15 +29,14 @@ def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOp
     if as_json:
         print(json.dumps({key: {"value": value, "source": loaded.sources[key]} for key, value in rows}, indent=2))
         return
-    section = ""
-    print(f"# file: {loaded.file or 'none'}")
+    sections: dict[str, list[str]] = {}
     for key, value in rows:
-        head, name = key.rsplit(".", 1)
-        if head != section:
-            print(f"\n[{head}]")
-            section = head
+        section, name = key.rsplit(".", 1)
         line = f"{name} = {_toml(value)}"
-        print(f"{line:<64} # {loaded.sources[key]}")
+        sections.setdefault(section, []).append(f"{line:<64} # {loaded.sources[key]}")
+    print(f"# file: {loaded.file or 'none'}")
+    for section, lines in sections.items():
+        print(f"\n[{section}]", *lines, sep="\n")
 
 
 def _toml(value: object) -> str:

@@ -177,6 +177,15 @@ def test_help_lists_every_verb() -> None:
         assert all(verb in done.stdout for verb in verbs)
 
 
+def test_help_names_the_steps_and_what_else_an_option_takes() -> None:
+    from jobs.journey import STEPS
+
+    said = command("run", "--help").stdout
+    assert [step for step in STEPS if step not in said] == []
+    assert "the last day in the data" not in command("simulate", "--help").stdout, "of a shop that is not there yet"
+    assert "default: 0" not in command("retire", "--help").stdout
+
+
 @pytest.mark.parametrize("verb", ["run", "retrieve"])
 def test_changed_only_is_the_setting_for_one_run(verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import jobs.journey

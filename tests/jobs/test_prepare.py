@@ -532,6 +532,9 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         with pytest.raises(SourceError) as caught:
             prepare.run(config, DAY, spark)
         assert re.search(message, f"{caught.value} {caught.value.hint}")
+    with pytest.raises(SourceError) as caught:
+        prepare.run(a_config(tmp_path, users=Users(path=str(tmp_path / "missing"))), DAY, spark)
+    assert str(caught.value.hint).startswith('set data.users.path, or to "" for none;')
 
 
 def test_a_csv_file_may_begin_with_empty_lines(spark: Any, tmp_path: Path) -> None:

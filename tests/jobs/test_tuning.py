@@ -90,6 +90,12 @@ def test_a_trial_finds_what_the_training_itself_finds(tmp_path: Path) -> None:
     assert [trial.settings["similarity"] for trial in trials] == ["cosine", "dot"]
 
 
+def test_help_names_every_knob(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shortlist.run(["tune", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert [knob for knob in tuning.KNOBS if knob not in said] == []
+
+
 def test_an_unknown_knob_is_refused_by_name(config: Config) -> None:
     with pytest.raises(UsageError, match="no knob 'sped'"):
         tuning.run(config, DAY, ["sped"])

@@ -185,6 +185,7 @@ def test_gates_are_run_without_loading_what_takes_long(root: Path, make_version:
         (["cutover"], 2, ""),
         (["rollback"], 1, "no version is current"),
         (["retire", "--keep", "1"], 2, "wanted at least 2"),
+        (["retire", "--keep", "0"], 2, "wanted at least 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.cli import config as print_config
 from schemas.config import Config, Train, digest
 from schemas.config_file import flatten, load
 from schemas.errors import ConfigError
@@ -205,6 +206,18 @@ def test_a_table_in_the_file_replaces_the_default_table(tmp_path: Path) -> None:
 def test_every_key_is_listed_once() -> None:
     keys = [key for key, _ in flatten(Config())]
     assert len(keys) == len(set(keys)) > 90
+
+
+def test_what_config_prints_is_a_file_that_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(
+        tmp_path,
+        "[serve.order]\ncaps = { brand = 3 }\n[gates.gini]\nfail = 'off'\n[data.interactions.event_weights]\n"
+        "'comment \"é\"' = 2\n[[serve.rules]]\nname = 'no sale'\nwhere = 'price < 2'\naction = 'exclude'\n",
+    )
+    print_config(file)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load(copy, environ={}).config == load(file, environ={}).config
 
 
 def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
