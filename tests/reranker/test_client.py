@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import math
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -94,6 +95,19 @@ def test_answers_are_those_of_the_reranker_in_this_process(client: Client, here:
         assert same(client.recommend(request)) == same(here.recommend(request))
     many = client.recommend_many(REQUESTS)
     assert [same(answer) for answer in many] == [same(answer) for answer in here.recommend_many(REQUESTS)]
+
+
+def test_what_the_documents_show_of_the_client_works(
+    server: tuple[Server, Shop], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(reranker.__file__).parents[1]
+    pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert shown
+    for lines in shown:
+        exec(lines.replace("http://127.0.0.1:8080", server[0].url), {})
+    assert capsys.readouterr().out.startswith("['")
 
 
 def test_lists_are_those_of_the_reranker_in_this_process(
