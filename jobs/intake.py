@@ -39,6 +39,7 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
             f"data.interactions.default_event is {config.default_event!r}, which is not in event_weights: "
             + ", ".join(config.event_weights)
         )
+    _require_named(rows, config, "session", "device")
     user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
     event = _optional(rows, config.event) if config.event else F.lit(config.default_event)
@@ -73,9 +74,10 @@ def items(rows: Rows, config: Items) -> DataFrame:
     row malformed.
 
     Raises:
-        SourceError: the id column is missing, or a column has a type that cannot be read.
+        SourceError: the id column or one that the configuration names is missing, or of a type that cannot be read.
     """
     rows.require("item", config.item)
+    _require_named(rows, config, "title", "category", "brand", "price", "released", "stock")
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
     released = F.lit(None).cast("long")
     price, unreadable_price = _number(rows, config.price)
@@ -118,6 +120,15 @@ def users(rows: Rows, config: Users) -> DataFrame:
         segment=_text(rows, config.segment),
         features=F.array(*[_text(rows, column) for column in config.columns]).cast("array<string>"),
     )
+
+
+def _require_named(rows: Rows, config: Interactions | Items, *keys: str) -> None:
+    """Raise SourceError when an optional column is not there that somebody has given a name of its own."""
+    usual = type(config)()
+    for key in keys:
+        name = getattr(config, key)
+        if name not in ("", getattr(usual, key)):
+            rows.require(key, name, f'set data.{rows.source.name}.{key}, or to "" for none')
 
 
 def _entity_status(rows: Rows, name: str, identity: Column, noun: str) -> Column:

@@ -55,9 +55,9 @@ class Interactions(Section, frozen=True):
     """Column of the event type; empty when every row is the same event, `default_event`."""
     default_event: Name = "view"
     session: str = "session_id"
-    """Column of the session; empty, or absent from the file, when there is none."""
+    """Column of the session; empty when there is none. The default may be absent from the file, another name not."""
     device: str = "device"
-    """Column of the device; empty, or absent from the file, when there is none."""
+    """Column of the device; likewise."""
     event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
     """How much one event of each type says about taste. With weight 0 it says nothing: lists are neither learned from
     it nor judged by it. An event type that is not listed is rejected."""
@@ -69,7 +69,8 @@ class Interactions(Section, frozen=True):
 
 
 class Items(Section, frozen=True):
-    """The catalogue. Every column but the id may be missing: name it "" or leave it out of the file."""
+    """The catalogue. Every column but the id may be missing: name it "", or leave it out of the file where the name is
+    the default."""
 
     path: str = "data/shop/items"
     """Empty: the catalogue is whatever the interactions mention. With date partitions, the newest up to the day."""

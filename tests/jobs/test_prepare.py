@@ -532,9 +532,17 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         with pytest.raises(SourceError) as caught:
             prepare.run(config, DAY, spark)
         assert re.search(message, f"{caught.value} {caught.value.hint}")
-    with pytest.raises(SourceError) as caught:
-        prepare.run(a_config(tmp_path, users=Users(path=str(tmp_path / "missing"))), DAY, spark)
-    assert str(caught.value.hint).startswith('set data.users.path, or to "" for none;')
+    (tmp_path / "good.csv").write_text(header + "u,i,view,2026-03-01\n")
+    (tmp_path / "items.csv").write_text("item_id,name\ni,a\n")
+    good = Interactions(path=str(tmp_path / "good.csv"))
+    for key, wrong in {
+        "users.path": {"users": Users(path=str(tmp_path / "missing"))},
+        "items.title": {"items": Items(path=str(tmp_path / "items.csv"), title="naem")},
+        "interactions.session": {"interactions": Interactions(path=good.path, session="visit")},
+    }.items():
+        with pytest.raises(SourceError) as caught:
+            prepare.run(a_config(tmp_path, **{"interactions": good, **wrong}), DAY, spark)
+        assert str(caught.value.hint).startswith(f'set data.{key}, or to "" for none')
 
 
 def test_a_csv_file_may_begin_with_empty_lines(spark: Any, tmp_path: Path) -> None:
