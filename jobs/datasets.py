@@ -1,8 +1,8 @@
 """What passes between two steps: a dataset with a manifest, complete or absent.
 
-`<workspace>/<day>/<name>/` exists under its final name if and only if it is complete. It is written in
-`<workspace>/<day>/.<name>.draft/` and renamed at the end. Its fingerprint says what it was made from: the step,
-the day, the input datasets' fingerprints and the settings. The same fingerprint again means there is nothing to do.
+`<workspace>/<day>/<name>/` exists under its final name if and only if it is complete. It is written beside it, in a
+folder `.<name>.draft…`, and renamed at the end. Its fingerprint says what it was made from: the step, the day, the
+input datasets' fingerprints and the settings. The same fingerprint again means there is nothing to do.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     rows: dict[str, int]
     extra: dict[str, msgspec.Raw]
     seconds: float
+    files: dict[str, int] = {}
+    """Bytes of each file but the hidden ones; those of an earlier release say nothing."""
 
 
 class Dataset:
@@ -121,17 +124,16 @@ def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
 
     Raises:
         MissingDatasetError: the step that makes it has not run, or has not finished.
-        DatasetDamagedError: its manifest cannot be read.
+        DatasetDamagedError: its manifest cannot be read, or a file is gone or has another size.
     """
     path = Path(workspace) / day / name
     try:
-        text = (path / MANIFEST).read_bytes()
+        return _read(path)
     except (FileNotFoundError, NotADirectoryError):
         raise MissingDatasetError(
             f"the dataset {name!r} of {day} is not there: {path}",
             hint=f"make it with: shortlist {STEP_OF.get(name, name)} --day {day}",
         ) from None
-    return Dataset(path, _decode(text, path))
 
 
 @contextlib.contextmanager
@@ -158,16 +160,18 @@ def step(
         outside: name to fingerprint of inputs that are not datasets, such as your own tables.
 
     Raises:
-        DatasetBusyError: another process is writing the same dataset.
+        DatasetBusyError: another process is writing the same dataset, or has written an input anew meanwhile.
         JobError: the disk is full, or may not be written.
     """
     final = Path(workspace) / day / name
-    draft_path = final.parent / f".{name}.draft"
+    # Of its own: tasks of a killed run may go on for some seconds, and write where they wrote.
+    draft_path = final.parent / (f".{name}.draft" if resumable else f".{name}.draft-{secrets.token_hex(4)}")
     sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
     own = fingerprint(day, name, sources, settings)
     with refusals_for_people(STEP_OF.get(name, name), final), contextlib.ExitStack() as stack:
         final.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock(final.parent / f".{name}.lock", f"{name} of {day}"))
+        _sweep(final)
         existing = _existing(final)
         if existing is not None and existing.fingerprint == own:
             yield Draft(final, existing, own)
@@ -177,6 +181,7 @@ def step(
         started = time.monotonic()
         try:
             yield draft
+            _refuse_replaced(inputs)
         except BaseException:
             if not resumable:
                 shutil.rmtree(draft_path, ignore_errors=True)
@@ -190,6 +195,7 @@ def step(
             rows=draft.rows,
             extra={key: msgspec.Raw(msgspec.json.encode(value)) for key, value in draft.extra.items()},
             seconds=round(time.monotonic() - started, 3),
+            files=_sizes(draft_path),
         )
         _complete(draft_path, final, manifest)
 
@@ -219,9 +225,29 @@ def lock(path: Path, what: str) -> Iterator[None]:
 def _existing(final: Path) -> Dataset | None:
     """The complete dataset under the final name; None when there is none, or none that can be read: it is made anew."""
     try:
-        return Dataset(final, _decode((final / MANIFEST).read_bytes(), final))
+        return _read(final)
     except (FileNotFoundError, NotADirectoryError, DatasetDamagedError):
         return None
+
+
+def _sweep(final: Path) -> None:
+    """Remove what killed runs have left; not a draft that can be gone on with."""
+    for leftover in (*final.parent.glob(f".{final.name}.draft-*"), _aside(final)):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _aside(final: Path) -> Path:
+    """Where a dataset lies for the moment in which another takes its name."""
+    return final.parent / f".{final.name}.old"
+
+
+def _refuse_replaced(inputs: Sequence[Dataset]) -> None:
+    for dataset in inputs:
+        now = _existing(dataset.path)
+        if now is None or now.fingerprint != dataset.fingerprint:
+            raise DatasetBusyError(
+                f"another process has made {dataset.name} anew while it was read: {dataset.path}", hint="run again"
+            )
 
 
 def _clear(draft: Path, keep: str | None) -> None:
@@ -242,13 +268,11 @@ def _complete(draft: Path, final: Path, manifest: DatasetManifest) -> None:
         for name in files:
             _sync(Path(folder) / name)
         _sync(Path(folder))
-    old = final.parent / f".{final.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
     if final.exists():
-        final.rename(old)
+        final.rename(_aside(final))
     draft.rename(final)
     _sync(final.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _sweep(final)
 
 
 def _sync(path: Path) -> None:
@@ -259,9 +283,14 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _decode(text: bytes, path: Path) -> DatasetManifest:
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (file for file in sorted(folder.rglob("[!._]*")) if file.is_file())
+    return {str(file.relative_to(folder)): file.stat().st_size for file in files}
+
+
+def _read(path: Path) -> Dataset:
     try:
-        manifest = msgspec.json.decode(text, type=DatasetManifest)
+        manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=DatasetManifest)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise DatasetDamagedError(
             f"the manifest of {path} cannot be read: {error}", hint=f"remove {path} and run again"
@@ -270,4 +299,12 @@ def _decode(text: bytes, path: Path) -> DatasetManifest:
         raise DatasetDamagedError(
             f"{path} has format {manifest.format}, this release reads {FORMAT}", hint=f"remove {path} and run again"
         )
-    return manifest
+    for name, size in manifest.files.items():
+        file = path / name
+        found = file.stat().st_size if file.is_file() else None
+        if found != size:
+            raise DatasetDamagedError(
+                f"{file} is gone" if found is None else f"{file} has {found:,} bytes, wanted {size:,}",
+                hint=f"make it again: shortlist {STEP_OF.get(manifest.name, manifest.name)} --day {manifest.day}",
+            )
+    return Dataset(path, manifest)

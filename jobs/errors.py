@@ -3,8 +3,8 @@
 ShortlistError
 └── JobError                    a step stopped; what it was writing is not visible
     ├── MissingDatasetError     the step before has not run
-    ├── DatasetDamagedError     a dataset is there and cannot be read
-    ├── DatasetBusyError        another process is making the same dataset
+    ├── DatasetDamagedError     a dataset is there and cannot be read as it was written
+    ├── DatasetBusyError        another process is making the same dataset, or has made one anew that is read
     ├── SourceError             your own tables cannot be read as the configuration says
     │   └── TooManyRejectedError   more rows are malformed than `data.max_rejected_share` allows
     ├── NothingToTrainError     the train split is empty
@@ -30,11 +30,11 @@ class MissingDatasetError(JobError):
 
 
 class DatasetDamagedError(JobError):
-    """Raised when a dataset is there and its manifest cannot be read."""
+    """Raised when a dataset is there, and its manifest cannot be read or files of it are not as they were written."""
 
 
 class DatasetBusyError(JobError):
-    """Raised when another process is making the same dataset."""
+    """Raised when another process is making the same dataset, or has made an input anew while it was read."""
 
 
 class SourceError(JobError):

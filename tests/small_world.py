@@ -35,6 +35,8 @@ class World:
     events: list[tuple[int, int, float, int, bool, int]] = field(default_factory=list)
     user_ids: list[str] = field(default_factory=list)
     item_ids: list[str] = field(default_factory=list)
+    texts: list[tuple[str, str, str]] = field(default_factory=list)
+    """Title, category and brand of each item; empty: such as there are in a shop of things."""
     item_vectors: np.ndarray = field(init=False)
     user_vectors: np.ndarray = field(init=False)
 
@@ -85,17 +87,16 @@ class World:
     def write(self, workspace: Path | str, day: str = DAY) -> None:
         with datasets.step(workspace, day, "prepared", outside={"world": repr(self.events)}) as draft:
             user, item, weight, when, consumed, split = zip(*self.events, strict=True) if self.events else [()] * 6
-            texts = pa.array(["view"] * len(user)), pa.nulls(len(user), pa.string())
-            columns = [user, item, texts[0], weight, when, texts[1], texts[1], consumed, split]
+            views, none = pa.array(["view"] * len(user)), pa.nulls(len(user), pa.string())
+            columns = [user, item, views, weight, when, none, none, consumed, split]
             _write(draft.path / "interactions", columns, tables.INTERACTIONS)
             counts = np.bincount([e[1] for e in self.events if e[5] == tables.TRAIN], minlength=self.items)
             n = range(self.items)
+            texts = self.texts or [(f"Thing {i}", f"kind {i % 3}", f"brand {i % 2}" if i % 5 else "") for i in n]
             columns = [
                 n,
                 [self.item_id(i) for i in n],
-                [f"Thing {i}" for i in n],
-                [f"kind {i % 3}" for i in n],
-                [f"brand {i % 2}" if i % 5 else "" for i in n],
+                *zip(*texts, strict=True),
                 [None if i % 7 == 0 else float(i) for i in n],
                 [None if i % 4 == 0 else END - 86_400 * i for i in n],
                 [i % 10 != 0 for i in n],

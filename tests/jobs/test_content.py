@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 
 from jobs import datasets
@@ -24,15 +22,8 @@ WORDS = ("red", "Blue", "green", "shirt", "boot", "sandal", "wool", "linen")
 
 def write_world(make_world: Callable[..., Any], folder: Path, texts: list[tuple[str, str, str]], **facts: Any) -> Any:
     """A world whose items have these titles, categories and brands."""
-    world = make_world(items=len(texts), **facts)
+    world = make_world(items=len(texts), texts=texts, **facts)
     world.write(folder)
-    prepared = datasets.open_dataset(folder, DAY, "prepared")
-    items = pa.parquet.read_table(prepared.part("items"))
-    for column, values in zip(("title", "category", "brand"), zip(*texts, strict=True), strict=True):
-        items = items.set_column(items.schema.get_field_index(column), items.schema.field(column), [list(values)])
-    for file in prepared.part("items").iterdir():
-        file.unlink()
-    pa.parquet.write_table(items, prepared.part("items") / "part-0.parquet")
     return world
 
 

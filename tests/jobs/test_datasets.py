@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,55 @@ def test_spark_reads_addresses_alone() -> None:
     assert bare.search('spark.read.parquet(str(prepared.part("users")))')
     sources = sorted(Path(datasets.__file__).parent.rglob("*.py"))
     assert [file.name for file in sources if bare.search(file.read_text())] == []
+
+
+@pytest.mark.parametrize("damage", [lambda file: os.truncate(file, 2), Path.unlink])
+def test_a_file_that_is_not_as_it_was_written_stops_who_reads_it_and_is_made_anew(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    make(tmp_path, "one")
+    damage(tmp_path / DAY / "model" / "file")
+    with pytest.raises(DatasetDamagedError, match=f"{DAY}/model/file (is gone|has 2 bytes, wanted 3)") as caught:
+        datasets.open_dataset(tmp_path, DAY, "model")
+    assert caught.value.hint == f"make it again: shortlist train --day {DAY}"
+    assert make(tmp_path, "one")
+
+
+def test_what_was_read_while_another_made_it_anew_becomes_no_dataset(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    model = datasets.open_dataset(tmp_path, DAY, "model")
+    with (
+        pytest.raises(DatasetBusyError, match="has made model anew while it was read"),
+        datasets.step(tmp_path, DAY, "embeddings", inputs=[model]),
+    ):
+        make(tmp_path, "two", Train(seed=8))
+    assert not (tmp_path / DAY / "embeddings").exists()
+
+
+def test_tasks_that_outlive_a_killed_run_do_not_write_into_the_next_one(tmp_path: Path) -> None:
+    """Spark's Java sees some seconds later that its Python is gone."""
+    code = f"""
+        import os, signal
+        from jobs import datasets
+        with datasets.step({str(tmp_path)!r}, {DAY!r}, "embeddings") as draft:
+            print(draft.path, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
+    with datasets.step(tmp_path, DAY, "embeddings") as draft:
+        Path(killed.stdout.strip()).mkdir(exist_ok=True)
+        (Path(killed.stdout.strip()) / "late").touch()
+        (draft.path / "file").touch()
+    assert sorted(path.name for path in (tmp_path / DAY / "embeddings").iterdir()) == ["file", "manifest.json"]
+    assert sorted(path.name for path in (tmp_path / DAY).iterdir()) == [".embeddings.lock", "embeddings"]
+
+
+def test_a_step_that_is_skipped_sweeps_what_a_killed_one_has_left(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    for leftover in (".model.draft-0123abcd", ".model.old"):
+        (tmp_path / DAY / leftover / "part").mkdir(parents=True)
+    assert not make(tmp_path, "one")
+    assert sorted(path.name for path in (tmp_path / DAY).iterdir()) == [".model.lock", "model"]
 
 
 def test_two_runs_of_one_step_do_not_share_a_draft(tmp_path: Path) -> None:
