@@ -5,6 +5,7 @@ The test split is never read. A setting replaces another only when it finds clea
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,7 +127,7 @@ class _Laboratory:
         """Train with these settings; `highest` is the best recall so far, None for the first trial."""
         name = digest(settings)[:16]
         folder, done = self._draft.path / name, self._draft.path / f"{name}.json"
-        if done.exists():
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):  # torn by a kill or a full disk: made again
             return msgspec.json.decode(done.read_bytes(), type=Trial)
         folder.mkdir(exist_ok=True)
         started = time.monotonic()

@@ -67,13 +67,18 @@ def test_settings_that_diverge_lose(config: Config, monkeypatch: pytest.MonkeyPa
     assert tuning.best(tuned(config, monkeypatch, Trainer(recalls))).settings["dimensions"] == 128
 
 
-def test_a_killed_tuning_repeats_no_finished_trial(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_tuning_repeats_no_finished_trial_but_one_whose_file_is_torn(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recalls = {"cosine 64": 0.3, "dot 64": 0.4, "dot 128": 0.5, "dot 256": 0.45}
     with pytest.raises(KeyboardInterrupt):
         tuned(config, monkeypatch, Trainer(recalls, dies_after=2))
+    finished = (Path(config.paths.workspace) / DAY / ".tuning.draft").glob("*.json")
+    torn = max(finished, key=lambda file: file.stat().st_mtime_ns)
+    torn.write_bytes(b"")  # as a full disk leaves it
     rest = Trainer(recalls)
     trials = tuned(config, monkeypatch, rest)
-    assert [assignment.config.dimensions for assignment in rest.asked] == [128, 256]
+    assert [assignment.config.dimensions for assignment in rest.asked] == [64, 128, 256]
     assert [trial.recall for trial in trials] == [0.3, 0.4, 0.5, 0.45]
     again = Trainer(recalls)
     assert tuned(config, monkeypatch, again) == trials
