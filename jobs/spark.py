@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from jobs import cluster
 from jobs.errors import JobError
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 PARTITIONS = "spark.sql.shuffle.partitions"
+PATIENCE_SECONDS = 5.0
+"""For a Java that may be too busy to answer."""
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 QUIET = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
@@ -47,10 +52,47 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     with TemporaryDirectory(prefix="shortlist-") as folder, ExitStack() as stack:
         with _start_for_people(config.master):
             spark = builder.getOrCreate()
-            stack.callback(spark.stop)
+            stack.enter_context(_ending_quietly(spark))
             spark.sparkContext.setLogLevel("ERROR")
             _join(spark, Path(folder))
         yield spark
+
+
+@contextmanager
+def _ending_quietly(spark: SparkSession) -> Iterator[None]:
+    """Stop the session when the block ends, by Ctrl-C too, and whether or not its Java is still there.
+
+    Spark's own handler of Ctrl-C calls Java in the midst of another call, which fails in pages of stack traces; and
+    Java and py4j have more of them, for all that is under way.
+    """
+    from py4j.protocol import Py4JError
+
+    gone = suppress(Py4JError, ConnectionError)
+
+    def silence() -> None:
+        with gone:
+            spark.sparkContext.setLogLevel("OFF")
+
+    def interrupt(*_: object) -> NoReturn:
+        logging.disable()
+        thread = threading.Thread(target=silence, daemon=True)  # each has a connection of its own
+        thread.start()
+        thread.join(PATIENCE_SECONDS)
+        raise KeyboardInterrupt
+
+    is_main = threading.current_thread() is threading.main_thread()
+    if is_main:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        silence()  # the first call fails over a connection that was interrupted
+        raise
+    finally:
+        with gone:
+            spark.stop()
+        if is_main:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
@@ -94,7 +136,7 @@ def errors_for_people(step: str) -> Iterator[None]:
 
     try:
         yield
-    except (PySparkException, Py4JError) as error:
+    except (PySparkException, Py4JError, ConnectionError) as error:  # the last one: no Java answers
         raise JobError(
             f"{step}: Spark stopped: {_cause(str(error))}",
             hint="mend it and run the same command again: finished steps are skipped",

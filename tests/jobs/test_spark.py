@@ -54,17 +54,73 @@ def test_the_configurations_own_settings_have_the_last_word() -> None:
     assert settings(Spark(shuffle_partitions=7))["spark.sql.shuffle.partitions"] == "7"
 
 
-def test_work_is_cut_into_twice_as_many_tasks_as_there_are_cores_unless_somebody_has_said_otherwise() -> None:
-    """In a process of its own: the tests' own session is there already."""
-    code = """
-from jobs.spark import PARTITIONS, session
+TWO_SESSIONS = """
+import os, signal, sys, threading
+from pathlib import Path
+from jobs.errors import JobError
+from jobs.spark import PARTITIONS, errors_for_people, session
 from schemas.config import Spark
-for config in (Spark(master="local[3]"), Spark(master="local[3]", conf={PARTITIONS: "5"})):
-    with session(config, "tests") as spark:
+
+began = Path("began")
+
+def sleep(batches):
+    import time
+    for batch in batches:
+        began.touch()
+        time.sleep(3600)
+        yield batch
+
+def work(config, end):
+    def wait():
+        while not began.exists():
+            pass
+        end()
+    with session(config, "tests") as spark, errors_for_people("embed"):
         print(spark.conf.get(PARTITIONS))
+        threading.Thread(target=wait, daemon=True).start()
+        spark.range(1).mapInArrow(sleep, "id long").collect()
+
+try:
+    work(Spark(master="local[3]"), lambda: os.kill(os.getpid(), signal.SIGINT))
+except KeyboardInterrupt:
+    print("interrupted")
+    print("interrupted", file=sys.stderr, flush=True)
+began.unlink()
+from pyspark import SparkContext
+try:
+    work(Spark(master="local[3]", conf={PARTITIONS: "5"}), lambda: SparkContext._gateway.proc.kill())
+except JobError as error:
+    print(error.message)
 """
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert answer.stdout.split() == ["6", "5"]
+
+
+@pytest.fixture(scope="module")
+def two_sessions(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """One that Ctrl-C ends and one whose Java is killed, in a process of their own, for the tests have a session.
+
+    That its output ends says, too, that no child of it is left.
+    """
+    return subprocess.run(
+        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True,
+        cwd=tmp_path_factory.mktemp("sessions"), env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def test_work_is_cut_into_twice_as_many_tasks_as_there_are_cores_unless_somebody_has_said_otherwise(
+    two_sessions: subprocess.CompletedProcess[str],
+) -> None:
+    assert two_sessions.stdout.splitlines()[::2] == ["6", "5"]
+
+
+def test_ctrl_c_ends_a_session_without_stack_traces(two_sessions: subprocess.CompletedProcess[str]) -> None:
+    assert two_sessions.stdout.splitlines()[1] == "interrupted"
+    before = two_sessions.stderr.partition("interrupted\n")[0]
+    assert "Traceback" not in before
+    assert "\tat " not in before, "of Java"
+
+
+def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
+    assert two_sessions.stdout.splitlines()[3].startswith("embed: Spark stopped: ")
 
 
 def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
