@@ -44,7 +44,7 @@ CURRENT_VERSION = Asset("shortlist_current_version")
         "to": Param(
             None,
             type=["null", "string"],
-            pattern=r"^\d{8}T\d{6}Z-[0-9a-f]{8}$",
+            pattern=r"^(\d{8}T\d{6}Z-[0-9a-f]{8})?$",
             maxLength=25,
             description="A version's name; empty: the one that was current before",
         ),

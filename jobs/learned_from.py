@@ -45,5 +45,10 @@ def of_sessions(version: Version, every: Sequence[Moment], weights: RankerWeight
 
 
 def _learned_from(source: str, lists: int, values: np.ndarray) -> LearnedFrom:
-    """values: float32[items shown, signals], in the order of SIGNALS."""
-    return LearnedFrom(source, lists, {s.name: spread_of(column) for s, column in zip(SIGNALS, values.T, strict=True)})
+    """Of the signals that said anything: of the others no weight was learned.
+
+    Args:
+        values: float32[items shown, signals], in the order of SIGNALS.
+    """
+    spreads = {s.name: spread_of(column) for s, column in zip(SIGNALS, values.T, strict=True) if column.any()}
+    return LearnedFrom(source, lists, spreads)

@@ -22,7 +22,19 @@ BOARD = json.loads((ROOT / "docker/grafana/shortlist.json").read_text(encoding="
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 DAGS = {f"shortlist_{file.stem}" for file in (ROOT / "dags").glob("*.py")}
 PROMETHEUS_ADDS = {"instance", "le"}
-FUNCTIONS = {"sum", "rate", "max", "min", "increase", "changes", "histogram_quantile", "by", "label_values"}
+FUNCTIONS = {
+    "sum",
+    "rate",
+    "max",
+    "min",
+    "increase",
+    "changes",
+    "histogram_quantile",
+    "by",
+    "label_values",
+    "or",
+    "vector",
+}
 
 
 def queries() -> Iterator[str]:
