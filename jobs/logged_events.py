@@ -22,6 +22,7 @@ from prediction_store.errors import DiskError
 from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import EventsRecord, LoggedEvent
 from reranker.sessions.stored import IMPRESSION
+from schemas.config import Config, events_folder
 from schemas.data_config import Interactions
 from schemas.errors import FormatError
 
@@ -53,10 +54,11 @@ class LoggedEvents:
     """Of the last reading: events that are no interactions, by type or by what is wrong; and bytes of torn tails."""
 
     @classmethod
-    def open(cls, config: Interactions, since: int, until: int) -> LoggedEvents:
+    def open(cls, config: Config, since: int, until: int) -> LoggedEvents:
         """Measure the log; one that no server has begun yet is empty. Raises SourceError: nothing can be there."""
-        folder = Path(config.serving_log)
-        if not folder.parent.is_dir() or (folder.exists() and not folder.is_dir()):
+        folder = Path(config.data.interactions.serving_log)
+        is_ours = folder == Path(events_folder(config.paths))  # in a store that the first night has yet to make
+        if not (is_ours or folder.parent.is_dir()) or (folder.exists() and not folder.is_dir()):
             raise SourceError(
                 f"the serving log is not there: {folder}", hint='set data.interactions.serving_log, or to "" for none'
             )
@@ -64,7 +66,7 @@ class LoggedEvents:
         for path in segments(folder):
             with contextlib.suppress(FileNotFoundError):  # a worker has just removed it, for its age
                 sizes[path] = path.stat().st_size
-        return cls(folder, sizes, frozenset(config.event_weights), since, until)
+        return cls(folder, sizes, frozenset(config.data.interactions.event_weights), since, until)
 
     def events(self) -> Iterator[LoggedEvent]:
         """The interactions, in the order of the log.

@@ -78,7 +78,7 @@ def read(config: Config, end: int) -> LoggedLists:
         SourceError: the log is not there, or cannot be read.
     """
     since = end - int(config.ranker.log_days * DAY_SECONDS)
-    log = LoggedEvents.open(config.data.interactions, since, end)
+    log = LoggedEvents.open(config, since, end)
     clicked = _clicked(log, config.data.interactions.event_weights)
     shows, clicks = Counter[int](), Counter[int]()
     kept: dict[tuple[int, str, int], _Click] = {}

@@ -93,8 +93,10 @@ def _sources(config: Config, day: str) -> dict[str, Source]:
 
 
 def _log(config: Config, day: str) -> LoggedEvents | None:
-    interactions, made_at = config.data.interactions, datasets.end_of(day)
-    return LoggedEvents.open(interactions, _since(config, made_at), made_at) if interactions.serving_log else None
+    if not config.data.interactions.serving_log:
+        return None
+    made_at = datasets.end_of(day)
+    return LoggedEvents.open(config, _since(config, made_at), made_at)
 
 
 def _since(config: Config, made_at: int) -> int:

@@ -137,7 +137,7 @@ def test_a_day_is_made_anew_when_its_events_change_and_not_when_later_ones_come(
 
 
 def logged(tmp_path: Path, since: int = 0) -> LoggedEvents:
-    return LoggedEvents.open(interactions(tmp_path, serving_log=str(tmp_path / "log")), since, END)
+    return LoggedEvents.open(config(tmp_path, serving_log=str(tmp_path / "log")), since, END)
 
 
 def test_the_fingerprint_does_not_depend_on_how_events_lie_in_segments(tmp_path: Path) -> None:
@@ -215,6 +215,11 @@ def test_a_log_that_is_not_there_or_loses_a_segment_is_an_error(tmp_path: Path) 
     segments(tmp_path / "log")[0].unlink()
     with pytest.raises(SourceError, match="is gone"):
         log.fingerprint()
+
+
+def test_the_log_of_a_store_that_the_first_night_has_yet_to_make_is_empty(tmp_path: Path) -> None:
+    settings = config(tmp_path, serving_log=str(tmp_path / "store/events"))
+    assert not [*LoggedEvents.open(settings, 0, END).events()]
 
 
 def test_a_log_without_events_adds_nothing(tmp_path: Path, spark: Any) -> None:
