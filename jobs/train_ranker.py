@@ -5,6 +5,9 @@ Where it has not, sessions do: those that began after the data of a version that
 replayed through it (`moments`). So nothing that is learned from was known to its lists, and every number is computed as
 it is served. Signals have the same meaning in every embedding space, shares and cosines; so weights learned in one
 space serve the next.
+
+What clicks have taught stays until there are enough of them again: by replayed sessions it is worse than what sessions
+teach, and by clicks it is the other way round.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
-from schemas.ranker import LOG, SESSIONS, RankerWeights, encode_weights
+from schemas.ranker import LOG, SESSIONS, LearnedFrom, RankerWeights, encode_weights
 from schemas.serving_config import Serve
 
 WEIGHTS = "weights.json"
@@ -143,16 +146,18 @@ def _taught(
     version: Version, prepared: Path, logged: LoggedLists | None, config: Config, end: int
 ) -> tuple[RankerWeights, dict[str, Any]]:
     """The weights that serve next, with what they were learned from where they were, and how that went."""
-    clicks = 0 if logged is None else len(logged.lists.signals)
+    usual, clicks = _usual(version), 0 if logged is None else len(logged.lists.signals)
+    if logged is not None and clicks < config.ranker.fewest_clicks and _is_from_log(usual):
+        return usual, {"lists": clicks, "learned_from": LOG, "clicks": clicks}
     if logged is not None and clicks >= config.ranker.fewest_clicks:
-        weights, details = _better(logged.lists, _usual(version), config)
+        weights, details = _better(logged.lists, usual, config)
         facts = {"learned_from": LOG, "eta": logged.eta, "eta_measured": logged.is_measured}
         seen = of_log(logged.lists) if "mrr" in details else None
     else:
         since, gap = version.manifest.made_at, config.lists.session_gap_minutes
         found = sessions(prepared, since=since, until=end, gap_minutes=gap)
         every = Moments(found, most_events=config.serve.max_session_events)
-        weights, details = _better(examples(version, every, config), _usual(version), config)
+        weights, details = _better(examples(version, every, config), usual, config)
         facts = {"learned_from": SESSIONS, "clicks": clicks}
         seen = of_sessions(version, every, weights, config.serve) if "mrr" in details else None
     if seen is not None:
@@ -163,6 +168,10 @@ def _taught(
 def _usual(version: Version) -> RankerWeights:
     known = [signal.name for signal in SIGNALS]
     return version.ranker if version.ranker.signals == known else default_weights("")
+
+
+def _is_from_log(weights: RankerWeights) -> bool:
+    return isinstance(weights.learned_from, LearnedFrom) and weights.learned_from.source == LOG
 
 
 def _better(lists: Lists, usual: RankerWeights, config: Config) -> tuple[RankerWeights, dict[str, object]]:

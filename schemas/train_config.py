@@ -94,7 +94,7 @@ class Ranker(Section, frozen=True):
     """Of the squared weights, after all signals were brought to one scale."""
     fewest_clicks: Count = 1000
     """With at least so many clicks on answers in `data.interactions.serving_log`, learn from these instead of replaying
-    sessions. 0: always replay sessions."""
+    sessions. With fewer, weights that clicks have taught stay. 0: always replay sessions."""
     log_days: Annotated[float, Meta(gt=0.0, le=3650.0)] = 14.0
     """Learn from the clicks and answers of so many days, up to the run's own."""
     position_eta: Annotated[float, Meta(ge=0.0, le=3.0)] = 1.0

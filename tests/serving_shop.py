@@ -26,6 +26,7 @@ from reranker.signals import default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.history import HistoryRecord
+from schemas.ranker import RankerWeights
 from schemas.record import RankedItems, encode_record
 from schemas.user_tower import TowerFacts
 
@@ -93,8 +94,8 @@ class Shop:
         """Everybody's popular list is the catalogue backwards; that of DE is the items 20, 22, 24, 26, 28."""
         return [self.items[item] for item in _popular(segment)]
 
-    def publish(self, kind: str, *, cutover: bool = True) -> str:
-        """Write a version whose items are of this kind; its name."""
+    def publish(self, kind: str, *, cutover: bool = True, ranker: RankerWeights | None = None) -> str:
+        """Write a version whose items are of this kind, and its ranker untrained unless there are weights; its name."""
         self._now += 1.0
         digest = f"{ord(kind):064x}"
         with VersionDraft.begin(self.root, digest, self._now) as draft:
@@ -109,7 +110,7 @@ class Shop:
             draft.write_together(*_together())
             draft.write_contexts(_contexts())
             draft.write_user_tower(self._tower())
-            draft.write_ranker(default_weights("space"))
+            draft.write_ranker(ranker or default_weights("space"))
             draft.write_report(b"{}")
             draft.seal(space_id="space", made_at=MADE_AT, expires_at=expires_at(MADE_AT, Config().store), shards=SHARDS)
         if cutover:

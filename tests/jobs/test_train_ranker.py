@@ -14,7 +14,7 @@ from jobs.ranking_fit import Lists
 from jobs.train_ranker import reciprocal_rank
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
-from schemas.ranker import LearnedFrom, RankerWeights, decode_weights
+from schemas.ranker import LOG, LearnedFrom, RankerWeights, decode_weights
 
 DAY = "2099-01-01"
 """Later than the version, whose data ended an hour ago."""
@@ -101,6 +101,20 @@ def test_too_few_sessions_leave_the_weights_as_they_were(shop: Shop, tmp_path: P
     weights, details = weights_of(shop, tmp_path, "ranker.fewest_lists=1000")
     assert details["weights"] == "as before"
     assert weights == default_weights("space")
+
+
+def test_too_few_clicks_leave_the_weights_that_clicks_have_taught(tmp_path: Path) -> None:
+    """By replayed sessions they are worse than what sessions teach; the next clicks would say the opposite."""
+    names = [signal.name for signal in SIGNALS]
+    taught = RankerWeights(names, [0.5] * len(names), "space", learned_from=LearnedFrom(LOG, 1, {}))
+    shop, log = Shop(tmp_path / "store"), f"data.interactions.serving_log={tmp_path / 'events'}"
+    shop.publish("a", ranker=taught)
+    write_prepared(tmp_path, DAY, companions())
+    weights, details = weights_of(shop, tmp_path, log)
+    assert weights == taught
+    assert (details["weights"], details["learned_from"], details["clicks"]) == ("as before", LOG, 0)
+    for others in ([], [log, "ranker.fewest_clicks=0"]):  # nobody asks the log any more
+        assert weights_of(shop, tmp_path, *others)[1]["learned_from"] == "sessions"
 
 
 def test_sessions_that_the_version_knows_teach_nothing(shop: Shop, tmp_path: Path) -> None:
