@@ -114,6 +114,7 @@ class _Preparation:
         self.told: dict[str, int | str] = {}  # what a person should look at
         self.left_out = 0  # interactions, by the k-core filter
         self.logged = 0  # interactions of the serving log
+        self.tells_stock = False  # the table of items does
         self.since = _since(config, made_at)
 
     def keep(self, frame: DataFrame, name: str) -> DataFrame:
@@ -128,6 +129,7 @@ class _Preparation:
         rows = read(self.spark, source)
         with readable(source):
             if source.name == "items":
+                self.tells_stock = rows.has(data.items.stock)
                 return self.keep(intake.items(rows, data.items), "items")
             if source.name == "users":
                 return self.keep(intake.users(rows, data.users), "users")
@@ -238,7 +240,7 @@ class _Preparation:
         empty, n_features = F.lit(""), len(self.config.data.users.columns)
         optional = {
             "item": {"title": empty, "category": empty, "brand": empty, "price": F.lit(None).cast("float")}
-            | {"released": F.lit(None).cast("long"), "in_stock": F.lit(True)},
+            | {"released": F.lit(None).cast("long"), "in_stock": F.lit(not self.tells_stock)},  # of one without a row
             "user": {"segment": empty, "features": F.array(*[empty] * n_features).cast("array<string>")},
         }
         rows = {}

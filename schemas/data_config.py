@@ -83,7 +83,8 @@ class Items(Section, frozen=True):
     released: str = "released"
     """Day or time of release; gives an item its age."""
     stock: str = "stock"
-    """A number; 0 or less means out of stock, and so does a text that is not a number. Missing means in stock."""
+    """A number; 0 or less means out of stock, and so does a text that is not a number. Missing means in stock. Where
+    there is this column, an item that only the interactions know is out of stock, too."""
 
 
 class Users(Section, frozen=True):

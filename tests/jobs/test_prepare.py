@@ -290,7 +290,7 @@ def test_the_same_rows_in_other_files_and_order_give_the_same_dataset(spark: Any
 # -- items ------------------------------------------------------------------------------------------------------------
 
 
-def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1") -> Config:
+def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1", stock: str = "stock") -> Config:
     """Interactions with one item, and a table of items."""
     interactions = [["u", item, "view", "2026-03-01"], ["u", item, "view", "2026-03-02"]]
     write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], interactions)
@@ -298,7 +298,7 @@ def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1") -> Conf
     return a_config(
         tmp_path,
         interactions=Interactions(path=str(tmp_path / "in.csv")),
-        items=Items(path=str(tmp_path / "items.csv")),
+        items=Items(path=str(tmp_path / "items.csv"), stock=stock),
     )
 
 
@@ -334,6 +334,16 @@ def test_items_that_the_table_does_not_know_are_counted_and_a_table_of_others_is
     report = prepare.run(with_items(tmp_path, [["1", "", ""], ["2", "", ""]], item="i001"), DAY, spark)
     assert (report.rows["items"], report.details["items_unknown"]) == (3, 1)
     assert report.details["warning_items"].startswith("1 of 1 items of the interactions are not in ")
+
+
+@pytest.mark.parametrize(("stock", "is_in_stock"), [("stock", False), ("", True)])
+def test_an_item_without_a_row_is_out_of_stock_where_the_table_tells_stock(
+    spark: Any, tmp_path: Path, stock: str, is_in_stock: bool
+) -> None:
+    config = with_items(tmp_path, [["1", "", ""], ["2", "", "4"]], item="i001", stock=stock)
+    items = part(prepare.run(config, DAY, spark), config, "items")
+    found = dict(zip(items["item_id"].to_pylist(), items["in_stock"].to_pylist(), strict=True))
+    assert found == {"1": True, "2": True, "i001": is_in_stock}
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------
