@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 import pytest
+from editable import editable
 
 from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
 from prediction_store.errors import ShardConflictError
@@ -202,7 +203,7 @@ def test_where_and_how_fast_does_not_change_the_config_digest(journey: Path) -> 
 def test_another_partitioning_gives_the_same_bytes(spark: Any, journey: Path, world_day: str) -> None:
     """Built into another store, from candidate files that are cut and ordered otherwise."""
     config = configure(journey, "other-store")
-    folder = dataset(journey, world_day, "candidates").part("users")
+    folder = editable(dataset(journey, world_day, "candidates")).part("users")
     table = pa.dataset.dataset(folder, format="ipc").to_table()
     originals = {path: path.read_bytes() for path in folder.glob("*.arrow")}
     for path in originals:

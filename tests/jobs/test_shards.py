@@ -17,6 +17,7 @@ import pyarrow.parquet
 import pytest
 import torch
 from blocks_shop import DAY, END, small_config, write_prepared
+from editable import editable
 
 from jobs import checkpoint, datasets, model, shards, task, train
 from jobs.ahead import ahead
@@ -93,7 +94,8 @@ def test_what_weighs_nothing_validates_nothing(tmp_path: Path) -> None:
     config = small_config(tmp_path)
     write_prepared(config, files=1)
     before = read(config).validation.users
-    (file,) = datasets.open_dataset(config.paths.workspace, DAY, "prepared").part("interactions").glob("*.parquet")
+    prepared = editable(datasets.open_dataset(config.paths.workspace, DAY, "prepared"))
+    (file,) = prepared.part("interactions").glob("*.parquet")
     table = pyarrow.parquet.read_table(file)
     user, split = table["user_index"].to_numpy(), table["split"].to_numpy()
     weights = np.where((split == tables.VALIDATION) & (user % 2 == 0), 0, table["weight"].to_numpy())

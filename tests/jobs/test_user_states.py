@@ -14,6 +14,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 from blocks_shop import COLD_USERS, DAY, ITEMS, USERS, small_config, write_prepared
+from editable import editable
 
 from jobs import build, datasets, embed, evaluate, lists, retrieve, train, train_ranker, user_states
 from jobs.errors import DatasetDamagedError
@@ -77,7 +78,8 @@ def built(tmp_path_factory: pytest.TempPathFactory, spark: Any) -> Iterator[Buil
 
 def forget_some(config: Config) -> None:
     """Every ninth interaction weighs nothing, and one user's all do."""
-    for path in datasets.open_dataset(config.paths.workspace, DAY, "prepared").part("interactions").iterdir():
+    prepared = editable(datasets.open_dataset(config.paths.workspace, DAY, "prepared"))
+    for path in prepared.part("interactions").iterdir():
         table = pa.parquet.read_table(path)
         weights = table["weight"].to_numpy().copy()
         weights[::9] = 0.0
