@@ -8,10 +8,10 @@ Object storage that several hosts share is laid out likewise; the names of its o
 
 from __future__ import annotations
 
-import calendar
 import os
 import re
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -111,7 +111,7 @@ def checked_name(name: str) -> str:
 
 def built_at(name: str) -> int:
     """When a version was built, by its name; UTC epoch seconds. Raises ValueError when the digits are no time."""
-    return calendar.timegm(time.strptime(name[:16], "%Y%m%dT%H%M%SZ"))
+    return int(datetime.fromisoformat(name[:16]).timestamp())
 
 
 def is_store(root: Path) -> bool:

@@ -96,7 +96,7 @@ class World:
             columns = [
                 n,
                 [self.item_id(i) for i in n],
-                *zip(*texts, strict=True),
+                *([text[place] for text in texts] for place in range(3)),
                 [None if i % 7 == 0 else float(i) for i in n],
                 [None if i % 4 == 0 else END - 86_400 * i for i in n],
                 [i % 10 != 0 for i in n],
