@@ -137,10 +137,18 @@ def errors_for_people(step: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError, ConnectionError) as error:  # the last one: no Java answers
+        if _follows_ctrl_c(error):  # PySpark asks Java once more then, in vain
+            raise KeyboardInterrupt from None
         raise JobError(
             f"{step}: Spark stopped: {_cause(str(error))}",
             hint="mend it and run the same command again: finished steps are skipped",
         ) from error
+
+
+def _follows_ctrl_c(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _cause(text: str) -> str:

@@ -6,7 +6,7 @@ import configparser
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SOURCES = {".py", ".pyi", ".c", ".h", ".so", ".pyc"}
+SOURCES = {".py", ".pyi", ".c", ".h", ".so"}
 """Modules, what they are compiled from and to: setuptools finds them without being told."""
 
 SETUP = configparser.ConfigParser()
@@ -18,7 +18,8 @@ DATA = {f"{package}/{file}" for package, files in SETUP["options.package_data"].
 def files() -> list[Path]:
     """Every file of the packages that are installed."""
     folders = sorted({package.split(".")[0] for package in PACKAGES})
-    return [file.relative_to(ROOT) for name in folders for file in (ROOT / name).rglob("*") if file.is_file()]
+    found = [file for name in folders for file in (ROOT / name).rglob("*") if file.is_file()]
+    return [file.relative_to(ROOT) for file in found if file.parent.name != "__pycache__"]
 
 
 def test_every_package_is_installed() -> None:
