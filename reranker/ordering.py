@@ -1,24 +1,18 @@
-"""The order of an answer under constraints: pins, caps on columns, diversity, and places left to chance.
-
-Source of the diversity: Carbonell, Goldstein 1998, The use of MMR, diversity-based reranking for reordering documents.
-"""
+"""The order of an answer under constraints: pins, caps on columns, diversity, and places left to chance."""
 
 from __future__ import annotations
 
 import collections
 import itertools
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from reranker.arrays import Float32, Indexes, Mask, Positions
-
-MMR_AMONG = 200
-"""Candidates that diversity chooses among: those of the best scores."""
-TINY = 1e-12
+from reranker.diversity import MMR_AMONG, Unlike
 
 
 class Counts:
@@ -90,7 +84,7 @@ def order(
     for position in pinned.values():
         counts.add(int(names[position]))
     left = [position for position in best.tolist() if position not in pinned.values()]
-    unlike = _Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
+    unlike = Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
     dice = random.Random(seed)
     shown: list[int] = []
     chances: list[float] = []
@@ -120,41 +114,6 @@ def order(
         shown.append(now)
         chances.append(chance)
     return Ordered(np.array(shown, np.int64), np.array(chances, np.float32))
-
-
-class _Unlike:
-    """Candidates by what each is worth beside those that are shown."""
-
-    def __init__(self, best: Sequence[int], scores: Float32, vectors: Float32, share: float) -> None:
-        """`best`: places in the pool, as many of the best as may come to be among MMR_AMONG."""
-        self._best = best
-        self._row = {position: row for row, position in enumerate(best)}
-        self._is_left = np.ones(len(best), np.bool_)
-        self._own, self._share = (1.0 - share) * scores[best], share
-        self._vectors, self._unit = vectors, _of_length_1(vectors[best])
-        self._nearest = np.zeros(len(best), np.float32)  # the cosine to the nearest that is shown; the first has none
-        self._is_first = True
-
-    def by_worth(self, left: Sequence[int]) -> Iterator[int]:
-        """All that is left, the first MMR_AMONG by their worth."""
-        rows = np.flatnonzero(self._is_left)[:MMR_AMONG]
-        worth = self._own[rows] - self._share * self._nearest[rows]
-        for row in rows[np.argsort(-worth, kind="stable")].tolist():
-            yield self._best[row]
-        yield from left[len(rows) :]
-
-    def add(self, position: int) -> None:
-        """It is shown."""
-        cosines = self._unit @ _of_length_1(self._vectors[position])
-        self._nearest = cosines if self._is_first else np.maximum(self._nearest, cosines)
-        self._is_first = False
-        if position in self._row:  # a pin is not
-            self._is_left[self._row[position]] = False
-
-
-def _of_length_1(vectors: Float32) -> Float32:
-    found: Float32 = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), TINY)
-    return found
 
 
 def _descending(scores: Float32, is_eligible: Mask) -> Positions:

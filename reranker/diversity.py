@@ -1,0 +1,51 @@
+"""Diversity: what an item is worth beside those above it.
+
+Source: Carbonell, Goldstein 1998, The use of MMR, diversity-based reranking for reordering documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from reranker.arrays import Float32
+
+MMR_AMONG = 200
+"""Candidates that diversity chooses among: those of the best scores."""
+TINY = 1e-12
+
+
+class Unlike:
+    """Candidates by what each is worth beside those that are shown."""
+
+    def __init__(self, best: Sequence[int], scores: Float32, vectors: Float32, share: float) -> None:
+        """`best`: places in the pool, as many of the best as may come to be among MMR_AMONG."""
+        self._best = best
+        self._row = {position: row for row, position in enumerate(best)}
+        self._is_left = np.ones(len(best), np.bool_)
+        self._own, self._share = (1.0 - share) * scores[best], share
+        self._vectors, self._unit = vectors, _of_length_1(vectors[best])
+        self._nearest = np.zeros(len(best), np.float32)  # the cosine to the nearest that is shown; the first has none
+        self._is_first = True
+
+    def by_worth(self, left: Sequence[int]) -> Iterator[int]:
+        """All that is left, the first MMR_AMONG by their worth."""
+        rows = np.flatnonzero(self._is_left)[:MMR_AMONG]
+        worth = self._own[rows] - self._share * self._nearest[rows]
+        for row in rows[np.argsort(-worth, kind="stable")].tolist():
+            yield self._best[row]
+        yield from left[len(rows) :]
+
+    def add(self, position: int) -> None:
+        """It is shown."""
+        cosines = self._unit @ _of_length_1(self._vectors[position])
+        self._nearest = cosines if self._is_first else np.maximum(self._nearest, cosines)
+        self._is_first = False
+        if position in self._row:  # a pin is not
+            self._is_left[self._row[position]] = False
+
+
+def _of_length_1(vectors: Float32) -> Float32:
+    found: Float32 = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), TINY)
+    return found
