@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -35,20 +36,29 @@ from schemas.messages import RecommendAnswer
 
 log = logger(__name__)
 
+
+class Id(PathConvertor):
+    """An id in a path: any text, slashes and line ends too, which Starlette's own leave out."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", Id())
+
 ROUTES = [
     Route("/v1/recommend", edge(handlers.recommend), methods=["POST"]),
     Route("/v1/recommend/batch", edge(handlers.recommend_many), methods=["POST"]),
-    # An id may hold a slash. The counters know the path without it.
-    Route("/v1/similar/{item:path}", edge(handlers.similar, "/v1/similar/{item}"), methods=["GET"]),
+    # The counters know the path without the id.
+    Route("/v1/similar/{item:id}", edge(handlers.similar, "/v1/similar/{item}"), methods=["GET"]),
     Route("/v1/popular", edge(handlers.popular), methods=["GET"]),
     Route(
-        "/v1/users/{user:path}/candidates",
+        "/v1/users/{user:id}/candidates",
         edge(handlers.candidates, "/v1/users/{user}/candidates"),
         methods=["GET"],
     ),
     Route("/v1/events", edge(handlers.events), methods=["POST"]),
     Route("/v1/items", edge(handlers.change_items), methods=["POST"]),
-    Route("/v1/items/{item:path}", edge(handlers.item, "/v1/items/{item}"), methods=["GET"]),
+    Route("/v1/items/{item:id}", edge(handlers.item, "/v1/items/{item}"), methods=["GET"]),
     Route("/v1/version", edge(handlers.version), methods=["GET"]),
     Route("/healthz", edge(handlers.healthz), methods=["GET"]),
     Route("/readyz", edge(handlers.readyz), methods=["GET"]),

@@ -138,7 +138,10 @@ def test_lists_are_those_of_the_reranker_in_this_process(
     [
         (lambda side: side.similar("never heard of"), UnknownItemError),
         (lambda side: side.similar("a/b?c#d%2F"), UnknownItemError),
+        (lambda side: side.similar("a\nb"), UnknownItemError),
+        (lambda side: side.similar("a01\n"), UnknownItemError),
         (lambda side: side.candidates("nobody"), UnknownUserError),
+        (lambda side: side.candidates("u\n0"), UnknownUserError),
         (lambda side: side.candidates("u0", 100_000), InvalidFieldError),
         (lambda side: side.popular(k=0), InvalidFieldError),
         (lambda side: side.recommend(RecommendRequest(user="u0", k=201)), InvalidFieldError),
