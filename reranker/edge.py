@@ -73,6 +73,8 @@ def edge(handler: Handler, path: str = "") -> Callable[[Request], Awaitable[Resp
             response = Response(status_code=400)  # nobody is there to read it
         except Exception as error:  # the process edge
             response = failure(error)
+            if isinstance(error, BodyTooSlowError):
+                service.metrics.closed.inc(1.0, "slow")
         service.metrics.observe(path or request.scope["path"], response.status_code, time.perf_counter() - started)
         return response
 

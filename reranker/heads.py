@@ -31,6 +31,7 @@ class LimitedHeads(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._max_head_bytes: int = app_state["service"].config.serve.max_head_bytes
+        self._refused = app_state["service"].metrics.refused
         self._in_head = False
         self._pieces_bytes = 0
         """Of an unfinished head, without the piece in which it began."""
@@ -73,6 +74,8 @@ class LimitedHeads(HttpToolsProtocol):
             status, name, message = 431, "head_too_large", f"the head is longer than {self._max_head_bytes} bytes"
         else:
             status, name, message = 400, "malformed_request", "this is not an HTTP request"
+        if self.cycle is None or self.cycle.response_complete:  # or the request under way is counted
+            self._refused(status)
         body = msgspec.json.encode(ErrorAnswer(error=name, message=message))
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self.transport.write(STATUS_LINE[status] + head + body)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from serving_shop import Shop
 from shop_server import Server, eventually
@@ -75,6 +77,12 @@ def test_a_head_within_the_limit_is_answered(server: Server) -> None:
     assert json.loads(body)["items"]
 
 
+def counted(server: Server, status: int) -> float:
+    """How many requests the server counts as answered so."""
+    page = httpx.get(f"{server.url}/metrics", timeout=60).text
+    return sum(map(float, re.findall(rf'^shortlist_requests_total{{path=".*",status="{status}"}} (.*)$', page, re.M)))
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -86,8 +94,10 @@ def test_a_head_within_the_limit_is_answered(server: Server) -> None:
     ids=["a long value", "many headers", "a long target", "a long name"],
 )
 def test_a_head_beyond_the_limit_is_431(server: Server, request_: bytes) -> None:
+    before = counted(server, 431)
     ((status, headers, body),) = exchange(server, request_)
     assert (status, json.loads(body)["error"]) == (431, "head_too_large")
+    assert counted(server, 431) == before + 1
     assert (headers["connection"], headers["content-type"]) == ("close", "application/json")
 
 
@@ -120,8 +130,10 @@ def test_a_head_without_an_end_is_given_up(server: Server) -> None:
     ],
 )
 def test_what_is_no_http_is_400(server: Server, request_: bytes) -> None:
+    before = counted(server, 400)
     answers = exchange(server, request_)
     assert [status for status, _, _ in answers] == [400]
+    assert counted(server, 400) == before + 1
     assert json.loads(answers[0][2])["error"] == "malformed_request"
 
 

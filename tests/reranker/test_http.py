@@ -100,6 +100,7 @@ def test_a_body_that_turns_out_too_large_is_refused(client: AsgiClient) -> None:
 def test_a_body_that_stalls_is_given_up(client: AsgiClient) -> None:
     status, error = post(client, b'{"user":', STALL)
     assert (status, error.error) == (408, "body_too_slow")
+    assert 'shortlist_closed_connections_total{reason="slow"} 1.0' in client.get("/metrics").body.decode()
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
