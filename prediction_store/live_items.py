@@ -193,6 +193,7 @@ def _read_some(tables: Tables, after: bytes) -> tuple[int, list[Entry]]:
 def _get(tables: Tables, key: bytes) -> ItemFacts | None:
     if tables.facts is None:
         return None
+    _check_format(tables)
     value = tables.transaction.get(key, db=tables.facts)
     return None if value is None else decode_facts(key, value)
 
@@ -225,7 +226,7 @@ def _check_format(tables: Tables) -> int | None:
     found = tables.transaction.get(FORMAT_KEY)
     if found is None:
         return None
-    text = bytes(found)
+    text = bytes(found).decode("ascii", "replace")
     if not text.isdigit() or int(text) > FORMAT:
         raise NewerFormatError(f"the live facts have format {text[:20]!r}; this Shortlist knows {FORMAT}")
     return int(text)

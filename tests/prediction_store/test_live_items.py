@@ -99,6 +99,8 @@ def test_a_later_format_is_neither_read_nor_written(live: LiveItems, root: Path)
         with pytest.raises(NewerFormatError):
             again.read()
         with pytest.raises(NewerFormatError):
+            again.get("a")
+        with pytest.raises(NewerFormatError):
             again.set([change("a", price=1.0)], now=5.0)
 
 
