@@ -106,7 +106,7 @@ def _operation(path: str, method: str, operation: Node, schemas: Node) -> Iterat
         for parameter in operation["parameters"]:
             must = "" if parameter["required"] else " <i>optional</i>"
             yield f"<tr><td><code>{_text(parameter['name'])}</code>{must}<td>{_text(parameter['in'])}"
-            yield f"<td>{_kind(parameter['schema'])}"
+            yield f"<td>{_kind(parameter['schema'])} {_text(parameter.get('description', ''))}"
         yield "</table>"
     if "requestBody" in operation:
         wanted = _message(operation["requestBody"])

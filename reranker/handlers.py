@@ -17,7 +17,7 @@ from reranker.events import decode_events
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE
 from reranker.recommend import not_ready
-from reranker.requests import decode_deadline, decode_many, decode_query, decode_request
+from reranker.requests import decode_deadline, decode_many, decode_query, decode_request, max_batch_bytes
 from schemas.messages import (
     EventsAnswer,
     Health,
@@ -29,8 +29,6 @@ from schemas.messages import (
 )
 
 DEADLINE = HEADER.lower().encode()
-BYTES_PER_REQUEST = 4096
-"""Of a batch."""
 log = logger(__name__)
 
 
@@ -46,8 +44,7 @@ async def recommend_many(request: Request, service: Service) -> Response:
     arrived = service.reranker.timer()
     limit_ms = _limit_ms(request.headers.raw)
     serve = service.config.serve
-    most = max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
-    body = await read_body(request, serve, max_bytes=most)
+    body = await read_body(request, serve, max_bytes=max_batch_bytes(serve))
     requests = await service.waiting.turn(partial(decode_many, body, serve))
     # Others wait for one answer at most, not for a hundred.
     answers = [

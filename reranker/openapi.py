@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +14,9 @@ import msgspec
 
 from reranker.access import role_for
 from reranker.deadline import HEADER, MAX_DEADLINE_MS
-from reranker.errors import STATUS
+from reranker.errors import STATUS, status_of
+from reranker.items import max_body_bytes
+from reranker.requests import max_batch_bytes
 from reranker.tokens import ROLES
 from schemas import live_items, messages
 from schemas.live_items import ItemChanges, ItemChangesAnswer, ItemNow
@@ -41,7 +44,7 @@ DESCRIPTIONS = {
     401: "No token was given that this server knows.",
     403: "The token's role is not enough.",
     408: "The body did not arrive in time.",
-    413: "The body is too large.",
+    413: "The body is longer than {:,} bytes.",
     415: "The body is not application/json.",
     422: "A field is missing, unknown, given twice, of the wrong type or out of bounds. Of a whole number the"
     " fraction is refused, .0 too.",
@@ -49,6 +52,8 @@ DESCRIPTIONS = {
     500: "A fault of the server.",
     503: "No verified version is served yet, too many requests wait, or events could not be recorded; try again.",
 }
+UNRAISED = ((400, "malformed_request"), (404, "not_found"), (405, "method_not_allowed"), (431, "head_too_large"))
+"""Status and name of what is refused before a handler has it."""
 
 
 def document(serve: Serve, program_version: str) -> dict[str, Any]:
@@ -61,6 +66,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
     for name, fields in _field_docs(messages, live_items):
         for field, text in fields:
             schemas.get(name, {"properties": {}})["properties"].get(field, {}).setdefault("description", text)
+    schemas["ErrorAnswer"]["properties"]["error"]["description"] = f"Short, for programs: {_error_names()}."
     wanted = schemas["RecommendRequest"]["properties"]
     wanted["k"] = {
         "anyOf": [{"type": "integer", "minimum": 1, "maximum": serve.max_k}, {"type": "null"}],
@@ -82,13 +88,13 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
-            "/v1/recommend": {"post": _recommend()},
-            "/v1/recommend/batch": {"post": _recommend_many()},
+            "/v1/recommend": {"post": _recommend(serve)},
+            "/v1/recommend/batch": {"post": _recommend_many(serve)},
             "/v1/similar/{item}": {"get": _list("similar", "The items nearest to an item.", serve, in_path="item")},
             "/v1/popular": {"get": _list("popular", "What is popular.", serve, in_query="segment")},
             "/v1/users/{user}/candidates": {"get": _list("candidates", "A list as stored.", serve, in_path="user")},
-            "/v1/events": {"post": _events()},
-            "/v1/items": {"post": _change_items()},
+            "/v1/events": {"post": _events(serve)},
+            "/v1/items": {"post": _change_items(serve)},
             "/v1/items/{item}": {"get": _item()},
             "/v1/version": {"get": _get("version", "The version that is served.", VersionAnswer, may_lack=True)},
             "/healthz": {"get": _get("healthz", "Whether the process answers.", Health)},
@@ -144,15 +150,16 @@ def _want_tokens(described: dict[str, Any]) -> None:
             }
 
 
-def _recommend() -> dict[str, Any]:
+def _recommend(serve: Serve) -> dict[str, Any]:
     summary = "One user's best items, given what the user did in the last seconds."
     answer = _response("The ranked items.", RecommendAnswer)
-    return {**_post("recommend", summary, RecommendRequest, answer), "parameters": [_deadline()]}
+    return {**_post("recommend", summary, RecommendRequest, answer, serve.max_body_bytes), "parameters": [_deadline()]}
 
 
-def _recommend_many() -> dict[str, Any]:
+def _recommend_many(serve: Serve) -> dict[str, Any]:
     answer = _response("The answers in the order of the requests.", RecommendManyAnswer)
-    found = _post("recommend_many", "Answers to several requests at once.", RecommendManyRequest, answer)
+    summary = "Answers to several requests at once."
+    found = _post("recommend_many", summary, RecommendManyRequest, answer, max_batch_bytes(serve))
     return {**found, "parameters": [_deadline()]}
 
 
@@ -182,13 +189,14 @@ def _list(name: str, summary: str, serve: Serve, *, in_path: str = "", in_query:
     return {**found, "parameters": parameters}
 
 
-def _events() -> dict[str, Any]:
+def _events(serve: Serve) -> dict[str, Any]:
     answer = _response("All events are on disk and in the sessions of their users.", EventsAnswer)
-    return _post("events", "What users did. Sending the same again is safe.", EventsRequest, answer)
+    summary = "What users did. Sending the same again is safe."
+    return _post("events", summary, EventsRequest, answer, serve.max_events_body_bytes)
 
 
-def _post(name: str, summary: str, wanted: type, answer: dict[str, Any]) -> dict[str, Any]:
-    responses = {"200": answer, **_refusals()}
+def _post(name: str, summary: str, wanted: type, answer: dict[str, Any], max_bytes: int) -> dict[str, Any]:
+    responses = {"200": answer, **_refusals(max_bytes)}
     responses["503"]["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}}
     return {
         "operationId": name,
@@ -198,8 +206,9 @@ def _post(name: str, summary: str, wanted: type, answer: dict[str, Any]) -> dict
     }
 
 
-def _change_items() -> dict[str, Any]:
-    responses = {"200": _response("What has been changed.", ItemChangesAnswer), **_refusals()}
+def _change_items(serve: Serve) -> dict[str, Any]:
+    answer = _response("What has been changed.", ItemChangesAnswer)
+    responses = {"200": answer, **_refusals(max_body_bytes(serve))}
     responses["503"] = _response(LIVE_ITEMS_503, ErrorAnswer)
     return {
         "operationId": "change_items",
@@ -219,10 +228,17 @@ def _item() -> dict[str, Any]:
     return {**found, "parameters": [parameter]}
 
 
-def _refusals() -> dict[str, Any]:
-    """Every way to refuse a body."""
+def _refusals(max_bytes: int) -> dict[str, Any]:
+    """Every way to refuse a body of at most so many bytes."""
     statuses = sorted({status for _, status, _ in STATUS} - {401, 403, 404, 421} | {500})
-    return {str(status): _response(DESCRIPTIONS[status], ErrorAnswer) for status in statuses}
+    return {str(status): _response(DESCRIPTIONS[status].format(max_bytes), ErrorAnswer) for status in statuses}
+
+
+def _error_names() -> str:
+    """What each status is called in an answer."""
+    known = sorted({(status, name) for _, status, name in STATUS} | {*UNRAISED, status_of(Exception())})
+    by_status = groupby(known, itemgetter(0))
+    return "; ".join(f"{status} {', '.join(name for _, name in named)}" for status, named in by_status)
 
 
 def _get(name: str, summary: str, answer: type, *, may_lack: bool = False) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from schemas.serving_config import Serve
 T = TypeVar("T")
 SHORT = MAX_ID_BYTES // 4
 """An id of at most so many characters fits whatever they are: four bytes each at most."""
+BYTES_PER_REQUEST = 4096
+"""Of a batch."""
 _DECODER = msgspec.json.Decoder(RecommendRequest)
 _DECODER_OF_MANY = msgspec.json.Decoder(RecommendManyRequest)
 _UNTYPED = msgspec.json.Decoder()
@@ -31,6 +33,11 @@ def decode_request(body: bytes) -> RecommendRequest:
     The limits of this server are a second step: `check_limits`.
     """
     return decode_body(body, _DECODER)
+
+
+def max_batch_bytes(serve: Serve) -> int:
+    """How long the body of a batch may be."""
+    return max(serve.max_body_bytes, serve.max_batch * BYTES_PER_REQUEST)
 
 
 def decode_many(body: bytes, serve: Serve) -> list[RecommendRequest]:

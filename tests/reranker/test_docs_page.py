@@ -50,6 +50,8 @@ def test_every_operation_status_and_field_is_on_it(client: AsgiClient, page: str
             section = page.partition(f"<section id='{operation['operationId']}'>")[2].partition("</section>")[0]
             section = unescape(section)
             assert re.sub(r"</?i>", "", section).find(f"<code>{path}</code>") > 0
+            for parameter in operation.get("parameters", ()):
+                assert parameter.get("description", "") in section
             for status, response in operation["responses"].items():
                 assert re.search(rf">{status}</b><td>{re.escape(response['description'][:20])}", section), (
                     path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -14,7 +15,7 @@ from serving_shop import Shop
 
 from prediction_store import layout
 from reranker.app import create_app
-from reranker.errors import NotReadyError
+from reranker.errors import STATUS, NotReadyError
 from reranker.recommend import open_reranker
 from schemas.messages import ErrorAnswer, RecommendAnswer, RecommendRequest, VersionAnswer
 
@@ -174,6 +175,22 @@ def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(
     assert wanted["additionalProperties"] is False
     assert wanted["properties"]["k"]["anyOf"][0]["maximum"] == 200
     assert wanted["properties"]["session"]["maxItems"] == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"), [(PATH, 65_536), (f"{PATH}/batch", 409_600), ("/v1/events", 262_144), ("/v1/items", 1_024_000)]
+)
+def test_the_openapi_document_says_how_long_a_body_may_be(client: AsgiClient, path: str, limit: int) -> None:
+    told = client.get("/openapi.json").json()["paths"][path]["post"]["responses"]["413"]["description"]
+    assert told == f"The body is longer than {limit:,} bytes."
+    replies = [client.request("POST", path, [b" " * size], JSON_HEADERS) for size in (limit, limit + 1)]
+    assert [reply.status for reply in replies] == [400, 413]
+
+
+def test_the_openapi_document_names_every_error(client: AsgiClient) -> None:
+    field = client.get("/openapi.json").json()["components"]["schemas"]["ErrorAnswer"]["properties"]["error"]
+    for status, name in {(status, name) for _, status, name in STATUS} | {(404, "not_found"), (431, "head_too_large")}:
+        assert re.search(rf"{status} [a-z_, ]*{name}", field["description"]), name
 
 
 def test_every_reference_of_the_openapi_document_leads_somewhere(client: AsgiClient) -> None:
