@@ -228,7 +228,8 @@ def _check_format(tables: Tables) -> int | None:
         return None
     text = bytes(found).decode("ascii", "replace")
     if not text.isdigit() or int(text) > FORMAT:
-        raise NewerFormatError(f"the live facts have format {text[:20]!r}; this Shortlist knows {FORMAT}")
+        message = f"the live facts have format {text[:20]!r}; this Shortlist reads up to {FORMAT}"
+        raise NewerFormatError(message, hint="upgrade this host")
     return int(text)
 
 

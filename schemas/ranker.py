@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from schemas.errors import FormatError, NewerFormatError
+from schemas import documents
 
 RANKER_FORMAT = 1
 LOG, SESSIONS = "log", "sessions"
@@ -54,7 +54,7 @@ class RankerWeights(msgspec.Struct, frozen=True):
 
 def encode_weights(weights: RankerWeights) -> bytes:
     """The bytes of ranker/weights.json; equal weights give equal bytes."""
-    return msgspec.json.format(msgspec.json.encode(weights, order="sorted"), indent=2) + b"\n"
+    return documents.encode(weights)
 
 
 def decode_weights(data: bytes) -> RankerWeights:
@@ -64,10 +64,4 @@ def decode_weights(data: bytes) -> RankerWeights:
         NewerFormatError: they were written by a later Shortlist.
         FormatError: they are not weights.
     """
-    try:
-        weights = msgspec.json.decode(data, type=RankerWeights)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise FormatError(f"ranker/weights.json: {error}") from error
-    if weights.format > RANKER_FORMAT:
-        raise NewerFormatError(f"ranker/weights.json has format {weights.format}; this Shortlist reads {RANKER_FORMAT}")
-    return weights
+    return documents.decode(data, RankerWeights, "ranker/weights.json", RANKER_FORMAT)

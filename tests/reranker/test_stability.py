@@ -162,6 +162,6 @@ def test_what_weights_were_learned_from_travels_with_them() -> None:
 @pytest.mark.parametrize("spread", ['{"bounds": [0], "shares": [1]}', '{"bounds": [1, 0], "shares": [0, 0, 1]}'])
 def test_a_spread_that_is_none_is_refused(spread: str) -> None:
     learned_from = f'{{"source": "log", "lists": 1, "spreads": {{"a": {spread}}}}}'
-    text = f'{{"signals": [], "weights": [], "space_id": "s", "learned_from": {learned_from}}}'
+    text = f'{{"format": 1, "signals": [], "weights": [], "space_id": "s", "learned_from": {learned_from}}}'
     with pytest.raises(FormatError, match="wanted one more"):
         decode_weights(text.encode())

@@ -144,12 +144,12 @@ def test_a_weight_without_a_signal_is_refused() -> None:
     with pytest.raises(ValueError, match="as many of each"):
         RankerWeights(["base_score"], [1.0, 2.0], "space")
     with pytest.raises(FormatError):
-        decode_weights(b'{"signals": ["a"], "weights": [], "space_id": "s"}')
+        decode_weights(b'{"format": 1, "signals": ["a"], "weights": [], "space_id": "s"}')
 
 
-def test_weights_of_a_later_format_are_refused() -> None:
-    with pytest.raises(NewerFormatError):
-        decode_weights(b'{"signals": [], "weights": [], "space_id": "s", "format": 2}')
+def test_weights_of_a_later_format_are_refused_even_if_they_fit_nothing() -> None:
+    with pytest.raises(NewerFormatError, match="format 2; this Shortlist reads up to 1"):
+        decode_weights(b'{"layers": 2, "format": 2}')
 
 
 def test_a_gate_report_of_format_2_is_what_it_was() -> None:
