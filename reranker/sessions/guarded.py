@@ -12,7 +12,7 @@ from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.stored import NOTHING, Sessions, Stored
 
 PAUSE_SECONDS = 1.0
-"""After a failure no request tries for this long: each would wait as the one that failed has."""
+"""After a failure to read no request tries for this long: each would wait as the one that failed has."""
 log = logger(__name__)
 
 
@@ -31,23 +31,27 @@ class GuardedSessions:
         self._opening = threading.Lock()
         self._sessions: Sessions | None = None
         self._not_before = -PAUSE_SECONDS
-        self._reported = ""
+        self._reported: dict[str, str] = {}  # by what failed, until it succeeds
 
     def start(self) -> None:
         """Open the state now, and not with the first request; that it cannot be opened is reported."""
         try:
             self._opened()
         except SessionsError as error:
-            self._fail(error)
+            self._fail_to_read(error)
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:
-        """Raises SessionsError: the events are not in the session."""
+        """Raises SessionsError: the events are not in the session.
+
+        Reading goes on: what is full is read as ever.
+        """
         try:
             self._opened().add(events, now)
         except SessionsError as error:
-            self._fail(error)
+            self._tell("writing", error)
             raise
-        self._reported, self._not_before = "", self._clock()
+        self._reported.clear()
+        self._not_before = self._clock()
 
     def of(self, user: str, now: float) -> Stored:
         """What is stored of a user; nothing while it cannot be read."""
@@ -56,7 +60,7 @@ class GuardedSessions:
         try:
             return self._opened().of(user, now)
         except SessionsError as error:
-            self._fail(error)
+            self._fail_to_read(error)
             return NOTHING
 
     def close(self) -> None:
@@ -70,9 +74,12 @@ class GuardedSessions:
                 self._sessions = self._open()
             return self._sessions
 
-    def _fail(self, error: SessionsError) -> None:
-        self._failed()
+    def _fail_to_read(self, error: SessionsError) -> None:
         self._not_before = self._clock() + PAUSE_SECONDS
-        if str(error) != self._reported:
+        self._tell("reading", error)
+
+    def _tell(self, what: str, error: SessionsError) -> None:
+        self._failed()
+        if str(error) != self._reported.get(what):
             log.warning("sessions not available", reason=str(error))
-        self._reported = str(error)
+        self._reported[what] = str(error)

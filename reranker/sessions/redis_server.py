@@ -7,8 +7,8 @@ among it, and the score is when it counts: adding one twice leaves one, and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,10 @@ HAPPENED: Final = b"shortlist:1:session:"
 SHOWN: Final = b"shortlist:1:shown:"
 """Before the user's id; the number is the format's."""
 Entry = TypeVar("Entry", Happened, Shown)
+_MEMBERS: Final[Mapping[type, msgspec.msgpack.Decoder[Any]]] = {
+    Happened: msgspec.msgpack.Decoder(tuple[float, str, str]),
+    Shown: msgspec.msgpack.Decoder(tuple[float, str]),
+}
 
 
 class RedisSessions:
@@ -65,9 +69,9 @@ class RedisSessions:
                 for key in (HAPPENED + name, SHOWN + name):
                     pipeline.zrangebyscore(key, f"({since!r}", math.inf, withscores=True)
                 happened, shown = pipeline.execute()
-        except self._failures as error:
+            return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since)
+        except (*self._failures, msgspec.DecodeError) as error:
             raise SessionsError(f"reading a session from Redis: {_reason(error)}") from error
-        return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since)
 
     def close(self) -> None:
         self._server.close()
@@ -90,4 +94,4 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(members: list[tuple[bytes, float]], kind: type[Entry]) -> list[Entry]:
-    return [kind(time, *msgspec.msgpack.decode(member)) for member, time in members]
+    return [kind(time, *_MEMBERS[kind].decode(member)) for member, time in members]

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 from mounts import can_mount, on_small_disk
 from redis_process import RedisProcess, redis_process
 
@@ -335,17 +336,35 @@ def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: Redis
             client.config_set("maxmemory", "0")
         for kind in (b"session", b"shown"):
             client.set(b"shortlist:1:%b:bob" % kind, "of another program")
+        client.zadd(b"shortlist:1:session:eve", {b"of another program": NOW})
     assert "used memory > 'maxmemory'" in refused.value.message
     assert "ann" not in refused.value.message
     with pytest.raises(SessionsError) as unread:
         sessions.of("bob", NOW)
     assert "wrong kind of value" in unread.value.message
     assert "bob" not in unread.value.message
+    with pytest.raises(SessionsError, match="reading a session from Redis"):
+        sessions.of("eve", NOW)
     sessions.close()
 
 
+def test_what_is_full_is_read_all_the_same(tmp_path: Path) -> None:
+    guarded = GuardedSessions(
+        lambda: EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20), lambda: None
+    )
+    guarded.add([event("ann", "a")], NOW)
+    with pytest.raises(SessionsError, match="fill all"):
+        guarded.add([event(f"u{number}", "x" * 500) for number in range(3000)], NOW)
+    assert items(guarded, "ann") == ["a"]
+    guarded.close()
+
+
 def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> None:
-    with tempfile.TemporaryDirectory() as folder, redis_process(Path(folder)) as server:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redis_process(Path(folder)) as server,
+        structlog.testing.capture_logs() as logged,
+    ):
         failures: list[int] = []
         clock = [0.0]
         guarded = GuardedSessions(
@@ -357,8 +376,12 @@ def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> N
         assert items(guarded, "u") == []
         assert guarded.of("u", NOW) == NOTHING
         assert len(failures) == 1, "for a while nobody tries again"
-        with pytest.raises(SessionsError):
-            guarded.add([event("u", "b")], NOW)
+        for _ in range(3):
+            with pytest.raises(SessionsError):
+                guarded.add([event("u", "b")], NOW)
+            clock[0] += PAUSE_SECONDS
+            assert items(guarded, "u") == []
+        assert [str(line["reason"]).split()[0] for line in logged] == ["reading", "writing"], "each reason once"
         server.start()
         clock[0] += PAUSE_SECONDS
         guarded.add([event("u", "c")], NOW)
