@@ -26,7 +26,6 @@ MAX_TOKEN_BYTES: Final = 256
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _EMPTY: Final = hashlib.sha256(b"").hexdigest()
-NOT_THERE: Final = (0, 0, 0)
 
 
 class Token(NamedTuple):
@@ -114,6 +113,7 @@ class Gatekeeper:
         """`report` hears once of each reason why the file lets nobody in."""
         self._path = path
         self._report = report
+        self._told = ""
         self._seen: tuple[int, int, int] | None = None
         self._tokens: tuple[tuple[bytes, str], ...] = ()
         self._look()
@@ -137,16 +137,20 @@ class Gatekeeper:
     def _look(self) -> None:
         try:
             facts = os.stat(self._path)  # noqa: PTH116 before each request: a microsecond, and not three
-            seen = (facts.st_ino, facts.st_mtime_ns, facts.st_size)
+            # Not the time of modification, which `cp -p` brings along.
+            seen = (facts.st_ino, facts.st_ctime_ns, facts.st_size)
         except OSError:
-            seen = NOT_THERE
-        if seen == self._seen:
+            seen = None
+        if seen is not None and seen == self._seen:
             return
-        self._tokens, self._seen = (), seen
+        self._tokens, self._seen = (), None  # looked at again at the next request, should it not be readable now
         try:
             self._tokens = tuple((bytes.fromhex(token.digest), token.role) for token in read_tokens(self._path))
+            self._told, self._seen = "", seen
         except TokensFileError as error:
-            self._report(error.message)
+            if error.message != self._told:
+                self._report(error.message)
+            self._told = error.message
 
 
 def _change(path: Path, change: Callable[[list[str], list[Token]], Sequence[str]]) -> None:

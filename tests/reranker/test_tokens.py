@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +113,35 @@ def test_an_empty_file_and_one_that_is_gone_let_nobody_in(office: Office, tmp_pa
         for header in (b"", b"Bearer", b"Bearer ", b"Bearer x", b"Bearer nonsense"):
             assert gatekeeper.role_of(header) is None
     assert len(reports) == 3, "the hash of nothing, and nonsense, are told once each"
+
+
+def test_a_file_that_could_not_be_read_for_a_moment_is_read_at_the_next_request(tmp_path: Path) -> None:
+    reports: list[str] = []
+    file = tmp_path / "tokens"
+    header = b"Bearer " + add_token(file, "ann", "read").encode()
+    gatekeeper = Gatekeeper(file, reports.append)
+    add_token(file, "bob", "read")
+    os.close(free := os.dup(0))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))  # no file can be opened
+    try:
+        assert [gatekeeper.role_of(header) for _ in range(3)] == [None] * 3
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert gatekeeper.role_of(header) == "read"
+    assert len(reports) == 1
+
+
+def test_a_change_is_seen_that_keeps_the_files_size_and_time(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    header = b"Bearer " + add_token(file, "ann", "read").encode()
+    gatekeeper = Gatekeeper(file, pytest.fail)
+    before = file.stat()
+    while file.stat().st_ctime_ns == before.st_ctime_ns:  # the kernel's clock for files is a coarse one
+        file.write_text(f"ann read {hashlib.sha256(b'another').hexdigest()}\n")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert gatekeeper.role_of(header) is None
 
 
 def test_a_token_made_or_revoked_counts_from_the_next_request_on(office: Office) -> None:
