@@ -210,7 +210,7 @@ def _current(settings: Config) -> Iterator[Version | None]:
 def _marked(fact: FlagNow | NumberNow) -> str:
     """A fact in a word; a * after what was set within the day."""
     value = fact.value
-    text = "-" if value is None else _word(value) if isinstance(value, bool) else f"{value:g}"
+    text = "-" if value is None else _word(value) if isinstance(value, bool) else f"{value:.15g}"
     return text + "*" * (fact.source == "live")
 
 

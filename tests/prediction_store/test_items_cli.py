@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from live_changes import HOME
 from shop_store import MakeVersion
@@ -61,6 +62,14 @@ def test_programs_get_json(items: Any) -> None:
     assert found["hidden"] == {"value": True, "source": "live"}
     assert found["price"] == {"value": 10.0, "source": "version"}
     assert json.loads(items("show", "item-1", "--json")[1])[0]["price"]["value"] is None, "NaN is no JSON"
+
+
+def test_prices_are_shown_as_they_were_given(items: Any, make_version: MakeVersion) -> None:
+    make_version("b", columns={"price": np.full(12, 19.99, np.float32)}, cut_over=True)
+    items("set", "item-0", "--price", "1234567.89")
+    shown = items("show", "item-0", "item-1")[1].splitlines()[1:]
+    assert [line.split()[4] for line in shown] == ["1234567.89*", "19.99"]
+    assert json.loads(items("show", "item-1", "--json")[1])[0]["price"]["value"] == 19.99
 
 
 @pytest.mark.parametrize(
