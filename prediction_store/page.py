@@ -18,6 +18,7 @@ STYLE: Final = """
   --rule: #30363d; --first: #8b949e; --second: #5aa2ff; --good: #56c271; --bad: #f0a04b; --mark: #1b2b44; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 74rem; background: var(--paper); color: var(--ink);
+  overflow-wrap: anywhere;
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 h1 { font-size: 1.55rem; line-height: 1.25; margin: 0 0 .3rem; font-weight: 650; }
 h2 { font-size: 1.1rem; margin: 2.6rem 0 .6rem; padding-top: .9rem; border-top: 1px solid var(--rule); }
@@ -34,8 +35,8 @@ code, .id { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; fo
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; padding: .26rem .7rem .26rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
-  unicode-bidi: isolate; overflow-wrap: anywhere; }
-td:first-child:not(.n) { min-width: 7rem; }
+  unicode-bidi: isolate; }
+td:not(.n) { min-width: 7rem; }
 th { color: var(--muted); font-weight: 550; font-size: .82rem; }
 .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; overflow-wrap: normal; }
 tr.new td, tr.changed td { background: var(--mark); }

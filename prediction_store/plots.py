@@ -6,8 +6,11 @@ A plot is text that goes into a page as it is; what it is given is escaped. Ever
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
+from unicodedata import east_asian_width
 
 from prediction_store.page import escape
 
@@ -17,8 +20,9 @@ LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 BAR_HEIGHT: Final = 20
 THIN_BAR: Final = 14
 LETTER_WIDTH: Final = 6.8
-"""About: what a label of letters takes."""
-MAX_LABEL: Final = 40
+"""About: what a letter of a label takes; a capital and a wide one, say of Chinese, take more."""
+CAPITAL_WIDTH, WIDE_WIDTH = 8.5, 12.5
+MAX_LABEL_WIDTH: Final = 272.0
 
 
 class Range(NamedTuple):
@@ -95,7 +99,7 @@ def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str
 
     Requires: the same series, up to four, in every row; no number is negative. None: there is none.
     """
-    start = 12 + LETTER_WIDTH * max((len(_short(name)) for name, _ in rows), default=0)
+    start = 12 + max((_width(_short(name)) for name, _ in rows), default=0.0)
     most = max((found.high for _, of in rows for found in of.values() if found), default=0.0) or 1.0
     scale = most, WIDTH - start - 60
     parts, top = [], 4.0
@@ -116,7 +120,7 @@ def groups(rows: Sequence[tuple[str, Mapping[str, Range | None]]], *, title: str
             f'<rect class="bar{place % 4}" x="{left:.1f}" y="{top + 6:.1f}" width="12" height="9"/>'
             f'<text x="{left + 17:.1f}" y="{top + 15:.1f}">{escape(_short(series))}</text>'
         )
-        left += 34 + LETTER_WIDTH * len(_short(series))
+        left += 34 + _width(_short(series))
     return _svg(title, round(top + 24), parts)
 
 
@@ -138,7 +142,7 @@ def bars(rows: Sequence[tuple[str, float]], *, title: str, show: Callable[[float
     """One horizontal bar per row, from 0; negative ones to the left, in another colour."""
     low, high = min(0.0, *(value for _, value in rows), 0.0), max(0.0, *(value for _, value in rows), 0.0)
     names = [_short(name) for name, _ in rows]
-    start = 12 + LETTER_WIDTH * max(map(len, names), default=0)
+    start = 12 + max(map(_width, names), default=0.0)
     span, room = (high - low) or 1.0, WIDTH - start - 60
     zero = start - low / span * room
     parts = []
@@ -221,5 +225,18 @@ def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
+def _width(text: str) -> float:
+    return sum(map(_letter_width, text))
+
+
+def _letter_width(letter: str) -> float:
+    if east_asian_width(letter) in "WF":
+        return WIDE_WIDTH
+    return CAPITAL_WIDTH if letter.isupper() else LETTER_WIDTH
+
+
 def _short(text: str) -> str:
-    return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
+    ends = list(accumulate(map(_letter_width, text)))
+    if not ends or ends[-1] <= MAX_LABEL_WIDTH:
+        return text
+    return text[: bisect_right(ends, MAX_LABEL_WIDTH - LETTER_WIDTH)] + "…"

@@ -107,7 +107,7 @@ def _tiles(report: Mapping[str, Any]) -> str:
         facts.append((f"{change:+.3f}", "recall@100 against the version before"))
     cold = report["segments"]["items"][-1]["interactions"] / report["interactions"]
     facts += [
-        (f"{report['coverage']:.0%}", f"of {report['items']:,} items are among somebody's first 100"),
+        (f"{report['coverage'] or 0:.0%}", f"of {report['items']:,} items are among somebody's first 100"),
         (f"{cold:.0%}", "of what is judged are items that nobody had met before"),
     ]
     return tiles(facts)
@@ -222,7 +222,7 @@ def _segment_table(found: Sequence[tuple[str, Mapping[str, Any]]], rankings: Map
             continue
         for place, of in enumerate(_ours_first(rankings)):
             own = segment[of]
-            row = [*(facts if not place else [words(""), words("")]), number(f"{own['users']:,}"), words(NAMES[of])]
+            row = [*(facts if not place else [words(""), number("")]), number(f"{own['users']:,}"), words(NAMES[of])]
             rows.append([*row, *(_ranged(own, "recall", str(k), " ") for k in SEGMENT_AT)])
             styles.append("" if place else "first")
     return table(head, rows, styles)

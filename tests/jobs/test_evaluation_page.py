@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -31,6 +32,15 @@ def report(make_world: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
     found = msgspec.json.decode((folder / "work" / DAY / "report/report.json").read_bytes(), type=dict[str, Any])
     assert "previous" in found["left_out"]
     return found
+
+
+def test_lists_that_show_nothing_have_a_page(make_world: Callable[..., Any], tmp_path: Path) -> None:
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(tmp_path / "store")))
+    world = make_world(users=5, items=10)
+    world.write(config.paths.workspace)
+    world.write_candidates(config.paths.workspace, {user: [] for user in world.judged()})
+    page = Path(evaluate.run(config, DAY).details["page"]).read_text(encoding="utf-8")
+    assert any(text.startswith("0% of 10 items") for text in texts(page))
 
 
 def with_previous(report: dict[str, Any]) -> dict[str, Any]:

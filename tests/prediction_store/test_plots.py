@@ -62,6 +62,17 @@ def test_bars_are_as_long_as_their_numbers(rows: list[tuple[str, float]]) -> Non
         assert ("less" in bar.attrib["class"]) == (value < 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "letter"), [("SUMMER CLOTHING", 8.3), ("SUMMER CLOTHING" * 9, 8.3), ("帽子" * 30, 12.0)]
+)
+def test_a_label_has_room_for_capitals_and_for_wide_letters(name: str, letter: float) -> None:
+    for figure in (plots.bars([(name, 1.0)], title="t"), plots.groups([(name, {"a": None})], title="t")):
+        label = next(ElementTree.fromstring(figure).iter("text"))
+        assert label.text is not None
+        assert name.startswith(label.text.removesuffix("…"))
+        assert len(label.text) * letter <= float(label.attrib["x"]) < plots.WIDTH / 2
+
+
 def test_on_a_logarithmic_axis_equal_ratios_are_equally_far_apart() -> None:
     figure = plots.lines([1, 10, 100, 1000], {"a": [0, 1, 2, 3]}, title="t", x="x", y="y", is_log=True)
     root = ElementTree.fromstring(figure)
