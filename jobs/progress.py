@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +81,7 @@ def notice(event: str, **details: Any) -> None:
 
 def _log() -> Any:
     render: Any = (
-        structlog.dev.ConsoleRenderer(colors=True, pad_event_to=10, sort_keys=False)
+        structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"), pad_event_to=10, sort_keys=False)
         if sys.stderr.isatty()
         else structlog.processors.KeyValueRenderer(key_order=["timestamp", "event"])
     )

@@ -98,7 +98,7 @@ def advice(trials: Sequence[Trial]) -> str:
     if not changed:
         return f"# the settings as they are: recall {first.recall:.4f}, and none of {len(trials) - 1} others is better"
     lines = [
-        f'{knob} = "{value}"' if isinstance(value, str) else f"{knob} = {value:g}" for knob, value in changed.items()
+        f'{knob} = "{value}"' if isinstance(value, str) else f"{knob} = {value!r}" for knob, value in changed.items()
     ]
     return "\n".join([facts, "[train]", *lines])
 

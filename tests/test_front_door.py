@@ -184,6 +184,7 @@ def test_help_names_the_steps_and_what_else_an_option_takes() -> None:
     assert [step for step in STEPS if step not in said] == []
     assert "the last day in the data" not in command("simulate", "--help").stdout, "of a shop that is not there yet"
     assert "default: 0" not in command("retire", "--help").stdout
+    assert "transfer.max_mb_per_second" in command("push", "--help").stdout, "in the 80 columns of a terminal"
 
 
 @pytest.mark.parametrize("verb", ["run", "retrieve"])

@@ -22,7 +22,9 @@ VersionsArgument = Annotated[
 ]
 RateOption = Annotated[
     float | None,
-    typer.Option("--max-mb-per-second", min=0.0, help="0: no limit. Default: transfer.max_mb_per_second."),
+    typer.Option(
+        "--max-mb-per-second", metavar="MB", min=0.0, help="0: no limit. Default: transfer.max_mb_per_second."
+    ),
 ]
 ShardsOption = Annotated[
     str | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,16 @@ def test_the_best_of_one_knob_is_kept_while_the_next_is_turned(config: Config, m
     assert asked == [("cosine", 64), ("dot", 64), ("dot", 128), ("dot", 256)]
     assert tuning.best(trials).recall == 0.5
     assert tuning.advice(trials).splitlines()[1:] == ["[train]", 'similarity = "dot"', "dimensions = 128"]
+
+
+def test_the_settings_can_be_pasted_as_they_were_tried() -> None:
+    settings: dict[str, str | int | float] = {"similarity": "dot", "dimensions": 256, "learning_rate": 0.05 / 3}
+    before = dict.fromkeys(settings, 0)
+    trials = [
+        tuning.Trial(settings=tried, recall=recall, best_epoch=1, seconds=1.0, is_better=True)
+        for tried, recall in ((before, 0.3), (settings, 0.4))
+    ]
+    assert tomllib.loads(tuning.advice(trials)) == {"train": settings}
 
 
 def test_a_gain_within_the_noise_changes_nothing(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
