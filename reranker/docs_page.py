@@ -100,7 +100,7 @@ def _operation(path: str, method: str, operation: Node, schemas: Node) -> Iterat
     role = f"<span class=role>role: {_text(operation['x-role'])}</span>" if "x-role" in operation else ""
     yield f"<section id='{name}'><h3><b class={method}>{method.upper()}</b> <code>{_path(path)}</code>{role}</h3>"
     yield f"<p>{_text(operation['summary'])}</p>"
-    yield f"<div class=curl><button>copy</button><pre>{_text(_curl(path, method, operation))}</pre></div>"
+    yield f"<div class=curl><button hidden>copy</button><pre>{_text(_curl(path, method, operation))}</pre></div>"
     if operation.get("parameters"):
         yield "<table><tr><th>parameter<th>in<th>type and limits"
         for parameter in operation["parameters"]:

@@ -65,6 +65,10 @@ def test_every_operation_status_and_field_is_on_it(client: AsgiClient, page: str
     assert "at most 1,000 entries" in page and "1 to 200" in page
 
 
+def test_without_its_script_nothing_on_it_promises_to_copy(page: str) -> None:
+    assert set(re.findall(r"<button[^>]*>", page)) == {"<button hidden>"}
+
+
 def test_every_link_on_it_leads_somewhere(page: str) -> None:
     links = set(re.findall(r"href='#([^']+)'", page))
     assert len(links) > 20
