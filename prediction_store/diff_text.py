@@ -71,7 +71,14 @@ def _items(head: str, items: Sequence[ItemDiff], depth: int) -> Iterator[str]:
     yield ""
     yield f"  {head + f' (first {depth})':<46} {'before':>7} {'after':>7} {'change':>7}"
     for item in items[:MAX_ITEMS]:
-        yield f"  {f'{item.title} {item.item}'.strip():<46.46} {item.a:>7,} {item.b:>7,} {item.b - item.a:>+7,}"
+        yield f"  {_named(item):<46} {item.a:>7,} {item.b:>7,} {item.b - item.a:>+7,}"
+
+
+def _named(item: ItemDiff) -> str:
+    """The title, as far as there is room beside the id, which tells items of one title apart."""
+    room = max(0, 45 - len(item.item))
+    title = item.title if len(item.title) <= room else f"{item.title[: max(0, room - 1)]}…"
+    return f"{title} {item.item}".strip()
 
 
 def _spread(spread: Spread) -> str:

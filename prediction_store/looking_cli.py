@@ -62,11 +62,15 @@ def diff(
 
     from prediction_store import diff_page, diff_text, durable, terminal
     from prediction_store.diff import diff as compare
+    from schemas.errors import UsageError
 
+    page = Path(html)
+    if html and page.exists() and not page.is_file():  # a device, say, which root would replace
+        raise UsageError(f"--html: {html} is there, and is no file")
     settings = settings_of(config, overrides)
     report = compare(folder_of(settings), a, b, users=users, depth=settings.gates.depth)
     if html:
-        durable.replace_document(Path(html).absolute(), diff_page.page_of(report).encode(), secrets.token_hex(4))
+        durable.replace_document(page.absolute(), diff_page.page_of(report).encode(), secrets.token_hex(4))
     if as_json:
         return terminal.print_json(report)
     for line in diff_text.lines(report):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -121,6 +122,17 @@ def test_the_page_is_well_formed_and_shows_ids_as_they_are(nasty: DiffReport) ->
     assert "<b>" not in page_of(nasty).replace('<div class="tile"><b>', "")
 
 
+def test_a_long_title_leaves_the_id_of_the_item_to_be_read(root: Path, make_version: MakeVersion) -> None:
+    titles = {"title": Texts(["A title that goes on for longer than any terminal is wide", "two"])}
+    a, b = (
+        make_version(name, n_items=2, lists={"ann": [item]}, columns=titles, popular={"": [0]})
+        for name, item in (("a", 1), ("b", 0))
+    )
+    found = [line for line in lines(diff(root, a, b)) if line.startswith("  A title")]
+    assert [line.split()[-4:] for line in found] == [["item-0", "0", "1", "+1"]]
+    assert "…" in found[0] and found[0].index(" 0 ") < 60
+
+
 def test_the_page_needs_nothing_from_elsewhere(nasty: DiffReport) -> None:
     page = page_of(nasty).lower()
     for word in (
@@ -161,6 +173,14 @@ def test_the_verb_writes_the_page_where_it_is_told_to(
     assert written.read_text(encoding="utf-8") == page_of(diff(root, *pair))
     assert verb("diff", *pair, "--html", "pages/diff.html")[0] == 0, "an older page is replaced"
     assert list(written.parent.iterdir()) == [written]
+
+
+def test_the_page_takes_the_place_of_a_file_only(pair: tuple[str, str], verb: Verb, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for path in (pipe, tmp_path):
+        code, _, err = verb("diff", *pair, "--html", str(path))
+        assert (code, f"--html: {path} is there, and is no file" in err) == (2, True)
+    assert pipe.is_fifo()
 
 
 def test_the_verb_speaks_json_and_takes_a_smaller_sample(root: Path, pair: tuple[str, str], verb: Verb) -> None:
