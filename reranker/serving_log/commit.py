@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
-from reranker.errors import NotRecordedError
+from reranker.errors import NotRecordedError, SessionsError
 from reranker.log import logger
 from reranker.serving_log.records import EventsRecord, LoggedEvent, Record, encode
 from reranker.serving_log.segments import SegmentWriter
@@ -109,15 +109,19 @@ class Committer:
 
     def _write_events(self, events: list[_Waiting]) -> None:
         """Log, then session: what the session knows can always be found in the log."""
-        failure: NotRecordedError | None = None
+        failure: NotRecordedError | None = NotRecordedError(
+            "the events could not be recorded; the server's log says why"  # and not where our files lie
+        )
         try:
             self._writer.append([encode(waiting.record) for waiting in events])
             self._writer.sync()
-            self._accept([event for waiting in events for event in waiting.record.events])
             self._reported = None
-        except Exception as error:  # the thread's edge: whoever waits has to hear of it, but not where our files lie
+            self._accept([event for waiting in events for event in waiting.record.events])
+            failure = None
+        except SessionsError:
+            pass  # the log has the events, and who keeps the sessions has told of it
+        except Exception as error:  # the thread's edge: whoever waits has to hear of it
             self._report(error)
-            failure = NotRecordedError("the events could not be recorded; the server's log says why")
         for waiting in events:
             with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits any more
                 waiting.loop.call_soon_threadsafe(_settle, waiting.done, failure)

@@ -147,12 +147,14 @@ def test_what_cannot_be_written_is_not_acknowledged_and_not_in_the_session(tmp_p
         assert desk.accepted == ["u2"]
 
 
-def test_what_the_session_did_not_take_is_not_acknowledged(tmp_path: Path) -> None:
+def test_what_the_session_did_not_take_is_not_acknowledged_and_no_failure_of_the_log(tmp_path: Path) -> None:
     def refuse(events: Sequence[LoggedEvent]) -> None:
         raise SessionsError("Redis does not answer")
 
-    with Desk(tmp_path, accept=refuse) as desk, pytest.raises(NotRecordedError):
-        asyncio.run(desk.committer.commit(record(1)))
+    with structlog.testing.capture_logs() as told:
+        with Desk(tmp_path, accept=refuse) as desk, pytest.raises(NotRecordedError):
+            asyncio.run(desk.committer.commit(record(1)))
+        assert (desk.logged(), desk.counts.failures, told) == (["u1"], 0, [])
 
 
 def test_an_unforeseen_fault_fails_the_request_and_not_the_thread(tmp_path: Path) -> None:
