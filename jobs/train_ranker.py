@@ -202,4 +202,5 @@ def _replayed_with(serve: Serve) -> Serve:
         bought=serve.bought,
         bought_events=serve.bought_events,
         default_k=serve.default_k,
+        max_k=max(serve.default_k, Serve().max_k),  # decides nothing here, but bounds `default_k`
     )

@@ -86,6 +86,19 @@ def test_another_pause_between_sessions_is_another_ranker(shop: Shop, tmp_path: 
     assert train_ranker.run(config(shop, tmp_path, "lists.session_gap_minutes=5", "serve.port=1"), DAY).skipped
 
 
+def test_longer_answers_than_usual_may_be_the_usual_ones(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, [])
+    weights, _ = weights_of(shop, tmp_path, "serve.max_k=500", "serve.default_k=300")
+    assert weights == default_weights("space")
+    assert train_ranker.run(config(shop, tmp_path, "serve.max_k=600", "serve.default_k=300"), DAY).skipped
+
+
+def test_the_fewest_lists_that_may_be_set_teach(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, companions()[:12])
+    _, details = weights_of(shop, tmp_path, "ranker.fewest_lists=5")
+    assert (details["lists"], "mrr_before" in details) == (6, True)
+
+
 def test_weights_that_say_nothing_put_nothing_on_top() -> None:
     signals = np.zeros((1, 5, len(SIGNALS)), np.float32)
     signals[0, 3, 0] = 1.0  # the one better by base score; the last only fills the list up
