@@ -70,9 +70,10 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
     if file is not None:
         for key, value in _read(file):
             values[key], sources[key] = value, file.name
-    for key, text, source in (*_from_environment(environ), *_from_command_line(overrides)):
-        values[key], sources[key] = _parse(text), source
-    schema = _schema()
+    texts = [*_from_environment(environ), *_from_command_line(overrides)]
+    for key, text, source in texts:
+        values[key], sources[key] = text, source
+    to_parse, schema = {key for key, _, _ in texts}, _schema()
     # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.
     tree: dict[str, Any] = msgspec.to_builtins(Config())
     for key, value in values.items():
@@ -82,7 +83,9 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
                 f"unknown key {key!r} (from {sources[key]}){_nearest(key, schema)}",
                 hint="shortlist config lists every key",
             )
-        _put(tree, key, _checked(key, value, field, sources[key]))
+        kind = field.type if key in schema else get_args(field.type)[1]
+        found = _parse(value, kind) if key in to_parse else value
+        _put(tree, key, _checked(key, found, field, sources[key]))
         if key not in schema:  # one entry of a free table
             table = next(known for known in schema if key.startswith(f"{known}."))
             sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
@@ -141,12 +144,15 @@ def _from_command_line(overrides: Sequence[str]) -> Iterator[tuple[str, str, str
         yield key.strip(), text, "--set"
 
 
-def _parse(text: str) -> Any:
-    """A value as TOML would read it, else plain text, so that --set split.strategy=per_user needs no quotes."""
+def _parse(text: str, kind: Any) -> Any:
+    """A value as TOML would read it, else plain text, so that --set split.strategy=per_user needs no quotes; nor does
+    what reads as a date or a number where text is wanted."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         return text
+    wants_text = getattr(kind, "__origin__", kind) is str  # bare or annotated
+    return text if wants_text and not isinstance(value, str) else value
 
 
 @cache  # made once: to make it takes longer than all else a short verb does

@@ -220,5 +220,22 @@ def test_what_config_prints_is_a_file_that_says_the_same(tmp_path: Path, capsys:
     assert load(copy, environ={}).config == load(file, environ={}).config
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("simulate.start_day", "2026-02-01", "2026-02-01"),
+        ("data.interactions.user", "0", "0"),
+        ("data.interactions.user", '"a"', "a"),
+        ("spark.conf.spark.executor.cores", "2", {"spark.executor.cores": "2"}),
+        ("gates.gini.warn", "0.5", 0.5),
+    ],
+)
+def test_what_reads_as_a_date_or_number_is_text_where_text_is_wanted(key: str, text: str, value: object) -> None:
+    name = f"SHORTLIST_{key.upper().replace('.', '__')}"
+    for loaded in (load(None, [f"{key}={text}"], {}), load(None, environ={name: text})):
+        known = dict(flatten(loaded.config))
+        assert known.get(key, known.get("spark.conf")) == value
+
+
 def test_equal_settings_have_equal_digests_and_others_do_not() -> None:
     assert digest(Train(seed=1)) == digest(Train(seed=1)) != digest(Train(seed=2))
