@@ -29,6 +29,10 @@ class Rule(Section, frozen=True):
     position: Place = 1
     """With `pin`: the position, from 1."""
 
+    def __post_init__(self) -> None:
+        if self.action == "boost" and self.weight == 0.0:
+            raise ValueError("a boost of weight 0 changes no score; set its weight, or leave the rule out")
+
 
 class Order(Section, frozen=True):
     """Constraints on an answer beyond the order by score."""

@@ -98,6 +98,13 @@ class Serve(Section, frozen=True):
             raise ValueError(
                 f"default_k {self.default_k} is above max_k {self.max_k}; lower the one or raise the other"
             )
+        beyond = f"beyond max_k {self.max_k}: no answer is so long"
+        for position in self.order.explore_positions:
+            if position > self.max_k:
+                raise ValueError(f"order.explore_positions {position} is {beyond}")
+        for rule in self.rules:
+            if rule.action == "pin" and rule.position > self.max_k:
+                raise ValueError(f"the pin {rule.name!r} of rules stands at {rule.position}, {beyond}")
 
 
 class Log(Section, frozen=True):

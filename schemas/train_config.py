@@ -85,8 +85,8 @@ class Ranker(Section, frozen=True):
 
     learn: bool = True
     """Learn the weights from the sessions since an earlier version. False: a version gets the default weights."""
-    fewest_lists: Positive = 500
-    """With fewer lists to learn from, the weights of the version before stay."""
+    fewest_lists: Annotated[int, Meta(ge=5)] = 500
+    """With fewer lists to learn from, the weights of the version before stay. One list in five judges the others."""
     most_lists: Positive = 20_000
     """Lists to learn from, drawn at random where there are more: bounds time and memory (10 KB each). Drawing takes
     some 150 bytes for each interaction since the earlier version."""
@@ -102,3 +102,11 @@ class Ranker(Section, frozen=True):
     0: every click counts alike."""
     most_weight: Annotated[float, Meta(ge=1.0)] = 20.0
     """No click counts more than so many clicks at the top."""
+
+    def __post_init__(self) -> None:
+        for name, fewest in (("fewest_lists", self.fewest_lists), ("fewest_clicks", self.fewest_clicks)):
+            if fewest > self.most_lists:
+                raise ValueError(
+                    f"{name} {fewest} is above most_lists {self.most_lists}: so many are never drawn; lower the one or "
+                    "raise the other"
+                )

@@ -97,6 +97,28 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ),
         ("[serve]\nmax_k = 10", "[serve] (serve.max_k from shortlist.toml): default_k 20 is above max_k 10"),
         (
+            "[serve.order]\nexplore_positions = [2, 201]",
+            "(serve.order.explore_positions from shortlist.toml): order.explore_positions 201 is beyond max_k 200",
+        ),
+        (
+            "[[serve.rules]]\nname = 'a'\nwhere = 'b'\naction = 'pin'\nposition = 300",
+            "[serve] (serve.rules from shortlist.toml): the pin 'a' of rules stands at 300, beyond max_k 200",
+        ),
+        (
+            "[[serve.rules]]\nname = 'a'\nwhere = 'b'\naction = 'boost'",
+            'serve.rules[0] = {"name": "a", "where": "b", "action": "boost"} (from shortlist.toml): '
+            "a boost of weight 0 changes no score",
+        ),
+        ("[ranker]\nfewest_lists = 4", "ranker.fewest_lists = 4 (from shortlist.toml): wanted `int` >= 5"),
+        (
+            "[ranker]\nmost_lists = 400",
+            "[ranker] (ranker.most_lists from shortlist.toml): fewest_lists 500 is above most_lists 400",
+        ),
+        (
+            "[ranker]\nfewest_clicks = 30000",
+            "[ranker] (ranker.fewest_clicks from shortlist.toml): fewest_clicks 30000 is above most_lists 20000",
+        ),
+        (
             "[gates.coverage]\nfail = 0.2",
             "[gates.coverage] (gates.coverage.fail from shortlist.toml): warn 0.1 is below",
         ),
