@@ -27,6 +27,7 @@ from jobs.datasets import Dataset, Draft
 from jobs.errors import DatasetDamagedError, MissingDatasetError
 from jobs.task import Reading
 from schemas.config import Config, without_paths
+from schemas.data_config import Data
 from schemas.train_config import Train
 
 IDS = {"item": "items.parquet", "user": "user_ids.parquet"}
@@ -46,7 +47,9 @@ def deciding(config: Train) -> Train:
 
 def settings_digest(config: Config, reading: Reading, encoder: str) -> str:
     """Digest of all but the day's data that a model was made with; only a model with the same one may be kept."""
-    sections = [deciding(config.train), reading, without_paths(config).data, config.split]
+    # How much may be malformed says whether there is a night, not what is learned in it.
+    data = msgspec.structs.replace(without_paths(config).data, max_rejected_share=Data().max_rejected_share)
+    sections = [deciding(config.train), reading, data, config.split]
     inputs = {"encoder": encoder, "prepared": str(datasets.REVISION["prepared"])}
     return datasets.fingerprint("", "model", inputs, sections)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from jobs import checkpoint, datasets, progress, train
+from jobs import checkpoint, datasets, kept_model, progress, train
 from jobs.datasets import Draft
 from jobs.encoder import find_encoder
 from jobs.errors import NothingToTuneError, TrainingDivergedError
@@ -66,19 +66,22 @@ def run(config: Config, day: str, knobs: Sequence[str] = tuple(KNOBS)) -> tuple[
     prepared = datasets.open_dataset(workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
     order = [knob for knob in KNOBS if knob in knobs]
+    given, outside = kept_model.deciding(config.train), {"knobs": ",".join(order)}
+    if given.text == "sentences":
+        outside["encoder"] = find_encoder().id
     with datasets.step(
         workspace,
         day,
         "tuning",
         inputs=[prepared],
-        settings=[config.train, reading],
-        outside={"knobs": ",".join(order)},
+        settings=[given, reading],
+        outside=outside,
         resumable=True,
     ) as draft:
         if draft.complete is not None:
             trials = msgspec.json.decode(draft.complete.part("trials.json").read_bytes(), type=list[Trial])
             return Report(step="tune", day=day, skipped=True, rows=draft.complete.rows), trials
-        trials = _search(_Laboratory(config, reading, workspace, day, draft), config.train, reading, order)
+        trials = _search(_Laboratory(config, reading, workspace, day, draft), given, reading, order)
         (draft.path / "trials.json").write_bytes(msgspec.json.format(msgspec.json.encode(trials), indent=2) + b"\n")
         draft.rows["trials"] = len(trials)
     details = {"recall": round(best(trials).recall, 4), "before": round(trials[0].recall, 4)}

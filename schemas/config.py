@@ -189,8 +189,8 @@ def without_paths(config: Config) -> Config:
 
 
 def deciding(section: Retrieve) -> Retrieve:
-    """The settings that say what is found, not whether it is found anew or carried over."""
-    return msgspec.structs.replace(section, changed_only=False)
+    """The settings that say what is found, not how many users at a time, or whether anew or carried over."""
+    return msgspec.structs.replace(section, changed_only=False, batch_users=Retrieve().batch_users)
 
 
 def digest(settings: msgspec.Struct | Mapping[str, Any]) -> str:

@@ -272,6 +272,8 @@ def test_nothing_is_carried_over_from_another_space_or_from_other_settings(night
     earlier, why = changed.find_earlier(nights.config, now)
     assert earlier is not None
     assert (earlier.candidates.manifest.day, why) == (SECOND, "")
+    in_smaller_parts = configure(nights.folder / "work", nights.store, batch_users=2)
+    assert changed.find_earlier(in_smaller_parts, now)[0] is not None, "the lists are the same"
     shorter = configure(nights.folder / "work", nights.store, candidates=K - 1)
     assert changed.find_earlier(shorter, now) == (None, f"the lists of {nights.version} were made with other settings")
     other = msgspec.structs.replace(now.manifest, extra={"space_id": msgspec.Raw(b'"fedcba9876543210"')})

@@ -18,6 +18,7 @@ from blocks_shop import DAY, small_config, write_prepared
 from jobs import datasets, embed, kept_model, model, splits, train
 from jobs.encoder import Encoder
 from jobs.features import item_features, user_features
+from jobs.task import Reading
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
 from schemas.data_config import Data, Split, Users
@@ -157,6 +158,12 @@ def test_without_the_setting_every_day_is_trained_and_switching_it_on_trains_not
     keeping = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, keep_days=5))
     for day in (DAY, later(1)):
         assert train.run(keeping, day).skipped
+
+
+def test_a_bad_export_that_is_let_through_ends_no_model(tmp_path: Path) -> None:
+    config, reading = shop(tmp_path), Reading("drop", "time")
+    more = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, max_rejected_share=0.5))
+    assert kept_model.settings_digest(config, reading, "") == kept_model.settings_digest(more, reading, "")
 
 
 @pytest.mark.parametrize("section", ["train", "data", "split"])

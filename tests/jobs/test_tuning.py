@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from blocks_shop import DAY, small_config, write_prepared
 
@@ -92,7 +93,9 @@ def test_a_killed_tuning_repeats_no_finished_trial_but_one_whose_file_is_torn(
     assert [assignment.config.dimensions for assignment in rest.asked] == [64, 128, 256]
     assert [trial.recall for trial in trials] == [0.3, 0.4, 0.5, 0.45]
     again = Trainer(recalls)
-    assert tuned(config, monkeypatch, again) == trials
+    keeping = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, keep_days=30))
+    for same in (config, keeping):
+        assert tuned(same, monkeypatch, again) == trials
     assert again.asked == []
 
 
