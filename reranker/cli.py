@@ -42,6 +42,10 @@ def serve(
     if settings.serve.tokens_file:
         read_tokens(Path(settings.serve.tokens_file))
     require_extra(settings.serve)
+    if settings.sessions.enabled and settings.sessions.backend == "redis":
+        from reranker.feedback import opener
+
+        opener(settings)().close()  # connects to nothing
     log.configure()
     count = settings.serve.workers
     run(settings, lambda url: print(f"serving on {url} with {count} worker{'s' if count > 1 else ''}", flush=True))

@@ -16,6 +16,7 @@ import structlog
 from mounts import can_mount, on_small_disk
 from redis_process import RedisProcess, redis_process
 
+import shortlist
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
@@ -317,10 +318,15 @@ def test_on_a_full_disk_the_state_is_not_opened_and_is_when_there_is_space(tmp_p
 
 
 @pytest.mark.parametrize("url", ["http://example", "redis://example/0?ssl=true", "redis://example:x"])
-def test_a_redis_url_that_is_none_is_an_error(url: str) -> None:
+def test_a_redis_url_that_is_none_is_an_error_and_no_server_starts_with_it(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("redis")
     with pytest.raises(SessionsError, match="redis_url"):
         RedisSessions(url, LIMITS, seconds=1.0)
+    redis = ["--set", "sessions.backend=redis", "--set", f"sessions.redis_url={url}"]
+    assert shortlist.run(["serve", "--port", "0", "--set", f"paths.store={tmp_path}", *redis]) == 1
+    assert "sessions.redis_url" in capsys.readouterr().err
 
 
 def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: RedisProcess) -> None:
