@@ -272,8 +272,8 @@ class _Preparation:
             raise SourceError(
                 f"nothing is left to train on: the validation split has {by_name['validation']:,} interactions, "
                 f"the test split {by_name['test']:,}, and they are of {first} to {last}",
-                hint="lower split.test_days and split.validation_days, or set split.strategy=per_user; "
-                "if these are not your dates, see data.interactions.time_unit",
+                hint="lower split.test_days and split.validation_days, raise data.history_days where it is set, or set "
+                "split.strategy=per_user; if these are not your dates, see data.interactions.time_unit",
             )
         return sum(found.values()), by_name
 

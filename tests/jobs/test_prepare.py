@@ -373,7 +373,10 @@ def test_too_many_malformed_rows_stop_the_run_and_nothing_is_left_visible(spark:
         ([], "has no rows"),
         ([["", "i", "view", "1"], ["u", "i", "?", "1"]], "no interaction of .* takes part .* 1 the event type has no"),
         ([["u", "i", "view", "2030-01-01"]], "no interaction of .* takes part in the run: 1 later"),
-        ([["u", "i", "view", "2026-03-10"]], "left to train on: .* has 0 .* split 1, and they are of 2026-03-10 to"),
+        (
+            [["u", "i", "view", "2026-03-10"]],
+            "left to train on: .* has 0 .* split 1, and they are of 2026-03-10 to .*raise data.history_days where",
+        ),
     ],
 )
 def test_a_table_without_a_usable_row_is_refused(
