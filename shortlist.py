@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -86,23 +87,22 @@ EXTRA_OF = {"jobs.cli": "batch", "reranker.cli": "serve"}
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and exit: 0 done, 1 failed, 2 usage, 3 refused, 4 outcome unknown."""
+    _mend_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: Sequence[str]) -> int:
     """Run one verb; the exit code. What it says is written when this returns, or told to be lost."""
-    if sys.stdout is None:  # closed by the caller
-        return _ended(argv)
     output = _Output(sys.stdout)
-    with contextlib.redirect_stdout(output):
+    with contextlib.redirect_stderr(_Log(sys.stderr)), contextlib.redirect_stdout(output):
         code = _ended(argv)
         output.flush()
-    if output.problem is None:
-        return code
-    words = f"its output cannot be written: {output.problem.strerror}; what it did stands"
-    print(f"shortlist {' '.join(argv[:1])}: {words}", file=sys.stderr)
-    print("  next: shortlist history shows what was decided", file=sys.stderr)
-    return code or 1
+        if output.problem is not None:
+            words = f"its output cannot be written: {output.problem.strerror}; what it did stands"
+            print(f"shortlist {' '.join(argv[:1])}: {words}", file=sys.stderr)
+            print("  next: shortlist history shows what was decided", file=sys.stderr)
+            code = code or 1
+    return code
 
 
 def overview() -> str:
@@ -153,6 +153,24 @@ class _Output:
         nowhere = os.open(os.devnull, os.O_WRONLY)  # also for what is still buffered, and would fail again at the exit
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+class _Log(_Output):
+    """Standard error, of which lines may be lost: a night is not lost with them."""
+
+    def _lose(self, error: OSError) -> None:
+        pass
+
+
+def _mend_streams() -> None:
+    """Open to nowhere what the caller has closed: the next file would have its number, and what Java prints in it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            stream = open(os.devnull, mode)  # noqa: PTH123, SIM115 it takes the lowest number that is free
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as standard error does what it cannot show
 
 
 def _ended(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way to end

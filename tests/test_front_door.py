@@ -170,6 +170,35 @@ def test_a_verb_without_an_output_does_what_it_is_told(tmp_path: Path) -> None:
     assert history.current(place).number == 2
 
 
+@pytest.mark.parametrize("to", ["2>&-", "2>/dev/full", "2>&1 | true", "<&- >&- 2>&-"])
+def test_a_night_goes_on_where_nobody_reads_its_log(tmp_path: Path, to: str) -> None:
+    place = store(tmp_path / "store")
+    draft = place / "versions" / ".building-left-behind"
+    draft.mkdir()
+    argv = [sys.executable, str(ROOT / "shortlist.py"), "run", "--only", "retire", "--day", "2026-01-01"]
+    argv += ["--set", f"paths.store={place}"]
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", f'"$@" {to}', "bash", *argv], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert not draft.exists()
+
+
+def test_what_a_closed_stream_would_have_said_goes_into_no_file() -> None:
+    code = "import os, shortlist; shortlist.run = lambda argv: os.write(2, b'!') - 1; shortlist.main([])"
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], cwd=ROOT, check=False)
+    assert done.returncode == 0
+
+
+def test_what_a_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    place = store(tmp_path / "store")
+    assert shortlist.run(["pin", "--why", "a \u2192 b", "--set", f"paths.store={place}"]) == 0
+    argv = [sys.executable, ROOT / "shortlist.py", "history", "--set", f"paths.store={place}"]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(argv, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a \\u2192 b" in done.stdout
+
+
 def test_help_lists_every_verb() -> None:
     done = command("--help")
     assert done.returncode == 0
