@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import re
-from collections.abc import Collection, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,21 +97,23 @@ def locate(name: str, path: str, format_: str = "auto") -> Source:
     """The files behind a path of the configuration.
 
     Raises:
-        SourceError: there is nothing at the path, or its format cannot be told.
+        SourceError: there is nothing at the path, not all of it can be read, or its format cannot be told.
     """
     root = Path(path)
-    if root.is_dir():
-        files = sorted(file for file in root.rglob("*") if file.is_file() and not _is_hidden(file, root))
-    elif root.exists():
-        files = [root]
-    else:
-        folder = Path(root.anchor or ".")
-        files = sorted(file for file in folder.glob(str(root.relative_to(root.anchor))) if file.is_file())
+    try:
+        files = sorted(_below(root) if root.is_dir() else [root] if root.exists() else _matching(root))
+        for file in files:
+            file.open("rb").close()
+    except OSError as error:  # what is passed over may be a day
+        raise SourceError(
+            f"the table of {name} cannot be read: {error.filename}: {error.strerror}",
+            hint="let this user read all of it, and remove links that lead nowhere",
+        ) from error
     # A CSV file of no bytes is a day on which nothing was exported.
     if format_ != "parquet":
         files = [file for file in files if file.stat().st_size or _suffix_format(file) == "parquet"] or files[:1]
     if not files:
-        folders = not root.is_dir() and any(folder.glob(str(root.relative_to(root.anchor))))
+        folders = not root.is_dir() and any(_matching(root, is_wanted=Path.is_dir))
         none = "" if name == "interactions" else ', or to "" for none'
         state = "holds no file" if root.is_dir() else "matches folders only" if folders else "is not there"
         raise SourceError(
@@ -126,8 +130,28 @@ def shortened(text: str) -> str:
     return text if len(text) <= 300 else text[:300] + "…"
 
 
-def _is_hidden(file: Path, root: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in file.relative_to(root).parts)
+def _below(root: Path) -> Iterator[Path]:
+    """The files in a folder and the folders in it, those that it links to too; what is hidden is passed over.
+
+    Raises:
+        OSError: a folder cannot be looked into, or a link leads nowhere, or back.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        files = (Path(folder, name) for name in names if not _is_hidden(name))
+        yield from (file for file in files if stat.S_ISREG(file.stat().st_mode))
+
+
+def _matching(pattern: Path, is_wanted: Callable[[Path], bool] = Path.is_file) -> Iterator[Path]:
+    return filter(is_wanted, Path(pattern.anchor or ".").glob(str(pattern.relative_to(pattern.anchor))))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 def _suffix_format(file: Path) -> str | None:

@@ -257,10 +257,15 @@ def test_a_path_that_can_be_no_log_is_told_with_the_reason(
     assert f"reading {wrong / place}: {REASONS[place]}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--config=closed/file", *READ[3:], CHANGE[0]])
+@pytest.mark.parametrize("option", ["--config=closed/file", *READ[3:], CHANGE[0], "prepare .", "prepare table"])
 def test_what_this_user_may_not_read_is_told_with_the_reason(tmp_path: Path, option: str) -> None:
     (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "day.csv").touch(mode=0)
+    (tmp_path / "table" / "other day.csv").write_text("user,item,time\n")
     argv = ["config", option] if option.startswith("--") else [*option.split(), "--set", "paths.store=closed/store"]
+    if argv[0] == "prepare":
+        argv[1:2] = ["--set", f"data.interactions.path={argv[1]}"]
     without: list[str] = []
     if os.geteuid() == 0:  # who may read everything, unless that is taken away
         if shutil.which("setpriv") is None:

@@ -673,6 +673,21 @@ def write_csv(
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
 
 
+def test_what_a_folder_links_to_is_read_as_if_it_lay_there(tmp_path: Path) -> None:
+    table, elsewhere = tmp_path / "table", tmp_path / "elsewhere"
+    for folder in (table / "date=2026-01-01", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "part.csv").write_text("user_id,item_id,time\n")
+    (table / "date=2026-01-02").symlink_to(elsewhere)
+    (table / ".hidden").symlink_to("nowhere")
+    assert locate("interactions", str(table)).days == ("2026-01-01", "2026-01-02")
+    for link, reason in (("nowhere", "No such file or directory"), (table, "Too many levels of symbolic links")):
+        (elsewhere / "other").symlink_to(link)
+        with pytest.raises(SourceError, match=f"cannot be read: .*date=2026-01-02.*: {reason}"):
+            locate("interactions", str(table))
+        (elsewhere / "other").unlink()
+
+
 def test_a_table_is_known_by_its_bytes_and_not_by_its_place_or_age(tmp_path: Path) -> None:
     for folder, text in (("here", "user_id\n1\n"), ("there", "user_id\n1\n"), ("changed", "user_id\n2\n")):
         (tmp_path / folder).mkdir()
