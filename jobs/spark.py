@@ -36,7 +36,7 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     Under spark-submit the Java process is already there: its settings win over ours where both are given.
 
     Raises:
-        JobError: Spark does not start, as when there is no master at the address.
+        JobError: Spark does not start, as when there is no master at the address, or no room for temporary files.
     """
     from pyspark.sql import SparkSession
 
@@ -49,8 +49,9 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     builder = SparkSession.builder.appName(f"shortlist-{name}")
     for key, value in settings(config).items():
         builder = builder.config(key, value)
-    with TemporaryDirectory(prefix="shortlist-") as folder, ExitStack() as stack:
+    with ExitStack() as stack:
         with _start_for_people(config.master):
+            folder = stack.enter_context(TemporaryDirectory(prefix="shortlist-"))
             spark = builder.getOrCreate()
             stack.enter_context(_ending_quietly(spark))
             spark.sparkContext.setLogLevel("ERROR")
@@ -105,6 +106,11 @@ def _start_for_people(master: str) -> Iterator[None]:
         raise JobError(
             f"Spark does not start with the master {master}: {_cause(str(error))}",
             hint="does the master run, and is spark.master the address that its log names?",
+        ) from error
+    except OSError as error:  # before there is a Java
+        raise JobError(
+            f"Spark does not start: {error.strerror or error}",
+            hint="it needs a folder for temporary files, see TMPDIR, and may start processes",
         ) from error
 
 

@@ -43,10 +43,10 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
     `announce` gets the URL once connections are accepted (they wait until the first worker is up).
     Requires: the main thread, since signals arrive there.
     """
-    with _listen(config) as listener, tempfile.TemporaryDirectory(prefix="shortlist-metrics-") as folder:
+    with _listen(config) as listener, _folder_of_counts() as folder:
         # Blocked, not handled: `sigtimedwait` then takes them one at a time, and none can be lost in between.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        workers = Workers(config, listener, Path(folder))
+        workers = Workers(config, listener, folder)
         host, port = listener.getsockname()[:2]
         if not config.serve.tokens_file and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             log.warning("open to the network without tokens", host=host, hint="set serve.tokens_file")
@@ -145,6 +145,17 @@ def _close_input(process: subprocess.Popen[bytes]) -> None:
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
+
+
+@contextlib.contextmanager
+def _folder_of_counts() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="shortlist-metrics-")
+    except OSError as error:
+        hint = "set TMPDIR to a folder that this user may write to; a tmpfs will do"
+        raise ServeError(f"the workers' counts have no place: {error.strerror}", hint=hint) from error
+    with folder as path:
+        yield Path(path)
 
 
 @contextlib.contextmanager

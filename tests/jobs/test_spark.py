@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from jobs import java
-from jobs.errors import JobError
-from jobs.spark import errors_for_people, settings
+from jobs.errors import JobError, NoJavaError
+from jobs.spark import errors_for_people, session, settings
 from schemas.config import Spark
 
 ROOT = Path(__file__).parents[2]
@@ -40,11 +41,40 @@ def test_an_unfit_java_gives_way_to_the_one_that_pip_brought(tmp_path: Path) -> 
     assert 'version "25' in answer.stderr
 
 
+def test_a_java_that_cannot_be_run_gives_way_to_the_one_that_pip_brought(tmp_path: Path) -> None:
+    of_another_machine, folder = tmp_path / "a" / "bin" / "java", tmp_path / "b" / "bin" / "java"
+    of_another_machine.parent.mkdir(parents=True)
+    of_another_machine.write_bytes(b"\x7fELF of another machine")
+    of_another_machine.chmod(0o755)
+    folder.mkdir(parents=True)
+    wanted = java.java_home({"PATH": ""})
+    for home in (tmp_path / "a", tmp_path / "b"):
+        assert java.java_home({"JAVA_HOME": str(home), "PATH": ""}) == wanted
+
+
+def test_an_environment_that_may_not_be_written_says_who_can_mend_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "java-shim").write_text("in the way")  # root may write everywhere else
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    with pytest.raises(NoJavaError, match="java-shim/bin/java cannot be written: ") as refused:
+        java.java_home({"PATH": ""})
+    assert "python -m jobs.java" in refused.value.hint
+
+
 def test_the_java_that_pip_brought_drops_the_module_it_lacks_and_nothing_else() -> None:
     home = java.java_home({"PATH": ""})
     argv = ["--add-modules=jdk.incubator.vector", "-Dwith space=a b", "-XshowSettings:properties", "-version"]
     answer = subprocess.run([f"{home}/bin/java", *argv], capture_output=True, text=True, check=True)
     assert "with space = a b" in answer.stderr
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(JobError, match="Spark does not start: No such file or directory"), session(Spark(), "x"):
+        pass
 
 
 def test_the_configurations_own_settings_have_the_last_word() -> None:

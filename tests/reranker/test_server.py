@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ import httpx
 import pytest
 from serving_shop import Shop
 from shop_server import PATIENCE_SECONDS, SERVE, Server, Visitors, eventually
+
+from reranker.errors import ServeError
+from reranker.serve import serve
+from schemas.config import Config
+from schemas.serving_config import Serve
 
 
 @pytest.fixture
@@ -174,3 +180,11 @@ def test_a_second_server_on_the_same_port_says_so_and_exits_1(server: Server, sh
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_machine_without_a_folder_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(ServeError, match="the workers' counts have no place: No such file or directory"):
+        serve(Config(serve=Serve(port=0)), announce=print)
