@@ -290,7 +290,11 @@ def _absolute(config: Config, base: Path) -> Config:
             raise ConfigError(f"{key} = {text!r}: a path has no null byte")
         if text:
             try:
-                _put(tree, key, str(base / Path(text).expanduser()))
+                path = str(base / Path(text).expanduser())
+                path.encode()  # LMDB wants it so
             except RuntimeError as error:
                 raise ConfigError(f"{key} = {text!r}: there is no such home folder") from error
+            except UnicodeEncodeError as error:
+                raise ConfigError(f"{key} = {path!r}: a path is wanted whose bytes are UTF-8") from error
+            _put(tree, key, path)
     return msgspec.convert(tree, Config)

@@ -163,6 +163,11 @@ def test_a_value_that_nobody_can_mean_is_an_error_and_not_repeated(text: str) ->
     assert len(str(refused.value)) < 300
 
 
+def test_a_path_whose_bytes_are_not_utf_8_is_an_error() -> None:
+    with pytest.raises(ConfigError, match=r"paths\.store = '.*\\udcff': a path is wanted whose bytes are UTF-8"):
+        load(None, ["paths.store=\udcff"], {})
+
+
 @pytest.mark.parametrize("key", ["paths.store", "data.items.path", "serve.tokens_file"])
 def test_a_path_with_a_null_byte_is_an_error(tmp_path: Path, key: str) -> None:
     for overrides in ([f"{key}=a\0b"], [f'{key}="a\\u0000b"']):
