@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from jobs.disk import refusals_for_people
-from jobs.errors import DatasetBusyError, DatasetDamagedError, MissingDatasetError
+from jobs.errors import DatasetBusyError, DatasetDamagedError, JobError, MissingDatasetError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -125,6 +125,7 @@ def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
     Raises:
         MissingDatasetError: the step that makes it has not run, or has not finished.
         DatasetDamagedError: its manifest cannot be read, or a file is gone or has another size.
+        JobError: this user may not read it, or such.
     """
     path = Path(workspace) / day / name
     try:
@@ -134,6 +135,11 @@ def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
             f"the dataset {name!r} of {day} is not there: {path}",
             hint=f"make it with: shortlist {STEP_OF.get(name, name)} --day {day}",
         ) from None
+    except OSError as error:
+        raise JobError(
+            f"the dataset {name!r} of {day} cannot be read: {error.filename or path}: {error.strerror}",
+            hint="see paths.workspace, and whose it is",
+        ) from error
 
 
 @contextlib.contextmanager

@@ -21,6 +21,9 @@ REFUSALS = {
     errno.EIO: "the disk fails",
     errno.ENOTDIR: "a file lies where a folder is wanted",
     errno.EEXIST: "a file lies where a folder is wanted",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "links lead in a circle",
+    errno.EFBIG: "the file is larger than this user may write",
 }
 
 

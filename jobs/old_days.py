@@ -28,10 +28,16 @@ def remove_old_days(workspace: Path, *, keep_days: int, but: str, now: float) ->
     Raises:
         JobError: some could not be removed; the others are gone.
     """
-    if keep_days == 0 or not workspace.is_dir():
+    if keep_days == 0:
         return 0
+    try:
+        folders = sorted(workspace.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise JobError(f"the workspace cannot be read: {workspace}: {error.strerror}") from error
     removed, failed = 0, dict[Path, str]()
-    for folder in sorted(workspace.iterdir()):
+    for folder in folders:
         day = folder.name.removeprefix(".").removesuffix(".old")
         if not DAY.fullmatch(day) or folder.name not in (day, _aside(day)):
             continue

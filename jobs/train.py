@@ -75,7 +75,7 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
         JobError: a worker stopped.
     """
     started = time.monotonic()
-    workspace = Path(config.paths.workspace).resolve()
+    workspace = Path(config.paths.workspace).absolute()
     prepared = datasets.open_dataset(workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
     encoder = find_encoder() if config.train.text == "sentences" else None

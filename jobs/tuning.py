@@ -62,7 +62,7 @@ def run(config: Config, day: str, knobs: Sequence[str] = tuple(KNOBS)) -> tuple[
     unknown = [knob for knob in knobs if knob not in KNOBS]
     if unknown:
         raise UsageError(f"there is no knob {unknown[0]!r}", hint=f"the knobs are: {', '.join(KNOBS)}")
-    workspace = Path(config.paths.workspace).resolve()
+    workspace = Path(config.paths.workspace).absolute()
     prepared = datasets.open_dataset(workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
     order = [knob for knob in KNOBS if knob in knobs]

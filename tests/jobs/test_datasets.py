@@ -14,6 +14,7 @@ import pytest
 
 from jobs import datasets
 from jobs.errors import DatasetBusyError, DatasetDamagedError, JobError, MissingDatasetError
+from jobs.old_days import remove_old_days
 from schemas.config import Train
 
 DAY = "2026-01-02"
@@ -114,6 +115,17 @@ def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Pa
         make(tmp_path / "file", "one")
     with pytest.raises(ZeroDivisionError), datasets.step(tmp_path, DAY, "model"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("place", "reason"), [("a loop", "symbolic links"), ("x" * 300, "File name too long")])
+def test_a_path_that_can_be_no_workspace_is_told_with_the_reason(tmp_path: Path, place: str, reason: str) -> None:
+    (tmp_path / "a loop").symlink_to("a loop")
+    with pytest.raises(JobError, match=f"the dataset 'model' of {DAY} cannot be read: .*{reason}"):
+        datasets.open_dataset(tmp_path / place, DAY, "model")
+    with pytest.raises(JobError, match=r"train: (links lead in a circle|the name is too long): "):
+        make(tmp_path / place, "one")
+    with pytest.raises(JobError, match=f"the workspace cannot be read: .*{reason}"):
+        remove_old_days(tmp_path / place, keep_days=1, but=DAY, now=0)
 
 
 ON_A_SMALL_DISK = """
