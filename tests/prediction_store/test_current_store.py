@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from shop_store import MakeVersion
 
@@ -20,6 +21,7 @@ from prediction_store.errors import (
 )
 from prediction_store.opened import _registry
 from prediction_store.reader import Store
+from schemas.manifest import decode_manifest, encode_manifest
 
 Edit = Callable[[Path, Callable[[bytes], bytes]], None]
 
@@ -157,6 +159,21 @@ def test_a_version_that_cannot_be_opened_is_taken_as_soon_as_it_can(root: Path, 
     assert isinstance(store.last_error, DiskError)
     path.joinpath("aside").rename(path / layout.MANIFEST)
     assert (store.refresh(), served_by(store)) == (True, b)
+    store.close()
+
+
+@pytest.mark.leaves_damage
+def test_another_version_under_the_name_that_the_history_names_is_not_taken(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit
+) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    path = layout.version_path(root, make_version("b", cut_over=True)) / layout.MANIFEST
+    other = msgspec.structs.replace(decode_manifest(path.read_bytes()), expires_at=1)
+    edit_sealed(path, lambda _: encode_manifest(other))
+    assert (store.refresh(), served_by(store)) == (False, a)
+    assert isinstance(store.last_error, DamagedVersionError)
     store.close()
 
 
