@@ -63,13 +63,16 @@ def json_of(value: bytes, key: bytes) -> object:
 
 @contextmanager
 def sqlite(folder: Path, records: Records, decode: Callable[[bytes, bytes], object]) -> Iterator[Peer]:
-    """SQLite: a table without rowid, opened immutable and mapped into memory."""
+    """SQLite: opened immutable and mapped into memory.
+
+    With row numbers: WITHOUT ROWID finds values as long as these in twice the time, see sqlite.org/withoutrowid.html.
+    """
     path = folder / "peer.sqlite"
     try:
         writer = sqlite3.connect(path, isolation_level=None)
         writer.execute("PRAGMA journal_mode = OFF")
         writer.execute("PRAGMA synchronous = OFF")
-        writer.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+        writer.execute("CREATE TABLE records (key BLOB PRIMARY KEY, value BLOB NOT NULL)")
         writer.execute("BEGIN")
         writer.executemany("INSERT INTO records VALUES (?, ?)", records)
         writer.execute("COMMIT")
@@ -88,14 +91,18 @@ def sqlite(folder: Path, records: Records, decode: Callable[[bytes, bytes], obje
 
 @contextmanager
 def rocksdb(folder: Path, records: Records, decode: Callable[[bytes, bytes], object]) -> Iterator[Peer]:
-    """RocksDB: loaded in bulk, compacted, with Bloom filters, opened read-only and mapped into memory."""
+    """RocksDB: loaded in bulk, compacted, opened read-only and mapped into memory.
+
+    Plain tables are its format for what memory holds; with the usual blocks a bare get takes two thirds longer.
+    """
     library = _imported("rocksdict")
     path = folder / "peer.rocksdb"
-    table = library.BlockBasedOptions()
-    table.set_bloom_filter(10, False)
+    table = library.PlainTableFactoryOptions()
+    table.user_key_length, table.bloom_bits_per_key, table.hash_table_ratio, table.index_sparseness = 0, 10, 0.75, 16
     options = library.Options(raw_mode=True)
     options.set_compression_type(library.DBCompressionType.none())
-    options.set_block_based_table_factory(table)
+    options.set_plain_table_factory(table)
+    options.set_prefix_extractor(library.SliceTransform.create_noop())  # hashed is the whole key
     options.set_allow_mmap_reads(True)
     try:
         unlogged = library.WriteOptions()
