@@ -153,10 +153,10 @@ def test_a_process_that_ranks_slowly_begins_to_hurry_earlier_and_tries_again(
     assert reranker.recommend(asked(), deadline_ms=20).rung == "personal"
     timer.step = 0.1  # an answer now takes hundreds of milliseconds
     reranker.recommend(asked())
-    timer.step = 0.0
+    timer.step = 0.004  # also what is not ranked takes a while: that says nothing of what ranking would take
     rungs = [reranker.recommend(asked(), deadline_ms=20).rung for _ in range(500)]
     assert rungs[0] == "stored_order"
-    assert rungs[-1] == "personal", "one slow answer must not be held against it for ever"
+    assert "personal" in rungs, "one slow answer must not be held against it for ever"
 
 
 def test_the_shorter_limit_holds() -> None:
