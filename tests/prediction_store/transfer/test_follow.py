@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pytest
 from shop_store import MakeVersion
 
@@ -31,6 +32,7 @@ from schemas.config import Follow, Store, Transfer
 from schemas.errors import ShortlistError
 from schemas.history import HistoryRecord
 from schemas.hosts import HostStatus
+from schemas.manifest import decode_manifest, encode_manifest
 
 WHO = "ann@batch"
 LIMIT_SECONDS = 100.0
@@ -353,17 +355,30 @@ def test_silent_object_storage_changes_nothing(cluster: Cluster, monkeypatch: py
     assert two.serves == b
 
 
-def test_a_damaged_copy_that_nobody_reads_is_pulled_anew(cluster: Cluster, edit_sealed: Callable[..., None]) -> None:
+def expired(manifest: bytes) -> bytes:
+    """That of another version of the same name."""
+    return encode_manifest(msgspec.structs.replace(decode_manifest(manifest), expires_at=1))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "problem"),
+    [
+        (layout.shard_file(0), lambda data: bytes([data[0] ^ 1]) + data[1:], "shard-0000.mdb has digest"),
+        (layout.MANIFEST, expired, "the history says"),
+    ],
+)
+def test_a_damaged_copy_that_nobody_reads_is_pulled_anew(
+    cluster: Cluster, edit_sealed: Callable[..., None], file: str, change: Callable[[bytes], bytes], problem: str
+) -> None:
     a = cluster.publish("a")
     (host,) = cluster.hosts("h1", hosts=[])
     host.look()
     host.agent.close()
-    path = layout.version_path(host.root, a) / layout.shard_file(0)
-    edit_sealed(path, lambda data: bytes([data[0] ^ 1]) + data[1:])
+    edit_sealed(layout.version_path(host.root, a) / file, change)
     with Version.open(host.root, a, verify=False):
         host.start()
         assert isinstance(host.look(), DamagedVersionError), "somebody has it open"
-        assert "shard-0000.mdb has digest" in host.status.problem
+        assert problem in host.status.problem
     cluster.at += readiness.FIRST_PAUSE_SECONDS
     assert host.look() is None
     assert any(line.startswith(f"pulling {a} anew") for line in host.said)
