@@ -113,6 +113,11 @@ def test_an_empty_file_and_one_that_is_gone_let_nobody_in(office: Office, tmp_pa
         for header in (b"", b"Bearer", b"Bearer ", b"Bearer x", b"Bearer nonsense"):
             assert gatekeeper.role_of(header) is None
     assert len(reports) == 3, "the hash of nothing, and nonsense, are told once each"
+    file.write_text("")
+    token = f"Bearer {add_token(file, 'shop', 'read')}".encode()
+    assert gatekeeper.role_of(token) == "read"
+    file.write_text(f"{file.read_text()}nonsense\n")
+    assert gatekeeper.role_of(token) is None, "what held before the file was damaged no longer does"
 
 
 def test_a_file_that_could_not_be_read_for_a_moment_is_read_at_the_next_request(tmp_path: Path) -> None:
