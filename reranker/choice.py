@@ -61,9 +61,9 @@ def choose(
 ) -> Ordered:
     """At most k of the allowed candidates, in order. `counts` counts on.
 
-    Pins and chance hold for the pool that the answer begins with, whose positions are those of the answer.
+    Pins and chance hold for the pool that the answer begins with, whose positions are those of the answer: for others
+    there are no `pins`.
     """
-    pins = pins if is_first else ()
     if is_plain(wanted, pins):
         return as_they_are(top(scores, allowed, k))
     return order(

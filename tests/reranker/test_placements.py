@@ -134,6 +134,15 @@ def test_a_pin_stands_where_it_was_pinned_and_the_rest_keep_their_order(stocked_
     assert [item for item in found if item != "a11"] == [item for item in usual if item != "a11"][: len(found) - 1]
 
 
+def test_a_pin_of_what_only_a_later_rung_has_changes_nothing(stocked_shop: Shop) -> None:
+    request = {"exclude": stocked_shop.list_of("u0")[2:], "context": {"segment": "DE"}, "k": 10}
+    with opened(stocked_shop, []) as plain:
+        usual = asked(plain, **request)
+    assert [item.rung for item in usual.items if item.item == "a26"] == ["segment"]
+    with opened(stocked_shop, [Rule(name="pin", where="price == 27", action="pin", position=1)]) as reranker:
+        assert ids(reranker, **request) == [item.item for item in usual.items]
+
+
 def test_a_cap_holds_over_all_rungs_of_an_answer(stocked_shop: Shop) -> None:
     with opened(stocked_shop, [], Order(caps={"category": 3})) as reranker:
         answer = asked(reranker, "u0", k=40, explain=True)
