@@ -197,6 +197,10 @@ def test_the_header_is_the_limit_over_http(stocked_shop: Shop) -> None:
         assert post("/v1/recommend", body, "3600000")[1]["rung"] == "personal"
         _, many = post("/v1/recommend/batch", b'{"requests": [%s, %s]}' % (body, body), "1")
         assert [answer["rung"] for answer in many["answers"]] == ["stored_order"] * 2  # type: ignore[attr-defined]
+        client._state["service"].reranker.timer = FakeTimer(step=0.002)
+        _, many = post("/v1/recommend/batch", b'{"requests": [%s]}' % b", ".join([body] * 8), "30")
+        rungs = [answer["rung"] for answer in many["answers"]]  # type: ignore[attr-defined]
+        assert {*rungs} == {"personal", "stored_order"}, "the limit of a batch is that of all its requests"
         for wrong in ("0", "-5", "1.5", "", "soon", "3600001", "99999999", "²"):
             status, error = post("/v1/recommend", body, wrong)
             assert (status, error["field"]) == (422, HEADER)

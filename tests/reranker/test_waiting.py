@@ -8,9 +8,13 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from asgi_client import AsgiClient
+from serving_shop import Shop
 
+from reranker.app import create_app
 from reranker.errors import OverloadedError
 from reranker.waiting import FIRST_GUESS_SECONDS, SLICE_SECONDS, Waiting
+from schemas.messages import RecommendAnswer
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -53,6 +57,23 @@ def test_who_would_wait_too_long_is_turned_away_and_who_comes_later_is_not() -> 
         assert await waiting.turn(lambda: 7) == 7
 
     run(check())
+
+
+def test_a_batch_that_was_let_in_is_answered_whole(stocked_shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"user": "u0", "k": 3}
+    with AsgiClient(create_app(stocked_shop.config("log.answers=false"))) as client:
+        service = client._state["service"]
+        answered = service.reranker.recommend_checked
+
+        def and_then_full(*given: Any, **named: Any) -> RecommendAnswer:
+            service.waiting._max_seconds = -1.0
+            answer: RecommendAnswer = answered(*given, **named)
+            return answer
+
+        monkeypatch.setattr(service.reranker, "recommend_checked", and_then_full)
+        reply = client.post("/v1/recommend/batch", {"requests": [one] * 3})
+        assert (reply.status, len(reply.json()["answers"])) == (200, 3)
+        assert client.post("/v1/recommend/batch", {"requests": [one]}).status == 503
 
 
 def test_the_line_is_as_long_as_the_work_allows() -> None:
