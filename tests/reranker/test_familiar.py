@@ -134,6 +134,14 @@ def test_a_discount_is_taken_from_the_score_and_explained(stocked_shop: Shop) ->
         assert answered.score == pytest.approx(sum(answered.contributions.values()), abs=1e-4)  # type: ignore[union-attr]
 
 
+def test_a_discount_has_faded_by_the_time_that_the_request_tells(stocked_shop: Shop) -> None:
+    overrides = ("serve.seen.policy=discount", "serve.seen.discount=0.4", "serve.seen.half_life_hours=1")
+    session, context = [{"item": "a02", "time": NOW}], {"time": NOW + HOUR}
+    answer = ask(stocked_shop, *overrides, user="u0", k=20, session=session, context=context, explain=True)
+    (seen,) = (item for item in answer.items if item.item == "a02")
+    assert seen.contributions["discount seen"] == pytest.approx(-0.2)  # type: ignore[index]
+
+
 def test_a_discount_fades(stocked_shop: Shop) -> None:
     policy = ("serve.seen.policy=discount", "serve.seen.half_life_hours=1", "serve.session_half_life_seconds=1e9")
 

@@ -117,6 +117,11 @@ def test_answers_are_compared_signal_by_signal_with_what_taught_the_weights() ->
     assert drift("v", learned("log"), Answers().of(drawn(shift=0.4, seed=1))).reading("base") == "look"
 
 
+def test_a_signal_that_taught_nothing_is_not_compared() -> None:
+    of_base = LearnedFrom("log", 7, {"base": spread_of(drawn())})
+    assert [*drift("v", of_base, Answers().of(drawn())).indexes] == ["base"]
+
+
 def test_too_few_answers_say_nothing() -> None:
     found = drift("v", learned("log"), Answers().of(drawn(shift=1.0), FEWEST_ANSWERS - 1))
     assert found.reading("base") == "too few answers"
