@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from shop_store import MakeVersion, judge
 
@@ -19,6 +20,7 @@ from prediction_store.errors import RemoteError
 from prediction_store.manifest import read_manifest
 from prediction_store.transfer.hosts import read_status
 from prediction_store.transfer.remote import Remote
+from schemas.manifest import decode_manifest, encode_manifest
 
 Verb = Callable[..., tuple[int, str, str]]
 PATIENCE_SECONDS = 60.0
@@ -46,6 +48,19 @@ def names(root: Path, make_version: MakeVersion) -> tuple[str, str]:
         judge(root, name)
     history.cutover(root, names[0], "ann@host", "first", 2)
     return names
+
+
+def test_a_pull_brings_no_other_version_than_the_one_decided_on(
+    names: tuple[str, str], verb: Verb, folder: Remote
+) -> None:
+    assert verb("store", "push")[0] == 0
+    key = layout.remote_file(names[0], layout.MANIFEST)
+    data = folder.read(key)
+    assert data is not None
+    folder.put(key, encode_manifest(msgspec.structs.replace(decode_manifest(data), expires_at=1)))
+    code, _, problem = verb("other", "pull")
+    assert code == 1
+    assert "its manifest in" in problem
 
 
 def test_from_one_host_to_another_and_back(tmp_path: Path, names: tuple[str, str], verb: Verb) -> None:
