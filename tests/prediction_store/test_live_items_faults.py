@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import live_changes
@@ -46,6 +47,16 @@ def test_a_writer_that_is_killed_leaves_whole_batches_and_all_that_it_acknowledg
             assert facts[0] == facts[1]
             assert facts[0].price >= float(acknowledged[-1])  # type: ignore[operator]
             assert len(live.read().entries) == 202
+
+
+def test_the_first_change_makes_the_file_and_its_name_durable_before_it_is_written(
+    live: LiveItems, root: Path, observe_steps: Callable[[Callable[[str, Path], None]], None]
+) -> None:
+    steps: list[tuple[str, Path]] = []
+    observe_steps(lambda step, path: steps.append((step, path)))
+    live.set([change("a", price=1.0)], now=5.0)
+    file = layout.live_items_file(root)
+    assert steps[-3:] == [("sync file", file), ("sync folder", file.parent), ("write live items", file)]
 
 
 def test_a_reader_that_was_killed_does_not_let_the_file_grow(live: LiveItems, root: Path) -> None:
