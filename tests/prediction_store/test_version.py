@@ -217,6 +217,16 @@ def test_a_flipped_bit_in_any_file_is_refused(root: Path, make_version: MakeVers
 
 
 @pytest.mark.leaves_damage
+def test_whoever_wants_the_hashes_gets_them_though_it_is_open_without(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit
+) -> None:
+    name = make_version("a")
+    edit_sealed(layout.version_path(root, name) / layout.REPORT, lambda data: flip(data, len(data) // 2))
+    with Version.open(root, name, verify=False), pytest.raises(DamagedVersionError, match="has digest"):
+        Version.open(root, name)
+
+
+@pytest.mark.leaves_damage
 def test_without_hashes_a_flipped_bit_is_a_damaged_record_and_no_wrong_list(
     root: Path, make_version: MakeVersion, edit_sealed: Edit
 ) -> None:
