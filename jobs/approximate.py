@@ -109,7 +109,8 @@ def _ivfpq(index: ItemIndex) -> faiss.Index:
     ivf = faiss.IndexIVFPQ(quantizer, dimensions, index.lists, parts, max(bits, 1), faiss.METRIC_INNER_PRODUCT)
     ivf.pq.cp.min_points_per_centroid = 1
     ivf.pq.cp.seed = SEED
-    sample = np.linspace(0, items - 1, min(items, TRAINING_ITEMS)).astype(np.int64)
+    # A lone item twice: FAISS wants a vector for each code, and there are two at least.
+    sample = np.linspace(0, items - 1, max(2, min(items, TRAINING_ITEMS))).astype(np.int64)
     ivf.train(np.ascontiguousarray(index.vectors[sample]))
     assigned = list_of(index.starts).astype(np.int64)
     vectors = np.ascontiguousarray(index.vectors)

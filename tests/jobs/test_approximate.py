@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -65,3 +66,11 @@ def test_the_nearest_raw_vectors_are_not_the_best(searched: tuple[index.ItemInde
     nearest = np.square(queries[:20, None] - item_index.vectors[None]).sum(axis=2).argsort(axis=1)[:, :50]
     best = rows_of(search.search(item_index, queries[:20], nothing(20), 50))
     assert np.mean([item in near for row, near in zip(best, nearest, strict=True) for item, _ in row]) < 0.7
+
+
+@pytest.mark.parametrize("name", ["hnsw", "ivfpq"])
+def test_a_catalogue_of_one_item_can_be_searched(tmp_path: Path, name: str) -> None:
+    item_index = make_index(tmp_path / "index", np.ones((1, 4), np.float32))
+    approximate.build(item_index, name)
+    found = search.search(item_index, np.ones((2, 4), np.float32), nothing(2), 10, Method(name, probes=1))
+    assert rows_of(found) == [[(0, 4.0)]] * 2
