@@ -19,7 +19,7 @@ from jobs import datasets, vectors
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError, MissingDatasetError
 from jobs.kept_model import ids_of, row_of
-from prediction_store.errors import StoreError
+from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.records import current_or_none
 from schemas.config import Config, deciding
@@ -115,7 +115,7 @@ def _current(root: Path) -> tuple[str, dict[str, str], str]:
         if record is None:
             return "", {}, "no version is current"
         return record.version, read_manifest(root, record.version).inputs, ""
-    except StoreError as error:
+    except (StoreError, FormatError) as error:
         return "", {}, f"the current version cannot be read: {error}"
 
 

@@ -27,7 +27,7 @@ from jobs.moments import Moment, Moments, Stage, replay, sessions
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
 from prediction_store import history
-from prediction_store.errors import StoreError
+from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
 from reranker.signals import SIGNALS, default_weights
@@ -62,19 +62,21 @@ def run(config: Config, day: str) -> Report:
         if draft.complete is not None:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.complete.rows)
         weights, details = default_weights(""), {}
-        name = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
-        if name is not None:
-            with Version.open(Path(config.paths.store), name, verify=False) as version:
-                weights, details = _taught(version, prepared.path, logged, config, datasets.end_of(day))
+        earlier = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
+        if earlier is not None:
+            with earlier:
+                weights, details = _taught(earlier, prepared.path, logged, config, datasets.end_of(day))
                 draft.rows["lists"] = details["lists"]
-        details = {"weights": "learned" if "mrr" in details else "as before", "from": name or "none", **details}
+        name = earlier.name if earlier else "none"
+        details = {"weights": "learned" if "mrr" in details else "as before", "from": name, **details}
         draft.extra |= details
         draft.path.joinpath(WEIGHTS).write_bytes(encode_weights(weights))
     return Report(step="train-ranker", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
-def earlier_version(root: Path, end: int) -> str | None:
-    """The last one made current of the versions that know nothing from `end` on and are still there, if there is one.
+def earlier_version(root: Path, end: int) -> Version | None:
+    """The last one made current of the versions that know nothing from `end` on and are still there and whole, opened;
+    None: there is none.
 
     Args:
         end: of the day that is run, in epoch seconds: what the day itself has made is not earlier.
@@ -82,8 +84,8 @@ def earlier_version(root: Path, end: int) -> str | None:
     for record in reversed(history.records(root)):
         try:
             if read_manifest(root, record.version).made_at < end:
-                return record.version
-        except StoreError:  # retired since, or damaged
+                return Version.open(root, record.version)
+        except (StoreError, FormatError):  # retired since, damaged, or of a later Shortlist
             continue
     return None
 

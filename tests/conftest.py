@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,3 +40,16 @@ def s3_url(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def edit_sealed() -> Callable[[Path, Callable[[bytes], bytes]], None]:
+    """Change a file of a sealed version, as a bad disk or a careless hand would."""
+
+    def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+        path.parent.chmod(0o755)
+        path.chmod(0o644)
+        path.write_bytes(change(path.read_bytes()))
+        path.chmod(0o444)
+
+    return edit

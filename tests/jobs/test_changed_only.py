@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset
 import pytest
+from serving_shop import Shop
 from small_world import END, World
 
 from jobs import build, carried, changed, datasets, evaluate, lists, retrieve, train_ranker, vectors
 from jobs.progress import Report
-from prediction_store import history
+from prediction_store import history, layout
 from prediction_store.shards import open_shard
 from schemas import config as settings
 from schemas.config import Config, Lists, Paths, Retrieve
@@ -289,6 +290,19 @@ def test_what_the_lists_were_made_from_must_be_there_too(nights: Nights) -> None
         assert "were made from is no longer in the workspace" in changed.find_earlier(nights.config, now)[1]
     finally:
         aside.rename(prepared)
+
+
+def test_nothing_is_carried_over_from_a_version_of_a_later_shortlist(
+    make_world: Callable[..., World], tmp_path: Path, edit_sealed: Callable[[Path, Callable[[bytes], bytes]], None]
+) -> None:
+    shop, config = Shop(tmp_path / "store"), configure(tmp_path / "work", tmp_path / "store")
+    manifest = layout.version_path(shop.root, shop.publish("a")) / layout.MANIFEST
+    edit_sealed(manifest, lambda data: data.replace(b'"format": 1', b'"format": 9'))
+    make_world().write(config.paths.workspace, FIRST)
+    now = datasets.open_dataset(config.paths.workspace, FIRST, "embeddings")
+    earlier, why = changed.find_earlier(config, now)
+    assert earlier is None
+    assert why.startswith("the current version cannot be read: ")
 
 
 def test_a_list_is_carried_if_and_only_if_nothing_new_belongs_into_it() -> None:

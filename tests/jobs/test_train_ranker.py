@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 from jobs import datasets, train_ranker
 from jobs.ranking_fit import Lists
 from jobs.train_ranker import reciprocal_rank
+from prediction_store import layout
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.ranker import LOG, LearnedFrom, RankerWeights, decode_weights
@@ -20,6 +22,8 @@ DAY = "2099-01-01"
 """Later than the version, whose data ended an hour ago."""
 SESSIONS = 120
 WEEK = 7 * 86_400
+
+EditSealed = Callable[[Path, Callable[[bytes], bytes]], None]
 
 
 @pytest.fixture(scope="module")
@@ -150,13 +154,26 @@ def test_learning_can_be_switched_off(shop: Shop, tmp_path: Path) -> None:
 
 def test_a_version_of_the_same_day_or_later_is_not_learned_from(shop: Shop) -> None:
     assert train_ranker.earlier_version(shop.root, MADE_AT) is None
-    assert train_ranker.earlier_version(shop.root, MADE_AT + 1) == shop.current()
+    earlier = train_ranker.earlier_version(shop.root, MADE_AT + 1)
+    assert earlier is not None
+    with earlier:
+        assert earlier.name == shop.current()
 
 
-def test_choices_at_random_change_nothing(shop: Shop, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    rows: list[Row] = [(user, f"a{rng.integers(N_ITEMS):02}", time, session) for user, _, time, session in companions()]
-    write_prepared(tmp_path, DAY, rows)
-    _, details = weights_of(shop, tmp_path)
-    learned = float(str(details.get("mrr", details.get("mrr_learned"))))
-    assert learned < 2 * float(str(details["mrr_before"])), "noise was taken for a pattern"
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        (layout.ITEM_VECTORS, lambda data: data[:100]),
+        (layout.shard_file(0), lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        (layout.MANIFEST, lambda data: data.replace(b'"format": 1', b'"format": 9')),
+    ],
+    ids=["cut short", "a bit flipped", "of a later Shortlist"],
+)
+def test_a_version_that_cannot_be_read_stops_no_night(
+    tmp_path: Path, edit_sealed: EditSealed, file: str, change: Callable[[bytes], bytes]
+) -> None:
+    shop = Shop(tmp_path / "store")
+    whole, other = shop.publish("a"), shop.publish("b")
+    edit_sealed(layout.version_path(shop.root, other) / file, change)
+    write_prepared(tmp_path, DAY, companions())
+    assert weights_of(shop, tmp_path)[1]["from"] == whole

@@ -64,16 +64,3 @@ def observe_steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observer], None]
         monkeypatch.setattr(durable, "before", observer)
 
     return observe
-
-
-@pytest.fixture
-def edit_sealed() -> Callable[[Path, Callable[[bytes], bytes]], None]:
-    """Change a file of a sealed version, as a bad disk or a careless hand would."""
-
-    def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
-        path.parent.chmod(0o755)
-        path.chmod(0o644)
-        path.write_bytes(change(path.read_bytes()))
-        path.chmod(0o444)
-
-    return edit
