@@ -104,6 +104,8 @@ class Draft:
         self.path = path
         self.fingerprint = fingerprint
         self.complete = complete
+        self.also_read: Sequence[Dataset] = ()
+        """Datasets that are read beside the inputs, and change nothing in what comes out."""
         self.rows: dict[str, int] = {}
         self.extra: dict[str, object] = {}
 
@@ -166,7 +168,7 @@ def step(
         outside: name to fingerprint of inputs that are not datasets, such as your own tables.
 
     Raises:
-        DatasetBusyError: another process is writing the same dataset, or has written an input anew meanwhile.
+        DatasetBusyError: another process is writing the same dataset, or has written one that is read anew meanwhile.
         JobError: the disk is full, or may not be written.
     """
     final = Path(workspace) / day / name
@@ -187,7 +189,7 @@ def step(
         started = time.monotonic()
         try:
             yield draft
-            _refuse_replaced(inputs)
+            _refuse_replaced([*inputs, *draft.also_read])
         except BaseException:
             if not resumable:
                 shutil.rmtree(draft_path, ignore_errors=True)

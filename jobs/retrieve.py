@@ -114,6 +114,7 @@ def _build_index(
         else:
             scratch, dropped = draft.path / carried.SCRATCH, config.retrieve.consumed == "drop"
             scratch.mkdir()
+            draft.also_read = earlier
             unchanged = changed.compare(earlier, prepared, embeddings, item_vectors, scratch, consumed=dropped)
     if unchanged is not None and unchanged.has_all_items:
         for path in unchanged.candidates.path.iterdir():

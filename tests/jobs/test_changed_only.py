@@ -16,6 +16,7 @@ from serving_shop import Shop
 from small_world import END, World
 
 from jobs import build, carried, changed, datasets, evaluate, lists, retrieve, train_ranker, vectors
+from jobs.errors import DatasetBusyError
 from jobs.progress import Report
 from prediction_store import history, layout
 from prediction_store.shards import open_shard
@@ -290,6 +291,29 @@ def test_what_the_lists_were_made_from_must_be_there_too(nights: Nights) -> None
         assert "were made from is no longer in the workspace" in changed.find_earlier(nights.config, now)[1]
     finally:
         aside.rename(prepared)
+
+
+def test_lists_that_another_run_makes_anew_while_they_are_carried_over_come_into_no_dataset(
+    spark: Any, nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backfill of the day before, say."""
+    day, manifest = "2026-03-30", Path(nights.config.paths.workspace) / SECOND / "candidates" / datasets.MANIFEST
+    nights.second.write(nights.config.paths.workspace, day)
+    whole, carry_over = manifest.read_bytes(), carried.carry_over
+
+    def meanwhile(*given: Any) -> np.ndarray:
+        left = carry_over(*given)
+        own = datasets.open_dataset(nights.config.paths.workspace, SECOND, "candidates").fingerprint
+        manifest.write_bytes(whole.replace(own.encode(), b"0" * len(own)))
+        return left
+
+    monkeypatch.setattr(carried, "carry_over", meanwhile)
+    try:
+        with pytest.raises(DatasetBusyError, match="has made candidates anew while it was read"):
+            retrieve.run(nights.config, day, spark)
+    finally:
+        manifest.write_bytes(whole)
+    assert not (Path(nights.config.paths.workspace) / day / "candidates").exists()
 
 
 def test_nothing_is_carried_over_from_a_version_of_a_later_shortlist(
