@@ -42,7 +42,7 @@ demo: install  ## two nights of the shop by the real scheduler, served, cut over
 	@$(BIN)/python examples/demo.py
 
 test: install  ## every test but those of test-cluster
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-cluster: install  ## the whole journey on a Spark master with two workers, beside local mode (some minutes)
 	@$(BIN)/python -m pytest -m cluster tests/cluster

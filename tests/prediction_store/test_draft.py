@@ -268,3 +268,10 @@ def test_a_version_far_larger_than_the_disk_is_refused_at_once(root: Path) -> No
 def test_a_digest_that_is_none_is_refused(tmp_path: Path, digest: str) -> None:
     with pytest.raises(BuildError, match="64 hexadecimal digits"):
         VersionDraft.begin(tmp_path, digest, MADE_AT)
+
+
+def test_a_document_in_the_place_of_a_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "page").mkdir()
+    with pytest.raises(DiskError, match="Is a directory"):
+        durable.replace_document(tmp_path / "page", b"new", "0")
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]

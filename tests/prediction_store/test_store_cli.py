@@ -231,16 +231,6 @@ def test_retire_says_what_went_and_why_the_rest_stays(make_version: MakeVersion,
     )
 
 
-def test_a_page_in_the_place_of_a_folder_is_an_error_and_leaves_nothing(
-    make_version: MakeVersion, verb: Verb, tmp_path: Path
-) -> None:
-    a, b = (make_version(inputs) for inputs in "ab")
-    (tmp_path / "pages" / "page").mkdir(parents=True)
-    code, _, err = verb("diff", a, b, "--html", str(tmp_path / "pages" / "page"))
-    assert (code, "Is a directory" in err) == (1, True)
-    assert [path.name for path in (tmp_path / "pages").iterdir()] == ["page"]
-
-
 @pytest.mark.leaves_damage
 def test_retire_exits_1_and_says_what_could_not_be_removed(root: Path, make_version: MakeVersion, verb: Verb) -> None:
     a, b, c = (make_version(inputs, cut_over=True) for inputs in "abc")
