@@ -177,3 +177,12 @@ def test_a_version_that_cannot_be_read_stops_no_night(
     edit_sealed(layout.version_path(shop.root, other) / file, change)
     write_prepared(tmp_path, DAY, companions())
     assert weights_of(shop, tmp_path)[1]["from"] == whole
+
+
+def test_choices_at_random_change_nothing(shop: Shop, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows: list[Row] = [(user, f"a{rng.integers(N_ITEMS):02}", time, session) for user, _, time, session in companions()]
+    write_prepared(tmp_path, DAY, rows)
+    _, details = weights_of(shop, tmp_path)
+    learned = float(str(details.get("mrr", details.get("mrr_learned"))))
+    assert learned < 2 * float(str(details["mrr_before"])), "noise was taken for a pattern"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from blocks_shop import DAY, small_config, write_prepared
 
 import shortlist
 from jobs import datasets, model, train, tuning
 from jobs.checkpoint import Epoch, Progress
+from jobs.encoder import Encoder
 from jobs.errors import NothingToTuneError, TrainingDivergedError
 from schemas.config import Config
 from schemas.errors import UsageError
@@ -97,6 +100,21 @@ def test_a_killed_tuning_repeats_no_finished_trial_but_one_whose_file_is_torn(
     for same in (config, keeping):
         assert tuned(same, monkeypatch, again) == trials
     assert again.asked == []
+
+
+def test_another_encoder_begins_anew(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    def letters(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[text.count(chr(97 + k)) for k in range(26)] for text in texts], np.float16)
+
+    reading = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, text="sentences"))
+    recalls = {"cosine 64": 0.3, "dot 64": 0.4, "dot 128": 0.5, "dot 256": 0.45}
+    asked = []
+    for name in ("one", "one", "another"):
+        monkeypatch.setattr(tuning, "find_encoder", lambda name=name: Encoder(name, 26, letters))
+        trainer = Trainer(recalls)
+        tuned(reading, monkeypatch, trainer)
+        asked.append(len(trainer.asked))
+    assert asked == [4, 0, 4]
 
 
 def test_a_trial_finds_what_the_training_itself_finds(tmp_path: Path) -> None:

@@ -176,11 +176,14 @@ def test_the_verb_writes_the_page_where_it_is_told_to(
 
 
 def test_the_page_takes_the_place_of_a_file_only(pair: tuple[str, str], verb: Verb, tmp_path: Path) -> None:
-    os.mkfifo(pipe := tmp_path / "pipe")
-    for path in (pipe, tmp_path):
+    pages = tmp_path / "pages"
+    (folder := pages / "page").mkdir(parents=True)
+    os.mkfifo(pipe := pages / "pipe")
+    for path in (pipe, folder):
         code, _, err = verb("diff", *pair, "--html", str(path))
         assert (code, f"--html: {path} is there, and is no file" in err) == (2, True)
-    assert pipe.is_fifo()
+    assert (pipe.is_fifo(), folder.is_dir()) == (True, True)
+    assert {path.name for path in pages.iterdir()} == {"page", "pipe"}
 
 
 def test_the_verb_speaks_json_and_takes_a_smaller_sample(root: Path, pair: tuple[str, str], verb: Verb) -> None:

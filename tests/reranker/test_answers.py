@@ -127,10 +127,10 @@ def test_items_of_the_session_stay_when_the_configuration_says_so(stocked_shop: 
         assert "a08" in ids(ask("u0", k=10, session=views("a08")))
 
 
-@pytest.mark.parametrize("setting", ["serve.neighbour_candidates=100", "serve.neighbour_candidates=0"])
-def test_an_unknown_user_gets_neighbours_of_the_session(stocked_shop: Shop, setting: str) -> None:
-    """Whatever share of a stored list's candidates neighbours may have."""
-    with asking(stocked_shop, setting, "serve.fresh_candidates=0") as ask:
+@pytest.mark.parametrize("settings", [(), ("serve.neighbour_candidates=0", "serve.fresh_candidates=0")])
+def test_an_unknown_user_gets_neighbours_of_the_session(stocked_shop: Shop, settings: tuple[str, ...]) -> None:
+    """Also where a stored list gets none."""
+    with asking(stocked_shop, *settings) as ask:
         answer = ask("nobody", k=4, session=views("a31"), context={"segment": "DE"})
     assert (answer.rung, answer.reason) == ("session", "unknown_user")
     assert {item.item[:2] for item in answer.items} == {"a3"}

@@ -147,9 +147,10 @@ def test_a_weight_without_a_signal_is_refused() -> None:
         decode_weights(b'{"format": 1, "signals": ["a"], "weights": [], "space_id": "s"}')
 
 
-def test_weights_of_a_later_format_are_refused_even_if_they_fit_nothing() -> None:
+@pytest.mark.parametrize("fields", [b'"signals": [], "weights": [], "space_id": "s"', b'"layers": 2'])
+def test_weights_of_a_later_format_are_refused_whether_they_fit_or_not(fields: bytes) -> None:
     with pytest.raises(NewerFormatError, match="format 2; this Shortlist reads up to 1"):
-        decode_weights(b'{"layers": 2, "format": 2}')
+        decode_weights(b'{%b, "format": 2}' % fields)
 
 
 def test_a_gate_report_of_format_2_is_what_it_was() -> None:
