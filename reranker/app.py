@@ -20,6 +20,7 @@ from prediction_store.reader import Store
 from reranker import docs_page, handlers, openapi
 from reranker.access import Guard, refusal_of
 from reranker.connections import Headers
+from reranker.counts import Counts
 from reranker.edge import Service, edge, failure, unrouted
 from reranker.feedback import Feedback
 from reranker.follow import Follower
@@ -69,11 +70,11 @@ ROUTES = [
 
 
 def create_app(
-    config: Config, *, now: Clock = time.time, log_key: bytes | None = None, counts: Path | None = None
+    config: Config, *, now: Clock = time.time, log_key: bytes | None = None, counts: Counts | None = None
 ) -> Starlette:
     """The application over the store that the configuration names; opens it when the server starts, not before.
 
-    `counts`: the folder through which several workers share what they count.
+    `counts`: where the application counts; None: for itself.
     """
 
     log_key = secrets.token_bytes(16) if log_key is None else log_key
@@ -85,7 +86,7 @@ def create_app(
         document = openapi.document(config.serve, __version__)
         store = Store(Path(config.paths.store), now=now)
         reranker = Reranker(store, config, now=now) if traces is None else traces.reranker(store, config, now, log_key)
-        metrics = Metrics(store, config.store, now, reranker.live_view, counts)
+        metrics = Metrics(store, config.store, now, reranker.live_view, Counts() if counts is None else counts)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
         store.prepare = reranker.prepare

@@ -20,5 +20,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     log_key: bytes
     """The same for every worker, so that one user has one hash in the log."""
     drain_seconds: int
-    counts: str
-    """The folder through which workers share what they count."""
+    counts: list[int]
+    """Descriptors of the files in which the workers count."""
+    slot: int
+    """Which of the workers it is, and so which of these files is its own."""

@@ -1,8 +1,10 @@
 """Numbers that a worker counts up in a file of its own, mapped into memory, and that every worker can add up.
 
 One counted step is one addition in memory. A file is slots of 256 bytes: the number (float64), the length of the key
-(uint16), the key. The key is written before its length, so that whoever reads sees a slot whole or not at all. A worker
-that dies leaves its file, and its counts count on.
+(uint16), the key. The key is written before its length, so that whoever reads sees a slot whole or not at all.
+
+The files are in memory and have no name: whoever replaces a worker that has died counts on in its file, and the last
+process to end takes them with it, however it ends.
 """
 
 from __future__ import annotations
@@ -10,18 +12,15 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-import tempfile
 import threading
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 SLOT_BYTES, SLOTS = 256, 4096
-SUFFIX = ".counts"
 _LENGTH = struct.Struct("<H")
 _NUMBER_BYTES = 8
 _STRIDE = SLOT_BYTES // _NUMBER_BYTES
@@ -31,21 +30,22 @@ Key = tuple[str, ...]
 """The name, then the values of its labels."""
 
 
-class Counts:
-    """The numbers of this process; with a folder, those of all processes that were given the same one."""
+def new_file() -> int:
+    """The descriptor of an empty file for one worker. Raises OSError."""
+    file = os.memfd_create("shortlist-counts")
+    os.truncate(file, SLOT_BYTES * SLOTS)
+    return file
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+
+class Counts:
+    """The numbers of this process; with files, those of all processes that were given the same ones."""
+
+    def __init__(self, files: Sequence[int] = (), own: int = 0) -> None:
+        """`files` are descriptors, see `new_file`; `own` is the place of the one in which only this process counts."""
+        self._maps = [mmap.mmap(file, SLOT_BYTES * SLOTS) for file in files or (-1,)]
+        self._map = self._maps[own]
         self._lock = threading.Lock()
-        self._slots: dict[Key, int] = {}
-        if folder is None:
-            self._map = mmap.mmap(-1, SLOT_BYTES * SLOTS)
-        else:
-            # The process id alone would not do: a later worker may get a dead one's.
-            file, _ = tempfile.mkstemp(prefix=f"{os.getpid()}-", suffix=SUFFIX, dir=folder)
-            os.truncate(file, SLOT_BYTES * SLOTS)
-            self._map = mmap.mmap(file, SLOT_BYTES * SLOTS)
-            os.close(file)
+        self._slots = {key: slot for slot, (key, _) in enumerate(_counted(self._map))}
         self.numbers = memoryview(self._map).cast("d")[::_STRIDE]
         """By slot. For the one thread that counts a number; where there are several: `add`."""
 
@@ -71,20 +71,21 @@ class Counts:
     def totals(self) -> dict[Key, float]:
         """Every number by its key, over all processes."""
         found: dict[Key, float] = defaultdict(float)
-        maps = [bytes(self._map)] if self._folder is None else [path.read_bytes() for path in self._files()]
-        for counted in maps:
-            for at in range(0, len(counted), SLOT_BYTES):
-                begin = at + _NUMBER_BYTES + _LENGTH.size
-                (length,) = _LENGTH.unpack_from(counted, begin - _LENGTH.size)
-                if length == 0:
-                    break
-                key = msgspec.json.decode(counted[begin : begin + length], type=Key)
-                found[key] += struct.unpack_from("d", counted, at)[0]
+        for counted in self._maps:
+            for key, number in _counted(counted):
+                found[key] += number
         return found
 
-    def _files(self) -> list[Path]:
-        assert self._folder is not None
-        return sorted(self._folder.glob(f"*{SUFFIX}"))
+
+def _counted(file: mmap.mmap) -> Iterator[tuple[Key, float]]:
+    """Every key of a file and its number, in the order of slots."""
+    for at in range(0, len(file), SLOT_BYTES):
+        begin = at + _NUMBER_BYTES + _LENGTH.size
+        (length,) = _LENGTH.unpack_from(file, begin - _LENGTH.size)
+        if length == 0:
+            return
+        key = msgspec.json.decode(file[begin : begin + length], type=Key)
+        yield key, struct.unpack_from("d", file, at)[0]
 
 
 class Counter:

@@ -1,13 +1,12 @@
 """What the server counts, in Prometheus' format.
 
-With several workers the counts are shared through a folder (see `reranker.counts`), so that any worker answers for all
-of them. The version gauges are those of the worker that is asked.
+With several workers the counts are shared through files (see `reranker.counts`), so that any worker answers for all of
+them. The version gauges are those of the worker that is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,9 +36,9 @@ class Metrics(Collector):
         settings: StoreSettings,
         now: Clock,
         live_view: Callable[[Version], LiveView],
-        folder: Path | None = None,
+        counts: Counts,
     ) -> None:
-        self._counts = Counts(folder)
+        self._counts = counts
         self._gauges = VersionGauges(store, settings, now, live_view)
         self._live_failures_counted = 0
         self._slots: dict[tuple[str, int], int] = {}

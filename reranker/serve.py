@@ -14,14 +14,15 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from reranker.assignment import BACKLOG, STARTUP_FAILURE, Assignment
+from reranker.counts import new_file
 from reranker.errors import ServeError
 from reranker.log import logger
 from schemas.config import Config
@@ -43,10 +44,10 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
     `announce` gets the URL once connections are accepted (they wait until the first worker is up).
     Requires: the main thread, since signals arrive there.
     """
-    with _listen(config) as listener, _folder_of_counts() as folder:
+    with _listen(config) as listener, _files_of_counts(config.serve.workers) as counts:
         # Blocked, not handled: `sigtimedwait` then takes them one at a time, and none can be lost in between.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-        workers = Workers(config, listener, folder)
+        workers = Workers(config, listener, counts)
         host, port = listener.getsockname()[:2]
         if not config.serve.tokens_file and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
             log.warning("open to the network without tokens", host=host, hint="set serve.tokens_file")
@@ -64,14 +65,14 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
 class Workers:
     """The worker processes, and when each of them has to be started next."""
 
-    def __init__(self, config: Config, listener: socket.socket, folder: Path) -> None:
+    def __init__(self, config: Config, listener: socket.socket, counts: list[int]) -> None:
         self._listener = listener
-        assignment = Assignment(
-            config=config, log_key=secrets.token_bytes(16), drain_seconds=DRAIN_SECONDS, counts=str(folder)
+        self._assignment = partial(
+            Assignment, config=config, log_key=secrets.token_bytes(16), drain_seconds=DRAIN_SECONDS, counts=counts
         )
+        self._lent = [listener.fileno(), *counts]
         here = str(Path(__file__).parents[1])
         self._path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-        self._assignment = msgspec.json.encode(assignment)
         self._running: dict[int, tuple[subprocess.Popen[bytes], float]] = {}  # by slot, with the time of the start
         self._due: dict[int, float] = dict.fromkeys(range(config.serve.workers), 0.0)
         self._quick_deaths = 0
@@ -81,7 +82,7 @@ class Workers:
         now = time.monotonic()
         for slot in [slot for slot, due in self._due.items() if due <= now]:
             del self._due[slot]
-            self._running[slot] = (self._start(), now)
+            self._running[slot] = (self._start(slot), now)
 
     def watch(self) -> None:
         """Replace workers that die until SIGTERM or SIGINT; raises ServeError when a worker cannot start at all."""
@@ -109,18 +110,18 @@ class Workers:
             _close_input(process)
         self._running.clear()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self, slot: int) -> subprocess.Popen[bytes]:
         # A fresh interpreter and not a fork: LMDB must be opened by the process that reads it.
         # -P: a folder that happens to be named like one of our packages must not be taken for it.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "reranker.worker", str(self._listener.fileno())],
             stdin=subprocess.PIPE,
-            pass_fds=[self._listener.fileno()],
+            pass_fds=self._lent,
             env={**os.environ, **ONE_THREAD, "PYTHONPATH": self._path},
         )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died already, and the watch will see it
-            process.stdin.write(self._assignment + b"\n")
+            process.stdin.write(msgspec.json.encode(self._assignment(slot=slot)) + b"\n")
             process.stdin.flush()
         log.info("worker started", pid=process.pid)
         return process
@@ -148,14 +149,16 @@ def _close_input(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _folder_of_counts() -> Iterator[Path]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="shortlist-metrics-")
-    except OSError as error:
-        hint = "set TMPDIR to a folder that this user may write to; a tmpfs will do"
-        raise ServeError(f"the workers' counts have no place: {error.strerror}", hint=hint) from error
-    with folder as path:
-        yield Path(path)
+def _files_of_counts(workers: int) -> Iterator[list[int]]:
+    with contextlib.ExitStack() as stack:
+        files: list[int] = []
+        try:
+            for _ in range(workers):
+                files.append(new_file())
+                stack.callback(os.close, files[-1])
+        except OSError as error:
+            raise ServeError(f"the counts of {workers} workers have no place: {error.strerror}") from error
+        yield files
 
 
 @contextlib.contextmanager

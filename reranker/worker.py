@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 import threading
-from pathlib import Path
 
 import msgspec
 
@@ -29,6 +28,7 @@ def main(fd: int) -> None:
     from reranker.app import create_app
     from reranker.compiled import is_compiled
     from reranker.connections import Connection
+    from reranker.counts import Counts
 
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     log.configure()
@@ -40,7 +40,7 @@ def main(fd: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     threading.Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
     settings = uvicorn.Config(
-        create_app(assignment.config, log_key=assignment.log_key, counts=Path(assignment.counts)),
+        create_app(assignment.config, log_key=assignment.log_key, counts=Counts(assignment.counts, assignment.slot)),
         http=Connection,
         log_config=None,
         access_log=False,

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import prometheus_client
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from reranker.counts import Counter, Counts, Histogram
+from reranker.counts import Counter, Counts, Histogram, new_file
 
 BOUNDS = (0.001, 0.01, 0.1)
 COUNT_IN_A_PROCESS = """
-import sys
-from pathlib import Path
+import os, signal, sys
 from reranker.counts import Counter, Counts
-counter = Counter(Counts(Path(sys.argv[1])), "shortlist_requests", "Requests.", ["path"])
-for _ in range(int(sys.argv[2])):
+*files, own, count = map(int, sys.argv[1:])
+counter = Counter(Counts(files, own), "shortlist_requests", "Requests.", ["path"])
+for number in range(count):
     counter.inc(1.0, "/ü")
+    counter.inc(0.5, f"/{number}")
+os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_the_counts_of_dead_processes_are_added_to_those_of_the_living(tmp_path: Path) -> None:
-    for count in ("3", "4"):
-        subprocess.run([sys.executable, "-c", COUNT_IN_A_PROCESS, str(tmp_path), count], check=True)
-    counts = Counts(tmp_path)
+def test_the_counts_of_dead_processes_are_added_to_those_of_the_living_and_go_on() -> None:
+    files = [new_file() for _ in range(3)]
+    for own, count in ((1, 3), (0, 4), (1, 2)):  # the last one replaces the first
+        argv = [sys.executable, "-c", COUNT_IN_A_PROCESS, *map(str, (*files, own, count))]
+        assert subprocess.run(argv, pass_fds=files, check=False).returncode == -signal.SIGKILL
+    counts = Counts(files, 2)
     Counter(counts, "shortlist_requests", "Requests.", ["path"]).inc(2.5, "/ü")
-    assert counts.totals() == {("shortlist_requests", "/ü"): 9.5}
+    for file in files:
+        os.close(file)  # the maps stay
+    by_path = {path: number for (_, path), number in counts.totals().items()}
+    assert by_path == {"/ü": 11.5, "/0": 1.5, "/1": 1.5, "/2": 1.0, "/3": 0.5}
 
 
-def test_without_a_folder_a_process_counts_for_itself() -> None:
+def test_without_files_a_process_counts_for_itself() -> None:
     mine, others = Counts(), Counts()
     Counter(mine, "a", "A.").inc()
     assert (mine.totals(), others.totals()) == ({("a",): 1.0}, {})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -93,6 +93,8 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
     eventually(lambda: len(server.workers() - {victim}) == 2)
     with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
         assert ask(client).status_code == 200
+        counted = client.get("/metrics").text
+    assert 'shortlist_requests_total{path="/v1/recommend",status="200"} 2.0' in counted
     assert server.stop() == 0
 
 
@@ -182,9 +184,28 @@ def test_a_second_server_on_the_same_port_says_so_and_exits_1(server: Server, sh
     assert "Traceback" not in done.stderr
 
 
-def test_a_machine_without_a_folder_for_temporary_files_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_is_killed_leaves_no_temporary_files(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
-    with pytest.raises(ServeError, match="the workers' counts have no place: No such file or directory"):
-        serve(Config(serve=Serve(port=0)), announce=print)
+    shop.publish("a")
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    for server in _running(shop, tmp_path):
+        assert httpx.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS).is_success
+        workers = server.workers()
+        server.process.kill()
+        server.process.wait()
+        eventually(lambda workers=workers: not [pid for pid in workers if _is_running(pid)])
+    assert list(folder.iterdir()) == []
+
+
+def test_too_few_open_files_for_the_counts_are_told() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 3, hard))
+    try:
+        with pytest.raises(ServeError, match="the counts of 256 workers have no place: Too many open files"):
+            serve(Config(serve=Serve(port=0, workers=256)), announce=print)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
