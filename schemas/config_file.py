@@ -77,17 +77,17 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
     # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.
     tree: dict[str, Any] = msgspec.to_builtins(Config())
     for key, value in values.items():
-        field = schema.get(key) or _free_entry(key, schema)
+        table = _free_table(key)
+        field = schema.get(table or key)
         if field is None:
             raise ConfigError(
                 f"unknown key {key!r} (from {sources[key]}){_nearest(key, schema)}",
                 hint="shortlist config lists every key",
             )
-        kind = field.type if key in schema else get_args(field.type)[1]
+        kind = field.type if table is None else get_args(field.type)[1]
         found = _parse(value, kind) if key in to_parse else value
         _put(tree, key, _checked(key, found, field, sources[key]))
-        if key not in schema:  # one entry of a free table
-            table = next(known for known in schema if key.startswith(f"{known}."))
+        if table is not None:
             sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
     base = (file.parent if file else Path.cwd()).resolve()
     config = _converted(tree, sources)
@@ -170,37 +170,34 @@ def _fields_under(kind: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    whole = {key for key, field in _schema().items() if _is_table(field)}
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, dict) and key not in whole:
+        if isinstance(value, dict) and key not in _free_tables():
             yield from _leaves(value, f"{key}.")
         else:
             yield key, value
 
 
-def _is_table(field: FieldInfo) -> bool:
-    return isinstance(field.type, object) and str(field.type).startswith("dict[")
+@cache
+def _free_tables() -> list[str]:
+    """The keys whose value is a table of free names: event weights, Spark settings."""
+    return [key for key, field in _schema().items() if get_origin(field.type) is dict]
 
 
-def _free_entry(key: str, schema: Mapping[str, FieldInfo]) -> FieldInfo | None:
-    """The field of a table of free names (event weights, Spark settings) when `key` is one entry of it."""
-    for table, field in schema.items():
-        if _is_table(field) and key.startswith(f"{table}."):
-            return field
-    return None
+def _free_table(key: str) -> str | None:
+    """The table of free names that a key is one entry of; None: it is no such entry."""
+    return next((table for table in _free_tables() if key.startswith(f"{table}.")), None)
 
 
 def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
-    # One entry of a free table is checked as a table of one.
-    entry = key not in _schema()
+    is_entry = _free_table(key) is not None  # checked as a table of one
     try:
-        found = msgspec.convert({"": value} if entry else value, field.type)
+        found = msgspec.convert({"": value} if is_entry else value, field.type)
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key, value, kind = _inside(key, value, field.type, place)
         raise ConfigError(f"{key} = {_shown(value)} (from {source}): {_wanted(reason, kind)}") from error
-    found = found[""] if entry else found
+    found = found[""] if is_entry else found
     _require_finite(key, msgspec.to_builtins(found), source)
     return found
 
@@ -265,15 +262,12 @@ def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set one leaf. Requires: the tree has every section."""
-    schema = _schema()
-    table = next((known for known, field in schema.items() if _is_table(field) and key.startswith(f"{known}.")), None)
-    name = ""
-    if table is not None:  # one entry of a free table: keep the entries beside it
-        key, name = table, key.removeprefix(f"{table}.")
-    *folders, last = key.split(".")
+    table = _free_table(key)
+    *folders, last = (table or key).split(".")
     for folder in folders:
         tree = tree[folder]
-    tree[last] = {**tree[last], name: value} if table is not None else value
+    # Of a table of free names the entries beside this one stay.
+    tree[last] = value if table is None else {**tree[last], key.removeprefix(f"{table}."): value}
 
 
 def _get(config: Any, key: str) -> Any:
