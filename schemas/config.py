@@ -17,7 +17,7 @@ from schemas.data_config import Data, Simulate, Split
 from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
 from schemas.hosts import HOST_PATTERN, HostName
-from schemas.section import Count, Duration, Name, Positive, Section, Share, Weight
+from schemas.section import Amount, Count, Duration, Name, Positive, Section, Share
 from schemas.serving_config import Log, Serve, Sessions
 from schemas.train_config import Ranker, Train
 
@@ -91,7 +91,7 @@ class Store(Section, frozen=True):
     """Serve an expired record, marked as stale, or take the next rung."""
     keep_versions: Annotated[int, Meta(ge=2)] = 3
     """Sealed versions that `retire` leaves, the current one and the rollback target included."""
-    grace_hours: Annotated[float, Meta(ge=0.0)] = 1.0
+    grace_hours: Amount = 1.0
     """`retire` never removes a version younger than this."""
     live_items_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
     """Megabytes that the live facts about items may take, some 300 bytes an item. Each process that reads them reserves
@@ -106,7 +106,7 @@ class Transfer(Section, frozen=True):
 
     parallel: Annotated[int, Meta(ge=1, le=64)] = 4
     """Files that travel at the same time."""
-    max_mb_per_second: Weight = 0.0
+    max_mb_per_second: Amount = 0.0
     """Megabytes a second that all of them together may take. 0: as fast as it goes."""
 
 
@@ -117,7 +117,7 @@ class Follow(Section, frozen=True):
     """Name of this host; no two hosts may have the same. Empty: the operating system's host name."""
     hosts: list[HostName] = field(default_factory=list)
     """The hosts that flip together: none takes a new version before all have it. Empty: each flips by itself."""
-    limit_seconds: Annotated[float, Meta(ge=0.0)] = 300.0
+    limit_seconds: Amount = 300.0
     """A host that is ready waits for the others no longer than this."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = 1.0
     """How often the shared history is looked at."""

@@ -11,10 +11,10 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, field
 
-from schemas.section import Section
+from schemas.section import Amount, Section
 
 OFF: Final = "off"
-Limit = Annotated[float, Meta(ge=0.0)] | Literal["off"]
+Limit = Amount | Literal["off"]
 """A threshold; "off": there is none."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from schemas.section import Section
+from schemas.section import Section, Share
 
 Place = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -39,7 +39,7 @@ class Order(Section, frozen=True):
 
     caps: dict[str, Place] = field(default_factory=dict)
     """By column of categories: the most items of one value in an answer. Items without a value are not counted."""
-    diversity: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    diversity: Share = 0.0
     """Maximal marginal relevance: how much the cosine to the nearest item above counts against the score. 0: off."""
     explore_positions: list[Place] = field(default_factory=list)
     """Positions filled by chance: each of `explore_among` items is equally likely, and that chance is logged. They are

@@ -10,7 +10,7 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Weight = Annotated[float, Meta(ge=0.0)]
+Amount = Annotated[float, Meta(ge=0.0)]
 EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
 Duration = Annotated[float, Meta(gt=0.0)]
 """In the unit that the setting's name ends with."""

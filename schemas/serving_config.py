@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from schemas.rules import Order, Rule
-from schemas.section import Count, Duration, EventWeight, Name, Positive, Section
+from schemas.section import Count, Duration, EventWeight, Name, Positive, Section, Share
 
 
 class Repeat(Section, frozen=True):
@@ -35,7 +35,7 @@ class Serve(Section, frozen=True):
     traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
     """Where spans go, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty:
     off."""
-    traces_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 1.0
+    traces_share: Share = 1.0
     """Share of the requests that are traced. A request whose `traceparent` decides about sampling overrides it."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=60.0)] = 0.2
     """How often a worker looks for a new history record."""
@@ -59,7 +59,7 @@ class Serve(Section, frozen=True):
     """A request whose head, or whose body, has not arrived by then is answered 408."""
     idle_seconds: Duration = 75.0
     """A connection without a request is closed after this long; a proxy in front should close its own sooner."""
-    max_connections: Annotated[int, Meta(ge=1)] = 15_000
+    max_connections: Positive = 15_000
     """Most connections of one worker, as far as its limit of open files allows. One more closes the connection that has
     been idle for longest; if none is idle, the new one is answered 503 and closed."""
     max_wait_ms: Duration = 200.0

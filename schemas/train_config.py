@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from schemas.section import Count, Duration, Positive, Section, Share, Weight
+from schemas.section import Amount, Count, Duration, Positive, Section, Share
 
 
 class Train(Section, frozen=True):
@@ -36,7 +36,7 @@ class Train(Section, frozen=True):
     """Train anew on train and validation split together, for as many epochs as the validation split chose."""
     examples_per_epoch: Count = 300_000
     """Examples drawn for an epoch: bounds its time on large data. 0: all there are."""
-    memory_mb: Annotated[int, Meta(ge=1)] = 1024
+    memory_mb: Positive = 1024
     """Megabytes that the interactions in training and those read ahead may take. Where there are more, training takes
     a few files of `prepared` at a time and shuffles examples within these only. It never takes less than one file
     (up to half a million interactions, about 250 MB). What is kept per user and item comes on top."""
@@ -46,7 +46,7 @@ class Train(Section, frozen=True):
     negatives: Positive = 512
     """Items drawn per batch and shared by all of its examples."""
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.003
-    weight_decay: Weight = 0.0
+    weight_decay: Amount = 0.0
     temperature: Annotated[float, Meta(gt=0.0)] = 0.1
     """Divides the cosine between user and item before the softmax."""
     popularity_debias: Share = 0.0
@@ -90,7 +90,7 @@ class Ranker(Section, frozen=True):
     most_lists: Positive = 20_000
     """Lists to learn from, drawn at random where there are more: bounds time and memory (10 KB each). Drawing takes
     some 150 bytes for each interaction since the earlier version."""
-    penalty: Weight = 1e-4
+    penalty: Amount = 1e-4
     """Of the squared weights, after all signals were brought to one scale."""
     fewest_clicks: Count = 1000
     """With at least so many clicks on answers in `data.interactions.serving_log`, learn from these instead of replaying
