@@ -1,4 +1,4 @@
-"""The two options that every verb of the command line takes."""
+"""The options that verbs of the command line share."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class RankerWeights(msgspec.Struct, frozen=True):
     """The embedding space whose vectors the weights were made for."""
     format: int = RANKER_FORMAT
     learned_from: LearnedFrom | UnsetType = UNSET
-    """None: nothing was learned, or a Shortlist that did not keep this learned it."""
+    """Absent: nothing was learned, or a Shortlist that did not keep this learned it."""
 
     def __post_init__(self) -> None:
         if len(self.signals) != len(self.weights):
