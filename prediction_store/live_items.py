@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 from prediction_store.errors import DamagedFactsError, LiveItemsError, NewerFormatError
 from prediction_store.live_environment import State, Tables, release, share
 from prediction_store.live_facts import decode_facts, encode_facts
-from schemas.live_items import FORMAT, ItemChange, ItemFacts, change_facts
+from schemas.live_items import FACTS, FORMAT, ItemChange, ItemFacts, change_facts
 from schemas.record import MAX_KEY_BYTES
 
 MAP_BYTES: Final = 1 << 30
@@ -147,9 +147,8 @@ def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) ->
 
 
 def _clears_all(change: ItemChange) -> bool:
-    """True when the changes clear every fact: what is stored, and whether it is damaged, then does not matter."""
-    return change_facts(ItemFacts(changed_at=0.0, in_stock=True, hidden=True, price=0.0, available_until=0.0),
-                        change, 0.0) is None  # fmt: skip
+    """True when the change clears every fact: what is stored, and whether it is damaged, then does not matter."""
+    return all(getattr(change, fact) is None for fact in FACTS)
 
 
 def _remember(tables: Tables, changed: list[bytes]) -> None:
