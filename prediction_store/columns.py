@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from prediction_store.arrays import NUMBER_TYPES, AnyArray, map_array, map_bytes
 from prediction_store.errors import BuildError, DamagedVersionError
 
 TEXT, CATEGORY, NUMBER = "text", "category", "number"
+ID: Final = "id"
+"""The column of the items' ids, which every version has."""
 MISSING = -1
 """Code of a category that is not known."""
 

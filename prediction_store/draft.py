@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from prediction_store import durable, layout, locks
 from prediction_store.arrays import AnyArray, map_array, write_array
-from prediction_store.columns import NewColumn, Texts, write_columns
+from prediction_store.columns import ID, NewColumn, Texts, write_columns
 from prediction_store.contexts import Contexts, write_contexts
 from prediction_store.errors import BuildError, DiskError
 from prediction_store.file_system import refuse_network
@@ -33,7 +33,6 @@ from schemas.manifest import RECORD_FORMAT, Counts, Manifest, encode_manifest
 from schemas.ranker import RankerWeights, encode_weights
 from schemas.record import RankedItems, index_bits_for, record_seed
 
-ID_COLUMN: Final = "id"
 MAX_CANARIES: Final = 16
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -142,7 +141,7 @@ class VersionDraft:
             )
         write_item_index(self.path, ids)
         write_array(self.path / layout.ITEM_VECTORS, vectors)
-        self._columns = write_columns(self.path, {ID_COLUMN: Texts(ids), **(columns or {})}, len(ids))
+        self._columns = write_columns(self.path, {ID: Texts(ids), **(columns or {})}, len(ids))
         self._n_items, self._dimensions = len(ids), vectors.shape[1]
 
     def write_user_vectors(self, vectors: AnyArray) -> None:

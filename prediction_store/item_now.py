@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from schemas.live_items import FlagNow, ItemFacts, ItemNow, NumberNow
+from schemas.live_items import NOTHING_SET, FlagNow, ItemFacts, ItemNow, NumberNow
 
 if TYPE_CHECKING:
     from prediction_store.version import Version
-
-NOTHING_SET = ItemFacts(changed_at=0.0)
 
 
 def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: float) -> ItemNow | None:

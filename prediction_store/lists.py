@@ -14,7 +14,7 @@ from schemas.record import RankedItems
 KINDS: Final = ("popular", "trending")
 EVERYBODY: Final = ""
 """The segment of everybody; each kind has a list for it."""
-_EMPTY: Final = RankedItems(np.empty(0, np.uint32), np.empty(0, np.float32))
+NO_ITEMS: Final = RankedItems(np.empty(0, np.uint32), np.empty(0, np.float32))
 
 
 class SegmentLists:
@@ -36,7 +36,7 @@ class SegmentLists:
         """The segment's list of a kind, else everybody's, else an empty one."""
         of_kind = self._lists[kind]
         found = of_kind.get(segment)
-        return found if found is not None else of_kind.get(EVERYBODY, _EMPTY)
+        return found if found is not None else of_kind.get(EVERYBODY, NO_ITEMS)
 
 
 def segment_names(popular: Iterable[str]) -> list[str]:

@@ -16,12 +16,11 @@ from prediction_store.live_environment import State
 from prediction_store.live_items import Entry, LiveItems
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
-from schemas.live_items import ItemFacts
+from schemas.live_items import NOTHING_SET, ItemFacts
 
 KEPT_VIEWS: Final = 3
 """Of the version that is served, the one before, and the one that is about to be."""
 AS_THE_VERSION_SAYS: Final = -1
-NOTHING_SET: Final = ItemFacts(changed_at=0.0)
 
 
 class LiveView:

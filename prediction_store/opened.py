@@ -11,13 +11,12 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 import lmdb
 
 from prediction_store import layout, locks
 from prediction_store.arrays import map_array
-from prediction_store.columns import TextColumn, open_columns
+from prediction_store.columns import ID, TextColumn, open_columns
 from prediction_store.contexts import open_contexts
 from prediction_store.errors import (
     DamagedRecordError,
@@ -40,7 +39,6 @@ from prediction_store.user_tower import open_user_tower
 from schemas.ranker import decode_weights
 from schemas.record import record_seed
 
-ID_COLUMN: Final = "id"
 _registry: dict[tuple[int, int], OpenedVersion] = {}
 """What is open in this process, by the manifest's device and inode: the same version under two paths is the same."""
 _registry_lock = threading.Lock()
@@ -95,7 +93,7 @@ class OpenedVersion:
                 f"version {self.manifest.name}: the ranker is of embedding space {self.ranker.space_id};"
                 f" the vectors are of {self.manifest.space_id}"
             )
-        ids = self.columns.get(ID_COLUMN)
+        ids = self.columns.get(ID)
         if not isinstance(ids, TextColumn):
             raise DamagedVersionError(f"version {self.manifest.name} has no column of item ids")
         self.item_ids = ids

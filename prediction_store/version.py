@@ -6,13 +6,14 @@ import threading
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from prediction_store.columns import Column
 from prediction_store.errors import ClosedVersionError, StoreError
+from prediction_store.lists import NO_ITEMS
 from prediction_store.near_items import NearItems
 from prediction_store.opened import OpenedVersion, open_version, release
 from prediction_store.user_tower import StoredTower
@@ -20,8 +21,6 @@ from schemas.held import ShardRange
 from schemas.manifest import Manifest
 from schemas.ranker import RankerWeights
 from schemas.record import Candidates, RankedItems
-
-_NOTHING: Final = RankedItems(np.empty(0, np.uint32), np.empty(0, np.float32))
 
 
 class Version:
@@ -212,7 +211,7 @@ class Version:
         Scores are from 0 to 1: how much of the sessions of the two items are sessions of both.
         """
         together = self._opened.together
-        return _NOTHING if together is None else together.of(index)
+        return NO_ITEMS if together is None else together.of(index)
 
     def context(self, kind: str, value: str) -> npt.NDArray[np.float32] | None:
         """float32[n_items]: how much more often than usual each item is met in a context; mapped, read-only.

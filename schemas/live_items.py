@@ -41,6 +41,9 @@ class ItemFacts(msgspec.Struct, frozen=True, kw_only=True):
     available_until: EpochSeconds | UnsetType = UNSET
 
 
+NOTHING_SET: Final = ItemFacts(changed_at=0.0)
+
+
 class ItemChange(Message, frozen=True):
     """Set some facts of an item. Null clears one, so that the version's holds again; an absent one stays."""
 
