@@ -13,11 +13,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from prediction_store import layout
 from prediction_store.errors import DiskError
 
 BUFFER_BYTES = 1 << 20
@@ -310,10 +312,10 @@ def require_room(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def replace_document(path: Path, data: bytes, token: str, *, for_all: bool = False) -> None:
+def replace_document(path: Path, data: bytes, *, for_all: bool = False) -> None:
     """Write a small file in the place of an older one, durably and in one step."""
     make_folder(path.parent, for_all=for_all)
-    temporary = path.with_name(f".tmp-{path.stem}-{token}")
+    temporary = layout.temporary_path(path, secrets.token_hex(4))
     with create(temporary, for_all=for_all) as file:
         file.write(data)
     try:

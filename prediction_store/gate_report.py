@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from prediction_store import contents, durable, layout
@@ -14,7 +13,7 @@ from schemas.gate_report import PASS, WARN, Gate, GateReport, decode_gate_report
 def write_report(root: Path, report: GateReport) -> None:
     """Put a report in the place of the version's last one, durably."""
     path = layout.gate_path(root, report.version)
-    durable.replace_document(path, encode_gate_report(report), secrets.token_hex(4), for_all=True)
+    durable.replace_document(path, encode_gate_report(report), for_all=True)
 
 
 def read_report(root: Path, name: str) -> GateReport | None:

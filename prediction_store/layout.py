@@ -201,6 +201,11 @@ def attempt_path(final: Path, token: str) -> Path:
     return final.with_name(f"{ATTEMPT}{final.stem}-{token}{final.suffix}")
 
 
+def temporary_path(final: Path, token: str) -> Path:
+    """Where a small file is written that gets its name when it is whole: beside it, under a name of its own."""
+    return final.with_name(f"{TEMPORARY}{final.stem}-{token}")
+
+
 def part_path(final: Path) -> Path:
     """Where a file arrives from object storage until all of it is here and verified."""
     return final.with_name(f"{PART}{final.name}")

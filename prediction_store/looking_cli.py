@@ -57,7 +57,6 @@ def diff(
 
     Example: shortlist diff 20261121T031500Z-0b5c77d2 20261122T031500Z-3f9c0a1b --html diff.html
     """
-    import secrets
     from pathlib import Path
 
     from prediction_store import diff_page, diff_text, durable, terminal
@@ -70,7 +69,7 @@ def diff(
     settings = settings_of(config, overrides)
     report = compare(folder_of(settings), a, b, users=users, depth=settings.gates.depth)
     if html:
-        durable.replace_document(page.absolute(), diff_page.page_of(report).encode(), secrets.token_hex(4))
+        durable.replace_document(page.absolute(), diff_page.page_of(report).encode())
     if as_json:
         return terminal.print_json(report)
     for line in diff_text.lines(report):

@@ -169,7 +169,7 @@ def adopt(root: Path, number: int, data: bytes) -> None:
 def place(root: Path, number: int, data: bytes) -> bool:
     """Give the bytes of a record their name, durably, if it is still free; False: it is not. Raises like `append`."""
     folder, target = layout.history_folder(root), layout.history_path(root, number)
-    temporary = folder / f"{layout.TEMPORARY}{number:08d}-{secrets.token_hex(4)}"
+    temporary = layout.temporary_path(target, secrets.token_hex(4))
     with durable.create(temporary, for_all=True) as file:
         file.write(data)
     try:

@@ -165,6 +165,6 @@ def _change(path: Path, change: Callable[[list[str], list[Token]], Sequence[str]
         except FileNotFoundError:
             text = ""
         lines = change(text.splitlines(), parse_tokens(text, path))
-        durable.replace_document(path, "".join(f"{line}\n" for line in lines).encode(), secrets.token_hex(4))
+        durable.replace_document(path, "".join(f"{line}\n" for line in lines).encode())
     finally:
         locks.unlock(lock)

@@ -7,7 +7,6 @@ never names an older decision.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
 from prediction_store import contents, durable, layout
@@ -147,7 +146,7 @@ class RemoteHistory:
         """
         _make_folders(root)
         if _is_damaged(root, number):  # what the hosts share is the same record, undamaged
-            durable.replace_document(layout.history_path(root, number), data, secrets.token_hex(4), for_all=True)
+            durable.replace_document(layout.history_path(root, number), data, for_all=True)
         self.remote.settle([layout.remote_history(number)])  # nothing is taken that a power cut may take there
         adopt(root, number, data)
         here = set(layout.history_numbers(root))

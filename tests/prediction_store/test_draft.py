@@ -273,5 +273,5 @@ def test_a_digest_that_is_none_is_refused(tmp_path: Path, digest: str) -> None:
 def test_a_document_in_the_place_of_a_folder_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     with pytest.raises(DiskError, match="Is a directory"):
-        durable.replace_document(tmp_path / "page", b"new", "0")
+        durable.replace_document(tmp_path / "page", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["page"]

@@ -126,6 +126,6 @@ def test_a_server_of_another_user_follows_a_rollback_whatever_the_umask(root: Pa
 def test_logs_and_documents_of_users_heed_the_umask(tmp_path: Path) -> None:
     durable.make_last_folder(tmp_path / "events")
     durable.Appended(tmp_path / "events" / "log", b"head").close()
-    durable.replace_document(tmp_path / "keys" / "tokens", b"", "0")
+    durable.replace_document(tmp_path / "keys" / "tokens", b"")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
     assert modes == {"events": 0o700, "log": 0o600, "keys": 0o700, "tokens": 0o600}
