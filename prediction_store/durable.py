@@ -84,11 +84,8 @@ def make_file(path: Path) -> None:
     """Make an empty file that every user may read, if nothing is there. Not synced. Raises DiskError."""
     with translated("making", path), contextlib.suppress(FileExistsError):
         before("make file", path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
+        with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
             os.fchmod(descriptor, 0o644)
-        finally:
-            os.close(descriptor)
 
 
 def allocate(path: Path, size: int) -> None:
@@ -98,11 +95,8 @@ def allocate(path: Path, size: int) -> None:
     """
     with translated("writing", path):
         before("allocate", path)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+        with _opened(path, os.O_RDWR | os.O_CREAT) as descriptor:
             os.posix_fallocate(descriptor, 0, size)
-        finally:
-            os.close(descriptor)
 
 
 class Appended:
@@ -162,11 +156,8 @@ def sync_file(path: Path) -> None:
     """Make the bytes of a file that something else has written and closed survive a power cut."""
     with translated("syncing", path):
         before("sync file", path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
+        with _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def start_writing(path: Path, begin: int) -> int:
@@ -175,13 +166,9 @@ def start_writing(path: Path, begin: int) -> int:
     Only a hint: it waits for nothing, makes nothing durable and takes no error away from a later sync. Linux begins to
     write dirty pages that it is told will not be needed, and keeps them (mm/fadvise.c, looked up for 6.18).
     """
-    with translated("writing", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            size = os.fstat(descriptor).st_size
-            os.posix_fadvise(descriptor, begin, size - begin, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+    with translated("writing", path), _opened(path, os.O_RDONLY | os.O_NOFOLLOW) as descriptor:
+        size = os.fstat(descriptor).st_size
+        os.posix_fadvise(descriptor, begin, size - begin, os.POSIX_FADV_DONTNEED)
         return size
 
 
@@ -189,11 +176,8 @@ def sync_folder(path: Path) -> None:
     """Make the names in a folder survive a power cut."""
     with translated("syncing", path):
         before("sync folder", path)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
+        with _opened(path, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def make_folder(path: Path, *, for_all: bool = False) -> None:
@@ -325,3 +309,13 @@ def replace_document(path: Path, data: bytes, *, for_all: bool = False) -> None:
             remove_file(temporary)
         raise
     sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """The descriptor of a file or folder for the length of a block."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o644)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
