@@ -25,10 +25,6 @@ class _Served:
         self.record = record
         self.holders = 1
 
-    def is_named_by(self, record: HistoryRecord) -> bool:
-        mine = self.record
-        return (mine.version, mine.manifest_sha256) == (record.version, record.manifest_sha256)
-
 
 class Store:
     """The current version, followed through the history. One per process, made after forking.
@@ -100,7 +96,7 @@ class Store:
 
     def _follow(self, record: HistoryRecord) -> bool:
         current = self._current
-        if current is not None and current.is_named_by(record):
+        if current is not None and current.record.identity == record.identity:
             current.record = record
             self.last_error = None
             return False
@@ -120,7 +116,7 @@ class Store:
 
     def _open(self, record: HistoryRecord) -> _Served:
         previous = self._previous
-        if previous is not None and previous.is_named_by(record):
+        if previous is not None and previous.record.identity == record.identity:
             previous.record = record
             return previous  # what it holds as the previous one, it now holds as the current one
         try:

@@ -160,9 +160,7 @@ def user_at_host() -> str:
 
 
 def _is_served(at: Ground, sealed: Sealed) -> bool:
-    return at.served is not None and (at.served.version, at.served.manifest_sha256) == (
-        sealed.manifest.name, sealed.sha256,
-    )  # fmt: skip
+    return at.served is not None and at.served.identity == (sealed.manifest.name, sealed.sha256)
 
 
 def _left(root: Path, at: Ground, target: Sealed) -> dict[str, str]:
@@ -188,6 +186,6 @@ def _was_served(root: Path, name: str, manifest_sha256: str) -> bool:
             record = read_record(root, number)
         except (DamagedHistoryError, NewerFormatError):
             continue
-        if (record.version, record.manifest_sha256) == (name, manifest_sha256):
+        if record.identity == (name, manifest_sha256):
             return True
     return False

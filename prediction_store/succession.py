@@ -132,6 +132,6 @@ def is_same_ground(one: HistoryRecord | None, other: HistoryRecord | None) -> bo
     """True when a decision made on one record stands on the other: the same is served, held and pinned."""
     if one is None or other is None:
         return one is other
-    return (one.version, one.manifest_sha256, bool(one.pinned), one.quarantined.keys()) == (
-        other.version, other.manifest_sha256, bool(other.pinned), other.quarantined.keys(),
+    return (one.identity, bool(one.pinned), one.quarantined.keys()) == (
+        other.identity, bool(other.pinned), other.quarantined.keys(),
     )  # fmt: skip

@@ -66,6 +66,11 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     quarantined: dict[VersionName, Quarantine] = field(default_factory=dict)
     """Versions that must not be served until they are released."""
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The version to serve, down to the byte: its name and the digest of its manifest."""
+        return self.version, self.manifest_sha256
+
 
 class _Sealed(msgspec.Struct, frozen=True):
     """A history record with a checksum over its exact bytes, so that unknown fields are covered too."""

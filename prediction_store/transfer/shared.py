@@ -240,18 +240,13 @@ def has_taken(root: Path, number: int) -> bool:
     return layout.history_numbers(root) == list(range(1, number + 1)) and not _is_damaged(root, number)
 
 
-def names_same(one: HistoryRecord, other: HistoryRecord) -> bool:
-    """True when two records name the same version to serve."""
-    return (one.version, one.manifest_sha256) == (other.version, other.manifest_sha256)
-
-
 def serves(root: Path, record: HistoryRecord) -> bool:
     """True when this host's servers are told to serve just what the record names."""
     try:
         served = current_or_none(root)
     except DamagedHistoryError:
         return False
-    return served is not None and names_same(served, record)
+    return served is not None and served.identity == record.identity
 
 
 def _make_folders(root: Path) -> None:
