@@ -28,13 +28,11 @@ def fetch(
     """
     wanted: dict[str, str | None] = dict.fromkeys(names)
     if not wanted:
-        shared = RemoteHistory(remote)
-        number = shared.newest_number()
-        if number == 0:
+        newest = RemoteHistory(remote).newest()
+        if newest is None:
             raise NoCurrentVersionError(
                 f"{remote.url} has no history yet", hint="shortlist push, on the host that built the versions"
             )
-        newest, _ = shared.read(number)
         there = [name for name, is_complete in names_there(remote).items() if is_complete]
         ways = way_back(newest, there)
         wanted = {newest.version: newest.manifest_sha256} | dict.fromkeys(ways[:1])
