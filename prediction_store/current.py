@@ -77,13 +77,10 @@ class Store:
         """
         with self._refreshing:
             try:
-                record = history.current(self._root)
-                return self._follow(record)
-            except ShortlistError as error:
+                return self._follow(history.current(self._root))
+            except (ShortlistError, OSError) as error:  # too many open files, say: worth another try at the next look
                 self.last_error = error
-            except OSError as error:  # too many open files, say: worth another try at the next look
-                self.last_error = error
-            return False
+                return False
 
     def close(self) -> None:
         """Let go of all versions; each closes when its last request has ended."""
