@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -102,14 +102,10 @@ def _current(root: Path, name: str) -> Iterator[tuple[Side | None, str]]:
     if record.version == name:
         yield None, "this version is the current one: nothing to compare with"
         return
-    try:
-        version = Version.open(root, record.version)
-    except (StoreError, FormatError) as error:
-        yield None, f"the current version cannot be compared with: {error.message}"
-        return
-    with version:
+    with ExitStack() as opened:
+        side, why = None, ""
         try:
-            side, why = Side(root, version), ""
+            side = Side(root, opened.enter_context(Version.open(root, record.version)))
         except (StoreError, FormatError) as error:
-            side, why = None, f"the current version cannot be compared with: {error.message}"
+            why = f"the current version cannot be compared with: {error.message}"
         yield side, why
