@@ -205,21 +205,17 @@ def _scores(comparison: Comparison) -> ScoreDiff:
 def _items(comparison: Comparison) -> tuple[list[ItemDiff], list[ItemDiff]]:
     """The items that were gained and lost most."""
     codes, before, after = comparison.counts()
-    change = after - before
-    sides = []
-    for order, is_meant in (
-        (np.argsort(-change, kind="stable"), change > 0),
-        (np.argsort(change, kind="stable"), change < 0),
-    ):
-        chosen = [place for place in order[:TOP_ITEMS] if is_meant[place]]
+
+    def most(change: npt.NDArray[np.int64]) -> list[ItemDiff]:
+        order = np.argsort(-change, kind="stable")[:TOP_ITEMS]
+        chosen = order[change[order] > 0]
         names = comparison.describe(codes[chosen])
-        sides.append(
-            [
-                ItemDiff(item=item, title=title, a=int(before[place]), b=int(after[place]))
-                for place, (item, title) in zip(chosen, names, strict=True)
-            ]
-        )
-    return sides[0], sides[1]
+        return [
+            ItemDiff(item=item, title=title, a=a, b=b)
+            for (item, title), a, b in zip(names, before[chosen].tolist(), after[chosen].tolist(), strict=True)
+        ]
+
+    return most(after - before), most(before - after)
 
 
 def _some(overlap: Means, n: int) -> list[int]:
