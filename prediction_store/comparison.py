@@ -81,9 +81,10 @@ class Comparison:
 
     def scores(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """All base scores of the lists, before and after; float32[n] each."""
+        none = np.empty(0, np.float32)
         before = [pair.before.scores for pair in self.pairs]
         after = [pair.after.scores for pair in self.pairs]
-        return np.concatenate(before or [_NONE]), np.concatenate(after or [_NONE])
+        return np.concatenate([*before, none]), np.concatenate([*after, none])
 
     def score_drift(self) -> float | None:
         """The population stability index of the base scores; None: one side has no scores.
@@ -100,7 +101,7 @@ class Comparison:
     def counts(self) -> tuple[Codes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(codes, before, after): int64[n] each: every item in a list, and how many lists it is in."""
         sides = [[pair.items_before for pair in self.pairs], [pair.items_after for pair in self.pairs]]
-        codes, place = np.unique(np.concatenate([*sides[0], *sides[1], _NOTHING]), return_inverse=True)
+        codes, place = np.unique(np.concatenate([*sides[0], *sides[1], np.empty(0, np.int64)]), return_inverse=True)
         n_before = sum(map(len, sides[0]))
         before, after = (np.bincount(part, minlength=len(codes)) for part in (place[:n_before], place[n_before:]))
         return codes, before, after
@@ -146,7 +147,3 @@ class Comparison:
         beyond = self.before.n_items + items.astype(np.int64)
         codes = np.array([new if old is None else old for old, new in zip(known, beyond, strict=True)], np.int64)
         return lambda wanted: codes[np.searchsorted(items, wanted)]
-
-
-_NONE = np.empty(0, np.float32)
-_NOTHING = np.empty(0, np.int64)
