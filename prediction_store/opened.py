@@ -76,13 +76,12 @@ class OpenedVersion:
             self.columns = open_columns(path, self.manifest.columns, n_items)
             self.lists = decode_lists((path / layout.LISTS).read_bytes(), n_items)
             self.user_facts = open_user_facts(path, self.lists.segments, counts.users, n_items)
-            has_tower, has_together, has_contexts = (
-                not files.isdisjoint(part) for part in (layout.OF_TOWER, layout.OF_TOGETHER, layout.OF_CONTEXTS)
-            )
-            self.user_tower = open_user_tower(path, counts.users, n_items, dimensions) if has_tower else None
             self.neighbours = open_near_items(path, NEIGHBOURS, n_items)
-            self.together = open_near_items(path, TOGETHER, n_items) if has_together else None
-            self.contexts = open_contexts(path, n_items) if has_contexts else None
+            # These a version may be without.
+            self.together = open_near_items(path, TOGETHER, n_items) if files & layout.OF_TOGETHER else None
+            self.contexts = open_contexts(path, n_items) if files & layout.OF_CONTEXTS else None
+            has_tower = files & layout.OF_TOWER
+            self.user_tower = open_user_tower(path, counts.users, n_items, dimensions) if has_tower else None
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())
         except (NewerFormatError, DamagedVersionError):
             raise
