@@ -140,7 +140,8 @@ def _ranged(tip: str, found: Range, place: int, at: tuple[float, float], scale: 
 
 def bars(rows: Sequence[tuple[str, float]], *, title: str, show: Callable[[float], str] = "{:,.4g}".format) -> str:
     """One horizontal bar per row, from 0; negative ones to the left, in another colour."""
-    low, high = min(0.0, *(value for _, value in rows), 0.0), max(0.0, *(value for _, value in rows), 0.0)
+    values = [0.0, *(value for _, value in rows)]
+    low, high = min(values), max(values)
     names = [_short(name) for name, _ in rows]
     start = 12 + max(map(_width, names), default=0.0)
     span, room = (high - low) or 1.0, WIDTH - start - 60

@@ -43,11 +43,8 @@ def _toml(value: object) -> str:
     import json
 
     if isinstance(value, dict):
-        return (
-            "{ " + ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items()) + " }"
-            if value
-            else "{}"
-        )
+        entries = ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items())
+        return f"{{ {entries} }}" if entries else "{}"
     if isinstance(value, list):
         return f"[{', '.join(_toml(entry) for entry in value)}]"
     return json.dumps(value)
