@@ -143,7 +143,7 @@ class Comparison:
         of these.
         """
         items = np.unique(np.concatenate([*lists, np.empty(0, np.uint32)]))
-        known = [self.before.item_index(item) for item in self.after.item_ids(items)]
+        known = self.before.indexes_of(self.after.item_ids(items))
         beyond = self.before.n_items + items.astype(np.int64)
         codes = np.array([new if old is None else old for old, new in zip(known, beyond, strict=True)], np.int64)
         return lambda wanted: codes[np.searchsorted(items, wanted)]

@@ -146,9 +146,7 @@ class Version:
 
     def item_index(self, item_id: str) -> int | None:
         """The dense index of an item; None: not in the catalogue."""
-        opened = self._opened
-        key = _key(item_id)
-        return None if key is None else opened.item_index(key)
+        return self.indexes_of([item_id])[0]
 
     def item_indexes(self, keys: Sequence[bytes]) -> list[int | None]:
         """The dense indexes of items whose ids, in UTF-8, are the keys; None: not in the catalogue."""
@@ -156,11 +154,8 @@ class Version:
 
     def indexes_of(self, item_ids: Sequence[str]) -> list[int | None]:
         """As `item_index`, of many items in one look."""
-        try:
-            keys = [item.encode("utf-8") for item in item_ids]
-        except UnicodeEncodeError:  # a lone surrogate: not text that could be the id of anything
-            keys = [_key(item) or b"" for item in item_ids]
-        return self._opened.item_indexes(keys)
+        # A lone surrogate is no text: with it in it an id becomes a key that nothing has.
+        return self._opened.item_indexes([item.encode("utf-8", "surrogatepass") for item in item_ids])
 
     def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
         """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""
@@ -230,11 +225,3 @@ class Version:
     @property
     def ranker(self) -> RankerWeights:
         return self._opened.ranker
-
-
-def _key(text: str) -> bytes | None:
-    """An id as bytes; None: not text that could be the id of anything (a lone surrogate)."""
-    try:
-        return text.encode("utf-8")
-    except UnicodeEncodeError:
-        return None
