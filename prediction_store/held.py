@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prediction_store import contents, layout
 from prediction_store.errors import DamagedVersionError, FormatError, NewerFormatError
-from schemas.held import Held, ShardRange, decode_held, encode_held
+from schemas.held import ShardRange, decode_held
 from schemas.manifest import FileFacts, Manifest
 
 
@@ -42,8 +42,3 @@ def files_with(manifest: Manifest, held: ShardRange) -> dict[str, FileFacts]:
     """The files of a version that a host with these shards has: every file but the other shards."""
     elsewhere = {layout.shard_file(number) for number in range(manifest.shards) if number not in held.numbers}
     return {file: facts for file, facts in manifest.files.items() if file not in elsewhere}
-
-
-def held_document(manifest: Manifest, held: ShardRange) -> bytes:
-    """The bytes of held.json for a version that is here in part."""
-    return encode_held(Held(version=manifest.name, shards=held))

@@ -14,14 +14,14 @@ import msgspec
 from prediction_store import contents, durable, layout, locks
 from prediction_store.errors import ConcurrentPullError, DamagedVersionError, MissingVersionError, PartialVersionError
 from prediction_store.file_system import refuse_network
-from prediction_store.held import files_with, held_document, held_shards, is_whole
+from prediction_store.held import files_with, held_shards, is_whole
 from prediction_store.manifest import read_identity, verify_environment
 from prediction_store.transfer.copies import Copy, require_copy, sizes_of
 from prediction_store.transfer.flow import Flow
 from prediction_store.transfer.remote import Remote
 from schemas.errors import FormatError
 from schemas.gate_report import decode_gate_report
-from schemas.held import ShardRange
+from schemas.held import Held, ShardRange, encode_held
 from schemas.manifest import FileFacts
 
 LOCK_TRIES: Final = 5
@@ -240,7 +240,7 @@ def _seal(root: Path, folder: Path, copy: Copy, held: ShardRange) -> None:
     name = copy.manifest.name
     if not is_whole(held):
         with durable.create(folder / layout.HELD) as file:
-            file.write(held_document(copy.manifest, held))
+            file.write(encode_held(Held(version=name, shards=held)))
     with durable.create(folder / layout.MANIFEST) as file:
         file.write(copy.data)
     durable.seal(folder, _folders(files_with(copy.manifest, held)), layout.version_path(root, name))
