@@ -231,7 +231,7 @@ def _decide(
 
     settings = settings_of(config, overrides)
     root, shared = folder_of(settings), shared_history(settings)
-    newest = shared.newest_number() if shared else max(layout.history_numbers(root), default=0)
+    newest = shared.newest_number() if shared else layout.newest_history_number(root)
     record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:
         return terminal.print_json(record)

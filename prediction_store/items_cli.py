@@ -165,13 +165,12 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
         changed = live.set(changes, now=time.time())
     names = list(dict.fromkeys(change.item for change in changes))
     with _current(settings) as version:
-        indexes = [None] * len(names) if version is None else version.item_indexes([name.encode() for name in names])
-        served = version is not None
+        indexes = [None] * len(names) if version is None else version.indexes_of(names)
     unknown = [name for name, index in zip(names, indexes, strict=True) if index is None]
     if as_json:
         return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:100]))
     print(f"{len(changed)} of {len(names)} items are other than before")
-    if unknown and served:
+    if unknown and version is not None:
         more = " …" if len(unknown) > 10 else ""
         terminal.print_line(
             f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}"
@@ -180,7 +179,6 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
 
 
 def _live(settings: Config) -> LiveItems:
-
     from prediction_store.live_items import LiveItems
 
     return LiveItems(folder_of(settings), map_bytes=settings.store.live_items_mb << 20)
@@ -189,7 +187,6 @@ def _live(settings: Config) -> LiveItems:
 @contextlib.contextmanager
 def _current(settings: Config) -> Iterator[Version | None]:
     """The version that is served; None: there is none that can be opened."""
-
     from prediction_store import history
     from prediction_store.version import Version
 
@@ -200,11 +197,8 @@ def _current(settings: Config) -> Iterator[Version | None]:
         if record is not None:
             # Whoever serves it has hashed every file.
             version = Version.open(root, record.version, verify=False, manifest_sha256=record.manifest_sha256)
-    try:
+    with version or contextlib.nullcontext():
         yield version
-    finally:
-        if version is not None:
-            version.close()
 
 
 def _marked(fact: FlagNow | NumberNow) -> str:
