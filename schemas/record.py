@@ -124,15 +124,15 @@ def encode_record(
     indexes = np.asarray(items)
     values = np.asarray(scores, dtype=np.float64)
     _check(key, indexes, values, index_bits)
-    # The addition makes 0 of -0: which of the two a minimum is depends on how it is computed.
-    low = np.float32(values.min()) + np.float32(0) if values.size else np.float32(0)
     if index_bits == WIDE:
         offset, scale = np.float32(0), np.float32(1)
         payload = indexes.astype("<u4").tobytes() + values.astype("<f4").tobytes()
     else:
         steps = (1 << score_bits) - 1
-        offset = low
-        scale = np.float32((float(values.max()) - float(low)) / steps + 0.0) if values.size else np.float32(0)
+        low, high = (values.min(), values.max()) if values.size else (0.0, 0.0)
+        # The addition makes 0 of -0: which of the two a minimum is depends on how it is computed.
+        offset = np.float32(low) + np.float32(0)
+        scale = np.float32((float(high) - float(offset)) / steps + 0.0)
         if scale > 0:
             quantised = np.clip(np.rint((values - float(offset)) / float(scale)), 0, steps).astype(np.uint32)
         else:
