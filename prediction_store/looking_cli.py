@@ -107,5 +107,5 @@ def check(
         first = report.problems[0]
         raise CheckFailedError(
             f"{len(report.problems)} problems, the first in {first.where}: {terminal.printable(first.what)}",
-            hint="shortlist versions",
+            hint="docs/operations.md, under 'What each error means': damaged versions, a damaged history",
         )

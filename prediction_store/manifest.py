@@ -25,7 +25,7 @@ from prediction_store.errors import (
 from prediction_store.held import files_with, held_shards
 from schemas.manifest import Environment, FileFacts, Manifest, decode_manifest
 
-WAY_OUT: Final = "shortlist rollback, or restore the version from a copy"
+WAY_OUT: Final = "if it is current, shortlist rollback; then restore it from a copy, or remove it"
 LEASE_TRIES: Final = 5
 LEASE_WAIT_SECONDS: Final = 0.02
 
@@ -62,14 +62,15 @@ def take_lease(root: Path, name: str, *, manifest_sha256: str | None = None) -> 
             break
     if descriptor is None:
         if path.is_dir() and not manifest_path.exists():
-            raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}")
+            raise DamagedVersionError(f"version {name} has no manifest", hint=WAY_OUT)
         raise MissingVersionError(f"version {name} is not there, or is being removed", hint="shortlist versions")
     try:
         data = contents.read_descriptor(descriptor, manifest_path)
         sha256 = hashlib.sha256(data).hexdigest()
         if manifest_sha256 is not None and sha256 != manifest_sha256:
             raise DamagedVersionError(
-                f"version {name}: its manifest has digest {sha256[:12]}…; the history says {manifest_sha256[:12]}…"
+                f"version {name}: its manifest has digest {sha256[:12]}…; the history says {manifest_sha256[:12]}…",
+                hint=WAY_OUT,
             )
         manifest = decoded(name, data)
     except BaseException:
@@ -100,7 +101,7 @@ def read_identity(root: Path, name: str) -> tuple[Manifest, str]:
         data = contents.read_document(path / layout.MANIFEST)
     except (FileNotFoundError, NotADirectoryError) as error:
         if path.is_dir():
-            raise DamagedVersionError(f"version {name} has no manifest", hint=f"shortlist check {name}") from error
+            raise DamagedVersionError(f"version {name} has no manifest", hint=WAY_OUT) from error
         raise MissingVersionError(f"version {name} is not there", hint="shortlist versions") from error
     return decoded(name, data), hashlib.sha256(data).hexdigest()
 
@@ -200,9 +201,9 @@ def decoded(name: str, data: bytes) -> Manifest:
     except NewerFormatError:
         raise
     except FormatError as error:
-        raise DamagedVersionError(f"version {name}: {error.message}", hint=f"shortlist check {name}") from error
+        raise DamagedVersionError(f"version {name}: {error.message}", hint=WAY_OUT) from error
     if manifest.name != name:
-        raise DamagedVersionError(f"version {name}: its manifest is that of version {manifest.name}")
+        raise DamagedVersionError(f"version {name}: its manifest is that of version {manifest.name}", hint=WAY_OUT)
     return manifest
 
 

@@ -214,8 +214,9 @@ def test_a_damaged_version_is_not_rolled_back_to(
     go_live(root, a)
     go_live(root, b)
     edit_sealed(layout.version_path(root, a) / layout.USER_VECTORS, lambda data: data[:-1] + b"\1")
-    with pytest.raises(DamagedVersionError, match=r"users/vectors\.npy"):
+    with pytest.raises(DamagedVersionError, match=r"users/vectors\.npy") as caught:
         roll_back(root)
+    assert caught.value.hint.startswith("if it is current"), "it is not, and to roll back is what has just failed"
     assert history.current(root).version == b
 
 

@@ -218,6 +218,9 @@ def test_damage_is_shown_by_check_and_survived_by_versions(
     assert code == 1
     assert a in out
     assert "problems" in err
+    assert "docs/operations.md" in err, "`versions` knows no more of it"
+    code, _, err = verb("cutover", a, "--force", "--why", "I insist")
+    assert (code, "if it is current" in err, "shortlist check" in err) == (1, True, False), "it would say the same"
     code, out, _ = verb("versions")
     assert (code, a in out) == (0, True)
 
