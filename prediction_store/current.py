@@ -33,12 +33,11 @@ class Store:
     it began with. The version served before stays open, so that going back to it needs no second verification.
     """
 
-    def __init__(self, root: Path | str, *, now: Callable[[], float] = time.time, verify: bool = True) -> None:
+    def __init__(self, root: Path | str, *, now: Callable[[], float] = time.time) -> None:
         self.prepare: Callable[[Version], None] | None = None
         """Called by `refresh` with a version that is about to be taken, while requests still run on another."""
         self._root = Path(root)
         self._now = now
-        self._verify = verify
         self._lock = threading.Lock()
         """Guards the two below and every `holders`; held for an instant only."""
         self._current: _Served | None = None
@@ -117,9 +116,7 @@ class Store:
             previous.record = record
             return previous  # what it holds as the previous one, it now holds as the current one
         try:
-            version = Version.open(
-                self._root, record.version, verify=self._verify, manifest_sha256=record.manifest_sha256
-            )
+            version = Version.open(self._root, record.version, manifest_sha256=record.manifest_sha256)
         except (MissingVersionError, DiskError):
             raise  # it may still arrive, or get other rights
         except ShortlistError as error:

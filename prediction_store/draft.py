@@ -219,7 +219,6 @@ class VersionDraft:
         shards: int,
         inputs: Mapping[str, str] | None = None,
         config_digest: str = "",
-        parents: Sequence[str] = (),
     ) -> Manifest:
         """Read everything back, write the manifest, and make the draft a version that can be seen.
 
@@ -241,7 +240,6 @@ class VersionDraft:
             name=self.name,
             inputs_digest=self.inputs_digest,
             inputs=dict(sorted((inputs or {}).items())),
-            parents=list(parents),
             config_digest=config_digest,
             space_id=space_id,
             made_at=made_at,

@@ -181,8 +181,8 @@ class RemoteHistory:
             hint=OWN_HISTORY,
         )
 
-    def begin(self, root: Path) -> int:
-        """Make this host's history the one that the hosts share, if they have none; how many records went there.
+    def begin(self, root: Path) -> None:
+        """Make this host's history the one that the hosts share, if they have none.
 
         The newest goes first. What an interrupted beginning has left out follows.
 
@@ -191,23 +191,20 @@ class RemoteHistory:
         mine = layout.history_numbers(root)
         theirs = self._numbers()
         if not mine or (theirs and max(theirs) < mine[-1]):
-            return 0
+            return
         if theirs:
             self.require_agreement(root)
         else:
             record = read_record(root, mine[-1])
             require_copy(self.remote, record.version, record.manifest_sha256)
-        sent = []
         for number in sorted(set(mine) - theirs, reverse=True):
             key, data = layout.remote_history(number), contents.read_document(layout.history_path(root, number))
             if not self.remote.create(key, data) and self.remote.read(key) != data:
                 raise DivergedHistoryError(
                     f"{key} in {self.remote.url} was made by another host in the meantime", hint=OWN_HISTORY
                 )
-            sent.append(key)
             self.remote.settle([key])
         self._known = None
-        return len(sent)
 
     def _numbers(self) -> set[int]:
         found = map(layout.remote_history_number, self.remote.sizes(layout.REMOTE_HISTORY))
