@@ -165,9 +165,12 @@ class VersionDraft:
 
         Requires: `write_user_vectors` and `write_lists` have run.
         """
-        if self._n_users is None or self._segments is None or len(segments) != self._n_users:
-            raise BuildError(f"segments of {len(segments)} users; the user vectors and lists have to be written first")
-        known = nothing_consumed(self._n_users) if consumed is None else consumed
+        n_users = self._of_users()
+        if self._segments is None:
+            raise BuildError("the lists have to be written first")
+        if len(segments) != n_users:
+            raise BuildError(f"segments of {len(segments)} users; there are vectors of {n_users}")
+        known = nothing_consumed(n_users) if consumed is None else consumed
         write_user_facts(self.path, known, segments, self._segments, self._of_items()[0])
 
     def write_user_tower(self, stored: StoredTower) -> None:
@@ -176,9 +179,7 @@ class VersionDraft:
         Requires: `write_items` and `write_user_vectors` have run.
         """
         n_items, dimensions = self._of_items()
-        if self._n_users is None:
-            raise BuildError("the user vectors have to be written first")
-        write_user_tower(self.path, stored, self._n_users, n_items, dimensions)
+        write_user_tower(self.path, stored, self._of_users(), n_items, dimensions)
         self._optional |= set(layout.OF_TOWER)
 
     def write_neighbours(self, items: npt.NDArray[np.int32], scores: npt.NDArray[np.float32]) -> None:
@@ -232,9 +233,8 @@ class VersionDraft:
             DiskError: the file system refuses.
         """
         self._check_complete(space_id, shards)
-        assert self._n_users is not None
-        n_items, dimensions = self._of_items()
-        survey, files = read_back(self.path, Wanted(shards, self.seed, self.index_bits, n_items, self._n_users))
+        (n_items, dimensions), n_users = self._of_items(), self._of_users()
+        survey, files = read_back(self.path, Wanted(shards, self.seed, self.index_bits, n_items, n_users))
         manifest = Manifest(
             record_format=RECORD_FORMAT,
             name=self.name,
@@ -249,7 +249,7 @@ class VersionDraft:
             shards=shards,
             dimensions=dimensions,
             counts=Counts(
-                users=self._n_users,
+                users=n_users,
                 items=n_items,
                 records=survey.records,
                 lists=survey.lists,
@@ -288,6 +288,12 @@ class VersionDraft:
         if self._n_items is None or self._dimensions is None:
             raise BuildError("the items have to be written first")
         return self._n_items, self._dimensions
+
+    def _of_users(self) -> int:
+        """Rows of the user vectors."""
+        if self._n_users is None:
+            raise BuildError("the user vectors have to be written first")
+        return self._n_users
 
     def _check_complete(self, space_id: str, shards: int) -> None:
         for path in (self.path / "candidates").glob(f"{layout.ATTEMPT}*"):

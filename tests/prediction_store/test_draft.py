@@ -178,6 +178,13 @@ def test_an_incomplete_draft_is_not_sealed(root: Path, part: str) -> None:
     assert layout.version_names(root) == []
 
 
+def test_segments_of_other_users_than_there_are_vectors_of_are_refused(root: Path) -> None:
+    with VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
+        filled(draft, facts=None)
+        with pytest.raises(BuildError, match="segments of 2 users; there are vectors of 1"):
+            draft.write_user_facts(None, ["", ""])
+
+
 def test_a_complete_draft_is_sealed(root: Path) -> None:
     with VersionDraft.begin(root, DIGEST, MADE_AT) as draft:
         seal(filled(draft))
