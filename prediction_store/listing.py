@@ -14,10 +14,10 @@ from schemas.errors import FormatError
 from schemas.history import HistoryRecord
 
 ABANDONED = {
-    False: "whoever built it is dead: shortlist retire sweeps it",
-    True: "whoever pulled it is dead: shortlist pull goes on with it, shortlist retire sweeps it",
+    layout.BUILDING: "whoever built it is dead: shortlist retire sweeps it",
+    layout.PULLING: "whoever pulled it is dead: shortlist pull goes on with it, shortlist retire sweeps it",
 }
-"""What is said of a draft without a maker, by whether it was being pulled."""
+"""What is said of a draft without a maker, by how the name of its folder begins."""
 
 
 class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,26 +130,24 @@ def _openings(root: Path) -> dict[str, HistoryRecord]:
 def _drafts(root: Path) -> list[VersionRow]:
     """Versions that are being built or pulled, and those whose maker is dead."""
     rows = []
-    for path in [*layout.leftovers(root, layout.BUILDING), *layout.leftovers(root, layout.PULLING)]:
-        is_pulled = path.name.startswith(layout.PULLING)
-        name = path.name.removeprefix(layout.PULLING if is_pulled else layout.BUILDING)[: layout.NAME_LENGTH]
-        if not layout.is_version_name(name):
-            continue
-        rows.append(
-            VersionRow(
-                version=name,
-                state=BUILDING,
-                is_current=False,
-                is_rollback_target=False,
-                gates="not run",
-                built_at=layout.built_at(name),
-                problem=_problem_of_draft(path, is_pulled=is_pulled),
-            )
-        )
+    for prefix, abandoned in ABANDONED.items():
+        for path in layout.leftovers(root, prefix):
+            name = path.name.removeprefix(prefix)[: layout.NAME_LENGTH]
+            if layout.is_version_name(name):
+                row = VersionRow(
+                    version=name,
+                    state=BUILDING,
+                    is_current=False,
+                    is_rollback_target=False,
+                    gates="not run",
+                    built_at=layout.built_at(name),
+                    problem=_problem_of_draft(path, abandoned),
+                )
+                rows.append(row)
     return rows
 
 
-def _problem_of_draft(path: Path, *, is_pulled: bool) -> str:
+def _problem_of_draft(path: Path, abandoned: str) -> str:
     try:
         lock = locks.lock(path, exclusive=False)  # its maker's is exclusive; others may look at the same time
     except DiskError as error:
@@ -157,4 +155,4 @@ def _problem_of_draft(path: Path, *, is_pulled: bool) -> str:
     if lock is None:
         return ""
     locks.unlock(lock)
-    return ABANDONED[is_pulled]
+    return abandoned
