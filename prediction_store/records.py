@@ -26,6 +26,7 @@ from schemas.history import HistoryRecord, decode_history_record, encode_history
 NAME_ONE: Final = (
     'shortlist rollback --to VERSION, or shortlist cutover VERSION --force --why "…"; shortlist history lists them'
 )
+OWN_HISTORY: Final = "docs/several-hosts.md, under 'A host with a history of its own'"
 
 
 class Ground(NamedTuple):
@@ -161,7 +162,7 @@ def adopt(root: Path, number: int, data: bytes) -> None:
     if contents.read_document(path) != data:
         raise DivergedHistoryError(
             f"{path} is not the record that the hosts share: a decision was made on this host alone",
-            hint="docs/several-hosts.md, under 'A host with a history of its own'",
+            hint=OWN_HISTORY,
         )
     sync_again(root)
 

@@ -22,12 +22,10 @@ from prediction_store.errors import (
     UnknownOutcomeError,
 )
 from prediction_store.manifest import read_identity
-from prediction_store.records import Ground, adopt, current_or_none, how_to_repeat, place, read_record
+from prediction_store.records import OWN_HISTORY, Ground, adopt, current_or_none, how_to_repeat, place, read_record
 from prediction_store.transfer.copies import find_copy, require_copy
 from prediction_store.transfer.remote import Remote
 from schemas.history import HistoryRecord, decode_history_record
-
-OWN_HISTORY = "docs/several-hosts.md, under 'A host with a history of its own'"
 
 
 class RemoteHistory:
