@@ -113,8 +113,10 @@ def held_by(newest: HistoryRecord | None, name: str, inputs_digest: str) -> str 
         return None
     if name in newest.quarantined:
         return name
-    same = (held for held, why in newest.quarantined.items() if inputs_digest and why.inputs_digest == inputs_digest)
-    return next(same, None)
+    for held, quarantine in newest.quarantined.items():
+        if inputs_digest and quarantine.inputs_digest == inputs_digest:
+            return held
+    return None
 
 
 def way_back(newest: HistoryRecord, there: Iterable[str]) -> list[str]:
@@ -124,7 +126,7 @@ def way_back(newest: HistoryRecord, there: Iterable[str]) -> list[str]:
 
 
 def _carried(record: HistoryRecord) -> tuple[object, ...]:
-    held = {name: why.number for name, why in record.quarantined.items()}
+    held = {name: quarantine.number for name, quarantine in record.quarantined.items()}
     return record.version, record.previous, record.since, record.before, record.pinned, held
 
 
