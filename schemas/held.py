@@ -56,9 +56,9 @@ def parse_shards(words: str) -> ShardRange | None:
     if not words:
         return None
     match = _WORDS.match(words)
+    if match is None:
+        raise UsageError(f"shards {words!r}; wanted FIRST-LAST/ALL, like 0-15/64")
     try:
-        if match is None:
-            raise ValueError(f"shards {words!r}; wanted FIRST-LAST/ALL, like 0-15/64")
         return ShardRange(*map(int, match.groups()))
     except ValueError as error:
         raise UsageError(str(error)) from error

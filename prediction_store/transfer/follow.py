@@ -180,19 +180,18 @@ class Agent:
 
     def _prepare_way_back(self, record: HistoryRecord) -> str:
         """Have the version ready that a rollback would go to; why it is not, where it is not."""
-        target = None
-        problem = ""
+        kept, problem = {record.version}, ""
         try:
             for name in way_back(record, record.before):
                 if self._ready.has(name) or find_copy(self._shared.remote, name) is not None:
-                    target = name
+                    kept.add(name)
                     self._ready.prepare(name, self._digest_of(name))
                     break
         except TransferStoppedError:
             raise
         except ShortlistError as error:
             problem = f"no way back yet: {error.message}"
-        self._ready.keep_only({record.version} if target is None else {record.version, target})
+        self._ready.keep_only(kept)
         return problem
 
     def _digest_of(self, name: str) -> str | None:
