@@ -174,7 +174,7 @@ class LiveViews:
                 return  # `view` will meet it, too, and report it
             if not after:  # what changes from here on is for `view` to read
                 kept.state, kept.number = reading.state, reading.number
-                kept.view.number = reading.number or 0
+                kept.view.number = reading.number
             kept.problem = kept.view.put(version, reading.entries) or kept.problem
             is_over = reading.is_whole
             after = reading.entries[-1][0] if reading.entries else after
@@ -183,7 +183,10 @@ class LiveViews:
             self._keep(version, kept)
 
     def _keep(self, version: Version, kept: _Kept) -> _Kept:
-        self._kept = {**dict(list(self._kept.items())[-KEPT_VIEWS + 1 :]), version.name: kept}
+        self._kept.pop(version.name, None)
+        self._kept[version.name] = kept  # the last one in
+        while len(self._kept) > KEPT_VIEWS:
+            self._kept.pop(next(iter(self._kept)))
         return kept
 
     def _read(self, kept: _Kept, version: Version) -> None:
@@ -194,6 +197,6 @@ class LiveViews:
         view = LiveView(version) if reading.is_whole else kept.view
         kept.problem = view.put(version, reading.entries)
         kept.view, kept.state, kept.number = view, reading.state, reading.number
-        view.number = reading.number or 0
+        view.number = reading.number
         if kept.problem is not None:
             self.failures += 1
