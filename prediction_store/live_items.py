@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, Self
 from prediction_store.errors import DamagedFactsError, LiveItemsError, NewerFormatError
 from prediction_store.live_environment import State, Tables, release, share
 from prediction_store.live_facts import decode_facts, encode_facts
-from schemas.live_items import FACTS, FORMAT, ItemChange, ItemFacts, change_facts
+from schemas.live_items import FACTS, LIVE_ITEMS_FORMAT, ItemChange, ItemFacts, change_facts
 from schemas.record import MAX_KEY_BYTES
 
 MAP_BYTES: Final = 1 << 30
@@ -126,7 +126,7 @@ class LiveItems:
 def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) -> list[str]:
     transaction, facts, _ = tables
     if _check_format(tables) is None:
-        transaction.put(FORMAT_KEY, b"%d" % FORMAT)
+        transaction.put(FORMAT_KEY, b"%d" % LIVE_ITEMS_FORMAT)
     before: dict[bytes, ItemFacts | None] = {}
     after: dict[bytes, ItemFacts | None] = {}
     for key, change in keyed:
@@ -226,8 +226,8 @@ def _check_format(tables: Tables) -> int | None:
     if found is None:
         return None
     text = bytes(found).decode("ascii", "replace")
-    if not text.isdigit() or int(text) > FORMAT:
-        message = f"the live facts have format {text[:20]!r}; this Shortlist reads up to {FORMAT}"
+    if not text.isdigit() or int(text) > LIVE_ITEMS_FORMAT:
+        message = f"the live facts have format {text[:20]!r}; this Shortlist reads up to {LIVE_ITEMS_FORMAT}"
         raise NewerFormatError(message, hint="upgrade this host")
     return int(text)
 

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from schemas.messages import EpochSeconds, Id, Message
 
-FORMAT: Final = 1
+LIVE_ITEMS_FORMAT: Final = 1
 """Of the store of live facts. Raised by a change that an older reader would get wrong."""
 FACTS: Final = ("in_stock", "hidden", "price", "available_until")
 
