@@ -100,7 +100,7 @@ def shortfall(gate: Gate) -> str:
 
 def figure(number: float) -> str:
     """A number for people: all digits of a count, four of a share."""
-    return f"{number:,.0f}" if float(number).is_integer() or abs(number) >= 1000 else f"{number:.4g}"
+    return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
 
 
 def _threshold(gate: Gate) -> float | None:

@@ -27,12 +27,12 @@ __all__ = [
 
 def find_by_inputs(root: Path, inputs_digest: str) -> str | None:
     """The newest sealed version built from these very inputs whose files are all there; None: there is none."""
-    for name in layout.version_names(Path(root)):
+    for name in layout.version_names(root):
         if not name.endswith(f"-{inputs_digest[:8]}"):
             continue
         try:
-            manifest = read_manifest(Path(root), name)
-            verify_sizes(layout.version_path(Path(root), name), manifest)
+            manifest = read_manifest(root, name)
+            verify_sizes(layout.version_path(root, name), manifest)
         except (StoreError, FormatError):
             continue  # a damaged version is no reason not to build a good one
         if manifest.inputs_digest == inputs_digest:
