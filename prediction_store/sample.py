@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from zlib import crc32
 
+from prediction_store.shards import shard_of
 from prediction_store.version import Version
 from schemas.record import Candidates
 
@@ -34,9 +35,13 @@ def sample_users(version: Version, n: int) -> list[str]:
 
 
 def sample_users_of_both(first: Version, second: Version, n: int) -> list[str]:
-    """At most `n` users of two versions: those with the lowest CRC-32 who are in either, or in both."""
-    users = {*sample_users(first, n), *sample_users(second, n)}
-    return heapq.nsmallest(n, users, lambda user: _order(user.encode("utf-8")))
+    """At most `n` users of two versions: those with the lowest CRC-32 who are in either, or in both.
+
+    Of versions that are here in part only users whose shards both have: of the others nobody here knows.
+    """
+    keys = {user.encode("utf-8") for user in [*sample_users(first, n), *sample_users(second, n)]}
+    here = (key for key in keys if all(_is_here(version, key) for version in (first, second)))
+    return [key.decode("utf-8") for key in heapq.nsmallest(n, here, _order)]
 
 
 def read_lists(version: Version, users: Iterable[str]) -> list[Sampled]:
@@ -47,6 +52,10 @@ def read_lists(version: Version, users: Iterable[str]) -> list[Sampled]:
     """
     lists = ((user, version.read(user)) for user in users)
     return [Sampled(user, candidates) for user, candidates in lists if candidates is not None]
+
+
+def _is_here(version: Version, key: bytes) -> bool:
+    return shard_of(key, version.held.of) in version.held.numbers
 
 
 def _order(key: bytes) -> tuple[int, bytes]:

@@ -11,6 +11,7 @@ from shop_store import MakeVersion, default_lists, small_tower
 
 from prediction_store import durable, history, layout
 from prediction_store.check import check
+from prediction_store.diff import diff
 from prediction_store.errors import DamagedVersionError, PartialVersionError, ShardNotHeldError
 from prediction_store.listing import list_versions
 from prediction_store.reader import Version
@@ -170,3 +171,14 @@ def test_the_gates_look_at_the_users_that_are_here(there: Path, name: str) -> No
     with Version.open(there, name) as version:
         users = sample_users(version, 32)
     assert {shard_of(user.encode(), SHARDS) for user in users} == set(HELD.numbers)
+
+
+def test_versions_held_in_other_shards_are_compared_by_the_users_of_both(
+    root: Path, make_version: MakeVersion, there: Path, name: str, folder: Remote
+) -> None:
+    later = make_version("b", shards=SHARDS, lists=USERS)
+    push(root, folder, later, flow=Flow())
+    pull(there, folder, later, flow=Flow(), shards=ShardRange(2, 3, SHARDS))
+    report = diff(there, name, later)
+    of_both = [user for user in USERS if shard_of(user.encode(), SHARDS) == 2]
+    assert (report.users_both, report.users_only_a, report.users_only_b) == (len(of_both), 0, 0)
