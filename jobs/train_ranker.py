@@ -26,7 +26,7 @@ from jobs.logged_lists import LoggedLists
 from jobs.moments import Moment, Moments, Stage, replay, sessions
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
-from prediction_store import history
+from prediction_store import history, layout
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -81,11 +81,12 @@ def earlier_version(root: Path, end: int) -> Version | None:
     Args:
         end: of the day that is run, in epoch seconds: what the day itself has made is not earlier.
     """
-    for record in reversed(history.records(root)):
+    for number in reversed(layout.history_numbers(root)):
         try:
-            if read_manifest(root, record.version).made_at < end:
-                return Version.open(root, record.version)
-        except (StoreError, FormatError):  # retired since, damaged, or of a later Shortlist
+            name = history.read_record(root, number).version
+            if read_manifest(root, name).made_at < end:
+                return Version.open(root, name)
+        except (StoreError, FormatError):  # retired since, damaged, or of a later Shortlist: the version or its record
             continue
     return None
 

@@ -179,6 +179,17 @@ def test_a_version_that_cannot_be_read_stops_no_night(
     assert weights_of(shop, tmp_path)[1]["from"] == whole
 
 
+def test_an_old_decision_that_cannot_be_read_stops_no_night(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "store")
+    shop.publish("a")
+    newest = shop.publish("b")
+    record = layout.history_path(shop.root, 1)
+    record.chmod(0o644)
+    record.write_bytes(record.read_bytes()[:-20])
+    write_prepared(tmp_path, DAY, companions())
+    assert weights_of(shop, tmp_path)[1]["from"] == newest
+
+
 def test_choices_at_random_change_nothing(shop: Shop, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows: list[Row] = [(user, f"a{rng.integers(N_ITEMS):02}", time, session) for user, _, time, session in companions()]
