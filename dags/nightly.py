@@ -31,15 +31,15 @@ A task that was killed in the middle can be cleared: it goes on, or starts anew,
   back from: `shortlist history` says who and why. `shortlist unpin` or `shortlist release`, then clear it, if the
   version is wanted. Or somebody else cut over meanwhile: `shortlist versions`.
 * **simulate** (only with the embedded shop): the disk is full, or `[simulate]` was changed for a shop that is there.
-* **prepare**: a table is not where the configuration says, or too many rows are malformed. The reasons are in the
-  `rejected` part of the day's `prepared` dataset. Mend the source or `[data]`.
+* **prepare**: a table is not where the configuration says, or too many rows of it are malformed: the log counts them
+  by reason, with an example of each. Mend the source or `[data]`.
 * **train**: a NaN, named in the log: lower `train.learning_rate`. Killed for memory: make room and clear it; training
   goes on from its last checkpoint.
 * **candidates**: Java's or a worker's memory. Raise `spark.driver.memory` in Spark's own defaults, then clear:
   finished steps are skipped.
-* **evaluate**: nothing is held out. Look at prepare's counts: the day may hold no data.
-* **ranker**: the version that was served before cannot be opened: `shortlist check` says why. Until it is mended,
-  `ranker.learn = false` builds with the usual weights.
+* **evaluate**: not one list can be judged by what is held out: raise `split.test_days`. (Where nothing is held out at
+  all it is green, and `gate` refuses what was not measured: the day may hold no data.)
+* **ranker**: the serving log cannot be read. Until it is mended, `ranker.learn = false` builds with the usual weights.
 * **build**: the store's disk is full. `shortlist retire`, then clear.
 * **any step**, "the disk is full" in the workspace: it keeps a folder for each day of the last `paths.workspace_days`,
   and older ones may be removed at any time.
@@ -51,8 +51,9 @@ A version that is live and wrong: trigger `shortlist_rollback`.
 ### Settings
 
 From the environment of Airflow's processes, read when this file is parsed. Spark's master is the connection
-`spark_default`, and `spark-submit` must be on PATH. The tasks share the workspace and the store, which lies on a local
-disk: where Airflow has several workers, one machine has to run them all (a `queue` of its own in `default_args`).
+`spark_default`; `spark-submit` must be on PATH, and JAVA_HOME what `python -m jobs.java` prints. The tasks share the
+workspace and the store, which lies on a local disk: where Airflow has several workers, one machine has to run them all
+(a `queue` of its own in `default_args`).
 
 * `SHORTLIST_HOME`: the checkout; default: the folder above this file's
 * `SHORTLIST_PYTHON`: Python of Shortlist's own environment; default: `.venv/bin/python` of the checkout

@@ -8,7 +8,7 @@ ShortlistError
 │   ├── DamagedHistoryError                 a history record cannot be read
 │   ├── DivergedHistoryError                this host's history is not the one that the hosts share
 │   ├── ForeignVersionError                 built for another kind of machine or another embedding space
-│   ├── NetworkFileSystemError              the store lies on NFS or the like
+│   ├── NetworkFileSystemError     exit 2   the store lies on NFS or the like
 │   ├── ClosedVersionError                  used after close, or in a process that was forked after opening
 │   ├── BuildError                          what is being built cannot be stored: order, duplicates, sizes
 │   │   └── ShardConflictError              two attempts at the same shard made different bytes
