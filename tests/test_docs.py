@@ -9,6 +9,7 @@ import pytest
 
 import shortlist
 from prediction_store import errors
+from schemas.config_file import load_config
 from schemas.errors import ShortlistError
 
 ROOT = Path(shortlist.__file__).parent
@@ -37,6 +38,13 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
         target = page.parent / file if file else page
         assert target.exists(), link
         assert not anchor or anchor in anchors_of(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_configuration_that_a_page_shows_can_be_read(page: Path, tmp_path: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        (tmp_path / "shown.toml").write_text(block, encoding="utf-8")
+        load_config(tmp_path / "shown.toml", environ={})
 
 
 def anchors_of(page: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""`make soak`: every promise tried with the full numbers. Takes about three hours on two cores; can be interrupted.
+"""`make soak`: every promise tried with the full numbers. Takes about four hours on two cores; can be interrupted.
 
     make soak                                   everything; after Ctrl-C the same command goes on
     make soak SOAK="--only 4 --scale 0.01"      one promise, a hundredth of it
