@@ -139,6 +139,7 @@ class Sessions(Section, frozen=True):
     name the same server; needs the extra `redis`."""
     redis_url: str = "redis://127.0.0.1:6379/0"
     redis_seconds: Annotated[float, Meta(gt=0.0, le=10.0)] = 0.1
-    """A request waits no longer than this for Redis; then it is answered without the stored session."""
+    """A request waits no longer than this for Redis to answer, nor for a connection; then it is answered without the
+    stored session."""
     max_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
     """What the embedded file may grow to; beyond it, events are refused with 503 until some have expired."""
