@@ -90,7 +90,7 @@ def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tup
     if len(held_out.all_wanted.user) and not len(ours.rows):
         raise NothingToJudgeError(
             f"{len(held_out.all_wanted.user)} test interactions, and no list of their users that they could judge",
-            hint="run again: shortlist retrieve; or hold out more: split.test_days",
+            hint=f"hold out more: split.test_days; or remove {candidates.path} and run again: shortlist retrieve",
         )
     listed = _listed(candidates)
     others = {"popularity": judge(first_of(held_out, listed, BATCH_USERS), held_out)}

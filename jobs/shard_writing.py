@@ -89,7 +89,8 @@ def write_shards(
     total = sum(row["users"] for row in written)
     if total != users:
         raise DatasetDamagedError(
-            f"{total} of {users} users have candidates", hint="make them again: shortlist retrieve"
+            f"{total} of {users} users have candidates",
+            hint=f"remove {inputs['candidates'].path} and run again: shortlist retrieve",
         )
     if shared:
         for path in paths:

@@ -55,24 +55,21 @@ def gather_histories(folder: Path, users: int, order: np.ndarray, allocate: Allo
     Raises:
         DatasetDamagedError: not each user has exactly one history, or one has an item that there is not.
     """
-    lengths = np.full(users, -1, np.int64)
+    lengths, hint = np.full(users, -1, np.int64), f"remove {folder.parent} and run again: shortlist embed"
     for index, items, _, counts in _batches(folder):
         if (
             not 0 <= index.min() <= index.max() < users
             or (lengths[index] >= 0).any()
             or len(np.unique(index)) < len(index)
         ):
-            raise DatasetDamagedError(f"{folder}: users twice, or beyond {users}", hint="run again: shortlist embed")
+            raise DatasetDamagedError(f"{folder}: users twice, or beyond {users}", hint=hint)
         if len(items) and not 0 <= items.min() <= items.max() < len(order):
             raise DatasetDamagedError(
-                f"{folder}: a history has items {items.min()} to {items.max()}; there are {len(order)}",
-                hint="run again: shortlist embed",
+                f"{folder}: a history has items {items.min()} to {items.max()}; there are {len(order)}", hint=hint
             )
         lengths[index] = counts
     if (lengths < 0).any():
-        raise DatasetDamagedError(
-            f"{folder}: {int((lengths < 0).sum())} of {users} users have no history", hint="run again: shortlist embed"
-        )
+        raise DatasetDamagedError(f"{folder}: {int((lengths < 0).sum())} of {users} users have no history", hint=hint)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     dense = np.empty(len(order), np.uint32)
     dense[order] = np.arange(len(order), dtype=np.uint32)

@@ -66,7 +66,7 @@ def gather(
         wrong = np.flatnonzero(seen != 1)
         raise DatasetDamagedError(
             f"{folder}: {len(wrong)} of {rows} {what}s have no vector or several, the first {what}_index {wrong[:1]}",
-            hint="run again: shortlist embed",
+            hint=f"remove {folder.parent} and run again: shortlist embed",
         )
     return vectors
 

@@ -281,8 +281,9 @@ def test_test_interactions_without_judged_lists_are_an_error(
     config = configure(tmp_path)
     world.write(config.paths.workspace)
     world.write_candidates(config.paths.workspace, {})
-    with pytest.raises(NothingToJudgeError, match="test interactions"):
+    with pytest.raises(NothingToJudgeError, match="test interactions") as refused:
         evaluate.run(config, world_day)
+    assert f"remove {tmp_path / world_day / 'candidates'} and run again: shortlist retrieve" in refused.value.hint
     assert not (tmp_path / world_day / "evaluation").exists()
 
 
