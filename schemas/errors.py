@@ -61,7 +61,7 @@ class RefusedError(ShortlistError):
 class UnknownOutcomeError(ShortlistError):
     """Raised when the final sync failed, so that the change may or may not be visible.
 
-    Repeating the same command is safe: it finds the change made, or makes it.
+    The hint says which command to repeat: it finds the change made, or makes it.
     """
 
     exit_code = 4
