@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from shop_store import MADE_AT, judge, write_small_version
 
 import shortlist
-from prediction_store import errors
+from prediction_store import errors, history
 from schemas.config_file import load_config
 from schemas.errors import ShortlistError
 
@@ -66,3 +68,20 @@ def test_every_error_of_the_store_is_explained_with_its_exit_code() -> None:
     for name, code in explained.items():
         assert issubclass(kinds[name], ShortlistError)
         assert code in ("–", str(kinds[name].exit_code)), name
+
+
+def test_the_commands_of_three_in_the_morning_work_in_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = tmp_path / "store"
+    good, bad = (write_small_version(store, inputs=f"night {n}", now=MADE_AT + n) for n in (1, 2))
+    for name in (good, bad):
+        judge(store, name)
+        history.cutover(store, name, "test", "a night", MADE_AT + 3)
+    section = OPERATIONS.split("\n## Three in the morning\n")[1].split("\n## ")[0]
+    for line in re.findall(r"^shortlist (.*)$", section, re.MULTILINE):
+        named = re.sub(r"20261121T[\w…-]+", good, re.sub(r"20261122T[\w…-]+", bad, line))
+        assert shortlist.run(shlex.split(named.replace("--expect 41", "--expect 2"), comments=True)) == 0, line
+    newest = history.current(store)
+    assert (newest.version, newest.pinned) == (bad, 0)
