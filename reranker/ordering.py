@@ -38,7 +38,8 @@ class Ordered(NamedTuple):
     positions: Positions
     """int64[k]: places in the pool."""
     propensities: Float32
-    """float32[k]: the chance that just this item stood here; 1 where chance had no say."""
+    """float32[k]: the chance that just this item stood here, whatever chance did above; 1 where it had no say. What a
+    draw above leaves of a cap is not reckoned in."""
 
 
 CERTAIN: Float32 = np.ones(1_000, np.float32)
@@ -73,8 +74,8 @@ def order(
         pins: (position from 1, bool[n]): the best of these that is eligible and not shown already stands there.
         diversity: share of the cosine to the nearest one above that is taken from a score; needs `vectors`.
         vectors: float32[n, d], of any length but 0.
-        explore: positions from 1 that chance fills, all of them with what the last one could have: else what stands
-            further up would be better. A pin comes first.
+        explore: positions from 1 that chance fills, all of them from the same `explore_among` items, those that the
+            last one could have: else what stands further up would be better. A pin comes first.
         seed: what chance depends on: the same one draws the same.
     """
     best = _descending(scores, is_eligible)
@@ -91,6 +92,7 @@ def order(
     places = range(1, min(k, best.size) + 1)
     explored = [place for place in places if place in explore and place not in pinned]
     before_last = [place for place in range(1, max(explored, default=0)) if place not in {*explored, *pinned}]
+    drawn = 0
     for place in places:
         if place in pinned:
             now, chance = pinned[place], 1.0
@@ -101,12 +103,15 @@ def order(
             among = list(itertools.islice(fitting, None if place in explored else 1))
             if place in explored:
                 anyway = sum(below > place for below in before_last)  # stand there whatever is drawn
-                among = among[min(anyway, max(len(among) - 1, 0)) :][:explore_among]
+                # Without those that the places above have drawn of the same: nothing comes in for them.
+                among = among[min(anyway, max(len(among) - 1, 0)) :][: max(explore_among - drawn, 1)]
             if not among:  # the list is dry; pins below move up
                 rest = [position for at, position in sorted(pinned.items()) if at > place]
                 shown, chances = shown + rest, chances + [1.0] * len(rest)
                 break
-            now, chance = dice.choice(among), 1.0 / len(among)
+            now, chance = dice.choice(among), 1.0
+            if place in explored and drawn < explore_among:
+                chance, drawn = 1.0 / (len(among) + drawn), drawn + 1
             counts.add(int(names[now]))
             left.remove(now)
         if unlike is not None:

@@ -125,7 +125,20 @@ def test_what_chance_puts_on_a_place_says_nothing_about_the_place() -> None:
         found = order(scores, np.ones(200, bool), 20, explore=[2, 16], explore_among=40, seed=str(trial))
         row[:] = found.positions[[1, 15]]
         assert np.delete(found.positions, [1, 15])[:14].tolist() == [*range(14)]
-    assert np.abs(ranks.mean(axis=0) - [33.5, 34.0]).max() < 1.0
+    assert np.abs(ranks.mean(axis=0) - 33.5).max() < 1.0
+
+
+def test_many_places_left_to_chance_share_the_same_items_out() -> None:
+    """Each of them is as likely at each place, and nothing worse comes in for what the places above have taken."""
+    scores, seen = -np.arange(40, dtype=np.float32), np.zeros((5, 8))
+    for trial in range(500):
+        found = order(scores, np.ones(40, bool), 10, explore=[1, 2, 6, 7, 8], explore_among=5, seed=str(trial))
+        at_random = np.array([1, 2, 6, 7, 8]) - 1
+        assert np.delete(found.positions, at_random).tolist() == [0, 1, 2, 8, 9]
+        assert found.propensities[at_random].tolist() == pytest.approx([0.2] * 5)
+        seen[np.arange(5), found.positions[at_random]] += 1
+    assert not seen[:, :3].any()
+    assert np.abs(seen[:, 3:] / 500 - 0.2).max() < 0.08
 
 
 def test_chance_takes_what_the_caps_have_left() -> None:
