@@ -87,7 +87,8 @@ def _head(report: Mapping[str, Any], day: str) -> str:
         return head
     about = (
         f"Judged on what {report['users']:,} users went on to do between {_moment(report['test_from'])} and"
-        f" {_moment(report['test_to'])}: {report['interactions']:,} pairs of a user and an item, unseen in training."
+        f" {_moment(report['test_to'])}: {report['interactions']:,} pairs of a user and an item, by"
+        " interactions that training has not seen."
     )
     return head + f'<p class="muted">{escape(about)}</p>\n'
 
