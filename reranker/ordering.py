@@ -92,7 +92,8 @@ def order(
     places = range(1, min(k, best.size) + 1)
     explored = [place for place in places if place in explore and place not in pinned]
     before_last = [place for place in range(1, max(explored, default=0)) if place not in {*explored, *pinned}]
-    drawn = 0
+    shared: list[int] = []  # what chance has found at its first place, and has not shared out yet
+    odds = 1.0
     for place in places:
         if place in pinned:
             now, chance = pinned[place], 1.0
@@ -100,18 +101,24 @@ def order(
             worthy = left if unlike is None else unlike.by_worth(left)
             # What does not fit now never will: counts only grow.
             fitting = (position for position in worthy if counts.allow(int(names[position])))
-            among = list(itertools.islice(fitting, None if place in explored else 1))
-            if place in explored:
+            if place in explored[:1]:
+                among = list(fitting)
                 anyway = sum(below > place for below in before_last)  # stand there whatever is drawn
-                # Without those that the places above have drawn of the same: nothing comes in for them.
-                among = among[min(anyway, max(len(among) - 1, 0)) :][: max(explore_among - drawn, 1)]
+                among = among[min(anyway, max(len(among) - 1, 0)) :][:explore_among]
+                shared, odds = [*among], 1.0 / max(len(among), 1)
+            elif place in explored:
+                among = [position for position in shared if counts.allow(int(names[position]))]
+                among = among or list(itertools.islice(fitting, 1))
+            else:
+                first = list(itertools.islice(fitting, 1 + len(shared)))
+                among = [position for position in first if position not in shared][:1] or first[:1]
             if not among:  # the list is dry; pins below move up
                 rest = [position for at, position in sorted(pinned.items()) if at > place]
                 shown, chances = shown + rest, chances + [1.0] * len(rest)
                 break
-            now, chance = dice.choice(among), 1.0
-            if place in explored and drawn < explore_among:
-                chance, drawn = 1.0 / (len(among) + drawn), drawn + 1
+            now = dice.choice(among)
+            chance = odds if place in explored and now in shared else 1.0
+            shared = [position for position in shared if position != now and place < explored[-1]]
             counts.add(int(names[now]))
             left.remove(now)
         if unlike is not None:

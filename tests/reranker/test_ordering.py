@@ -128,17 +128,24 @@ def test_what_chance_puts_on_a_place_says_nothing_about_the_place() -> None:
     assert np.abs(ranks.mean(axis=0) - 33.5).max() < 1.0
 
 
-def test_many_places_left_to_chance_share_the_same_items_out() -> None:
-    """Each of them is as likely at each place, and nothing worse comes in for what the places above have taken."""
-    scores, seen = -np.arange(40, dtype=np.float32), np.zeros((5, 8))
-    for trial in range(500):
-        found = order(scores, np.ones(40, bool), 10, explore=[1, 2, 6, 7, 8], explore_among=5, seed=str(trial))
-        at_random = np.array([1, 2, 6, 7, 8]) - 1
-        assert np.delete(found.positions, at_random).tolist() == [0, 1, 2, 8, 9]
+@pytest.mark.parametrize("diversity", [0.0, 0.3])
+def test_many_places_left_to_chance_share_the_same_items_out(diversity: float) -> None:
+    """Each of them is as likely at each place, and nothing else comes in for what the places above have taken."""
+    rng, at_random, trials = np.random.default_rng(1), np.array([1, 2, 6, 7, 8]) - 1, 500
+    scores, seen = -np.arange(40, dtype=np.float32) / 40, np.zeros((5, 40))
+    vectors = rng.normal(size=(40, 3)).astype(np.float32)
+    for trial in range(trials):
+        found = order(
+            scores, np.ones(40, bool), 10, diversity=diversity, vectors=vectors,
+            explore=[1, 2, 6, 7, 8], explore_among=5, seed=str(trial),
+        )  # fmt: skip
         assert found.propensities[at_random].tolist() == pytest.approx([0.2] * 5)
         seen[np.arange(5), found.positions[at_random]] += 1
-    assert not seen[:, :3].any()
-    assert np.abs(seen[:, 3:] / 500 - 0.2).max() < 0.08
+        if not diversity:
+            assert np.delete(found.positions, at_random).tolist() == [0, 1, 2, 8, 9]
+    same = np.flatnonzero(seen.any(axis=0))
+    assert len(same) == 5
+    assert np.abs(seen[:, same] / trials - 0.2).max() < 0.08
 
 
 def test_chance_takes_what_the_caps_have_left() -> None:
