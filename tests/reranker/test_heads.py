@@ -137,6 +137,27 @@ def test_what_is_no_http_is_400(server: Server, request_: bytes) -> None:
     assert json.loads(answers[0][2])["error"] == "malformed_request"
 
 
+def test_headers_behind_the_body_are_not_taken_for_those_before_it(server: Server) -> None:
+    head = POST.replace(b"Content-Length: 14", b"Transfer-Encoding: chunked\r\nConnection: close")
+    chunked = head + b"\r\ne\r\n" + BODY + b"\r\n0\r\n"
+    assert [status for status, _, _ in exchange(server, chunked + b"\r\n")] == [200]
+    assert [status for status, _, _ in exchange(server, chunked + b"Authorization: Bearer x\r\n\r\n")] == [400]
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
+def test_a_body_behind_an_upgrade_is_not_taken_for_another_request(server: Server, length: bytes) -> None:
+    inner = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    head = POST.replace(b"Content-Length: 14", length.replace(b"%d", b"%d" % len(inner)))
+    ((status, _, body),) = exchange(server, head + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n", inner)
+    assert status == 400
+    assert "Upgrade" in json.loads(body)["message"]
+
+
+def test_an_upgrade_without_a_body_is_not_made(server: Server) -> None:
+    get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade, close\r\nContent-Length: 0\r\n\r\n"
+    assert [status for status, _, _ in exchange(server, get)] == [200]
+
+
 def test_requests_behind_one_another_are_measured_one_by_one(server: Server) -> None:
     each = POST + b"X: " + b"y" * 6_000 + b"\r\n\r\n" + BODY
     answers = exchange(server, each * 5, POST[:50], POST[50:] + b"Connection: close\r\n\r\n" + BODY)
