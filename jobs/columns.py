@@ -17,7 +17,7 @@ MILLISECONDS_FROM = 1e11
 """A number from here on is milliseconds: as seconds it would lie after the year 5138, as milliseconds in 1973."""
 END_OF_TIME = 1e11
 
-_NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+_NUMBER = r"^[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?$"
 _ISO = (
     r"^(\d{4}-\d{2}-\d{2})"
     r"(?:[T ](\d{2}:\d{2})(:\d{2})?(?:[.,]\d+)?)?"

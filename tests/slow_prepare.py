@@ -16,7 +16,7 @@ def seconds(value: Any, unit: str = "auto") -> int | None:
     if value is None:
         return None
     text = str(value).strip()
-    number = float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) else math.nan
+    number = float(text) if re.fullmatch(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) else math.nan
     found: float | None = None
     if math.isfinite(number) and unit != "iso":
         in_milliseconds = unit == "milliseconds" or (unit == "auto" and number >= 1e11)
