@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -43,13 +44,18 @@ class RedisSessions:
         self._limits = limits
         self._failures = (redis.RedisError, OSError)
         try:
+            _ = urlsplit(url).port
+        except ValueError as error:  # it quotes what it takes for the port, be it of the password
+            hint = "in the password, write %2F for /, %23 for #, %3F for ?"
+            raise SessionsError("sessions.redis_url: wanted redis://:PASSWORD@HOST:PORT/0", hint=hint) from error
+        try:
             # No try again: the request would wait twice, and who calls goes on without.
             self._server: Redis = redis.Redis.from_url(
                 url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=None, retry_on_timeout=False
             )
             pool = self._server.connection_pool
             pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows what a URL may ask for
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, redis.RedisError) as error:
             raise SessionsError(f"sessions.redis_url: {error}") from error
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:

@@ -317,7 +317,13 @@ def test_on_a_full_disk_the_state_is_not_opened_and_is_when_there_is_space(tmp_p
     )
 
 
-@pytest.mark.parametrize("url", ["http://example", "redis://example/0?ssl=true", "redis://example:x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example", "redis://example/0?ssl=true", "redis://example:x", "rediss://example/0?ssl_cert_reqs=some",
+        "redis://:secret/secret@example:6379/0", "redis://ann:secret#secret@example", "redis://:secret\u2100@example",
+    ],
+)  # fmt: skip
 def test_a_redis_url_that_is_none_is_an_error_and_no_server_starts_with_it(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -326,7 +332,9 @@ def test_a_redis_url_that_is_none_is_an_error_and_no_server_starts_with_it(
         RedisSessions(url, LIMITS, seconds=1.0)
     redis = ["--set", "sessions.backend=redis", "--set", f"sessions.redis_url={url}"]
     assert shortlist.run(["serve", "--port", "0", "--set", f"paths.store={tmp_path}", *redis]) == 1
-    assert "sessions.redis_url" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "sessions.redis_url" in said
+    assert "secret" not in said
 
 
 def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: RedisProcess) -> None:
