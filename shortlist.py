@@ -192,9 +192,11 @@ def _ended(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way
         app = importlib.import_module(module).app
         return _call(app, argv)
     except ShortlistError as error:
-        print(f"shortlist {argv[0]}: {error.message}", file=sys.stderr)
+        from prediction_store.terminal import printable  # it may quote what others wrote
+
+        print(f"shortlist {argv[0]}: {printable(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  next: {error.hint}", file=sys.stderr)
+            print(f"  next: {printable(error.hint)}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
         return _missing(argv[0], module, error)

@@ -106,6 +106,6 @@ def check(
     if report.problems:
         first = report.problems[0]
         raise CheckFailedError(
-            f"{len(report.problems)} problems, the first in {first.where}: {terminal.printable(first.what)}",
+            f"{len(report.problems)} problems, the first in {first.where}: {first.what}",
             hint="docs/operations.md, under 'What each error means': damaged versions, a damaged history",
         )

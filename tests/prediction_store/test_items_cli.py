@@ -207,6 +207,14 @@ def test_an_id_cannot_look_like_a_line_of_its_own(items: Any) -> None:
     assert json.loads(items("show", "--json")[1])[0]["item"] == forged
 
 
+def test_an_error_cannot_move_the_cursor(items: Any, tmp_path: Path) -> None:
+    (tmp_path / "stock.csv").write_text("item,\x1b[2J\n")
+    code, _, error = items("load", str(tmp_path / "stock.csv"))
+    assert code == 2
+    assert "\x1b" not in error
+    assert "item, \\x1b[2J" in error
+
+
 def test_changing_an_item_starts_without_anything_heavy(root: Path, make_version: MakeVersion) -> None:
     make_version("a", cut_over=True)
     code = (
