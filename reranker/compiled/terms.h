@@ -41,7 +41,8 @@ static int fits(const Term *term, const Asked *asked) {
     const Array *a = term->arrays;
     switch (term->kind) {
         case PLACED: return a[0].rows > 0;
-        case OF_ITEM: case HALVING: case NEAR_NUMBER: case OF_CODE: return a[0].rows == asked->rows;
+        case OF_ITEM: case HALVING: case NEAR_NUMBER: return a[0].rows == asked->rows;
+        case OF_CODE: return a[0].rows == asked->rows && term->numbers[0] >= 0 && term->numbers[0] < INT32_MAX;
         case TOGETHER:
             return a[0].rows == asked->rows && a[1].rows == asked->rows && a[0].columns == a[1].columns &&
                    term->numbers[0] > 0;
@@ -138,16 +139,28 @@ static void fill_numbers(const Array *column, const uint32_t *items, Py_ssize_t 
         for (Py_ssize_t i = 0; i < n; i++) found[i] = (float)IN(double, column, items[i]);
 }
 
+/* The place of an item's code among `count` of them, the first of which is for a missing value; there for any other, too. */
+INLINE uint32_t place_of_code(const Array *codes, Py_ssize_t item, uint32_t count, int *is_beyond) {
+    uint32_t place = (uint32_t)IN(int32_t, codes, item) + 1;
+    *is_beyond |= place >= count;
+    return place < count ? place : 0;
+}
+
 static int fill_codes(const Term *term, const Asked *asked, float *found) {
     const Array *codes = term->arrays;
-    float *shares = PyMem_Calloc((size_t)term->numbers[0] + 1, sizeof(float)); /* the first is of a missing value: 0 */
+    uint32_t count = (uint32_t)term->numbers[0] + 1;
+    int is_beyond = 0;
+    float *shares = PyMem_Calloc(count, sizeof(float));
     if (!shares) return PyErr_NoMemory(), 0;
-    for (Py_ssize_t s = 0; s < asked->visits; s++) shares[IN(int32_t, codes, asked->visited[s]) + 1] += asked->weights[s];
+    for (Py_ssize_t s = 0; s < asked->visits; s++)
+        shares[place_of_code(codes, asked->visited[s], count, &is_beyond)] += asked->weights[s];
     shares[0] = 0.0f;
     float factor = 1.0f / strength_of(asked->weights, asked->visits);
-    for (Py_ssize_t i = 0; i < asked->all.n; i++) found[i] = shares[IN(int32_t, codes, asked->all.items[i]) + 1] * factor;
+    for (Py_ssize_t i = 0; i < asked->all.n; i++)
+        found[i] = shares[place_of_code(codes, asked->all.items[i], count, &is_beyond)] * factor;
     PyMem_Free(shares);
-    return 1;
+    if (is_beyond) PyErr_Format(PyExc_IndexError, "a code beyond the %u that there are", count - 1);
+    return !is_beyond;
 }
 
 static int fill_together(const Term *term, Asked *asked, float *found) {

@@ -326,11 +326,15 @@ def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
         Placed(out[:0]),
         Toward(4),
         Toward(-1),
+        OfCode(np.zeros(ITEMS, np.int32), -1),
         Together(*near, 1),
         Together(near[0], near[1][:, :2].copy(), 0),
     ):
         with pytest.raises(ValueError, match="does not fit the catalogue"):
             kernel.score(out, with_session, allowed, [1.0], [form], NO_PLACES)
+    for code in (3, 100_000, -2):
+        with pytest.raises(IndexError, match="a code beyond the 3 that there are"):
+            kernel.score(out, with_session, allowed, [1.0], [OfCode(np.full(ITEMS, code, np.int32), 3)], NO_PLACES)
     with pytest.raises(ValueError, match="not a known one"):
         kernel.score(out, asked, allowed, [1.0], [(1, 2)], NO_PLACES)  # type: ignore[list-item]
     for beyond in (4, -1):
