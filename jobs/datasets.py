@@ -100,19 +100,15 @@ class Dataset:
 class Draft:
     """A dataset being written. `rows` and `extra` go into its manifest when the step ends without an error."""
 
-    def __init__(self, path: Path, complete: Dataset | None, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: str, complete: Dataset | None = None) -> None:
         self.path = path
         self.fingerprint = fingerprint
-        self.complete = complete
+        self.is_complete = complete is not None
+        """The same fingerprint is there already, at `path` with its `rows`, and nothing has to be written."""
         self.also_read: Sequence[Dataset] = ()
         """Datasets that are read beside the inputs, and change nothing in what comes out."""
-        self.rows: dict[str, int] = {}
+        self.rows: dict[str, int] = complete.rows if complete else {}
         self.extra: dict[str, object] = {}
-
-    @property
-    def is_complete(self) -> bool:
-        """True when the same fingerprint is there already and nothing has to be written."""
-        return self.complete is not None
 
 
 def end_of(day: str) -> int:
@@ -182,10 +178,10 @@ def step(
         _sweep(final)
         existing = _existing(final)
         if existing is not None and existing.fingerprint == own:
-            yield Draft(final, existing, own)
+            yield Draft(final, own, existing)
             return
         _clear(draft_path, own if resumable else None)
-        draft = Draft(draft_path, None, own)
+        draft = Draft(draft_path, own)
         started = time.monotonic()
         try:
             yield draft

@@ -42,8 +42,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
     trained = datasets.open_dataset(config.paths.workspace, day, "model")
     with datasets.step(config.paths.workspace, day, "embeddings", inputs=[prepared, trained]) as draft:
-        if draft.complete is not None:
-            return Report(step="embed", day=day, skipped=True, rows=draft.complete.rows)
+        if draft.is_complete:
+            return Report(step="embed", day=day, skipped=True, rows=draft.rows)
         towers, card = model.load(trained.path)
         shape = card.architecture
         # Paths stay the same from run to run and workers live on: the token keeps them from using an old model.

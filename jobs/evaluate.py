@@ -71,7 +71,7 @@ def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) 
     with datasets.step(
         config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[deciding(config.retrieve)]
     ) as draft:
-        if draft.complete is not None:
+        if draft.is_complete:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
         found, ours = _judge_all(prepared, candidates, held_out)
@@ -147,7 +147,7 @@ def _report(config: Config, day: str, prepared: Dataset, candidates: Dataset, ev
         inputs=[evaluation],
         outside={"previous": record.manifest_sha256 if record else ""},
     ) as draft:
-        if draft.complete is not None:
+        if draft.is_complete:
             return False
         if record is None:
             found["left_out"]["previous"] = NO_PREVIOUS

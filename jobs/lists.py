@@ -44,8 +44,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         inputs=[prepared, candidates],
         settings=[config.lists, deciding(config.retrieve)],
     ) as draft:
-        if draft.complete is not None:
-            return Report(step="lists", day=day, skipped=True, rows=draft.complete.rows)
+        if draft.is_complete:
+            return Report(step="lists", day=day, skipped=True, rows=draft.rows)
         dense_of = index.inverse(np.load(candidates.part("order.npy")))
         interactions, end = prepared.read(spark, "interactions"), datasets.end_of(day)
         ranked = _ranked(config.lists, interactions, prepared.read(spark, "users"), end).toArrow()

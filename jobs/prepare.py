@@ -51,8 +51,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         outside["serving_log"] = log.fingerprint()
     settings = [without_paths(config).data, config.split]  # `outside` says what the tables hold
     with datasets.step(config.paths.workspace, day, "prepared", settings=settings, outside=outside) as draft:
-        if draft.complete is not None:
-            return Report(step="prepare", day=day, rows=draft.complete.rows, skipped=True)
+        if draft.is_complete:
+            return Report(step="prepare", day=day, rows=draft.rows, skipped=True)
         spark.conf.set("spark.sql.session.timeZone", "UTC")  # what a time without an offset means
         work = _Preparation(spark, config, datasets.end_of(day), draft.path)
         staged = {name: work.stage(source) for name, source in sources.items()}

@@ -67,8 +67,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     with datasets.step(
         config.paths.workspace, day, "candidates", inputs=[prepared, embeddings], settings=[deciding(config.retrieve)]
     ) as draft:
-        if draft.complete is not None:
-            return Report(step="retrieve", day=day, skipped=True, rows=draft.complete.rows)
+        if draft.is_complete:
+            return Report(step="retrieve", day=day, skipped=True, rows=draft.rows)
         unchanged, details = _build_index(config, prepared, embeddings, draft)
         method = _calibrate(config.retrieve, prepared, embeddings, draft)
         ready = time.monotonic()

@@ -93,8 +93,8 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
         outside=outside,
         resumable=True,
     ) as draft:
-        if draft.complete is not None:
-            return Report(step="train", day=day, skipped=True, rows=draft.complete.rows)
+        if draft.is_complete:
+            return Report(step="train", day=day, skipped=True, rows=draft.rows)
         assignment = Assignment(
             config=config.train,
             reading=reading,

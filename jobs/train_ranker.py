@@ -59,8 +59,8 @@ def run(config: Config, day: str) -> Report:
         settings=[config.ranker, config.lists, _replayed_with(config.serve)],
         outside={} if logged is None else {"serving_log": logged.fingerprint()},
     ) as draft:
-        if draft.complete is not None:
-            return Report(step="train-ranker", day=day, skipped=True, rows=draft.complete.rows)
+        if draft.is_complete:
+            return Report(step="train-ranker", day=day, skipped=True, rows=draft.rows)
         weights, details = default_weights(""), {}
         earlier = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
         if earlier is not None:

@@ -78,9 +78,9 @@ def run(config: Config, day: str, knobs: Sequence[str] = tuple(KNOBS)) -> tuple[
         outside=outside,
         resumable=True,
     ) as draft:
-        if draft.complete is not None:
-            trials = msgspec.json.decode(draft.complete.part("trials.json").read_bytes(), type=list[Trial])
-            return Report(step="tune", day=day, skipped=True, rows=draft.complete.rows), trials
+        if draft.is_complete:
+            trials = msgspec.json.decode((draft.path / "trials.json").read_bytes(), type=list[Trial])
+            return Report(step="tune", day=day, skipped=True, rows=draft.rows), trials
         trials = _search(_Laboratory(config, reading, workspace, day, draft), given, reading, order)
         (draft.path / "trials.json").write_bytes(msgspec.json.format(msgspec.json.encode(trials), indent=2) + b"\n")
         draft.rows["trials"] = len(trials)
