@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.options import ConfigOption, DayOption, JsonOption, SetOption
+
+if TYPE_CHECKING:
+    from schemas.config import Config
 
 app = typer.Typer(add_completion=False, help="The batch journey.")
 
@@ -93,12 +96,9 @@ def tune(
 
     Example: shortlist tune --knobs similarity,dimensions
     """
-    from jobs import journey, progress, tuning
-    from schemas.config_file import load_config
+    loaded, on = _what_to_run(config, overrides, day, ["tune"])
+    from jobs import progress, tuning
 
-    loaded = load_config(config, overrides)
-    now = time.time()
-    on = journey.checked_day(loaded, day or journey.default_day(loaded, now), now)
     wanted = [knob.strip() for knob in knobs.split(",")] if knobs else list(tuning.KNOBS)
     report, trials = tuning.run(loaded, on, wanted)
     progress.stage(report)
@@ -205,6 +205,14 @@ def _with_changed_only(overrides: list[str], changed_only: bool) -> list[str]:
 
 def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> None:
     from jobs import journey
+
+    loaded, on = _what_to_run(config, overrides, day, only)
+    journey.run(loaded, on, only, now=time.time)
+
+
+def _what_to_run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> tuple[Config, str]:
+    """The configuration and the day. Requires: torch is not loaded yet."""
+    from jobs import journey
     from schemas.config_file import load_config
 
     # Read when torch is loaded. Threads that wait spin otherwise: where other processes want the cores, two threads
@@ -212,5 +220,4 @@ def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     loaded = load_config(config, overrides)
     now = time.time()
-    on = journey.checked_day(loaded, day or journey.default_day(loaded, now, only), now, only)
-    journey.run(loaded, on, only, now=time.time)
+    return loaded, journey.checked_day(loaded, day or journey.default_day(loaded, now, only), now, only)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -146,3 +148,20 @@ def test_nothing_can_be_tuned_where_nobody_is_held_out(config: Config, monkeypat
 
 def test_the_front_door_knows_the_verb() -> None:
     assert shortlist.module_of("tune") == "jobs.cli"
+
+
+@pytest.mark.parametrize("verb", ["train", "tune"])
+def test_threads_that_wait_sleep_before_torch_is_loaded(tmp_path: Path, verb: str) -> None:
+    code = """if True:
+        import os, sys, shortlist
+
+        class Watch:
+            def find_spec(self, name, *_):
+                if name == "torch":
+                    os._exit(0 if os.environ.get("OMP_WAIT_POLICY") == "passive" else 9)
+
+        sys.meta_path.insert(0, Watch())
+        shortlist.run([sys.argv[1], "--day", "2026-01-02"])
+    """
+    done = subprocess.run([sys.executable, "-c", code, verb], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
