@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.compiled import strict
 from jobs.errors import SourceError
 from jobs.sources import Source
-from jobs.top_k import strict
 
 _CHUNK = 1 << 23
 _BOM = b"\xef\xbb\xbf"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from jobs.top_k import compiled, kth_largest, strict
+from jobs.compiled import compiled, strict
+from jobs.top_k import kth_largest
 
 
 @compiled

@@ -7,11 +7,11 @@ so no result depends on how a matrix was cut into blocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from jobs.compiled import compiled
 
 NO_KEY = np.uint64(0xFFFFFFFFFFFFFFFF)
 """Sorts behind every item."""
@@ -47,24 +47,6 @@ class Seen(NamedTuple):
 def room_for(k: int, width: int) -> int:
     """Places that a buffer needs: for what `_keep_best` leaves, for blocks of `width`, and some to fill meanwhile."""
     return k + k // 8 + 8 + min(max(k, 256), 1024) + width
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled at the first call. Floating-point sums may be reordered: those of products on the grid are exact."""
-    return _kept(function, fastmath={"reassoc", "contract", "nsz"})
-
-
-def strict(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiled to what is written, operation by operation: the same on every machine."""
-    return _kept(function, fastmath=False)
-
-
-def _kept(function: Callable[..., Any], **options: object) -> Callable[..., Any]:
-    """Compiled once per machine: kept on disk, unless there is nowhere to write."""
-    try:
-        return numba.njit(cache=True, nogil=True, **options)(function)
-    except RuntimeError:  # "no locator available": neither this folder nor the user's cache can be written
-        return numba.njit(nogil=True, **options)(function)
 
 
 @compiled
