@@ -8,7 +8,6 @@ input datasets' fingerprints and the settings. The same fingerprint again means 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ import msgspec
 
 from jobs.disk import refusals_for_people
 from jobs.errors import DatasetBusyError, DatasetDamagedError, JobError, MissingDatasetError
+from jobs.lock import lock
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -49,7 +49,6 @@ REVISION = dict.fromkeys(STEP_OF, 1) | {
     "prepared": 2, "model": 6, "embeddings": 2, "candidates": 3, "lists": 3, "evaluation": 4, "version": 3, "ranker": 4,
 }  # fmt: skip
 """Raised when a step's code starts to give another output for the same inputs, so that old datasets are made anew."""
-
 
 CHANGED_ONLY = "changed_only"
 """The further fact of `candidates` that says what was carried over. It depends on what was there before, and so must
@@ -208,22 +207,6 @@ def fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Seque
     """What the dataset `name` of a day is known by when it is made from these inputs with these settings."""
     parts = [name, REVISION.get(name, 1), day, dict(sources), [[type(s).__name__, s] for s in settings]]
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
-
-
-@contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock that the kernel frees when this process dies. Two runs of one step would write one draft."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DatasetBusyError(
-                f"another process is making {what}", hint="wait for it to end, then run again"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _existing(final: Path) -> Dataset | None:

@@ -9,8 +9,9 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from jobs.datasets import DAY, lock
+from jobs.datasets import DAY
 from jobs.errors import DatasetBusyError, JobError
+from jobs.lock import lock
 
 DAY_SECONDS = 86_400
 

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from jobs import progress
 from jobs import shop_words as words
-from jobs.datasets import lock
 from jobs.disk import refusals_for_people
 from jobs.errors import SourceError
+from jobs.lock import lock
 from jobs.progress import Report
 from jobs.shop import Catalogue, Ints, People, Shop
 from jobs.visits import EVENTS, Shelves, Visits, visits

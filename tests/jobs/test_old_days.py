@@ -9,6 +9,7 @@ import pytest
 
 from jobs import datasets
 from jobs.errors import JobError
+from jobs.lock import lock
 from jobs.old_days import DAY_SECONDS, remove_old_days
 
 NOW = 2_000_000_000.0
@@ -59,7 +60,7 @@ def test_the_day_of_the_run_stays_though_all_its_steps_were_skipped(workspace: P
 
 
 def test_a_day_in_which_a_step_is_running_stays_whole(workspace: Path) -> None:
-    with datasets.lock(workspace / "2027-01-01" / ".prepared.lock", "what another process makes"):
+    with lock(workspace / "2027-01-01" / ".prepared.lock", "what another process makes"):
         assert remove(workspace) == 1
     assert (workspace / "2027-01-01" / "prepared" / "rows").is_file()
 
