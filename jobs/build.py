@@ -158,13 +158,7 @@ def _write_users(
     """The user vectors, through a file: they may be more than memory holds. Then segments and consumed items."""
     path = scratch / "user_vectors.npy"
     users = inputs["prepared"].rows["users"]
-    mapped = vectors.gather(
-        inputs["embeddings"].part("users"),
-        "user",
-        users,
-        lambda shape: np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape),
-    )
-    draft.write_user_vectors(mapped)
+    draft.write_user_vectors(vectors.gather(inputs["embeddings"].part("users"), "user", users, file=path))
     path.unlink()
     segments = pa.dataset.dataset(inputs["prepared"].part("users"), format="parquet").to_table(
         columns=["user_index", "segment"]
@@ -175,7 +169,7 @@ def _write_users(
 
 def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], scratch: Path) -> None:
     """What makes user vectors anew, through files like the vectors."""
-    embeddings, paths = inputs["embeddings"], []
+    embeddings, paths = inputs["embeddings"], [scratch / "bases.npy"]
 
     def mapped(name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
         if 0 in shape:
@@ -184,7 +178,7 @@ def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Datas
         return np.lib.format.open_memmap(paths[-1], mode="w+", dtype=kind, shape=shape)
 
     users, folder = inputs["prepared"].rows["users"], embeddings.part("users")
-    bases = vectors.gather(folder, "user", users, lambda shape: mapped("bases", shape, np.float32), column="base")
+    bases = vectors.gather(folder, "user", users, column="base", file=paths[0])
     order = np.load(inputs["candidates"].part("order.npy"))
     tower = user_states.load_tower(
         embeddings.part(user_states.PART),

@@ -90,12 +90,7 @@ def compare(
     same_id = item_of
     then = vectors.gather(earlier.embeddings.part("items"), "item", len(item_of))
     item_of = np.where(_is_same(then, item_vectors, item_of), item_of, -1)
-    now = vectors.gather(
-        embeddings.part("users"),
-        "user",
-        prepared.rows["users"],
-        lambda shape: np.lib.format.open_memmap(folder / USER_VECTORS, mode="w+", dtype=np.float32, shape=shape),
-    )
+    now = vectors.gather(embeddings.part("users"), "user", prepared.rows["users"], file=folder / USER_VECTORS)
     for indexes, then in _vectors(earlier.embeddings.part("users"), now.shape[1]):
         user_of[indexes] = np.where(_is_same(then, now, user_of[indexes]), user_of[indexes], -1)
     now.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,6 @@ from jobs.errors import BadVectorsError, DatasetDamagedError
 
 LARGEST = 1e15
 """Components beyond this are refused like infinity: with 1,024 of them a dot product would leave float32."""
-
-Allocate = Callable[[tuple[int, int]], np.ndarray]
 
 GRID_BITS = 21
 """2 x 21 bits for a product and 10 for a sum of up to 1,024 of them: 52, which float64 adds without rounding."""
@@ -35,14 +32,12 @@ def matrix(lists: pa.ListArray | pa.ChunkedArray, dimensions: int) -> np.ndarray
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(lists), dimensions)
 
 
-def gather(
-    folder: Path, what: str, rows: int, allocate: Allocate | None = None, *, column: str = "vector"
-) -> np.ndarray:
+def gather(folder: Path, what: str, rows: int, *, column: str = "vector", file: Path | None = None) -> np.ndarray:
     """float32[rows, d]: the vectors of a part of `embeddings`, row = `<what>_index`; read batch by batch.
 
     Args:
         what: "item" or "user".
-        allocate: makes the float32 array of a shape; in memory unless given.
+        file: is made, and mapped as the array, which may be more than memory holds; None: the array is in memory.
 
     Raises:
         DatasetDamagedError: not each row has exactly one vector.
@@ -54,7 +49,8 @@ def gather(
         if batch.num_rows == 0:
             continue
         if vectors is None:
-            vectors = (allocate or _in_memory)((rows, len(batch.column(column)[0])))
+            shape = (rows, len(batch.column(column)[0]))
+            vectors = np.lib.format.open_memmap(file, "w+", np.float32, shape) if file else np.empty(shape, np.float32)
         indexes = batch.column(f"{what}_index").to_numpy()
         found = matrix(batch.column(column), vectors.shape[1])
         refuse_bad(found, indexes, what)
@@ -103,7 +99,3 @@ def on_grid(vectors: np.ndarray) -> np.ndarray:
     _, exponents = np.frexp(np.abs(vectors).max(axis=1, initial=0.0, keepdims=True))
     shift = GRID_BITS - exponents
     return np.ldexp(np.rint(np.ldexp(vectors, shift)), -shift)
-
-
-def _in_memory(shape: tuple[int, int]) -> np.ndarray:
-    return np.empty(shape, dtype=np.float32)
