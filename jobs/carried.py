@@ -19,6 +19,7 @@ import pyarrow.compute
 from jobs import candidate_files, index
 from jobs.changed import USER_VECTORS, Unchanged
 from jobs.errors import DatasetDamagedError
+from jobs.spark import task_number, tasks_of
 from jobs.vectors import on_grid
 from schemas.config import Retrieve
 from schemas.tables import CANDIDATES
@@ -62,7 +63,7 @@ def carry_over(spark: SparkSession, config: Retrieve, unchanged: Unchanged, fold
     np.save(scratch / USER_OF, unchanged.user_of)
     np.save(scratch / FRESH, item_index.vectors[item_index.dense_of[unchanged.fresh]])
     (folder / PART).mkdir()
-    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    tasks = tasks_of(spark)
     # By turns: what was carried over comes first and what was searched for next, so every task gets of both. And a
     # task writes one file, so that their number does not grow from night to night.
     found = candidate_files.find(unchanged.candidates.part(PART))
@@ -131,11 +132,7 @@ def _best(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _carry_files(batches: Iterable[pa.RecordBatch], *, folder: str, k: int, rows: int) -> Iterator[pa.RecordBatch]:
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    assert context is not None
-    number = context.partitionId()
+    number = task_number()
     opened = [
         np.load(Path(folder) / SCRATCH / name, mmap_mode="r") for name in (USER_OF, DENSE_OF, FRESH, USER_VECTORS)
     ]

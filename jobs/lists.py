@@ -19,6 +19,7 @@ from jobs.datasets import Dataset, Draft
 from jobs.decay import UNITS, decayed
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
+from jobs.spark import tasks_of
 from schemas.config import Config, Lists, Retrieve, deciding
 from schemas.tables import LISTS
 
@@ -120,7 +121,7 @@ def _write_neighbours(
         approximate.build(item_index, retrieve.method)
     method, draft.extra["search"] = calibration.choose(item_index, *_samples(item_index), config.neighbours, retrieve)
     find = functools.partial(_search_batches, folder=str(folder), token=token, k=config.neighbours, method=method)
-    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    tasks = tasks_of(spark)
     found = spark.range(0, items, 1, tasks).mapInArrow(find, "item int, items array<int>, scores array<float>")
     found.write.parquet(str(folder / "neighbours"))
     paths = draft.path / "neighbours.npy", draft.path / "neighbour_scores.npy"

@@ -29,6 +29,7 @@ from jobs.errors import SourceError
 from jobs.progress import Report
 from jobs.queries import bad_rows, open_queries, write_queries
 from jobs.search import Method, Ragged, search
+from jobs.spark import task_number, tasks_of
 from schemas.config import Config, Retrieve, deciding
 from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
 
@@ -182,7 +183,7 @@ def _search_all(spark: SparkSession, config: Retrieve, draft: Draft, method: Met
     """
     folder = draft.path
     # A number of our own: Spark would put a small table into one task, however long its search takes.
-    tasks = int(spark.conf.get("spark.sql.shuffle.partitions") or 1)
+    tasks = tasks_of(spark)
     work: list[tuple[int, str, int, int]] = []
     for part, _, _ in PARTS:
         (folder / part).mkdir(exist_ok=True)
@@ -209,11 +210,7 @@ def _search_partition(
     batches: Iterable[pa.RecordBatch], *, folder: str, token: str, k: int, method: Method
 ) -> Iterator[pa.RecordBatch]:
     """A task's share: one file for each part that it has users of."""
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    assert context is not None
-    item_index, number = index.open_index(folder, token), context.partitionId()
+    item_index, number = index.open_index(folder, token), task_number()
     pieces = sorted((row for batch in batches for row in batch.to_pylist()), key=operator.itemgetter("start"))
     for part in sorted({piece["part"] for piece in pieces}):
         queries = open_queries(Path(folder) / SCRATCH / part)

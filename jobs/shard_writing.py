@@ -24,6 +24,7 @@ import pyarrow as pa
 from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
+from jobs.spark import task_number
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
 from schemas.config import Config
 from schemas.record import HEADER_BYTES, index_bits_for
@@ -131,13 +132,10 @@ def _as_bytes(lists: pa.ListArray) -> pa.BinaryArray:
 
 
 def _write_partition(batches: Iterable[pa.RecordBatch], *, plan: ShardPlan) -> Iterator[pa.RecordBatch]:
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    assert context is not None
-    report = write_attempt(batches, context.partitionId(), plan)
+    shard = task_number()
+    report = write_attempt(batches, shard, plan)
     yield pa.RecordBatch.from_pydict(
-        {"shard": pa.array([context.partitionId()], pa.int32()), "users": pa.array([report.users], pa.int64())}
+        {"shard": pa.array([shard], pa.int32()), "users": pa.array([report.users], pa.int64())}
     )
 
 

@@ -1,4 +1,4 @@
-"""The only maker of a SparkSession."""
+"""The only maker of a SparkSession, and what sessions and tasks tell of themselves."""
 
 from __future__ import annotations
 
@@ -128,6 +128,20 @@ def _join(spark: SparkSession, folder: Path) -> None:
             cluster.await_executors(context)
     if not grows and not conf.contains(PARTITIONS):
         spark.conf.set(PARTITIONS, str(2 * context.defaultParallelism))
+
+
+def tasks_of(spark: SparkSession) -> int:
+    """How many tasks a session cuts work into."""
+    return int(spark.conf.get(PARTITIONS) or 1)
+
+
+def task_number() -> int:
+    """The number of the partition that this process works on. Requires: it runs a task."""
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    assert context is not None
+    return context.partitionId()
 
 
 @contextmanager
