@@ -105,7 +105,7 @@ def config_digest(config: Config) -> str:
 def _write_catalogue(draft: VersionDraft, inputs: Mapping[str, Dataset], weights: RankerWeights) -> None:
     """Everything that is not per user, in dense order."""
     order = np.load(inputs["candidates"].part("order.npy"))
-    items = pa.dataset.dataset(inputs["prepared"].part("items"), format="parquet").to_table().sort_by("item_index")
+    items = inputs["prepared"].arrow("items").to_table().sort_by("item_index")
     item_vectors = vectors.gather(inputs["embeddings"].part("items"), "item", len(items))
     dense = items.take(order)
     made = inputs["lists"]
@@ -146,8 +146,8 @@ def _popularity(prepared: Dataset, items: int) -> np.ndarray:
     """float32[items] by item_index: interactions as a share of the most popular item's; held out or not, for it is
     served, as the popular lists are."""
     counts = np.zeros(items, dtype=np.int64)
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    for batch in source.to_batches(columns=["item_index"], filter=pa.dataset.field("weight") > 0):
+    says_something = pa.dataset.field("weight") > 0
+    for batch in prepared.arrow("interactions").to_batches(columns=["item_index"], filter=says_something):
         counts += np.bincount(batch.column("item_index").to_numpy(), minlength=items)
     return (counts / max(1, counts.max())).astype(np.float32)
 
@@ -160,11 +160,9 @@ def _write_users(
     users = inputs["prepared"].rows["users"]
     draft.write_user_vectors(vectors.gather(inputs["embeddings"].part("users"), "user", users, file=path))
     path.unlink()
-    segments = pa.dataset.dataset(inputs["prepared"].part("users"), format="parquet").to_table(
-        columns=["user_index", "segment"]
-    )
+    segments = inputs["prepared"].arrow("users").to_table(["user_index", "segment"]).sort_by("user_index")
     consumed = _consumed(inputs, spark, users) if config.retrieve.consumed == "drop" else None
-    draft.write_user_facts(consumed, segments.sort_by("user_index")["segment"].to_pylist())
+    draft.write_user_facts(consumed, segments["segment"].to_pylist())
 
 
 def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], scratch: Path) -> None:

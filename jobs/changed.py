@@ -149,9 +149,8 @@ def _consumed(prepared: Dataset, user_of: np.ndarray, item_of: np.ndarray, items
 
     An item that maps to -1 counts as item `items`: who has consumed it then has consumed something else now.
     """
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    parts = [np.empty(0, dtype=np.int64)]
-    for batch in source.to_batches(columns=["user_index", "item_index"], filter=pa.dataset.field("consumed")):
+    parts, is_consumed = [np.empty(0, dtype=np.int64)], pa.dataset.field("consumed")
+    for batch in prepared.arrow("interactions").to_batches(columns=["user_index", "item_index"], filter=is_consumed):
         user, item = user_of[batch.column("user_index").to_numpy()], item_of[batch.column("item_index").to_numpy()]
         keys = user.astype(np.int64) * (items + 1) + np.where(item < 0, items, item)
         parts.append(np.unique(keys[user >= 0]))

@@ -194,8 +194,7 @@ def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
     """Users with an interaction in the last `ACTIVE_DAYS` days before `end`, and those of them with a list."""
     is_active, has_list = (np.zeros(prepared.rows["users"], dtype=bool) for _ in range(2))
     since = pa.dataset.field("time") >= end - ACTIVE_DAYS * DAY_SECONDS
-    interactions = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
-    for batch in interactions.to_batches(columns=["user_index"], filter=since):
+    for batch in prepared.arrow("interactions").to_batches(columns=["user_index"], filter=since):
         is_active[batch.column("user_index").to_numpy()] = True
     for batch in candidate_files.read_all(candidates.part("users"), BATCH_USERS):
         is_filled = np.diff(batch.column("items").offsets.to_numpy()) > 0

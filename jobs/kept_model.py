@@ -19,7 +19,6 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.dataset
 import pyarrow.parquet
 
 from jobs import datasets, model
@@ -101,9 +100,9 @@ def keep(kept: Dataset, prepared: Dataset, draft: Draft) -> dict[str, object]:
 def write_ids(prepared: Dataset, folder: Path) -> None:
     """Write the id of each row of a model that is trained on `prepared`, and what its items are like."""
     for noun, columns in (("item", READ), ("user", ())):
-        source = pa.dataset.dataset(prepared.part(f"{noun}s"), format="parquet")
-        table = source.to_table([f"{noun}_index", f"{noun}_id", *columns]).sort_by(f"{noun}_index")
-        pa.parquet.write_table(table.drop_columns([f"{noun}_index"]), folder / IDS[noun])
+        index, names = f"{noun}_index", [f"{noun}_id", *columns]
+        table = prepared.arrow(f"{noun}s").to_table([index, *names]).sort_by(index).select(names)
+        pa.parquet.write_table(table, folder / IDS[noun])
 
 
 def open_trained(folder: Path) -> pa.Table | None:
@@ -138,6 +137,5 @@ def row_of(ids: pa.Array, known: pa.Array) -> np.ndarray:
 
 def ids_of(prepared: Dataset, noun: str) -> pa.Array:
     """The ids of all items or users, by index."""
-    source = pa.dataset.dataset(prepared.part(f"{noun}s"), format="parquet")
-    table = source.to_table([f"{noun}_index", f"{noun}_id"]).sort_by(f"{noun}_index")
+    table = prepared.arrow(f"{noun}s").to_table([f"{noun}_index", f"{noun}_id"]).sort_by(f"{noun}_index")
     return table[f"{noun}_id"].cast(pa.large_string()).combine_chunks()

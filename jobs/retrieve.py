@@ -102,7 +102,7 @@ def _build_index(
     config: Config, prepared: Dataset, embeddings: Dataset, draft: Draft
 ) -> tuple[Unchanged | None, dict[str, object]]:
     """Write order.npy and the other files of the index; what is as it was, where lists are carried over, or why not."""
-    items = pa.dataset.dataset(prepared.part("items"), format="parquet").count_rows()
+    items = prepared.arrow("items").count_rows()
     if items == 0:
         raise SourceError("there are no items to choose from", hint="check data.items and data.interactions")
     item_vectors = vectors.gather(embeddings.part("items"), "item", items)
@@ -165,7 +165,7 @@ def _sampled(config: Retrieve, item_index: index.ItemIndex, prepared: Dataset, u
     if config.consumed == "keep":
         return Queries(found, Ragged(np.zeros(len(found) + 1, dtype=np.int64), np.empty(0, dtype=np.int32)))
     own = users.column("user_index")
-    pairs = pa.dataset.dataset(prepared.part("interactions"), format="parquet").to_table(
+    pairs = prepared.arrow("interactions").to_table(
         columns=["user_index", "item_index"],
         filter=pa.dataset.field("consumed") & pa.dataset.field("user_index").isin(own),
     )

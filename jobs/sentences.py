@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.dataset
 import pyarrow.parquet
 
 from jobs import progress
@@ -43,8 +42,7 @@ class Texts:
 
 def read_texts(workspace: str | Path, prepared: Dataset, encoder: Encoder) -> Texts:
     """The texts of the prepared items; encodes those that no night before has met."""
-    source = pa.dataset.dataset(prepared.part("items"), format="parquet")
-    items = source.to_table(["item_index", "title", "category"]).sort_by("item_index")
+    items = prepared.arrow("items").to_table(["item_index", "title", "category"]).sort_by("item_index")
     return Texts(encoder.id, sentence_vectors(workspace, item_texts(items), encoder))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset
+import pyarrow.compute
 import pyarrow.parquet
 import torch
 
@@ -49,12 +49,10 @@ class Shards:
             memory_mb: megabytes that training on one shard while reading the next may take; a file is never cut.
             share: (k, n), the k-th of n equal shares of the users.
         """
-        self.users, self.items = (
-            pa.dataset.dataset(prepared.part(part), format="parquet").count_rows() for part in ("users", "items")
-        )
+        self.users, self.items = (prepared.arrow(part).count_rows() for part in ("users", "items"))
         self._learn_validation = learn_validation
         number, shares = share
-        files = sorted(pa.dataset.dataset(prepared.part("interactions"), format="parquet").files)
+        files = sorted(prepared.arrow("interactions").files)
         # With few files for each share, every share reads them all and keeps its own users.
         self._by_user = share if len(files) < 4 * shares else (0, 1)
         if self._by_user == (0, 1):

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.dataset
 
 from jobs.datasets import Dataset
 from jobs.evaluation.held_out import IS_TEST, HeldOut, rows_of
@@ -42,8 +40,7 @@ def read_vectors(prepared: Dataset, held_out: HeldOut) -> Vectors | None:
 
     Source: Salton and Buckley, "Term-weighting approaches in automatic text retrieval", 1988: tf, idf, cosine.
     """
-    source = pa.dataset.dataset(prepared.part("items"), format="parquet")
-    table = source.to_table(["item_index", "title", "category", "brand"]).sort_by("item_index")
+    table = prepared.arrow("items").to_table(["item_index", "title", "category", "brand"]).sort_by("item_index")
     texts = [table[name].to_pylist() for name in ("title", "category", "brand")]
     number: dict[tuple[str, str], int] = {}
     lengths, terms, counts = [], [], []
@@ -110,9 +107,9 @@ class _History(NamedTuple):
 
 def _history(prepared: Dataset, users: np.ndarray, place_of: np.ndarray) -> _History:
     """`place_of` is int[item_index]."""
-    source = pa.dataset.dataset(prepared.part("interactions"), format="parquet")
     parts = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))]
-    for batch in source.to_batches(columns=["user_index", "item_index", "weight"], filter=~IS_TEST):
+    columns = ["user_index", "item_index", "weight"]
+    for batch in prepared.arrow("interactions").to_batches(columns=columns, filter=~IS_TEST):
         user, item, weight = (column.to_numpy() for column in batch.columns)
         is_one = np.isin(user, users) & (weight > 0)
         parts.append((np.searchsorted(users, user[is_one]), place_of[item[is_one]], weight[is_one].astype(float)))

@@ -90,7 +90,7 @@ def _pairs(
 ) -> Pairs:
     """The distinct (user, item) pairs of some interactions; `only` limits them to these users."""
     keys = [np.empty(0, dtype=np.int64)]
-    for batch in _interactions(prepared).to_batches(columns=["user_index", "item_index"], filter=rows):
+    for batch in prepared.arrow("interactions").to_batches(columns=["user_index", "item_index"], filter=rows):
         user = batch.column("user_index").to_numpy().astype(np.int64)
         key = user * len(dense_of) + dense_of[batch.column("item_index").to_numpy()]
         keys.append(np.unique(key if only is None else key[np.isin(user, only)]))
@@ -108,7 +108,7 @@ def _known(prepared: Dataset, items: int) -> tuple[np.ndarray, np.ndarray]:
     """Interactions before the test part: int64[items] by item_index, int64[users] by user_index."""
     by_item, by_user = (np.zeros(size, dtype=np.int64) for size in (items, prepared.rows["users"]))
     rows = ~IS_TEST & SAYS_SOMETHING
-    for batch in _interactions(prepared).to_batches(columns=["user_index", "item_index"], filter=rows):
+    for batch in prepared.arrow("interactions").to_batches(columns=["user_index", "item_index"], filter=rows):
         by_item += np.bincount(batch.column("item_index").to_numpy(), minlength=items)
         by_user += np.bincount(batch.column("user_index").to_numpy(), minlength=len(by_user))
     return by_item, by_user
@@ -117,11 +117,7 @@ def _known(prepared: Dataset, items: int) -> tuple[np.ndarray, np.ndarray]:
 def _time(prepared: Dataset) -> tuple[int, int] | None:
     found = [
         (pa.compute.min(batch.column(0)).as_py(), pa.compute.max(batch.column(0)).as_py())
-        for batch in _interactions(prepared).to_batches(columns=["time"], filter=IS_TEST)
+        for batch in prepared.arrow("interactions").to_batches(columns=["time"], filter=IS_TEST)
         if batch.num_rows
     ]
     return (min(low for low, _ in found), max(high for _, high in found)) if found else None
-
-
-def _interactions(prepared: Dataset) -> pa.dataset.Dataset:
-    return pa.dataset.dataset(prepared.part("interactions"), format="parquet")

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
-import pyarrow.dataset
 
 from jobs.datasets import Dataset
 from jobs.evaluation.held_out import HeldOut
@@ -90,7 +88,7 @@ class PreviousLists:
 
 def _today(version: Version, prepared: Dataset, dense_of: np.ndarray) -> np.ndarray:
     """int64[items of the version]: today's dense index of each; -1: it is no longer in the catalogue."""
-    items = pa.dataset.dataset(prepared.part("items"), format="parquet").to_table(["item_index", "item_id"])
+    items = prepared.arrow("items").to_table(["item_index", "item_id"])
     now = dict(zip(items["item_id"].to_pylist(), dense_of[items["item_index"].to_numpy()].tolist(), strict=True))
     then = version.item_ids(np.arange(version.n_items))
     return np.fromiter((now.get(item, -1) for item in then), dtype=np.int64, count=len(then))
@@ -98,8 +96,8 @@ def _today(version: Version, prepared: Dataset, dense_of: np.ndarray) -> np.ndar
 
 def _ids(prepared: Dataset, users: np.ndarray) -> Iterator[tuple[np.ndarray, list[str]]]:
     """(user_index, user_id) of these users, some at a time."""
-    source = pa.dataset.dataset(prepared.part("users"), format="parquet")
-    for batch in source.to_batches(columns=["user_index", "user_id"], batch_size=BATCH_USERS):
+    columns = ["user_index", "user_id"]
+    for batch in prepared.arrow("users").to_batches(columns=columns, batch_size=BATCH_USERS):
         numbers = batch.column("user_index").to_numpy()
         is_one = np.isin(numbers, users)
         if is_one.any():
