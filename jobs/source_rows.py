@@ -162,16 +162,15 @@ def _read_csv(spark: SparkSession, source: Source) -> Rows:
 
 
 def _read_recbole(spark: SparkSession, source: Source) -> Rows:
-    names, kinds = zip(*(column.rpartition(":")[::2] for column in header(source)), strict=True)
+    first_line = header(source)
+    names, kinds = zip(*(column.rpartition(":")[::2] for column in first_line), strict=True)
     if not all(names):
         raise SourceError(
-            f"{source.files[0]} is no atomic file: its header is {', '.join(header(source))}; wanted name:type, by tabs"
+            f"{source.files[0]} is no atomic file: its header is {', '.join(first_line)}; wanted name:type, by tabs"
         )
     lines = spark.read.text(list(map(read_address, source.files)))
     line = F.regexp_replace("value", "^\ufeff", "")
-    lines = lines.select(line.alias("value")).where(
-        (F.col("value") != "") & (F.col("value") != "\t".join(header(source)))
-    )
+    lines = lines.select(line.alias("value")).where(~F.col("value").isin("", "\t".join(first_line)))
     cells = lines.select("value", F.split("value", "\t", -1).alias("cells"))
     columns = []
     for place, (kind, inside) in enumerate(zip(kinds, _numbered(names), strict=True)):
