@@ -21,8 +21,9 @@ def split(interactions: DataFrame, config: Split, made_at: int) -> DataFrame:
     time broken by the other columns; a user who would have none left to train on keeps them all there. What weighs
     nothing is not counted, and goes with the one before it.
     """
-    if config.strategy == "time":
-        return interactions.withColumn("split", _by_time(config, made_at))
+    dates = boundaries(config, made_at)
+    if dates is not None:
+        return interactions.withColumn("split", _by_time(*dates))
     order = ["time", "item_index", "event", "session_id", "device"]
     last_first = Window.partitionBy("user_index").orderBy(*[F.col(name).desc_nulls_last() for name in order])
     later = last_first.rowsBetween(Window.unboundedPreceding, -1)
@@ -71,8 +72,7 @@ def core(
     return interactions
 
 
-def _by_time(config: Split, made_at: int) -> Column:
-    validation_from, test_from = boundaries(config, made_at) or (made_at, made_at)
+def _by_time(validation_from: int, test_from: int) -> Column:
     time = F.col("time")
     named = F.when(time >= test_from, TEST).when(time >= validation_from, VALIDATION).otherwise(TRAIN)
     return named.cast("tinyint")
