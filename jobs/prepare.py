@@ -44,9 +44,11 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         TooManyRejectedError: more rows of a table are malformed than `data.max_rejected_share` allows.
     """
     started = time.monotonic()
+    made_at, history_days = datasets.end_of(day), config.data.history_days
+    since = made_at - history_days * DAY_SECONDS if history_days else 0
     sources = _sources(config, day)
     outside = {source.name: source.fingerprint() for source in sources.values()}
-    log = _log(config, day)
+    log = LoggedEvents.open(config, since, made_at) if config.data.interactions.serving_log else None
     if log is not None:
         outside["serving_log"] = log.fingerprint()
     settings = [without_paths(config).data, config.split]  # `outside` says what the tables hold
@@ -54,10 +56,10 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         if draft.is_complete:
             return Report(step="prepare", day=day, rows=draft.rows, skipped=True)
         spark.conf.set("spark.sql.session.timeZone", "UTC")  # what a time without an offset means
-        work = _Preparation(spark, config, datasets.end_of(day), draft.path)
+        work = _Preparation(spark, config, since, made_at, draft.path)
         staged = {name: work.stage(source) for name, source in sources.items()}
         if log is not None:
-            staged["interactions"] = work.add_log(staged["interactions"], log)
+            staged["interactions"], draft.extra["logged"] = work.add_log(staged["interactions"], log)
         counts = {name: work.count(sources[name], table) for name, table in staged.items()}
         valid = staged["interactions"].where(F.col("status") == "").drop("status", "raw")
         kept = work.filter(valid)
@@ -68,23 +70,18 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         draft.rows["interactions"], draft.extra["split"] = work.check_split(interactions)
         draft.rows["rejected"] = rejected.write(staged, counts, work.folder / "rejected")
         draft.extra |= _facts(counts, draft.rows["interactions"], work)
-        if log is not None:
-            draft.extra["logged"] = work.logged
         shutil.rmtree(work.staging)
     details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")}
     if log is not None:
-        details["logged"], details["logged_left_out"] = draft.extra["logged"], dict(log.left_out)
+        details |= {"logged": draft.extra["logged"], "logged_left_out": dict(log.left_out)}
     details |= work.told
     return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
 def _sources(config: Config, day: str) -> dict[str, Source]:
     data = config.data
-    found = {
-        "interactions": locate("interactions", data.interactions.path, data.interactions.format).within(
-            day, data.history_days
-        )
-    }
+    interactions = locate("interactions", data.interactions.path, data.interactions.format)
+    found = {"interactions": interactions.within(day, data.history_days)}
     if data.items.path:
         found["items"] = locate("items", data.items.path, data.items.format).newest(day)
     if data.users.path:
@@ -92,30 +89,17 @@ def _sources(config: Config, day: str) -> dict[str, Source]:
     return found
 
 
-def _log(config: Config, day: str) -> LoggedEvents | None:
-    if not config.data.interactions.serving_log:
-        return None
-    made_at = datasets.end_of(day)
-    return LoggedEvents.open(config, _since(config, made_at), made_at)
-
-
-def _since(config: Config, made_at: int) -> int:
-    return made_at - config.data.history_days * DAY_SECONDS if config.data.history_days else 0
-
-
 class _Preparation:
     """The stages of one run, in the order of their use."""
 
-    def __init__(self, spark: SparkSession, config: Config, made_at: int, folder: Path) -> None:
-        self.spark, self.config, self.made_at, self.folder = spark, config, made_at, folder
+    def __init__(self, spark: SparkSession, config: Config, since: int, made_at: int, folder: Path) -> None:
+        self.spark, self.config, self.since, self.made_at, self.folder = spark, config, since, made_at, folder
         self.staging = folder / ".staging"
         self.size: dict[str, int] = {}  # item, user: how many there are
         self.repeated_ids: dict[str, int] = {}  # items, users: rows whose id has a row already
         self.told: dict[str, int | str] = {}  # what a person should look at
         self.left_out = 0  # interactions, by the k-core filter
-        self.logged = 0  # interactions of the serving log
         self.tells_stock = False  # the table of items does
-        self.since = _since(config, made_at)
 
     def keep(self, frame: DataFrame, name: str) -> DataFrame:
         """Write a table down and read it back: computed once, and the same rows in the same order ever after."""
@@ -135,21 +119,22 @@ class _Preparation:
                 return self.keep(intake.users(rows, data.users), "users")
             return self.keep(intake.interactions(rows, data.interactions, self.made_at, self.since), "interactions")
 
-    def add_log(self, staged: DataFrame, log: LoggedEvents) -> DataFrame:
-        """The interactions of your table and those of the serving log."""
+    def add_log(self, staged: DataFrame, log: LoggedEvents) -> tuple[DataFrame, int]:
+        """The interactions of your table and those of the serving log; the number of these."""
         folder = self.staging / "serving-log"
-        self.logged = log.write(folder)
+        logged = log.write(folder)
         config = columns_of(self.config.data.interactions)
         found = intake.interactions(read(self.spark, source_of(folder)), config, self.made_at, self.since)
-        return staged.unionByName(self.keep(found, "logged"))
+        return staged.unionByName(self.keep(found, "logged")), logged
 
     def count(self, source: Source, staged: DataFrame) -> dict[str, int]:
         """Rows by status. Stops the run when there are none, or too many are malformed.
 
         A row that took others in, by a quote that was not closed, counts once for each of its lines.
         """
-        lines = 1 + F.when(F.col("status") == intake.LINES_IN_VALUE, F.regexp_count("raw", F.lit(_ESCAPED_BREAK)))
-        columns = [F.sum(F.coalesce(lines, F.lit(1))).alias("rows"), F.min("raw").alias("example")]
+        lines = 1 + F.regexp_count("raw", F.lit(_ESCAPED_BREAK))
+        rows = F.when(F.col("status") == intake.LINES_IN_VALUE, lines).otherwise(1)
+        columns = [F.sum(rows).alias("rows"), F.min("raw").alias("example")]
         if source.name != "interactions":
             columns.append(F.count_distinct(f"{source.name.removesuffix('s')}_id").alias("ids"))
         if source.name == "items":
@@ -157,11 +142,11 @@ class _Preparation:
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
         rejected.refuse_too_many(source, found, counts, self.config.data.max_rejected_share)
+        valid = next((row for row in found if row["status"] == ""), None)
         if source.name != "interactions":
-            self.repeated_ids[source.name] = sum(row["rows"] - row["ids"] for row in found if row["status"] == "")
-        if source.name == "items":
-            for row in found:
-                self.told |= oddities.unreadable(source, self.config.data.items, row) if row["status"] == "" else {}
+            self.repeated_ids[source.name] = valid["rows"] - valid["ids"] if valid else 0
+        if source.name == "items" and valid:
+            self.told |= oddities.unreadable(source, self.config.data.items, valid)
         return counts
 
     def filter(self, valid: DataFrame) -> DataFrame:
