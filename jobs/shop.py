@@ -125,9 +125,10 @@ class Shop:
         n = self.n_items(day)
         while len(self._drawn) * CHUNK < n:
             self._drawn.append(self._draw_items(len(self._drawn)))
-        fixed = [np.concatenate(parts)[:n] for parts in zip(*(_fields(c) for c in self._drawn), strict=True)]
+        columns = zip(*(vars(chunk).values() for chunk in self._drawn), strict=True)
+        items = Catalogue(*(np.concatenate(parts)[:n] for parts in columns))
         number = np.arange(n)
-        items = replace(Catalogue(*fixed), released=self._released(number, fixed[4]))
+        items = replace(items, released=self._released(number, items.released))
         # A third of the items are restocked in a cycle of their own, and are sold out on its last day or two.
         cycle = 20 + number * 7919 % 25
         into = (day + number * 104_729) % cycle
@@ -213,7 +214,3 @@ def _day_of(number: Ints, opening: int, share: float) -> Ints:
 
 def _shares(weights: Floats) -> Floats:
     return weights / weights.sum()
-
-
-def _fields(items: Catalogue) -> tuple[NDArray[np.generic], ...]:
-    return tuple(vars(items).values())
