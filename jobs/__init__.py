@@ -1,1 +1,1 @@
-"""The batch journey, one file per step: simulate, prepare, train, embed, retrieve, lists, evaluate, build."""
+"""The batch journey, one file per step; `journey` has their order."""

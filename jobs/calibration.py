@@ -23,7 +23,6 @@ PER_LIST = 2.0
 PER_PROBE = 40.0
 """Work of looking into a list beside the products: the query is copied, and shares the block with fewer others."""
 
-
 FAR = 1e30
 """Stands for infinity, which times a spread of zero would be no number."""
 

@@ -20,7 +20,7 @@ import pyarrow.dataset
 
 from jobs import candidate_files, datasets
 from jobs.datasets import Dataset
-from jobs.errors import MissingDatasetError, NothingToJudgeError
+from jobs.errors import DatasetDamagedError, MissingDatasetError, NothingToJudgeError
 from jobs.evaluation import bootstrap, content
 from jobs.evaluation.held_out import HeldOut, read_held_out
 from jobs.evaluation.judged import Judged, first_of, judge
@@ -174,7 +174,7 @@ def _compared_with(workspace: str, day: str, evaluation: Dataset) -> str:
     """
     try:
         inputs = datasets.open_dataset(workspace, day, "report").manifest.inputs
-    except (MissingDatasetError, datasets.DatasetDamagedError):
+    except (DatasetDamagedError, MissingDatasetError):
         return ""
     return inputs["previous"] if inputs["evaluation"] == evaluation.fingerprint else ""
 

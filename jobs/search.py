@@ -9,8 +9,8 @@
 4. What is left is scored again, exactly (`vectors.on_grid`), and the best k of it are sorted.
 
 Which lists a query looks into is decided by exact numbers too. So its list depends neither on who else is in the
-batch, nor on the number of tasks, nor on the machine; equal scores go to the lower
-item_index, which does not depend on how items are grouped.
+batch, nor on the number of tasks, nor on the machine; equal scores go to the lower item_index, which does not depend
+on how items are grouped.
 """
 
 from __future__ import annotations

@@ -77,8 +77,7 @@ def segment_columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
 
 
 def band_columns(rows: np.ndarray, band: int) -> dict[tuple[str, int], np.ndarray]:
-    """The same as `segment_columns`, of the wanted items in one band of popularity;
-    NaN for a user who wanted none of these."""
+    """The same as `segment_columns`, of the wanted items in one band of popularity; NaN for who wanted none of them."""
     wanted = rows["wanted_in"][:, band]
     return {("recall", k): recall(rows["found_in"][:, band, at], wanted, k) for at, k in enumerate(SEGMENT_AT)}
 

@@ -14,22 +14,10 @@ from prediction_store.plots import Range
 
 NAMES = {"popularity": "popularity", OURS: "this run", "content": "content only", "previous": "version before"}
 """What each ranking is called, in the order of the plots' colours."""
-HEADLINE = (
-    ("recall", "20"),
-    ("recall", "100"),
-    ("recall", "1000"),
-    ("ndcg", "20"),
-    ("hit_rate", "20"),
-    ("mrr", "20"),
-)
+HEADLINE = (("recall", "20"), ("recall", "100"), ("recall", "1000"), ("ndcg", "20"), ("hit_rate", "20"), ("mrr", "20"))
 MEASURES = {"recall": "recall", "ndcg": "NDCG", "hit_rate": "hit rate", "mrr": "MRR"}
 PLOTTED_AT = ("20", "100")
-ITEM_BANDS = {
-    "head": "head",
-    "mid": "middle",
-    "tail": "tail",
-    "cold": "cold",
-}
+ITEM_BANDS = {"head": "head", "mid": "middle", "tail": "tail", "cold": "cold"}
 WORDS = (
     (
         "recall@k",
@@ -148,10 +136,8 @@ def _change(found: Mapping[str, Any], measure: str, k: str) -> Cell:
     value, ends = found[measure][k], found["intervals"][measure][k]
     if value is None or ends is None:
         return Cell("–", "n")
-    style = " better" if ends[0] > 0 else " worse" if ends[1] < 0 else ""
-    return Cell(
-        f'<span class="{style.strip()}">{value:+.3f}</span><br/><small>{ends[0]:+.3f} – {ends[1]:+.3f}</small>', "n"
-    )
+    style = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else ""
+    return Cell(f'<span class="{style}">{value:+.3f}</span><br/><small>{ends[0]:+.3f} – {ends[1]:+.3f}</small>', "n")
 
 
 def _curves(report: Mapping[str, Any], rankings: Mapping[str, Any]) -> str:
