@@ -106,7 +106,7 @@ def _train_epoch(
     rng = np.random.default_rng([config.seed, epoch, team.rank])
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     plan = task.epochs.plan(rng)
-    steps = team.largest(sum(visit.steps for visit in plan))
+    [steps] = team.largest([sum(visit.steps for visit in plan)])
     losses, sizes, speed = [], [], 0.0
     parameters = list(towers.parameters())
     towers.train()

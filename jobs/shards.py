@@ -142,7 +142,7 @@ def count(shards: Shards, team: Team) -> Counts:
     for counts in (users, items, takers):
         team.total(torch.from_numpy(counts))
     totals = team.total(torch.tensor([sum(examples), rows])).tolist()
-    newest = team.largest(newest)
+    [newest] = team.largest([newest])
     return Counts(users, items, takers, np.array(examples, dtype=np.int64), totals[0], newest, totals[1])
 
 

@@ -30,12 +30,12 @@ class Team:
             distributed.all_reduce(tensor)
         return tensor
 
-    def largest(self, number: int) -> int:
-        """The largest of the team's numbers."""
-        found = torch.tensor(number)
-        if self.size > 1:
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """The largest of the team's numbers, place by place."""
+        found = torch.tensor(numbers, dtype=torch.int64)
+        if self.size > 1 and numbers:
             distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
-        return int(found)
+        return found.tolist()
 
     def tell(self, number: float | None) -> float | None:
         """What the first process says."""
@@ -70,7 +70,7 @@ class Team:
         total, losses, count = self.total(facts).tolist()
         tables = [p for p in parameters if p.dim() == 2 and len(p) >= TABLE_ROWS]
         touched = [p.grad.any(dim=1).nonzero()[:, 0] for p in tables]
-        most = self._largest_of([len(rows) for rows in touched])
+        most = self.largest([len(rows) for rows in touched])
         sparse = {
             id(p): (rows, n)
             for p, rows, n in zip(tables, touched, most, strict=True)
@@ -85,12 +85,6 @@ class Team:
                 self._exchange_rows(p.grad, *sparse[id(p)])
             p.grad.div_(total or 1.0)
         return losses / (total or 1.0), int(count)
-
-    def _largest_of(self, numbers: list[int]) -> list[int]:
-        found = torch.tensor(numbers, dtype=torch.int64)
-        if numbers:
-            distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
-        return found.tolist()
 
     def _exchange_rows(self, grad: torch.Tensor, rows: torch.Tensor, most: int) -> None:
         """Sum the touched rows over the team; each process sends `most`, row -1 standing for none."""
