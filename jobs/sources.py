@@ -112,15 +112,16 @@ def locate(name: str, path: str, format_: str = "auto") -> Source:
     # A CSV file of no bytes is a day on which nothing was exported.
     if format_ != "parquet":
         files = [file for file in files if file.stat().st_size or _suffix_format(file) == "parquet"] or files[:1]
-    if not files:
-        folders = not root.is_dir() and any(_matching(root, is_wanted=Path.is_dir))
-        none = "" if name == "interactions" else ', or to "" for none'
-        state = "holds no file" if root.is_dir() else "matches folders only" if folders else "is not there"
+    if not files and not root.is_dir() and any(_matching(root, is_wanted=Path.is_dir)):
         raise SourceError(
-            f"the table of {name} {state}: {path}",
-            hint=f"set data.{name}.path to the folder that holds them, without a pattern"
-            if folders
-            else f"set data.{name}.path{none}; the embedded shop is made with: shortlist simulate",
+            f"the table of {name} matches folders only: {path}",
+            hint=f"set data.{name}.path to the folder that holds them, without a pattern",
+        )
+    if not files:
+        none = "" if name == "interactions" else ', or to "" for none'
+        raise SourceError(
+            f"the table of {name} {'holds no file' if root.is_dir() else 'is not there'}: {path}",
+            hint=f"set data.{name}.path{none}; the embedded shop is made with: shortlist simulate",
         )
     return Source(name, root, _format(name, files, format_), tuple(files), _partitions(name, files))
 
