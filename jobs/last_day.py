@@ -18,7 +18,8 @@ from jobs.headers import header, require_column
 from jobs.sources import Source, locate
 from schemas.config import Config
 
-_MILLISECONDS_FROM = 1e11  # as in columns.seconds, whose slower twin this is
+# As in `columns`, which reads the same times, by Spark.
+_MILLISECONDS_FROM = 1e11
 _END_OF_TIME = 1e11
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)? ?(?:[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 
