@@ -19,8 +19,9 @@ import pyarrow.parquet as pq
 from jobs.errors import SourceError
 from jobs.sources import Source
 from prediction_store.errors import DiskError
+from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_segments, segments
-from reranker.serving_log.records import EventsRecord, LoggedEvent
+from reranker.serving_log.records import EventsRecord, LoggedEvent, Record
 from reranker.sessions.stored import IMPRESSION
 from schemas.config import Config, events_folder
 from schemas.data_config import Interactions
@@ -75,17 +76,26 @@ class LoggedEvents:
             SourceError: a segment has gone, or cannot be read.
         """
         self.left_out = Counter()
-        for path, size in self.sizes.items():
+        for path in self.sizes:
             read = False
-            try:
-                for entry in read_segments([path], lambda tail: self.left_out.update({"torn bytes": tail.bytes}), size):
-                    read = True
-                    if isinstance(entry.record, EventsRecord):
-                        yield from filter(self._counts, entry.record.events)
-            except (DiskError, FormatError) as error:
-                raise SourceError(f"the serving log cannot be read: {error.message}") from error
+            for record in self.records(path):
+                read = True
+                if isinstance(record, EventsRecord):
+                    yield from filter(self._counts, record.events)
             if not read and not path.exists():
                 raise SourceError(f"the serving log was shortened while it was read: {path.name} is gone")
+
+    def records(self, segment: Path) -> Iterator[Record]:
+        """The records of a segment, events and all others; none when it has gone.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        try:
+            for entry in read_segments([segment], self._count_torn, self.sizes[segment]):
+                yield entry.record
+        except (DiskError, FormatError) as error:
+            raise SourceError(f"the serving log cannot be read: {error.message}") from error
 
     def fingerprint(self) -> str:
         """Changes when an interaction of the run's time comes or goes, wherever in the log it stands."""
@@ -108,6 +118,9 @@ class LoggedEvents:
                     rows = []
             file.write_table(_table(rows))
         return count
+
+    def _count_torn(self, tail: Tail) -> None:
+        self.left_out["torn bytes"] += tail.bytes
 
     def _counts(self, event: LoggedEvent) -> bool:
         if not self.since <= int(event.time) < self.until:

@@ -19,18 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs.errors import SourceError
 from jobs.logged_events import LoggedEvents
 from jobs.ranking_fit import Lists
-from prediction_store.errors import DiskError
 from reranker.answered import numbers
-from reranker.serving_log.reading import read_segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, Record
 from reranker.sessions.stored import IMPRESSION
 from reranker.signals import SIGNALS, default_weights
 from reranker.stability import RUNGS
 from schemas.config import Config
-from schemas.errors import FormatError
 from schemas.ranker import LOG
 
 DAY_SECONDS = 86_400
@@ -122,12 +118,8 @@ def power_of_position(shows: Mapping[int, int], clicks: Mapping[int, int]) -> fl
 
 
 def _records(log: LoggedEvents) -> Iterator[Record]:
-    for path, size in log.sizes.items():
-        try:
-            for entry in read_segments([path], lambda tail: None, size):
-                yield entry.record
-        except (DiskError, FormatError) as error:
-            raise SourceError(f"the serving log cannot be read: {error.message}") from error
+    for segment in log.sizes:
+        yield from log.records(segment)
 
 
 def _clicked(log: LoggedEvents, weights: Mapping[str, float]) -> dict[str, set[str]]:
