@@ -102,13 +102,17 @@ def _iso(text: Column) -> Column:
     return F.unix_seconds(F.when(text.rlike(_ISO), whole).try_cast("timestamp"))
 
 
-def text(column: Column, kind: T.DataType, *, first: bool = False) -> Column:
-    """Any value as text, "" when it is missing. A list is joined by spaces, or gives its `first` entry."""
+def text(column: Column, kind: T.DataType, name: str, *, first: bool = False) -> Column:
+    """Any value as text, "" when it is missing. A list is joined by spaces, or gives its `first` entry.
+
+    Raises:
+        SourceError: the column is neither text, number nor list.
+    """
     if isinstance(kind, T.ArrayType):
         parts = F.array_compact(column.cast("array<string>"))
         column = F.get(parts, F.lit(0)) if first else F.array_join(parts, " ")
     elif isinstance(kind, T.StructType | T.MapType | T.BinaryType):
-        raise SourceError(f"a column is {kind.simpleString()}; wanted text, a number or a list")
+        raise SourceError(f"the column {name!r} is {kind.simpleString()}; wanted text, a number or a list")
     return F.coalesce(F.make_valid_utf8(column.cast("string")), F.lit(""))
 
 

@@ -162,7 +162,7 @@ def _number(rows: Rows, name: str) -> tuple[Column, Column]:
         return F.lit(None).cast("float"), F.lit(None).cast("string")
     found = number(rows.column(name), rows.kind(name)).cast("float")
     found = F.when(F.abs(found) < float("inf"), found)  # float32 ends long before float64
-    written = F.trim(text(rows.column(name), rows.kind(name)))
+    written = F.trim(text(rows.column(name), rows.kind(name), name))
     is_empty = F.lower(written).isin("", "nan")  # pandas writes NaN where nothing is
     return found, F.when(found.isNotNull(), "").when(~is_empty, F.substring(written, 1, 40))
 
@@ -171,11 +171,11 @@ def _optional(rows: Rows, name: str) -> Column:
     """Text, null when it is missing or empty."""
     if not rows.has(name):
         return F.lit(None).cast("string")
-    value = text(rows.column(name), rows.kind(name))
+    value = text(rows.column(name), rows.kind(name), name)
     return F.when(value != "", value)
 
 
 def _text(rows: Rows, name: str, *, first: bool = False) -> Column:
     if not rows.has(name):
         return F.lit("")
-    return text(rows.column(name), rows.kind(name), first=first)
+    return text(rows.column(name), rows.kind(name), name, first=first)

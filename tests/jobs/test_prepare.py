@@ -473,6 +473,7 @@ def test_quotes_are_followed_from_chunk_to_chunk(monkeypatch: Any, tmp_path: Pat
         ({"user_id": pa.array([1.0])}, "id column 'user_id' is double; wanted text or integers"),
         ({"item_id": pa.array([True])}, "id column 'item_id' is boolean"),
         ({"timestamp": pa.array([b"1"])}, "time column 'timestamp' is binary"),
+        ({"event": pa.array([b"view"])}, "column 'event' is binary; wanted text"),
         ({"timestamp": None, "TimeStamp": pa.array([1])}, "no column 'timestamp': .* nearest: 'TimeStamp'"),
         ({"event": None}, "no column 'event'"),
     ],
