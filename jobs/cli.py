@@ -42,7 +42,7 @@ LastDayOption = Annotated[
 @app.command()
 def run(
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     day: DayOption = None,
     only: OnlyOption = None,
     changed_only: ChangedOnlyOption = False,
@@ -58,7 +58,7 @@ def run(
 
 
 @app.command()
-def simulate(config: ConfigOption = None, overrides: SetOption = [], day: LastDayOption = None) -> None:  # noqa: B006
+def simulate(config: ConfigOption = None, overrides: SetOption = [], day: LastDayOption = None) -> None:
     """Write the embedded shop up to a day: a stand-in for your own tables.
 
     Example: shortlist simulate --set simulate.users=1000
@@ -67,7 +67,7 @@ def simulate(config: ConfigOption = None, overrides: SetOption = [], day: LastDa
 
 
 @app.command()
-def prepare(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def prepare(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Read, check and split interactions, items and users.
 
     Example: shortlist prepare --set data.max_rejected_share=0.01
@@ -78,7 +78,7 @@ def prepare(config: ConfigOption = None, overrides: SetOption = [], day: DayOpti
 @app.command()
 def tune(
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     day: DayOption = None,
     knobs: Annotated[
         str | None,
@@ -106,7 +106,7 @@ def tune(
 
 
 @app.command()
-def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Train the two towers; a killed training goes on from its last epoch.
 
     Example: shortlist train --set train.max_epochs=4
@@ -115,7 +115,7 @@ def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 
 
 @app.command()
-def embed(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def embed(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Embed every item and every user with the trained towers.
 
     Example: shortlist embed --day 2026-11-21
@@ -126,7 +126,7 @@ def embed(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 @app.command()
 def retrieve(
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     day: DayOption = None,
     changed_only: ChangedOnlyOption = False,
 ) -> None:
@@ -138,7 +138,7 @@ def retrieve(
 
 
 @app.command()
-def lists(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def lists(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Make the fallbacks: popular, trending and neighbouring items.
 
     Example: shortlist lists --set lists.length=200
@@ -147,7 +147,7 @@ def lists(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 
 
 @app.command()
-def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Judge the lists on held-out interactions, against baselines and the version before.
 
     Leaves a page to open in a browser, WORKSPACE/DAY/report/report.html, and report.json beside it.
@@ -158,7 +158,7 @@ def evaluate(config: ConfigOption = None, overrides: SetOption = [], day: DayOpt
 
 
 @app.command("train-ranker")
-def train_ranker(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def train_ranker(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Learn the weights of the re-ranker's signals from the sessions since an earlier version.
 
     Example: shortlist train-ranker --day 2026-11-21
@@ -167,7 +167,7 @@ def train_ranker(config: ConfigOption = None, overrides: SetOption = [], day: Da
 
 
 @app.command()
-def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:  # noqa: B006
+def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
     """Write a sealed version into the store. It serves nobody until cutover.
 
     Example: shortlist build --day 2026-11-21
@@ -179,7 +179,7 @@ def build(config: ConfigOption = None, overrides: SetOption = [], day: DayOption
 def gate(
     version: Annotated[str, typer.Argument(help="A version's name, as `shortlist versions` lists it.")],
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Check a version against the one that is current. Exit 3: refused; it stays on disk and is not served.

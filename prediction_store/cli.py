@@ -53,7 +53,7 @@ def cutover(
     expect: ExpectOption = None,
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Make a version current. Its gates must have passed and every byte is verified. Servers follow by themselves.
@@ -75,7 +75,7 @@ def rollback(
     expect: ExpectOption = None,
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Go back to the version that was served before; repeated, to the one before that. Nothing is moved or deleted.
@@ -96,7 +96,7 @@ def pin(
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Hold what is served: every cutover is refused (exit 3) until `shortlist unpin`. A rollback still works.
@@ -114,7 +114,7 @@ def unpin(
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Allow cutovers again.
@@ -133,7 +133,7 @@ def quarantine(
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Forbid serving a version, and any other of the same inputs. The one that is current wants a rollback instead.
@@ -152,7 +152,7 @@ def release(
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Lift a quarantine. The version does not become current by it: that is `shortlist cutover`.
@@ -173,7 +173,7 @@ def retire(
     why: WhyOption = "",
     who: WhoOption = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Remove versions that nothing needs any more, and what killed processes have left behind.

@@ -46,7 +46,7 @@ def set_facts(
         typer.Option(metavar="TIME", help="Not shown from then on: epoch seconds, 2026-11-22T18:00 (UTC), or none."),
     ] = None,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Set some facts of items; the others stay as they are.
@@ -73,7 +73,7 @@ def set_facts(
 def clear(
     names: ItemsArgument,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Forget what was set for items: they are as the version says again.
@@ -91,7 +91,7 @@ def clear(
 def load(
     file: Annotated[str, typer.Argument(metavar="FILE.jsonl|FILE.csv", help="One item a line.")],
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Set facts of the items in a file, all or nothing: JSON lines as POST /v1/items takes them, or CSV with a head.
@@ -111,7 +111,7 @@ def load(
 def show(
     names: Annotated[list[str] | None, typer.Argument(metavar="[ITEM…]", help="Default: all that are set.")] = None,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """What is known of items now, and where it comes from; a * marks what was set within the day.

@@ -14,7 +14,7 @@ app = typer.Typer(add_completion=False, help="What there is in the store.")
 
 
 @app.command()
-def versions(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+def versions(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:
     """The versions on disk, newest first: state, age, users, size, gates, and who made which current.
 
     Example: shortlist versions --json
@@ -30,7 +30,7 @@ def versions(config: ConfigOption = None, overrides: SetOption = [], as_json: Js
 
 
 @app.command("history")
-def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+def show_history(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:
     """Every decision about what is served, newest first: when, what, who and why.
 
     Example: shortlist history
@@ -50,7 +50,7 @@ def diff(
     users: Annotated[int, typer.Option("--users", min=1, max=100_000, help="Users whose lists are compared.")] = 1000,
     html: Annotated[str, typer.Option("--html", metavar="PATH", help="Also write a page with plots there.")] = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """What changed between two versions: how much the lists overlap, which items came and went, by segment.
@@ -82,7 +82,7 @@ def diff(
 def check(
     version: Annotated[str, typer.Argument(help="One version. Default: all of them, and the history.")] = "",
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Verify every byte and every record of a version, or of the whole store. Exit 1: something is wrong.

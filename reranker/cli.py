@@ -19,7 +19,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port; 0: any free one, which is printed.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes. Default: serve.workers.")] = None,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Answer HTTP requests until SIGTERM or Ctrl-C; follows every cutover and rollback.
 
@@ -60,7 +60,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
     exclude: Annotated[str, typer.Option(help="Items to leave out: ITEM,…")] = "",
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Print the answer a server would give for one user, and why. Needs no server.
 
@@ -105,7 +105,7 @@ def replay(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The `request_id` of the answer.")],
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Make an answer of the log again from its version. Exit 0: the same bit for bit; 1: it differs, and where.
 
@@ -150,7 +150,7 @@ def skew(  # noqa: PLR0917 the options of the command line
     ] = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Compare the signals of logged answers with the same ones made again. Exit 0: alike; 1: some are too far apart.
 

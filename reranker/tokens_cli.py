@@ -28,7 +28,7 @@ def new(
     name: NameArgument,
     role: Annotated[str, typer.Option(help="read: ask; write: also events; operate: also change items.")],
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Make a token and print it. Only its hash is kept: it cannot be printed again.
 
@@ -43,7 +43,7 @@ def new(
 def list_tokens(
     as_json: JsonOption = False,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Names and roles of the tokens.
 
@@ -66,7 +66,7 @@ def list_tokens(
 def revoke(
     name: NameArgument,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006 read only
+    overrides: SetOption = [],
 ) -> None:
     """Take a token back; the next request with it is refused.
 

@@ -15,7 +15,7 @@ def verbs() -> None:
 
 
 @app.command()
-def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:
     """Print the effective configuration, and where each value came from: a file that can be used as one.
 
     Example: shortlist config --set train.max_epochs=4

@@ -39,7 +39,7 @@ def push(
     max_mb_per_second: RateOption = None,
     verify: Annotated[bool, typer.Option("--verify", help="Read everything back; mend what is damaged there.")] = False,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Copy versions to object storage: what is missing there, read back and hashed. Interrupted, it goes on.
@@ -75,7 +75,7 @@ def pull(
     max_mb_per_second: RateOption = None,
     shards: ShardsOption = None,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
     as_json: JsonOption = False,
 ) -> None:
     """Copy versions from object storage: what is missing here, hashed as it arrives. Interrupted, it goes on.
@@ -113,7 +113,7 @@ def follow(
     shards: ShardsOption = None,
     max_mb_per_second: RateOption = None,
     config: ConfigOption = None,
-    overrides: SetOption = [],  # noqa: B006
+    overrides: SetOption = [],
 ) -> None:
     """Keep this host at what the hosts have decided, until SIGTERM: pull, verify, report, flip with the others.
 
@@ -129,7 +129,7 @@ def follow(
 
 
 @app.command()
-def hosts(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:  # noqa: B006
+def hosts(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:
     """What each host serves, how far it has come, and what keeps it.
 
     Example: shortlist hosts --json
