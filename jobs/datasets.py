@@ -216,6 +216,11 @@ def fingerprint(day: str, name: str, sources: Mapping[str, str], settings: Seque
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 
 
+def write_json(path: Path, value: object) -> None:
+    """Write a file that people can read, too."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
 def _existing(final: Path) -> Dataset | None:
     """The complete dataset under the final name; None when there is none, or none that can be read: it is made anew."""
     try:
@@ -257,7 +262,7 @@ def _clear(draft: Path, keep: str | None) -> None:
 
 def _complete(draft: Path, final: Path, manifest: DatasetManifest) -> None:
     (draft / ".fingerprint").unlink(missing_ok=True)
-    (draft / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    write_json(draft / MANIFEST, manifest)
     for folder, _, files in os.walk(draft):
         for name in files:
             _sync(Path(folder) / name)

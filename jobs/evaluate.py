@@ -78,7 +78,7 @@ def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) 
         said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
         found["search"] = {name: candidates.extra(name) for name in said}
         found["active"] = _active(prepared, candidates, datasets.end_of(day))
-        _write(draft.path / REPORT, found)
+        datasets.write_json(draft.path / REPORT, found)
         np.save(draft.path / ROWS, ours)
         draft.rows["users"] = found["users"]
     return True
@@ -162,7 +162,7 @@ def _report(config: Config, day: str, prepared: Dataset, candidates: Dataset, ev
                 summary.fill()
             except StoreError as error:  # whatever is wrong with an old version, tonight's is made
                 found["left_out"]["previous"] = f"{record.version} cannot be read: {error.message}"
-        _write(draft.path / REPORT, found)
+        datasets.write_json(draft.path / REPORT, found)
         (draft.path / PAGE).write_text(page_of(found, day), encoding="utf-8")
     return True
 
@@ -217,7 +217,3 @@ def _listed(candidates: Dataset) -> np.ndarray:
     batches = candidate_files.read_all(candidates.part("evaluation"), BATCH_USERS)
     users = [batch.column("user_index").to_numpy() for batch in batches]
     return np.sort(np.concatenate([np.empty(0, np.int32), *users]))
-
-
-def _write(path: Path, found: dict[str, Any]) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")

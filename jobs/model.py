@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from jobs.checkpoint import Epoch, Progress
+from jobs.datasets import write_json
 from jobs.errors import DatasetDamagedError
 from jobs.towers import Architecture, TwoTowers, load_weights
 
@@ -49,7 +50,7 @@ def save(folder: Path, towers: TwoTowers, progress: Progress, *, temperature: fl
         curve=progress.curve,
         space_id=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16],
     )
-    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(model), indent=2) + b"\n")
+    write_json(folder / CARD, model)
     return model
 
 

@@ -82,7 +82,7 @@ def run(config: Config, day: str, knobs: Sequence[str] = tuple(KNOBS)) -> tuple[
             trials = msgspec.json.decode((draft.path / "trials.json").read_bytes(), type=list[Trial])
             return Report(step="tune", day=day, skipped=True, rows=draft.rows), trials
         trials = _search(_Laboratory(config, reading, workspace, day, draft), given, reading, order)
-        (draft.path / "trials.json").write_bytes(msgspec.json.format(msgspec.json.encode(trials), indent=2) + b"\n")
+        datasets.write_json(draft.path / "trials.json", trials)
         draft.rows["trials"] = len(trials)
     details = {"recall": round(best(trials).recall, 4), "before": round(trials[0].recall, 4)}
     return Report(step="tune", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details), trials
