@@ -48,9 +48,9 @@ def run(config: Config, day: str) -> Report:
 
     Without a version that was served before, or with too few sessions since, the weights stay as they were.
     """
-    started = time.monotonic()
+    started, end = time.monotonic(), datasets.end_of(day)
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
-    logged = _logged(config, datasets.end_of(day))
+    logged = _logged(config, end)
     with datasets.step(
         config.paths.workspace,
         day,
@@ -62,10 +62,10 @@ def run(config: Config, day: str) -> Report:
         if draft.is_complete:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.rows)
         weights, details = default_weights(""), {}
-        earlier = earlier_version(Path(config.paths.store), datasets.end_of(day)) if config.ranker.learn else None
+        earlier = earlier_version(Path(config.paths.store), end) if config.ranker.learn else None
         if earlier is not None:
             with earlier:
-                weights, details = _taught(earlier, prepared.path, logged, config, datasets.end_of(day))
+                weights, details = _taught(earlier, prepared.path, logged, config, end)
                 draft.rows["lists"] = details["lists"]
         name = earlier.name if earlier else "none"
         details = {"weights": "learned" if "mrr" in details else "as before", "from": name, **details}
