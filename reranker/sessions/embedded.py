@@ -81,7 +81,7 @@ class EmbeddedSessions:
 
     def of(self, user: str, now: float) -> Stored:
         state = self._read(user)
-        return Stored.of(state.happened, state.shown, now - self._limits.ttl_seconds)
+        return Stored.of(state.happened, state.shown, *self._limits.span(now))
 
     def close(self) -> None:
         with self._writing, self._mapping:
@@ -125,20 +125,21 @@ class EmbeddedSessions:
                     has_swept = True
 
     def _write(self, found: dict[str, tuple[set[Happened], set[Shown]]], now: float) -> None:
-        since, limits = now - self._limits.ttl_seconds, self._limits
+        span, limits = self._limits.span(now), self._limits
         with self._environment.begin(write=True) as transaction:
             for user, (happened, shown) in found.items():
                 key = user.encode()
                 known = _decode(transaction.get(key))
                 state = _State(
-                    _latest(happened.union(known.happened), since, limits.events),
-                    _latest(shown.union(known.shown), since, limits.impressions),
+                    _latest(happened.union(known.happened), span, limits.events),
+                    _latest(shown.union(known.shown), span, limits.impressions),
                 )
                 _put(transaction, key, state)
-            self._sweep(transaction, since, SWEPT_PER_USER * len(found))
+            self._sweep(transaction, span, SWEPT_PER_USER * len(found))
 
-    def _sweep(self, transaction: lmdb.Transaction, since: float, count: int) -> None:
+    def _sweep(self, transaction: lmdb.Transaction, span: tuple[float, float], count: int) -> None:
         """Look at the next `count` users in the order of keys, round and round."""
+        since, until = span
         with transaction.cursor() as cursor:
             is_there = cursor.set_range(self._hand)
             for _ in range(count):
@@ -146,7 +147,7 @@ class EmbeddedSessions:
                     is_there = cursor.first()
                     if not is_there:
                         return
-                if _LATEST.unpack_from(cursor.value())[0] > since:
+                if since < _LATEST.unpack_from(cursor.value())[0] <= until:
                     is_there = cursor.next()
                 else:
                     cursor.delete()
@@ -154,12 +155,12 @@ class EmbeddedSessions:
             self._hand = bytes(cursor.key()) if is_there else b""
 
     def _sweep_all(self, now: float) -> None:
-        since = now - self._limits.ttl_seconds
+        span = self._limits.span(now)
         left = self.users()
         while left > 0:
             try:
                 with self._environment.begin(write=True) as transaction:
-                    self._sweep(transaction, since, SWEPT_AT_ONCE)
+                    self._sweep(transaction, span, SWEPT_AT_ONCE)
                 left -= SWEPT_AT_ONCE
             except lmdb.MapFullError:  # removing needs room itself, for the pages that change
                 self._grow_to(self._map_bytes() + SPARE_BYTES)
@@ -194,6 +195,7 @@ def _put(transaction: lmdb.Transaction, key: bytes, state: _State) -> None:
         transaction.delete(key)
 
 
-def _latest(entries: set[Entry], since: float, count: int) -> list[Entry]:
+def _latest(entries: set[Entry], span: tuple[float, float], count: int) -> list[Entry]:
+    since, until = span
     first = {entry[1:]: entry for entry in sorted(entries, reverse=True)}
-    return sorted(entry for entry in first.values() if entry.time > since)[-count:]
+    return sorted(entry for entry in first.values() if since < entry.time <= until)[-count:]

@@ -69,13 +69,13 @@ class RedisSessions:
             raise SessionsError(f"writing the session to Redis: {_reason(error)}") from error
 
     def of(self, user: str, now: float) -> Stored:
-        since, name = now - self._limits.ttl_seconds, user.encode()
+        (since, until), name = self._limits.span(now), user.encode()
         try:
             with self._server.pipeline(transaction=False) as pipeline:
                 for key in (HAPPENED + name, SHOWN + name):
-                    pipeline.zrangebyscore(key, f"({since!r}", math.inf, withscores=True)
+                    pipeline.zrangebyscore(key, f"({since!r}", until, withscores=True)
                 happened, shown = pipeline.execute()
-            return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since)
+            return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since, until)
         except (*self._failures, msgspec.DecodeError) as error:
             raise SessionsError(f"reading a session from Redis: {_reason(error)}") from error
 
@@ -89,7 +89,9 @@ class RedisSessions:
         if not members:
             return
         pipeline.zadd(key, members, nx=True)  # one that is there counts from when it came first
-        pipeline.zremrangebyscore(key, -math.inf, now - self._limits.ttl_seconds)
+        since, until = self._limits.span(now)
+        pipeline.zremrangebyscore(key, -math.inf, since)
+        pipeline.zremrangebyscore(key, f"({until!r}", math.inf)
         pipeline.zremrangebyrank(key, 0, -most - 1)
         pipeline.expire(key, math.ceil(self._limits.ttl_seconds))
 

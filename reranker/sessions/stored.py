@@ -47,11 +47,11 @@ class Stored(NamedTuple):
     """Item to the times it was shown since the user last did something with it: never 0."""
 
     @classmethod
-    def of(cls, happened: Iterable[Happened], shown: Iterable[Shown], since: float) -> Stored:
-        """What is left of events and impressions after `since`."""
-        recent = sorted(event for event in happened if event.time > since)
+    def of(cls, happened: Iterable[Happened], shown: Iterable[Shown], since: float, until: float) -> Stored:
+        """What is left of events and impressions after `since`, up to `until`."""
+        recent = sorted(event for event in happened if since < event.time <= until)
         latest = {event.item: event.time for event in recent}
-        ignored = Counter(one.item for one in shown if one.time > max(since, latest.get(one.item, since)))
+        ignored = Counter(one.item for one in shown if max(since, latest.get(one.item, since)) < one.time <= until)
         return cls(recent, dict(ignored))
 
 
@@ -82,6 +82,14 @@ class Limits:
     @classmethod
     def of(cls, config: Config) -> Limits:
         return cls(config.serve.max_session_events, config.sessions.ttl_minutes * 60.0)
+
+    def span(self, now: float) -> tuple[float, float]:
+        """The times after and up to which an event counts.
+
+        Hosts' clocks differ a little. What lies further ahead came while the clock was wrong, and would push out all
+        that comes since, for as long as the clock was ahead.
+        """
+        return now - self.ttl_seconds, now + self.ttl_seconds
 
 
 def by_user(events: Iterable[LoggedEvent], now: float) -> dict[str, tuple[set[Happened], set[Shown]]]:

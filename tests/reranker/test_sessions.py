@@ -143,6 +143,24 @@ def test_an_event_from_the_far_future_pushes_out_none_that_come_after_it(session
     assert items(sessions, "u", NOW + 5.0) == ["i1", "i2", "i3", "i4", "i5"]
 
 
+def test_what_came_while_the_clock_was_ahead_is_forgotten_when_it_is_right_again(sessions: Sessions) -> None:
+    ahead = NOW + 86_400.0
+    wrong = [LoggedEvent("u", f"i{place}", kind, ahead) for place in range(9) for kind in ("view", "impression")]
+    sessions.add([event("u", "before", 60.0)], NOW)
+    sessions.add([*wrong, LoggedEvent("v", "a", "view", ahead)], ahead)
+    assert items(sessions, "v") == []
+    assert sessions.of("u", NOW) == NOTHING
+    sessions.add([event("u", "after"), event("u", "b", 0.0, "impression")], NOW)
+    assert items(sessions, "u") == ["after"]
+    assert sessions.of("u", NOW).ignored == {"b": 1}
+
+
+def test_what_another_host_has_added_counts_though_its_clock_is_a_little_ahead(sessions: Sessions) -> None:
+    sessions.add([event("u", "a", -5.0)], NOW + 5.0)
+    sessions.add([event("u", "b")], NOW)
+    assert items(sessions, "u") == ["b", "a"]
+
+
 def test_impressions_are_counted_and_are_no_part_of_the_session(sessions: Sessions) -> None:
     sessions.add([event("u", "a", 3.0, "impression"), event("u", "b", 3.0, "impression"), event("u", "c", 2.0)], NOW)
     sessions.add([event("u", "a", 1.0, "impression")], NOW)
