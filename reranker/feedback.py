@@ -78,8 +78,11 @@ def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], Stor
 
 
 def _may_be_there(config: Config) -> bool:
+    folder = Path(sessions_folder(config.paths))
     try:
-        return (Path(sessions_folder(config.paths)) / file_name()).is_file()
+        return (folder / file_name(folder)).is_file()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:  # who opens it hears why
         return True
 

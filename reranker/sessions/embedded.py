@@ -2,6 +2,7 @@
 
 Nothing in it has to survive a power cut, and a file that one has torn must not be read: so nothing is synced, and the
 file is named after the boot of the machine. Killing a process tears nothing: LMDB never overwrites what is in use.
+Copying a file that is written tears it, too: so it is also named after its folder, which a copy has another one of.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class EmbeddedSessions:
     """One file, one value for each user: the time of the latest event, and the events."""
 
     def __init__(self, folder: Path, limits: Limits, *, max_bytes: int, first_map_bytes: int = FIRST_MAP_BYTES) -> None:
-        """Opens the file, or makes it, and removes those of earlier boots. Raises SessionsError.
+        """Opens the file, or makes it, and removes those of earlier boots and other folders. Raises SessionsError.
 
         Requires: the file is not open in this process already.
         """
@@ -60,7 +61,7 @@ class EmbeddedSessions:
         try:
             refuse_network(folder)
             durable.make_last_folder(folder)
-            name = file_name()
+            name = file_name(folder)
             self._environment = open_growing(
                 str(folder / name), subdir=False, map_size=first_map_bytes, max_readers=MAX_READERS, sync=False,
                 metasync=False, readahead=False,
@@ -174,13 +175,14 @@ class EmbeddedSessions:
             self._environment.set_mapsize(bytes_)
 
 
-def file_name() -> str:
-    """The name of the file since the machine was started."""
+def file_name(folder: Path) -> str:
+    """The name of the file in a folder since the machine was started. Raises OSError: there is no such folder."""
+    facts = folder.stat()
     try:
         boot = BOOT.read_text(encoding="ascii").strip()
     except OSError:  # no /proc: not the kernel this was written for
         boot = "unknown"
-    return f"sessions-{FORMAT}-{boot}.mdb"
+    return f"sessions-{FORMAT}-{boot}-{facts.st_dev:x}-{facts.st_ino:x}.mdb"
 
 
 def _decode(value: bytes | None) -> _State:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -307,6 +308,21 @@ def test_a_file_of_an_earlier_boot_is_removed_unread(tmp_path: Path) -> None:
     EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20).close()
     assert not old.exists()
     assert (tmp_path / "notes.txt").exists()
+
+
+def test_a_copy_of_the_folder_begins_anew_for_the_file_was_written_while_it_was_copied(tmp_path: Path) -> None:
+    sessions = EmbeddedSessions(tmp_path / "store", LIMITS, max_bytes=64 << 20)
+    sessions.add([event("u", "a")], NOW)
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    copied = EmbeddedSessions(tmp_path / "copy", LIMITS, max_bytes=64 << 20)
+    assert items(copied, "u") == []
+    assert len(list((tmp_path / "copy").glob("*.mdb"))) == 1
+    copied.close()
+    sessions.close()
+    (tmp_path / "store").rename(tmp_path / "moved")
+    moved = EmbeddedSessions(tmp_path / "moved", LIMITS, max_bytes=64 << 20)
+    assert items(moved, "u") == ["a"]
+    moved.close()
 
 
 def test_state_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
