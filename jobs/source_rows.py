@@ -23,6 +23,7 @@ from jobs.csv_quotes import refuse_open_quotes
 from jobs.errors import SourceError
 from jobs.headers import ParquetColumns, header, parquet_columns, require_column
 from jobs.sources import PARTITION, Source
+from jobs.spark import NO_LIBRARY
 
 _DAMAGED = "_damaged"
 _LISTS = ("token_seq", "float_seq")
@@ -90,6 +91,8 @@ def readable(source: Source) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
+        if NO_LIBRARY in str(error):
+            raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         causes = [line for line in lines if line.startswith("Caused by:")] or lines[:1]
         raise SourceError(f"the table of {source.name} cannot be read: {source.path}: {causes[-1][:300]}") from error

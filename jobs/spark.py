@@ -7,11 +7,11 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NoReturn
 
 from jobs import cluster
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PARTITIONS = "spark.sql.shuffle.partitions"
 PATIENCE_SECONDS = 5.0
 """For a Java that may be too busy to answer."""
+NO_LIBRARY = "java.lang.UnsatisfiedLinkError"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 QUIET = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
@@ -47,11 +48,11 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         os.environ["JAVA_HOME"] = java_home()
     builder = SparkSession.builder.appName(f"shortlist-{name}")
-    for key, value in settings(config).items():
-        builder = builder.config(key, value)
     with ExitStack() as stack:
         with _start_for_people(config.master):
-            folder = stack.enter_context(TemporaryDirectory(prefix="shortlist-"))
+            for key, value in settings(config).items():
+                builder = builder.config(key, value)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-"))
             spark = builder.getOrCreate()
             stack.enter_context(_ending_quietly(spark))
             spark.sparkContext.setLogLevel("ERROR")
@@ -159,10 +160,13 @@ def errors_for_people(step: str) -> Iterator[None]:
     except (PySparkException, Py4JError, ConnectionError) as error:  # the last one: no Java answers
         if _follows_ctrl_c(error):  # PySpark asks Java once more then, in vain
             raise KeyboardInterrupt from None
-        raise JobError(
-            f"{step}: Spark stopped: {_cause(str(error))}",
-            hint="mend it and run the same command again: finished steps are skipped",
-        ) from error
+        hint = "mend it and run the same command again: finished steps are skipped"
+        if NO_LIBRARY in str(error):
+            hint = (
+                "Java unpacks libraries where TMPDIR says, under spark-submit where java.io.tmpdir does: "
+                "a folder with room, on a disk that is not mounted noexec"
+            )
+        raise JobError(f"{step}: Spark stopped: {_cause(str(error))}", hint=hint) from error
 
 
 def _follows_ctrl_c(error: BaseException | None) -> bool:
@@ -197,7 +201,9 @@ def settings(config: Spark) -> dict[str, str]:
         found[PARTITIONS] = str(config.shuffle_partitions)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         found["spark.master"] = config.master
-        found["spark.driver.extraJavaOptions"] = f"{QUIET} {QUICK_START}" if config.quick_start else QUIET
+        # Java knows of no TMPDIR. Spark's own temporary files follow it.
+        options = f'{QUIET} "-Djava.io.tmpdir={tempfile.gettempdir()}"'
+        found["spark.driver.extraJavaOptions"] = f"{options} {QUICK_START}" if config.quick_start else options
         if config.quick_start:
             found["spark.executor.extraJavaOptions"] = QUICK_START
     return found | config.conf

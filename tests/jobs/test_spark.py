@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.errors import PySparkException
 
 from jobs import java
 from jobs.errors import JobError, NoJavaError
+from jobs.source_rows import readable
+from jobs.sources import Source
 from jobs.spark import errors_for_people, session, settings
 from schemas.config import Spark
 
@@ -107,6 +110,7 @@ def work(config, end):
         end()
     with session(config, "tests") as spark, errors_for_people("embed"):
         print(spark.conf.get(PARTITIONS))
+        Path("temporary").write_text(spark._jvm.java.lang.System.getProperty("java.io.tmpdir"))
         threading.Thread(target=wait, daemon=True).start()
         spark.range(1).mapInArrow(sleep, "id long").collect()
 
@@ -125,14 +129,21 @@ except JobError as error:
 
 
 @pytest.fixture(scope="module")
-def two_sessions(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+def folder_of_two_sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("sessions")
+
+
+@pytest.fixture(scope="module")
+def two_sessions(folder_of_two_sessions: Path) -> subprocess.CompletedProcess[str]:
     """One that Ctrl-C ends and one whose Java is killed, in a process of their own, for the tests have a session.
 
     That its output ends says, too, that no child of it is left.
     """
+    temporary = folder_of_two_sessions / "temporary files"
+    temporary.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True,
-        cwd=tmp_path_factory.mktemp("sessions"), env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True, cwd=folder_of_two_sessions,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
     )  # fmt: skip
 
 
@@ -147,6 +158,12 @@ def test_ctrl_c_ends_a_session_without_stack_traces(two_sessions: subprocess.Com
     before = two_sessions.stderr.partition("interrupted\n")[0]
     assert "Traceback" not in before
     assert "\tat " not in before, "of Java"
+
+
+def test_java_has_its_temporary_files_where_tmpdir_says(
+    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
+) -> None:
+    assert (folder_of_two_sessions / "temporary").read_text() == str(folder_of_two_sessions / "temporary files")
 
 
 def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
@@ -176,6 +193,15 @@ def test_an_error_behind_an_error_is_told_first(spark: Any, tmp_path: Path) -> N
 def test_an_error_of_spark_itself_is_told_too(spark: Any, tmp_path: Path) -> None:
     with pytest.raises(JobError, match=r"embed: Spark stopped: .*PATH_NOT_FOUND"), errors_for_people("embed"):
         spark.read.parquet(str(tmp_path / "none")).count()
+
+
+def test_a_folder_for_temporary_files_that_runs_no_programs_is_no_fault_of_the_table() -> None:
+    source = Source("items", Path("items.parquet"), "parquet", (), ())
+    said = "An error occurred\nCaused by: java.lang.UnsatisfiedLinkError: /tmp/snappy.so: failed to map segment"
+    with pytest.raises(JobError) as caught, errors_for_people("prepare"), readable(source):
+        raise PySparkException(said)
+    assert "prepare: Spark stopped: java.lang.UnsatisfiedLinkError: /tmp/snappy.so: " in caught.value.message
+    assert "noexec" in caught.value.hint
 
 
 def test_workers_run_the_python_that_runs_the_tests(spark: Any) -> None:
