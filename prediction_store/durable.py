@@ -23,6 +23,7 @@ from prediction_store import layout
 from prediction_store.errors import DiskError
 
 BUFFER_BYTES = 1 << 20
+LINKING = "linking"
 
 
 def before(step: str, path: Path) -> None:
@@ -36,6 +37,8 @@ def translated(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         hint = "free some space and run it again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        if doing == LINKING and error.errno in (errno.EPERM, errno.EOPNOTSUPP):
+            hint = "a store needs a file system that has hard links, as ext4 and XFS have"
         raise DiskError(f"{doing} {path}: {error.strerror or error}", hint=hint) from error
 
 
@@ -228,7 +231,7 @@ def rename(source: Path, target: Path) -> None:
 
 def link_new(source: Path, target: Path) -> bool:
     """Give a file a second name, if the name is free: of all who try, exactly one gets True."""
-    with translated("linking", target):
+    with translated(LINKING, target):
         before("link", target)
         try:
             os.link(source, target, follow_symlinks=False)

@@ -357,6 +357,18 @@ def test_any_other_failing_step_changes_nothing(
     assert history.cutover(root, b, WHO, "", 8).number == 2
 
 
+@pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_is_named_as_what_is_wrong(
+    root: Path, make_version: MakeVersion, observe_steps: Observe, error: int
+) -> None:
+    a = make_version("a")
+    judge(root, a)
+    observe_steps(fail_at("link", "00000001", error))
+    with pytest.raises(DiskError) as refused:
+        history.cutover(root, a, WHO, "", 7)
+    assert "hard links" in refused.value.hint
+
+
 @pytest.mark.leaves_damage
 @pytest.mark.parametrize("data", [b"", b"{}", b"\0" * 100, b'{"crc32":1,"record":{}}'])
 def test_a_damaged_newest_record_is_an_error_and_never_the_one_before(
