@@ -50,9 +50,11 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     builder = SparkSession.builder.appName(f"shortlist-{name}")
     with ExitStack() as stack:
         with _start_for_people(config.master):
-            for key, value in settings(config).items():
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-", ignore_cleanup_errors=True))
+            # A Java that is killed leaves all that it was shuffling; this process does not.
+            here = {"spark.local.dir": folder} if config.master.startswith("local") else {}
+            for key, value in (here | settings(config)).items():
                 builder = builder.config(key, value)
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-"))
             spark = builder.getOrCreate()
             stack.enter_context(_ending_quietly(spark))
             spark.sparkContext.setLogLevel("ERROR")

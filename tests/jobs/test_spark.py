@@ -166,6 +166,12 @@ def test_java_has_its_temporary_files_where_tmpdir_says(
     assert (folder_of_two_sessions / "temporary").read_text() == str(folder_of_two_sessions / "temporary files")
 
 
+def test_a_java_that_dies_leaves_no_data_among_the_temporary_files(
+    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
+) -> None:
+    assert [*(folder_of_two_sessions / "temporary files").glob("blockmgr-*")] == []
+
+
 def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
     assert two_sessions.stdout.splitlines()[3].startswith("embed: Spark stopped: ")
 
