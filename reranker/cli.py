@@ -25,6 +25,7 @@ def serve(
 
     Example: shortlist serve --port 0
     """
+    from importlib.util import find_spec
     from pathlib import Path
 
     from reranker import log
@@ -37,7 +38,10 @@ def serve(
     given = {"host": host, "port": port, "workers": workers}
     options = [f"serve.{key}={value}" for key, value in given.items() if value is not None]
     settings = load_config(config, [*overrides, *options])
-    # What cannot be read is told here, and not by a worker.
+    # What is not there, or cannot be read, is told here, and not by a worker.
+    for name in ("httptools", "prometheus_client", "starlette", "uvicorn"):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(name=name)
     Rules.of(settings.serve.rules)
     if settings.serve.tokens_file:
         read_tokens(Path(settings.serve.tokens_file))

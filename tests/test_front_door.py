@@ -86,6 +86,17 @@ def test_a_mistyped_key_exits_2_and_names_the_nearest(tmp_path: Path) -> None:
     assert "unknown key 'train.max_epoch' (from shortlist.toml); nearest known key: 'train.max_epochs'" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["httptools", "prometheus_client", "starlette", "uvicorn"])
+def test_a_server_that_lacks_a_package_says_which_extra_brings_it(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.chdir(tmp_path)
+    assert shortlist.run(["serve", "--host", "no address"]) == 1
+    said = f"shortlist serve: {name} is not installed here\n  next: pip install 'shortlist-recommender[serve]'\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("error", "code"), [(ShortlistError, 1), (UsageError, 2), (RefusedError, 3), (UnknownOutcomeError, 4)]
 )
