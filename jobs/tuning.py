@@ -66,7 +66,8 @@ def run(config: Config, day: str, knobs: Sequence[str] = tuple(KNOBS)) -> tuple[
     prepared = datasets.open_dataset(workspace, day, "prepared")
     reading = Reading(config.retrieve.consumed, config.split.strategy)
     order = [knob for knob in KNOBS if knob in knobs]
-    given, outside = kept_model.deciding(config.train), {"knobs": ",".join(order)}
+    given = kept_model.deciding(config.train)
+    outside = {"knobs": ",".join(order), "model": str(datasets.REVISION["model"])}  # a trial is a training
     if given.text == "sentences":
         outside["encoder"] = find_encoder().id
     with datasets.step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -117,6 +118,17 @@ def test_another_encoder_begins_anew(config: Config, monkeypatch: pytest.MonkeyP
         tuned(reading, monkeypatch, trainer)
         asked.append(len(trainer.asked))
     assert asked == [4, 0, 4]
+
+
+def test_another_revision_of_the_training_begins_anew(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    recalls = {"cosine 64": 0.3, "dot 64": 0.4, "dot 128": 0.5, "dot 256": 0.45}
+    for dies_after in (2, 99):  # half-done, and done
+        with contextlib.suppress(KeyboardInterrupt):
+            tuned(config, monkeypatch, Trainer(recalls, dies_after=dies_after))
+        monkeypatch.setitem(datasets.REVISION, "model", datasets.REVISION["model"] + 1)
+        trainer = Trainer(recalls)
+        tuned(config, monkeypatch, trainer)
+        assert len(trainer.asked) == 4
 
 
 def test_a_trial_finds_what_the_training_itself_finds(tmp_path: Path) -> None:
