@@ -198,6 +198,7 @@ def settings(config: Spark) -> dict[str, str]:
         "spark.sql.execution.arrow.pyspark.enabled": "true",
         "spark.driver.memory": config.driver_memory,
         "spark.executorEnv.OMP_WAIT_POLICY": "passive",  # as jobs.cli has it, and why
+        "spark.executorEnv.PYTHONSAFEPATH": "1",  # a folder here that is named like one of our packages is not it
     }
     if config.shuffle_partitions:
         found[PARTITIONS] = str(config.shuffle_partitions)

@@ -176,6 +176,10 @@ def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.Completed
     assert two_sessions.stdout.splitlines()[3].startswith("embed: Spark stopped: ")
 
 
+def test_a_task_takes_nothing_in_the_folder_of_a_run_for_our_packages(spark: Any) -> None:
+    assert spark.sparkContext.parallelize([0], 1).map(lambda _: sys.flags.safe_path).collect() == [True]
+
+
 def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
     def fail(batches: Iterator[Any]) -> Iterator[Any]:
         for _ in batches:
@@ -211,15 +215,12 @@ def test_a_folder_for_temporary_files_that_runs_no_programs_is_no_fault_of_the_t
 
 
 def test_workers_run_the_python_that_runs_the_tests(spark: Any) -> None:
+    def interpreter(batches: Iterator[Any]) -> Iterator[Any]:
+        import pyarrow as pa
+
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"python": [sys.prefix]})
+
     assert os.environ["PYSPARK_PYTHON"] == sys.executable
-    seen = spark.range(1).mapInArrow(_interpreter, "python string").first()
+    seen = spark.range(1).mapInArrow(interpreter, "python string").first()
     assert seen["python"] == sys.prefix
-
-
-def _interpreter(batches: Iterator[Any]) -> Iterator[Any]:
-    import sys
-
-    import pyarrow as pa
-
-    for _ in batches:
-        yield pa.RecordBatch.from_pydict({"python": [sys.prefix]})
