@@ -15,7 +15,6 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
 from jobs.spark import task_number
+from jobs.temporary import temporary_folder
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
 from schemas.config import Config
 from schemas.record import HEADER_BYTES, index_bits_for
@@ -149,8 +149,8 @@ def write_attempt(batches: Iterable[pa.RecordBatch], shard: int, plan: ShardPlan
     attempt = attempt_at(final)
     records = _records(batches, shard, plan)
     if plan.is_shared:
-        with TemporaryDirectory(prefix="shortlist-") as folder:
-            report = write_shard(Path(folder) / final.name, records, expected_bytes=plan.expected_bytes)
+        with temporary_folder() as folder:
+            report = write_shard(folder / final.name, records, expected_bytes=plan.expected_bytes)
             copy_shard(report.path, attempt)
     else:
         report = write_shard(attempt, records, expected_bytes=plan.expected_bytes)

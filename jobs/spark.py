@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from jobs import cluster
 from jobs.errors import JobError
 from jobs.java import java_home
+from jobs.temporary import temporary_folder
 from schemas.config import Spark
 
 if TYPE_CHECKING:
@@ -50,15 +52,12 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     builder = SparkSession.builder.appName(f"shortlist-{name}")
     with ExitStack() as stack:
         with _start_for_people(config.master):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="shortlist-", ignore_cleanup_errors=True))
-            # A Java that is killed leaves all that it was shuffling; this process does not.
-            here = {"spark.local.dir": folder} if config.master.startswith("local") else {}
-            for key, value in (here | settings(config)).items():
+            for key, value in settings(config).items():
                 builder = builder.config(key, value)
             spark = builder.getOrCreate()
             stack.enter_context(_ending_quietly(spark))
             spark.sparkContext.setLogLevel("ERROR")
-            _join(spark, Path(folder))
+            _join(spark)
         yield spark
 
 
@@ -117,7 +116,15 @@ def _start_for_people(master: str) -> Iterator[None]:
         ) from error
 
 
-def _join(spark: SparkSession, folder: Path) -> None:
+@cache
+def _folder() -> Path:
+    """Where this process and its Java, which outlives a session, have temporary files. Raises OSError."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(temporary_folder())
+
+
+def _join(spark: SparkSession) -> None:
     """Make the executors ready, if they are elsewhere, and cut the work into twice as many tasks as there are cores.
 
     Spark's own 200 tasks are mostly overhead on a few cores.
@@ -126,7 +133,7 @@ def _join(spark: SparkSession, folder: Path) -> None:
     conf = context.getConf()
     grows = conf.get("spark.dynamicAllocation.enabled") == "true"  # executors come when there is work
     if cluster.is_cluster(context.master):
-        cluster.ship_code(context, folder)
+        cluster.ship_code(context, _folder())
         if not grows:
             cluster.await_executors(context)
     if not grows and not conf.contains(PARTITIONS):
@@ -204,8 +211,8 @@ def settings(config: Spark) -> dict[str, str]:
         found[PARTITIONS] = str(config.shuffle_partitions)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         found["spark.master"] = config.master
-        # Java knows of no TMPDIR. Spark's own temporary files follow it.
-        options = f'{QUIET} "-Djava.io.tmpdir={tempfile.gettempdir()}"'
+        # Java knows of no TMPDIR, and when it is killed it leaves there all that it was shuffling.
+        options = f'{QUIET} "-Djava.io.tmpdir={_folder()}"'
         found["spark.driver.extraJavaOptions"] = f"{options} {QUICK_START}" if config.quick_start else options
         if config.quick_start:
             found["spark.executor.extraJavaOptions"] = QUICK_START

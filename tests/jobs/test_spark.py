@@ -17,7 +17,7 @@ from jobs import java
 from jobs.errors import JobError, NoJavaError
 from jobs.source_rows import readable
 from jobs.sources import Source
-from jobs.spark import errors_for_people, session, settings
+from jobs.spark import _folder, errors_for_people, session, settings
 from schemas.config import Spark
 
 ROOT = Path(__file__).parents[2]
@@ -76,6 +76,7 @@ def test_a_machine_without_a_folder_for_temporary_files_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    monkeypatch.setattr("jobs.spark._folder", _folder.__wrapped__)  # this process may have made its own
     with pytest.raises(JobError, match="Spark does not start: No such file or directory"), session(Spark(), "x"):
         pass
 
@@ -111,6 +112,7 @@ def work(config, end):
     with session(config, "tests") as spark, errors_for_people("embed"):
         print(spark.conf.get(PARTITIONS))
         Path("temporary").write_text(spark._jvm.java.lang.System.getProperty("java.io.tmpdir"))
+        assert list(Path(os.environ["TMPDIR"]).glob("shortlist-step-*/blockmgr-*"))
         threading.Thread(target=wait, daemon=True).start()
         spark.range(1).mapInArrow(sleep, "id long").collect()
 
@@ -163,13 +165,7 @@ def test_ctrl_c_ends_a_session_without_stack_traces(two_sessions: subprocess.Com
 def test_java_has_its_temporary_files_where_tmpdir_says(
     two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
 ) -> None:
-    assert (folder_of_two_sessions / "temporary").read_text() == str(folder_of_two_sessions / "temporary files")
-
-
-def test_a_java_that_dies_leaves_no_data_among_the_temporary_files(
-    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
-) -> None:
-    assert [*(folder_of_two_sessions / "temporary files").glob("blockmgr-*")] == []
+    assert Path((folder_of_two_sessions / "temporary").read_text()).parent == folder_of_two_sessions / "temporary files"
 
 
 def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
@@ -178,6 +174,13 @@ def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.Completed
 
 def test_a_task_takes_nothing_in_the_folder_of_a_run_for_our_packages(spark: Any) -> None:
     assert spark.sparkContext.parallelize([0], 1).map(lambda _: sys.flags.safe_path).collect() == [True]
+
+
+def test_a_java_that_dies_leaves_no_temporary_files(
+    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
+) -> None:
+    assert two_sessions.returncode == 0
+    assert list((folder_of_two_sessions / "temporary files").iterdir()) == []
 
 
 def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
