@@ -33,7 +33,7 @@ def main(fd: int) -> None:
     assignment = msgspec.json.decode(sys.stdin.buffer.readline(), type=Assignment)
     log.configure()
     if not is_compiled:
-        hint = "install gcc and Python's headers, then Shortlist again"
+        hint = "install Shortlist again, where gcc and Python's headers are"
         log.logger(__name__).warning("no compiled loops: numpy serves, some times slower", hint=hint)
     # Every connection is an open file.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

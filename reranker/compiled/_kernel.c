@@ -259,6 +259,10 @@ static PyMethodDef methods[] = {
     METHOD(score), METHOD(values), METHOD(top), METHOD(neighbours), METHOD(gather), METHOD(eligible),
     METHOD(refresh), METHOD(know), {0},
 };
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, NULL, NULL, NULL, NULL};
+/* SOURCES: the digest of the sources that this was compiled from, given by setup.py */
+static int name_sources(PyObject *module) { return PyModule_AddStringConstant(module, "SOURCES", SOURCES); }
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, name_sources}, {0, NULL}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_kernel", NULL, 0, methods, slots, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit__kernel(void) { return PyModuleDef_Init(&module); }

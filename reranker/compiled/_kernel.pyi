@@ -16,6 +16,9 @@ from reranker.forms import Form
 Forms = Sequence[Form | None]
 """A list."""
 
+SOURCES: str
+"""The digest of the sources that the kernel was compiled from, see `digest.of_sources`."""
+
 def know(*classes: type) -> None:
     """The classes of the forms, in the order of the kernel's kinds."""
 

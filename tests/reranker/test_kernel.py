@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 from serving_shop import Shop
 
+import reranker
 from prediction_store.columns import Categories, Texts
 from prediction_store.contexts import Contexts
 from prediction_store.live_view import LiveView
@@ -134,6 +138,30 @@ def slowly(given: SignalInputs, ranker: Ranker) -> np.ndarray:
 def test_the_kernel_is_built_where_there_is_a_compiler() -> None:
     headers = Path(sysconfig.get_path("include")) / "Python.h"
     assert is_compiled or shutil.which("cc") is None or not headers.is_file()
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("changed", "is_used"), [(None, True), ("terms.h", False), ("_kernel.c", False), ("all gone, as in a wheel", True)]
+)
+def test_a_kernel_of_other_sources_than_those_beside_it_is_not_used(
+    changed: str | None, is_used: bool, tmp_path: Path
+) -> None:
+    package = Path(reranker.__file__).parent
+    shutil.copytree(package, tmp_path / "reranker", ignore=shutil.ignore_patterns("__pycache__"))
+    copy = tmp_path / "reranker" / "compiled"
+    if changed in ("terms.h", "_kernel.c"):
+        (copy / changed).write_bytes((copy / changed).read_bytes() + b"\n")
+    elif changed is not None:
+        for source in copy.glob("*.[ch]"):
+            source.unlink()
+    script = "import reranker, reranker.compiled as found; print(reranker.__file__, found.is_compiled)"
+    path = os.pathsep.join([str(tmp_path), str(package.parent)])
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [str(tmp_path / "reranker" / "__init__.py"), str(is_used)]
 
 
 def test_values_and_scores_are_those_of_the_definitions(version: Version) -> None:
