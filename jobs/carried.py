@@ -19,7 +19,7 @@ import pyarrow.compute
 from jobs import candidate_files, index
 from jobs.changed import USER_VECTORS, Unchanged
 from jobs.errors import DatasetDamagedError
-from jobs.spark import task_number, tasks_of
+from jobs.partitions import task_number, tasks_of
 from jobs.vectors import on_grid
 from schemas.config import Retrieve
 from schemas.tables import CANDIDATES

@@ -17,9 +17,9 @@ import pyarrow.parquet
 from jobs import approximate, calibration, contexts, datasets, index, padded, together, trend, vectors
 from jobs.datasets import Dataset, Draft
 from jobs.decay import UNITS, decayed
+from jobs.partitions import tasks_of
 from jobs.progress import Report
 from jobs.search import Method, Ragged, search
-from jobs.spark import tasks_of
 from schemas.config import Config, Lists, Retrieve, deciding
 from schemas.tables import LISTS
 

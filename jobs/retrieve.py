@@ -26,10 +26,10 @@ from jobs.calibration import Queries
 from jobs.changed import Unchanged
 from jobs.datasets import Dataset, Draft
 from jobs.errors import SourceError
+from jobs.partitions import task_number, tasks_of
 from jobs.progress import Report
 from jobs.queries import bad_rows, open_queries, write_queries
 from jobs.search import Method, Ragged, search
-from jobs.spark import task_number, tasks_of
 from schemas.config import Config, Retrieve, deciding
 from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
-from jobs.spark import task_number
+from jobs.partitions import task_number
 from jobs.temporary import temporary_folder
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
 from schemas.config import Config

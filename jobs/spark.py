@@ -1,4 +1,4 @@
-"""The only maker of a SparkSession, and what sessions and tasks tell of themselves."""
+"""The only maker of a SparkSession."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ from typing import TYPE_CHECKING, NoReturn
 from jobs import cluster
 from jobs.errors import JobError
 from jobs.java import java_home
+from jobs.partitions import PARTITIONS
 from jobs.temporary import temporary_folder
 from schemas.config import Spark
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-PARTITIONS = "spark.sql.shuffle.partitions"
 PATIENCE_SECONDS = 5.0
 """For a Java that may be too busy to answer."""
 NO_LIBRARY = "java.lang.UnsatisfiedLinkError"
 QUICK_START = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-QUIET = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
 
 
 @contextmanager
@@ -140,20 +139,6 @@ def _join(spark: SparkSession) -> None:
         spark.conf.set(PARTITIONS, str(2 * context.defaultParallelism))
 
 
-def tasks_of(spark: SparkSession) -> int:
-    """How many tasks a session cuts work into."""
-    return int(spark.conf.get(PARTITIONS) or 1)
-
-
-def task_number() -> int:
-    """The number of the partition that this process works on. Requires: it runs a task."""
-    from pyspark import TaskContext
-
-    context = TaskContext.get()
-    assert context is not None
-    return context.partitionId()
-
-
 @contextmanager
 def errors_for_people(step: str) -> Iterator[None]:
     """Turn what Spark raises into an error that says what failed in the task, without the pages of stack traces.
@@ -211,8 +196,9 @@ def settings(config: Spark) -> dict[str, str]:
         found[PARTITIONS] = str(config.shuffle_partitions)
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         found["spark.master"] = config.master
+        quiet = f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}"
         # Java knows of no TMPDIR, and when it is killed it leaves there all that it was shuffling.
-        options = f'{QUIET} "-Djava.io.tmpdir={_folder()}"'
+        options = f'{quiet} "-Djava.io.tmpdir={_folder()}"'
         found["spark.driver.extraJavaOptions"] = f"{options} {QUICK_START}" if config.quick_start else options
         if config.quick_start:
             found["spark.executor.extraJavaOptions"] = QUICK_START

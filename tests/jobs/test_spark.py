@@ -92,7 +92,8 @@ TWO_SESSIONS = """
 import os, signal, sys, threading
 from pathlib import Path
 from jobs.errors import JobError
-from jobs.spark import PARTITIONS, errors_for_people, session
+from jobs.partitions import PARTITIONS
+from jobs.spark import errors_for_people, session
 from schemas.config import Spark
 
 began = Path("began")
