@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reranker.arrays import Float32
+from reranker.arrays import Float32, Indexes
 from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
@@ -144,11 +144,15 @@ class Missed(NamedTuple):
     """What being shown in vain comes to, of the items that were."""
 
     def values(self, given: SignalInputs) -> Float32:
-        items, numbers = given.missed
-        total: Float32 = np.zeros(given.pool.items.shape, np.float32)
-        positions, is_there = given.positions_of(items)
-        total[positions[is_there]] = numbers[is_there]
-        return total
+        return _at_places(given, *given.missed)
+
+
+class Met(NamedTuple):
+    """Half of the way to 1, for each time that the item is in the user's history."""
+
+    def values(self, given: SignalInputs) -> Float32:
+        items, times = np.unique(given.history, return_counts=True)
+        return _at_places(given, items, (1.0 - 0.5**times).astype(np.float32))
 
 
 class Toward(NamedTuple):
@@ -188,9 +192,17 @@ class Nearest(NamedTuple):
         return found
 
 
-Form = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Missed | Toward | Nearest
+Form = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Missed | Met | Toward | Nearest
 NEED_SESSION = (NearNumber, OfCode, Together, Toward, Nearest)
 """These say nothing of any candidate where nothing was visited."""
+
+
+def _at_places(given: SignalInputs, items: Indexes, numbers: Float32) -> Float32:
+    """float32[n]: the number of each candidate that is among the items, which are distinct; 0 of the others."""
+    found: Float32 = np.zeros(given.pool.items.shape, np.float32)
+    positions, is_there = given.positions_of(items)
+    found[positions[is_there]] = numbers[is_there]
+    return found
 
 
 def strength_of(weights: Float32) -> np.float32:
@@ -213,4 +225,4 @@ def values_of(form: Form | None, given: SignalInputs) -> Float32:
 
 
 if is_compiled:
-    kernel.know(Placed, Before, Share, OfItem, Halving, NearNumber, OfCode, Together, Missed, Toward, Nearest)
+    kernel.know(Placed, Before, Share, OfItem, Halving, NearNumber, OfCode, Together, Missed, Met, Toward, Nearest)

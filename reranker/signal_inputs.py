@@ -68,7 +68,8 @@ class SignalInputs:
 
     def arrays(self) -> tuple[Any, ...]:
         """What the kernel reads: items, base scores, every item's vector, the session's items and weights, the user's
-        vector (of no length: there is none), the items shown in vain and what that comes to, and how many are listed.
+        vector (of no length: there is none), the items shown in vain and what that comes to, the user's history, and
+        how many are listed.
         """
         pool, session = self.pool, self.session
         user = None if session.is_empty else self.user_vector()
@@ -80,6 +81,7 @@ class SignalInputs:
             session.weights,
             NO_NUMBERS if user is None else user,
             *self.missed,
+            self.history,
             pool.listed,
         )
 
@@ -95,6 +97,11 @@ class SignalInputs:
             return NO_ITEMS, NO_NUMBERS
         times = np.fromiter(shown.values(), np.float32)
         return np.fromiter(shown, np.uint32), (1.0 - 0.5**times).astype(np.float32)
+
+    @property
+    def history(self) -> Indexes:
+        """uint32[h]: the items of the user's last interactions before the session, as often as they are there."""
+        return NO_ITEMS if self.at.user is None else self.at.user.history
 
     @cached_property
     def vectors(self) -> Float32:

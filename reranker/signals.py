@@ -22,6 +22,7 @@ from reranker.forms import (
     Before,
     Form,
     Halving,
+    Met,
     Missed,
     Nearest,
     NearNumber,
@@ -140,6 +141,12 @@ def ignored(catalogue: Catalogue) -> Form | None:
     return Missed()
 
 
+def met_before(catalogue: Catalogue) -> Form | None:
+    """0 for what is new to the user; 1/2, 3/4, … for what is once, twice, … among the last interactions that the
+    version knows of: what is bought or read again and again."""
+    return Met()
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """A named number about a candidate."""
@@ -180,6 +187,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("trend", trend, of_hour=True),
     Signal("freshness", freshness, of_hour=True),
     Signal("ignored", ignored, default_weight=-0.5),
+    Signal("met_before", met_before),
 )
 """In the order in which weights are stored. Append only: a version's weights name the signals they belong to."""
 

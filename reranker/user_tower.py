@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
     from reranker.session import Session
 
+NO_ITEMS: Indexes = np.empty(0, np.uint32)
 SHORTEST = 1e-12
 """A vector that is shorter has no direction; as in torch's `normalize`."""
 
@@ -112,6 +113,11 @@ class UserNow:
         self._row = user_row
         self._session = session
         self._vector: Float32 | None = None
+
+    @property
+    def history(self) -> Indexes:
+        """uint32[n]: the items of the last interactions before the session, as often as they are there."""
+        return NO_ITEMS if self._tower is None or self._row is None else self._tower.history_of(self._row)
 
     @property
     def vector(self) -> Float32 | None:

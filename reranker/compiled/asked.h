@@ -6,7 +6,7 @@
 
 /* The tuple that `SignalInputs.arrays` makes, and what is made of it. */
 typedef struct {
-    Array arrays[8];
+    Array arrays[9];
     int lent;
     Candidates all;           /* who is asked about */
     Py_ssize_t pool, rows;    /* candidates in the pool, items in the catalogue */
@@ -20,6 +20,8 @@ typedef struct {
     const uint32_t *missed;
     const float *misses; /* [count of missed] */
     Py_ssize_t n_missed;
+    const uint32_t *history; /* [n_history] */
+    Py_ssize_t n_history;
     const int64_t *positions; /* in the pool of those who are asked about; NULL: all of it in its order */
     uint32_t *chosen;
     Places places;
@@ -35,13 +37,13 @@ static void free_asked(Asked *asked) {
 
 /* 0 and an exception: it is no such tuple, or does not fit together. `free_asked` is due in any case. */
 static int read_asked(Asked *asked, PyObject *given) {
-    static const char *const types[] = {"I", "f", "f", "I", "f", "f", "I", "f"};
+    static const char *const types[] = {"I", "f", "f", "I", "f", "f", "I", "f", "I"};
     Array *a = asked->arrays;
-    if (!PyTuple_Check(given) || PyTuple_GET_SIZE(given) != 9)
-        return PyErr_SetString(PyExc_TypeError, "what is asked: wanted a tuple of 9"), 0;
-    for (; asked->lent < 8; asked->lent++)
+    if (!PyTuple_Check(given) || PyTuple_GET_SIZE(given) != 10)
+        return PyErr_SetString(PyExc_TypeError, "what is asked: wanted a tuple of 10"), 0;
+    for (; asked->lent < 9; asked->lent++)
         if (!lend(&a[asked->lent], PyTuple_GET_ITEM(given, asked->lent), types[asked->lent], 0)) return 0;
-    Py_ssize_t listed = PyLong_AsSsize_t(PyTuple_GET_ITEM(given, 8)), n = a[0].rows, d = a[2].columns;
+    Py_ssize_t listed = PyLong_AsSsize_t(PyTuple_GET_ITEM(given, 9)), n = a[0].rows, d = a[2].columns;
     if (PyErr_Occurred()) return 0;
     if (a[1].rows != n || n >= INT32_MAX || listed < 0 || listed > n || a[4].rows != a[3].rows ||
         (a[5].rows != d && a[5].rows != 0) || a[7].rows != a[6].rows)
@@ -52,6 +54,7 @@ static int read_asked(Asked *asked, PyObject *given) {
     asked->visited = a[3].view.buf, asked->weights = a[4].view.buf, asked->visits = a[3].rows;
     asked->user = a[5].rows ? a[5].view.buf : NULL;
     asked->missed = a[6].view.buf, asked->misses = a[7].view.buf, asked->n_missed = a[6].rows;
+    asked->history = a[8].view.buf, asked->n_history = a[8].rows;
     if (!(asked->unit = PyMem_Malloc((asked->visits * d + 1) * sizeof(float)))) return PyErr_NoMemory(), 0;
     for (Py_ssize_t s = 0; s < asked->visits; s++) {
         const float *from = asked->all.vectors + d * asked->visited[s];

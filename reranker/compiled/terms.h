@@ -4,7 +4,9 @@
 
 #include "asked.h"
 
-enum Kind { PLACED, BEFORE, SHARE, OF_ITEM, HALVING, NEAR_NUMBER, OF_CODE, TOGETHER, MISSED, TOWARD, NEAREST, KINDS };
+enum Kind {
+    PLACED, BEFORE, SHARE, OF_ITEM, HALVING, NEAR_NUMBER, OF_CODE, TOGETHER, MISSED, MET, TOWARD, NEAREST, KINDS
+};
 enum To { SESSION, MEAN, LATEST, USER };
 
 /* For each kind, what its tuple has: the types of each array, and then so many numbers; whether the array may be a column
@@ -191,6 +193,17 @@ static int fill_missed(Asked *asked, float *found) {
     return 1;
 }
 
+static int fill_met(Asked *asked, float *found) {
+    memset(found, 0, asked->all.n * sizeof *found);
+    if (asked->n_history == 0) return 1;
+    if (!know_places(asked)) return 0;
+    for (Py_ssize_t i = 0; i < asked->n_history; i++) {
+        int32_t place = place_of(&asked->places, asked->history[i]);
+        if (place >= 0) found[place] = 0.5f + 0.5f * found[place];
+    }
+    return 1;
+}
+
 /* By weight, the mean logarithm of the visited items' numbers, as a number again; 0: none has one. */
 static float usual_of(const Term *term, const Asked *asked) {
     double sum = 0.0, strength = 0.0;
@@ -263,6 +276,7 @@ static int fill(const Term *term, Asked *asked, float *found) {
             break;
         case OF_CODE: return fill_codes(term, asked, found);
         case MISSED: return fill_missed(asked, found);
+        case MET: return fill_met(asked, found);
         default: return fill_together(term, asked, found);
     }
     return 1;

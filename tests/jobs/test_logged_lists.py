@@ -118,7 +118,7 @@ def test_what_people_want_is_learned_from_what_they_clicked_on_top(biased: Path)
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_places_left_to_chance_tell_how_far_people_look(tmp_path: Path, eta: float) -> None:
-    found = logged_lists.read(config(logged(tmp_path, people(2500, eta=eta, chance=CHANCE))), END)
+    found = logged_lists.read(config(logged(tmp_path, people(4000, eta=eta, chance=CHANCE))), END)
     assert found.is_measured
     assert found.eta == pytest.approx(eta, abs=0.25)
 

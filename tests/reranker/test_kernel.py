@@ -321,7 +321,7 @@ def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
     asked = without_session(version, items).arrays()
 
     def other(**changed: object) -> tuple[object, ...]:
-        names = ("items", "base", "vectors", "visited", "weights", "user", "missed", "misses", "listed")
+        names = ("items", "base", "vectors", "visited", "weights", "user", "missed", "misses", "history", "listed")
         return tuple({**dict(zip(names, asked, strict=True)), **changed}.values())
 
     with pytest.raises(IndexError, match=f"item {ITEMS} of {ITEMS}"):
@@ -331,8 +331,8 @@ def test_what_does_not_fit_is_refused_and_not_read(version: Version) -> None:
         kernel.score(out, other(**visited), allowed, [], [], NO_PLACES)
     with pytest.raises(TypeError, match="wanted one or two of f"):
         kernel.score(out, other(vectors=version.item_vectors.astype(np.float64)), allowed, [], [], NO_PLACES)
-    with pytest.raises(TypeError, match="tuple of 9"):
-        kernel.score(out, asked[:8], allowed, [], [], NO_PLACES)
+    with pytest.raises(TypeError, match="tuple of 10"):
+        kernel.score(out, asked[:9], allowed, [], [], NO_PLACES)
     longer = np.zeros(version.dimensions + 1, np.float32)
     for changed in (
         {"base": out[:3]},

@@ -166,6 +166,12 @@ def slow_ignored(given: SignalInputs, position: int) -> float:
     return 1.0 - 0.5 ** given.at.shown.get(int(given.pool.items[position]), 0)
 
 
+def slow_met_before(given: SignalInputs, position: int) -> float:
+    tower = UserTower.of(given.version)
+    assert tower is not None
+    return 1.0 - 0.5 ** tower.history_of(1).tolist().count(int(given.pool.items[position]))
+
+
 # NOW is 8 in the morning, UTC, of a Friday.
 SLOW: dict[str, Callable[[SignalInputs, int], float]] = {
     "base_score": slow_base_score,
@@ -187,6 +193,7 @@ SLOW: dict[str, Callable[[SignalInputs, int], float]] = {
     "popularity": slow_popularity,
     "trend": slow_trend,
     "ignored": slow_ignored,
+    "met_before": slow_met_before,
     "freshness": slow_freshness,
 }
 
