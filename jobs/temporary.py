@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from prediction_store import locks
+from prediction_store.errors import DiskError
 
 PREFIX = "shortlist-step-"
 
@@ -18,7 +20,7 @@ def temporary_folder() -> Iterator[Path]:
     """A folder where TMPDIR says, removed at the end of the block.
 
     A process that is killed leaves its folder behind, with all that Spark has spilled into it; the next one on the same
-    machine removes that. A folder in use is locked, and the kernel frees the lock when the process dies.
+    machine removes that: the lock on a folder in use goes with the process.
 
     Raises:
         OSError: there is no place for temporary files.
@@ -31,27 +33,20 @@ def temporary_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
+        locks.unlock(lock)
 
 
 def _locked(root: Path) -> tuple[Path, int]:
     while True:
         folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=root))
-        with suppress(FileNotFoundError):  # another process has swept it before it was locked
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            with suppress(OSError):  # a file system without locks: nobody can sweep there, either
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
+        lock = locks.lock(folder, exclusive=True)
+        if lock is not None:  # else another process has swept it already
+            return folder, lock
 
 
 def _sweep(folder: Path) -> None:
-    with suppress(OSError):  # gone meanwhile, in use, or of a user whose folders are not ours to open
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(handle).st_uid == os.getuid():
-                shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(handle)
+    with suppress(DiskError, OSError):  # a link, gone meanwhile, or of a user whose folders are not ours to open
+        lock = locks.lock(folder, exclusive=True) if folder.lstat().st_uid == os.getuid() else None
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            locks.unlock(lock)
