@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, train_ranker, user_states, vectors
+from jobs import datasets, list_order, train_ranker, user_histories, user_states, vectors
 from jobs.datasets import Dataset
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
@@ -23,7 +23,7 @@ from prediction_store.columns import NewColumn
 from prediction_store.contexts import Contexts
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
-from prediction_store.user_tower import StoredTower
+from prediction_store.user_tower import Histories, StoredTower
 from prediction_store.writer import Categories, Texts, VersionDraft, find_by_inputs
 from schemas import config as settings
 from schemas.config import Config
@@ -35,6 +35,8 @@ from schemas.serving_config import Serve
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
+HISTORIES = "histories"
+"""Folder in the dataset while the version is built: what its users did last."""
 INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation", "ranker")
 
 
@@ -64,9 +66,13 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
         with VersionDraft.begin(root, digest, now) as draft:
             _write_catalogue(draft, inputs, weights)
             _write_users(draft, config, inputs, spark, named.path)
-            _write_tower(draft, config, inputs, named.path)
+            histories = _gather_histories(inputs, named.path / HISTORIES)
+            _write_tower(draft, config, inputs, histories, named.path)
             made_at = datasets.end_of(day)
-            records = write_shards(draft, config, inputs, spark, made_at=made_at, scratch=named.path)
+            records = write_shards(
+                draft, config, inputs, spark, made_at=made_at, known=named.path / HISTORIES, scratch=named.path
+            )
+            shutil.rmtree(named.path / HISTORIES)
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,
@@ -165,28 +171,28 @@ def _write_users(
     draft.write_user_facts(consumed, segments["segment"].to_pylist())
 
 
-def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], scratch: Path) -> None:
-    """What makes user vectors anew, through files like the vectors."""
-    embeddings, paths = inputs["embeddings"], [scratch / "bases.npy"]
+def _gather_histories(inputs: Mapping[str, Dataset], folder: Path) -> Histories:
+    """What all users did last, and what else their lists are put in order by."""
+    order, users = np.load(inputs["candidates"].part("order.npy")), inputs["prepared"].rows["users"]
+    found = user_histories.gather(inputs["embeddings"].part("users"), users, order, folder)
+    list_order.write_known(inputs["prepared"], order, folder)
+    return found
 
-    def mapped(name: str, shape: tuple[int, ...], kind: type) -> np.ndarray:
-        if 0 in shape:
-            return np.empty(shape, kind)  # nothing cannot be mapped
-        paths.append(scratch / f"{name}.npy")
-        return np.lib.format.open_memmap(paths[-1], mode="w+", dtype=kind, shape=shape)
 
-    users, folder = inputs["prepared"].rows["users"], embeddings.part("users")
-    bases = vectors.gather(folder, "user", users, column="base", file=paths[0])
-    order = np.load(inputs["candidates"].part("order.npy"))
+def _write_tower(
+    draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], histories: Histories, scratch: Path
+) -> None:
+    """What makes user vectors anew, the bases through a file like the vectors."""
+    embeddings, path, users = inputs["embeddings"], scratch / "bases.npy", inputs["prepared"].rows["users"]
+    bases = vectors.gather(embeddings.part("users"), "user", users, column="base", file=path)
     tower = user_states.load_tower(
         embeddings.part(user_states.PART),
         is_unit=bool(embeddings.extra("is_unit")),
         history_length=int(embeddings.extra("history_length", int)),
         event_weights=config.data.interactions.event_weights,
     )
-    draft.write_user_tower(StoredTower(tower, bases, user_states.gather_histories(folder, users, order, mapped)))
-    for path in paths:
-        path.unlink()
+    draft.write_user_tower(StoredTower(tower, bases, histories))
+    path.unlink()
 
 
 def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) -> Consumed:

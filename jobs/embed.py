@@ -58,6 +58,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         user_states.save_tower(draft.path / user_states.PART, towers.double())
         draft.extra |= {"space_id": card.space_id, "dimensions": shape.dimensions}
         draft.extra |= {"is_unit": shape.similarity == "cosine", "history_length": shape.history_length}
+        draft.extra["order"] = card.order
     return Report(step="embed", day=day, rows=draft.rows, seconds=time.monotonic() - started)
 
 

@@ -9,7 +9,6 @@ keeps per user are a few numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from jobs.errors import DatasetDamagedError, MissingDatasetError, NothingToJudge
 from jobs.evaluation import bootstrap, content
 from jobs.evaluation.held_out import HeldOut, read_held_out
 from jobs.evaluation.judged import Judged, first_of, judge
+from jobs.evaluation.offered import offered
 from jobs.evaluation.page import page_of
 from jobs.evaluation.previous import find_previous, judge_previous
 from jobs.evaluation.summary import OURS, Summary, add_to_segments, difference, said_of, segments
@@ -56,8 +56,9 @@ def run(config: Config, day: str) -> Report:
     """
     started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    embeddings = datasets.open_dataset(config.paths.workspace, day, "embeddings")
     candidates = datasets.open_dataset(config.paths.workspace, day, "candidates")
-    is_new = _evaluate(config, day, prepared, candidates)
+    is_new = _evaluate(config, day, prepared, embeddings, candidates)
     evaluation = datasets.open_dataset(config.paths.workspace, day, "evaluation")
     is_new |= _report(config, day, prepared, candidates, evaluation)
     report = datasets.open_dataset(config.paths.workspace, day, "report")
@@ -66,7 +67,7 @@ def run(config: Config, day: str) -> Report:
     return Report(step="evaluate", day=day, rows=evaluation.rows, seconds=seconds, skipped=not is_new, details=details)
 
 
-def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) -> bool:
+def _evaluate(config: Config, day: str, prepared: Dataset, embeddings: Dataset, candidates: Dataset) -> bool:
     """Make `evaluation`; False: it was there."""
     with datasets.step(
         config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[deciding(config.retrieve)]
@@ -74,19 +75,19 @@ def _evaluate(config: Config, day: str, prepared: Dataset, candidates: Dataset) 
         if draft.is_complete:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
-        found, ours = _judge_all(prepared, candidates, held_out)
+        ours = judge(offered(prepared, embeddings, candidates, draft.path, BATCH_USERS), held_out)
+        found = _judge_all(prepared, candidates, ours, held_out)
         said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
         found["search"] = {name: candidates.extra(name) for name in said}
         found["active"] = _active(prepared, candidates, datasets.end_of(day))
         datasets.write_json(draft.path / REPORT, found)
-        np.save(draft.path / ROWS, ours)
+        np.save(draft.path / ROWS, ours.rows)
         draft.rows["users"] = found["users"]
     return True
 
 
-def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tuple[dict[str, Any], np.ndarray]:
-    """The report on our lists and on the baselines; and our own ROW array."""
-    ours = judge(_batches(candidates), held_out)
+def _judge_all(prepared: Dataset, candidates: Dataset, ours: Judged, held_out: HeldOut) -> dict[str, Any]:
+    """The report on our lists and on the baselines."""
     if len(held_out.all_wanted.user) and not len(ours.rows):
         raise NothingToJudgeError(
             f"{len(held_out.all_wanted.user)} test interactions, and no list of their users that they could judge",
@@ -111,7 +112,7 @@ def _judge_all(prepared: Dataset, candidates: Dataset, held_out: HeldOut) -> tup
         add_to_segments(summary, found["segments"], name, theirs.rows)
     summary.fill()
     found["left_out"] = left_out
-    return found, ours.rows
+    return found
 
 
 def _against(summary: Summary, ours: np.ndarray, theirs: Judged, held_out: HeldOut) -> dict[str, Any]:
@@ -200,16 +201,6 @@ def _active(prepared: Dataset, candidates: Dataset, end: int) -> dict[str, int]:
         is_filled = np.diff(batch.column("items").offsets.to_numpy()) > 0
         has_list[batch.column("user_index").to_numpy()[is_filled]] = True
     return {"days": ACTIVE_DAYS, "users": int(is_active.sum()), "covered": int((is_active & has_list).sum())}
-
-
-def _batches(candidates: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(users int32[m], lists int32[m, width] of dense indexes, padded with -1), at most `BATCH_USERS` at a time."""
-    for batch in candidate_files.read_all(candidates.part("evaluation"), BATCH_USERS):
-        items = batch.column("items")
-        lengths = np.diff(items.offsets.to_numpy())
-        lists = np.full((len(lengths), max(lengths, default=0)), -1, dtype=np.int64)
-        lists[np.arange(lists.shape[1]) < lengths[:, None]] = items.flatten().to_numpy()
-        yield batch.column("user_index").to_numpy(), lists
 
 
 def _listed(candidates: Dataset) -> np.ndarray:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from jobs.checkpoint import Epoch, Progress
 from jobs.datasets import write_json
 from jobs.errors import DatasetDamagedError
+from jobs.list_order import BY_PRODUCTS, Order
 from jobs.towers import Architecture, TwoTowers, load_weights
 
 WEIGHTS, CARD, SENTENCES = "towers.safetensors", "model.json", "sentences.npy"
@@ -36,9 +37,13 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     curve: list[Epoch]
     space_id: str
     """First 16 hex digits of the SHA-256 of the weights: vectors of two spaces are never mixed."""
+    order: Order = BY_PRODUCTS
+    """What lists are put in order by."""
 
 
-def save(folder: Path, towers: TwoTowers, progress: Progress, *, temperature: float) -> Model:
+def save(
+    folder: Path, towers: TwoTowers, progress: Progress, *, temperature: float, order: Order = BY_PRODUCTS
+) -> Model:
     """Write both files into `folder`."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in towers.state_dict().items()}, folder / WEIGHTS)
     model = Model(
@@ -49,6 +54,7 @@ def save(folder: Path, towers: TwoTowers, progress: Progress, *, temperature: fl
         best_epoch=progress.best_epoch,
         curve=progress.curve,
         space_id=hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:16],
+        order=order,
     )
     write_json(folder / CARD, model)
     return model

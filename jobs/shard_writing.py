@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ import pyarrow as pa
 from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
+from jobs.list_order import Order, open_known, put_in_order
 from jobs.partitions import task_number
 from jobs.temporary import temporary_folder
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
@@ -33,6 +34,8 @@ from schemas.tables import CANDIDATES
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+Reader = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 PAGE_BYTES = 4096
 BATCH_USERS = 2048
@@ -56,9 +59,15 @@ def write_shards(
     spark: SparkSession,
     *,
     made_at: int,
+    known: Path,
     scratch: Path,
 ) -> int:
-    """Write the records of all users into the shards; the number of records."""
+    """Write the records of all users into the shards, each list in its order; the number of records.
+
+    Args:
+        known: folder of what the lists are put in order by, see `list_order.open_known`.
+        scratch: folder for what is on its way. Both must be there for the tasks, wherever these run.
+    """
     from pyspark.sql import functions as F
 
     shards = config.store.shards
@@ -77,8 +86,10 @@ def write_shards(
         shared.mkdir()
     draft.check_room(plan.expected_bytes * shards)
     ids = inputs["prepared"].read(spark, "users").selectExpr("user_index", "cast(user_id as binary) as key")
+    order = inputs["embeddings"].extra("order", Order)
+    read = functools.partial(_read_files, order=order, known=str(known))
     records = (
-        _candidates(spark, inputs["candidates"].part("users"))
+        _candidates(spark, inputs["candidates"].part("users"), read)
         .join(ids, "user_index")
         .withColumn("shard", (F.crc32("key") % shards).cast("int"))
         .repartitionById(shards, "shard")
@@ -100,7 +111,7 @@ def write_shards(
     return total
 
 
-def _candidates(spark: SparkSession, folder: Path) -> DataFrame:
+def _candidates(spark: SparkSession, folder: Path, read: Reader) -> DataFrame:
     """(user_index, items, scores) of a part of `candidates`, each list as the bytes of its numbers.
 
     The tasks read the files themselves: through Spark every single number of a list would become a Java object's field.
@@ -109,14 +120,16 @@ def _candidates(spark: SparkSession, folder: Path) -> DataFrame:
     return (
         spark.createDataFrame(files, "number int, file string")
         .repartitionById(len(files), "number")
-        .mapInArrow(_read_files, "user_index int, items binary, scores binary")
+        .mapInArrow(read, "user_index int, items binary, scores binary")
     )
 
 
-def _read_files(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _read_files(batches: Iterable[pa.RecordBatch], *, order: Order, known: str) -> Iterator[pa.RecordBatch]:
+    by = open_known(Path(known))
     for batch in batches:
         for file in batch.column("file").to_pylist():
-            for rows in candidate_files.read(file, BATCH_USERS):
+            for found in candidate_files.read(file, BATCH_USERS):
+                rows = put_in_order(found, order, by)
                 yield pa.RecordBatch.from_arrays(
                     [rows.column("user_index"), _as_bytes(rows.column("items")), _as_bytes(rows.column("scores"))],
                     names=CANDIDATES.names,

@@ -6,20 +6,21 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 
-from jobs import checkpoint, datasets, kept_model, model
+from jobs import checkpoint, datasets, kept_model, model, order_fit
 from jobs.checkpoint import Progress
 from jobs.device import choose_device, reproducible
 from jobs.encoder import find_encoder
 from jobs.fit import fit, temperature
+from jobs.list_order import BY_PRODUCTS, Order, recent_of
 from jobs.progress import Report
 from jobs.sentences import Texts, read_texts
-from jobs.task import Reading, read_task
+from jobs.task import Reading, Task, read_task
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
 from schemas.config import Config, Train
@@ -51,6 +52,15 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """The file of the sentence vectors."""
 
 
+class Trained(NamedTuple):
+    """What comes of a phase."""
+
+    towers: TwoTowers
+    progress: Progress
+    examples: int
+    order: Order
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a training; the model lies in the draft."""
 
@@ -58,6 +68,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     space_id: str
     best_epoch: int
     recall: float | None
+    order: Order
 
 
 def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
@@ -127,7 +138,8 @@ def _train(assignment: Assignment, spark: SparkSession | None, draft: Draft) -> 
     draft.rows["examples"] = outcome.examples
     draft.extra |= {name: getattr(outcome, name) for name in ("space_id", "best_epoch", "recall")}
     recall = None if outcome.recall is None else round(outcome.recall, 4)
-    return {"best_epoch": outcome.best_epoch, f"recall@{assignment.config.recall_at}": recall}
+    order = "products" if outcome.order == BY_PRODUCTS else "learned"
+    return {"best_epoch": outcome.best_epoch, f"recall@{assignment.config.recall_at}": recall, "order": order}
 
 
 def with_sentences(assignment: Assignment, encoder: Encoder, folder: Path) -> Assignment:
@@ -141,24 +153,27 @@ def with_sentences(assignment: Assignment, encoder: Encoder, folder: Path) -> As
 def learn(assignment: Assignment, team: Team = ALONE) -> Outcome:
     """Train and, in the first process of the team, write the model into the draft."""
     config = assignment.config
-    towers, chosen, examples = _phase(assignment, config, CHOOSE, team)
-    if config.refit and chosen.curve[0].recall is not None:
-        again = msgspec.structs.replace(config, max_epochs=chosen.best_epoch, factor_epochs=chosen.refined)
-        towers, _, examples = _phase(assignment, again, REFIT, team)
+    chosen = _phase(assignment, config, CHOOSE, team)
+    last, progress = chosen, chosen.progress
+    if config.refit and progress.curve[0].recall is not None:
+        again = msgspec.structs.replace(config, max_epochs=progress.best_epoch, factor_epochs=progress.refined)
+        last = _phase(assignment, again, REFIT, team)
     space_id = ""
     if team.rank == 0:
-        space_id = model.save(Path(assignment.draft), towers, chosen, temperature=temperature(config)).space_id
-    recall = chosen.curve[chosen.best_epoch].recall
-    return Outcome(examples=examples, space_id=space_id, best_epoch=chosen.best_epoch, recall=recall)
+        said = {"temperature": temperature(config), "order": chosen.order}
+        space_id = model.save(Path(assignment.draft), last.towers, progress, **said).space_id
+    recall = progress.curve[progress.best_epoch].recall
+    return Outcome(
+        examples=last.examples, space_id=space_id, best_epoch=progress.best_epoch, recall=recall, order=chosen.order
+    )
 
 
 def choose(assignment: Assignment) -> Progress:
     """Train on the train split alone and tell how it went; nothing but the checkpoint is written."""
-    return _phase(assignment, assignment.config, CHOOSE, ALONE)[1]
+    return _phase(assignment, msgspec.structs.replace(assignment.config, order="products"), CHOOSE, ALONE).progress
 
 
-def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tuple[TwoTowers, Progress, int]:
-    """What `fit` returns, and the number of examples."""
+def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> Trained:
     prepared = datasets.open_dataset(assignment.workspace, assignment.day, "prepared")
     texts = None
     if assignment.encoder:
@@ -176,4 +191,16 @@ def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> tup
             texts=texts,
         )
         logs = Path(f"{assignment.logs}-{phase}") if team.rank == 0 else None
-        return *fit(task, config, Path(assignment.draft) / phase, logs, team), task.epochs.examples
+        towers, progress = fit(task, config, Path(assignment.draft) / phase, logs, team)
+        return Trained(towers, progress, task.epochs.examples, _order(task, towers, config, assignment.reading))
+
+
+def _order(task: Task, towers: TwoTowers, config: Train, reading: Reading) -> Order:
+    """What the validation slice says of the order of lists, if it is wanted and this process has the slice."""
+    if config.order == "products" or reading.strategy != "time":
+        return BY_PRODUCTS
+    if task.validation is None or not len(task.validation.users):
+        return BY_PRODUCTS
+    recent = recent_of(task.known, task.architecture.items)
+    lists = task.validation.lists(towers, task.items, task.users, recent, order_fit.LENGTH)
+    return order_fit.learn_order(lists, with_recent=not config.popularity_debias)

@@ -1,20 +1,37 @@
-"""The slice of held-out interactions that chooses the epoch: candidate recall, as the lists will be judged."""
+"""The slice of held-out interactions that chooses the epoch, by candidate recall as the lists will be judged; and that
+says how lists are put in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs import metrics
+from jobs import metrics, order_fit
 from jobs.shards import Shards
 from jobs.towers import ItemTensors, TwoTowers, UserTensors
 from schemas.tables import VALIDATION
 
-BATCH = 1024
+BATCH = 256
 """Users scored against the whole catalogue at a time."""
+
+
+class Lists(NamedTuple):
+    """The best items of some users of the slice."""
+
+    first: int
+    """Place in the slice of the first of them."""
+    items: np.ndarray
+    """int64[users, k]: item_index"""
+    products: np.ndarray
+    """float32[users, k]"""
+    is_wanted: np.ndarray
+    """bool[users, k]"""
+    wanted: np.ndarray
+    """int64[users]: wanted items, in the list or not."""
 
 
 class ValidationSlice:
@@ -45,6 +62,32 @@ class ValidationSlice:
 
     def recall(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> float | None:
         """Mean recall in the first k of the catalogue; None when there are no users to ask."""
+        return self._recall(self._lists_by(towers, items, users, k), k)
+
+    def recall_of(self, users: torch.Tensor, items: torch.Tensor, k: int) -> float | None:
+        """The same for vectors that are there: float[users, d] and float[items, d]."""
+        return self._recall(self._lists(lambda _, part: users[part], items, k), k)
+
+    def lists(
+        self, towers: TwoTowers, items: ItemTensors, users: UserTensors, recent: np.ndarray, k: int
+    ) -> order_fit.Slice:
+        """The first k of the catalogue for some users, and what their order is learned from.
+
+        Args:
+            recent: float32[items], by item_index, see `list_order.recent_of`.
+        """
+        every = -(-len(self.users) // order_fit.MOST_USERS)
+        parts = []
+        for some in self._lists_by(towers, items, users, k):
+            rows = np.arange(0, len(some.items), every)
+            history, _, lengths = self._histories(some.first, some.first + len(some.items))
+            row = np.repeat(np.arange(len(lengths)), lengths)
+            times = _count_in(some.items[rows], row[row % every == 0] // every, history[row % every == 0], len(recent))
+            lists = (some.products[rows], recent[some.items[rows]], times, some.is_wanted[rows], some.wanted[rows])
+            parts.append(lists)
+        return order_fit.Slice(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+    def _lists_by(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> Iterator[Lists]:
         with torch.no_grad():
             vectors = towers.item(items)
 
@@ -54,30 +97,27 @@ class ValidationSlice:
                 )
                 return towers.user(users.take(part), towers.user.pool(vectors, *history))
 
-            return self._recall(of_users, vectors, k)
+            yield from self._lists(of_users, vectors, k)
 
-    def recall_of(self, users: torch.Tensor, items: torch.Tensor, k: int) -> float | None:
-        """The same for vectors that are there: float[users, d] and float[items, d]."""
-        return self._recall(lambda _, part: users[part], items, k)
-
-    def _recall(
+    def _lists(
         self, of_users: Callable[[int, torch.Tensor], torch.Tensor], vectors: torch.Tensor, k: int
-    ) -> float | None:
+    ) -> Iterator[Lists]:
         """`of_users` is told the first place and the indexes of some users of the slice, and gives their vectors."""
-        if not len(self.users):
-            return None
         device = vectors.device
-        found = []
         for first in range(0, len(self.users), BATCH):
             part = self.users[first : first + BATCH]
             scores = of_users(first, torch.from_numpy(part).to(device)) @ vectors.T
             row, item = self._of(self._dropped, part)
             scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
-            lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
+            products, lists = (found.cpu().numpy() for found in scores.topk(min(k, len(vectors))))
             row, item = self._of(self._wanted, part)
-            relevant = metrics.mark_relevant(lists, row, item, len(vectors))
-            found.append(metrics.recall_at(k, relevant, np.bincount(row, minlength=len(part))))
-        return float(np.concatenate(found).mean())
+            is_wanted = metrics.mark_relevant(lists, row, item, len(vectors))
+            yield Lists(first, lists, products, is_wanted, np.bincount(row, minlength=len(part)))
+
+    @staticmethod
+    def _recall(lists: Iterator[Lists], k: int) -> float | None:
+        found = [metrics.recall_at(k, part.is_wanted, part.wanted) for part in lists]
+        return float(np.concatenate(found).mean()) if found else None
 
     def _sought(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
         """(wanted, dropped) of a shard's users, ascending: user_index * items + item_index."""
@@ -100,3 +140,11 @@ class ValidationSlice:
         row = np.searchsorted(users, user).clip(max=len(users) - 1)
         mine = users[row] == user
         return row[mine], item[mine]
+
+
+def _count_in(lists: np.ndarray, row: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
+    """int32[users, k]: how often each item of a row's list is among the pairs (row, item)."""
+    pairs, counts = np.unique(np.append(row * items + item, -1), return_counts=True)
+    sought = np.arange(len(lists))[:, None] * items + lists
+    place = np.searchsorted(pairs, sought).clip(max=len(pairs) - 1)
+    return np.where(pairs[place] == sought, counts[place], 0).astype(np.int32)

@@ -55,8 +55,8 @@ def personal(
 ) -> Pool:
     """The user's stored list; after it neighbours of the session's items, and new and trending ones that suit it.
 
-    Both as many as `serve` says, each part in the order of its base scores, which are as the stored list's: products
-    with the user's vector of the version.
+    Both as many as `serve` says, each part in the order of its base scores: products with the user's vector of the
+    version, as the stored list's are but for what its order adds.
     """
     if session.is_empty:
         return stored(candidates)

@@ -71,6 +71,10 @@ class Train(Section, frozen=True):
     """Users of the validation slice that early stopping looks at."""
     recall_at: Positive = 100
     """Length of the candidate list whose recall chooses the epoch."""
+    order: Literal["learned", "products"] = "learned"
+    """How the items that were found for a user are put in order. `learned`: the validation days say how much counts,
+    beside the product of the vectors, that many have met the item of late and that the user had met it before; needs
+    `split.strategy = time`, and a hundred hits to learn from. `products`: the product alone."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     """Processes that train together, as tasks of one Spark stage, each on its share of the users; `batch_size` is that
     of all together. 1: train in this process, without Spark."""

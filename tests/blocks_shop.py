@@ -59,11 +59,13 @@ def write_prepared(
     test_seed: int | None = None,
     files: int = 2,
     popular: int = 1,
+    habits: bool = False,
     titles: Sequence[str] | None = None,
 ) -> None:
     """Ten days of interactions: eight train, one validates, one tests. With `noise`, blocks mean nothing.
 
-    With `popular`, the first half of the items is met so many times as often as the other half. With `test_seed`, other
+    With `popular`, the first half of the items is met so many times as often as the other half. With `habits`, every
+    second interaction of a user is with one item, always the same. With `test_seed`, other
     items in the test split. With `titles`, of all items, nothing else tells the blocks. All interactions of a user lie
     in one of so many `files`.
     """
@@ -77,6 +79,8 @@ def write_prepared(
             if popular > 1:
                 place = place % (ITEMS // BLOCKS // 2) + (ITEMS // BLOCKS // 2) * (rng.random() * (popular + 1) < 1)
             items.append(place * BLOCKS + int(block))
+        if habits:
+            items[-14::2] = [items[-14]] * 7
     ages = rng.integers(1, 10 * 86_400, len(users))
     splits = np.where(ages < 86_400, tables.TEST, np.where(ages < 2 * 86_400, tables.VALIDATION, tables.TRAIN))
     # Cold users have done something on the last day, cold items nothing at all.
@@ -96,7 +100,7 @@ def write_prepared(
         config.paths.workspace,
         DAY,
         "prepared",
-        outside={"seed": f"{seed} {noise} {test_seed} {files} {popular} {titles}"},
+        outside={"seed": f"{seed} {noise} {test_seed} {files} {popular} {habits} {titles}"},
     ) as draft:
         weights = rng.choice([1.0, 5.0], n)
         columns = [users, items, ["view"] * n, weights, END - ages, blank, blank, weights == 5.0, splits]

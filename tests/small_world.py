@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from jobs import candidate_files, datasets
+from jobs.list_order import BY_PRODUCTS, Order
 from schemas import tables
 
 DAY = "2026-03-02"
@@ -37,6 +38,8 @@ class World:
     item_ids: list[str] = field(default_factory=list)
     texts: list[tuple[str, str, str]] = field(default_factory=list)
     """Title, category and brand of each item; empty: such as there are in a shop of things."""
+    order: Order = BY_PRODUCTS
+    """What lists are put in order by."""
     item_vectors: np.ndarray = field(init=False)
     user_vectors: np.ndarray = field(init=False)
 
@@ -70,9 +73,12 @@ class World:
             if who == user and consumed and not (before_test and split == tables.TEST)
         }  # fmt: skip
 
-    def history(self, user: int) -> list[tuple[int, float]]:
+    def history(self, user: int, *, before_test: bool = False) -> list[tuple[int, float]]:
         """(item, weight) of the last eight interactions, oldest first."""
-        mine = sorted((when, item, weight) for who, item, weight, when, _, _ in self.events if who == user)
+        mine = sorted(
+            (when, item, weight) for who, item, weight, when, _, split in self.events
+            if who == user and not (before_test and split == tables.TEST)
+        )  # fmt: skip
         return [(item, weight) for _, item, weight in mine[-8:]]
 
     def bases(self) -> np.ndarray:
@@ -109,22 +115,25 @@ class World:
             columns = [n, [self.user_id(i) for i in n], segments, [[s] for s in segments], counts]
             _write(draft.path / "users", columns, tables.USERS)
             draft.rows |= {"interactions": len(self.events), "items": self.items, "users": self.users}
-        vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex()
+        vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex() + repr(self.order)
         with datasets.step(workspace, day, "embeddings", outside={"vectors": vectors}) as draft:
             _write(draft.path / "items", [range(self.items), list(self.item_vectors)], tables.ITEM_EMBEDDINGS)
-            known = [self.history(user) for user in range(self.users)]
-            history = ([[event[k] for event in events] for events in known] for k in (0, 1))
-            columns = [range(self.users), list(self.user_vectors), list(self.bases()), *history]
-            _write(draft.path / "users", columns, tables.USER_STATES)
             judged = self.judged()
             # Their history ends sooner, so their vectors differ from the served ones.
-            columns = [judged, list(self.evaluation_vectors()[judged])]
-            _write(draft.path / "evaluation_users", columns, tables.USER_EMBEDDINGS)
+            for part, users, found in (
+                ("users", list(range(self.users)), self.user_vectors),
+                ("evaluation_users", judged, self.evaluation_vectors()),
+            ):
+                known = [self.history(user, before_test=part != "users") for user in users]
+                history = ([[event[k] for event in events] for events in known] for k in (0, 1))
+                columns = [users, list(found[users]), list(self.bases()[users]), *history]
+                _write(draft.path / part, columns, tables.USER_STATES)
             draft.rows |= {"items": self.items, "users": self.users, "evaluation_users": len(judged)}
             (draft.path / "tower").mkdir()
             for name, array in self.tower().items():
                 np.save(draft.path / "tower" / f"{name}.npy", array)
             draft.extra |= {"space_id": "0123456789abcdef", "is_unit": False, "history_length": 8}
+            draft.extra["order"] = self.order
 
     def write_candidates(
         self, workspace: Path | str, lists: dict[int, list[int]], served: dict[int, list[int]] | None = None

@@ -17,6 +17,7 @@ import pytest
 from editable import editable
 
 from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
+from jobs.list_order import Known, Order, put_in_order
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -29,6 +30,7 @@ from schemas.record import encode_record, record_seed
 from schemas.user_tower import TowerFacts
 
 NOW = 1_772_500_000.0
+ORDER = Order(recent=1.5, own=4.0, again=2.0)
 
 
 def configure(folder: Path, store: str = "store") -> Config:
@@ -42,7 +44,7 @@ def configure(folder: Path, store: str = "store") -> Config:
 
 @pytest.fixture(scope="module")
 def world(make_world: Callable[..., Any]) -> Any:
-    return make_world()
+    return make_world(order=ORDER)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +79,25 @@ def versions(store: Path) -> list[str]:
     return sorted(path.name for path in (store / "versions").iterdir()) if store.exists() else []
 
 
-def test_every_user_reads_what_was_retrieved(version: Version, journey: Path, world: Any, world_day: str) -> None:
-    rows = pa.dataset.dataset(dataset(journey, world_day, "candidates").part("users"), format="ipc").to_table()
+def test_every_user_reads_what_was_retrieved_in_its_order(
+    version: Version, journey: Path, world: Any, world_day: str
+) -> None:
+    candidates = dataset(journey, world_day, "candidates")
+    rows = pa.dataset.dataset(candidates.part("users"), format="ipc").to_table().combine_chunks()
     assert rows.num_rows == world.users
-    for row in rows.to_pylist():
+    end = max(event[3] for event in world.events)
+    late = np.zeros(world.items)
+    for _, item, weight, when, _, _ in world.events:
+        late[item] += weight * 0.5 ** ((end - when) / (2 * 86_400))
+    order = np.load(candidates.part("order.npy"))
+    met = [[int(np.flatnonzero(order == item)[0]) for item, _ in world.history(user)] for user in range(world.users)]
+    known = Known(
+        np.log1p(late).astype(np.float32)[order], np.cumsum([0, *map(len, met)]), np.concatenate(met).astype(np.uint32)
+    )
+    (lists,) = rows.to_batches()
+    ordered = put_in_order(lists, ORDER, known)
+    assert ordered.column("items") != lists.column("items")
+    for row in ordered.to_pylist():
         read = version.read(world.user_id(row["user_index"]))
         assert read is not None
         assert read.items.tolist() == row["items"]

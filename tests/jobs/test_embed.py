@@ -134,7 +134,8 @@ def test_a_vector_that_is_no_number_stops_the_step(tmp_path: Path, spark: Any, b
     towers, card = model.load(folder)
     with torch.no_grad():
         towers.get_parameter(broken)[-1] = torch.nan
-    model.save(folder, towers, checkpoint.Progress(card.curve, card.best_epoch, True), temperature=card.temperature)
+    progress = checkpoint.Progress(card.curve, card.best_epoch, True)
+    model.save(folder, towers, progress, temperature=card.temperature, order=card.order)
     with pytest.raises(BadVectorsError, match=broken.split(".", maxsplit=1)[0]):
         embed.run(config, DAY, spark)
     assert not (Path(config.paths.workspace) / DAY / "embeddings").exists()

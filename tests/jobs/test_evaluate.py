@@ -15,6 +15,7 @@ import pytest
 from jobs import datasets, evaluate, retrieve
 from jobs.errors import NothingToJudgeError
 from jobs.evaluation import content, judged
+from jobs.list_order import Order
 from schemas import tables
 from schemas.config import Config, Paths, Retrieve
 
@@ -147,6 +148,28 @@ def test_the_report_is_that_of_a_loop(
         assert sum(segment["interactions"] for segment in segments) == report["interactions"]
     assert sum(segment["users"] for segment in report["segments"]["users"]) == report["users"]
     assert report["test_from"] == min(event[3] for event in world.events if event[5] == tables.TEST)
+
+
+def test_lists_are_judged_in_the_order_that_they_would_have_been_offered_in(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path
+) -> None:
+    world = make_world(users=50, items=150, seed=8, order=Order(own=1.0, again=1.0))
+    config = configure(tmp_path, consumed="keep")
+    world.write(config.paths.workspace)
+    rng = np.random.default_rng(0)
+    lists = {user: list(map(int, rng.permutation(150))) for user in world.judged()}
+    world.write_candidates(config.paths.workspace, lists)
+    evaluate.run(config, world_day)
+    own_first = {}
+    for user, items in lists.items():
+        met = Counter(item for item, _ in world.history(user, before_test=True))
+        own_first[user] = sorted(items, key=lambda item, met=met: -met[item])  # type: ignore[misc]
+    expected = slow_measures(world, own_first, dropped=False)
+    report = read_report(config, world_day)
+    assert {key: report[key] for key in expected} == expected
+    assert expected != slow_measures(world, lists, dropped=False)
+    found = datasets.open_dataset(config.paths.workspace, world_day, "evaluation").path
+    assert sorted(path.name for path in found.iterdir()) == ["judged.npy", "manifest.json", "report.json"]
 
 
 def test_the_best_lists_score_one(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:

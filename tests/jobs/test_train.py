@@ -18,8 +18,10 @@ from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_c
 from jobs import checkpoint, datasets, fit, kept_model, model, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
+from jobs.list_order import BY_PRODUCTS
 from jobs.towers import ItemTensors, TwoTowers
 from schemas.config import Config
+from schemas.data_config import Split
 from schemas.tables import TEST
 
 
@@ -100,9 +102,8 @@ def test_a_second_run_finds_nothing_to_do(learned: Config) -> None:
 
 def test_saved_and_loaded_towers_are_identical(learned: Config, tmp_path: Path) -> None:
     towers, card = trained_model(learned)
-    saved = model.save(
-        tmp_path, towers, checkpoint.Progress(card.curve, card.best_epoch, True), temperature=card.temperature
-    )
+    progress = checkpoint.Progress(card.curve, card.best_epoch, True)
+    saved = model.save(tmp_path, towers, progress, temperature=card.temperature, order=card.order)
     assert saved == card
     again, _ = model.load(tmp_path)
     assert torch.equal(item_vectors(learned, again), item_vectors(learned, towers))
@@ -130,6 +131,55 @@ def test_the_test_split_changes_no_bit_of_the_model(learned: Config, tmp_path: P
     write_prepared(other, test_seed=77)
     train.run(other, DAY)
     assert weights_bytes(other) == weights_bytes(learned)
+    assert trained_model(other)[1] == trained_model(learned)[1]
+
+
+def test_what_users_come_back_to_is_learned_for_the_order_of_lists(tmp_path: Path) -> None:
+    found = {}
+    for name, habits, settings in (
+        ("habits", True, {}),
+        ("no habits", False, {}),
+        ("by products", True, {"order": "products"}),
+        ("without popularity", True, {"popularity_debias": 0.5}),
+    ):
+        config = small_config(tmp_path / name, max_epochs=1, **settings)
+        write_prepared(config, habits=habits, popular=8)
+        details = train.run(config, DAY).details
+        found[name] = trained_model(config)[1].order
+        assert details["order"] == ("products" if found[name] == BY_PRODUCTS else "learned")
+    assert found["by products"] == BY_PRODUCTS
+    five_times = {name: order.of_met(5)[5] for name, order in found.items()}
+    assert five_times["habits"] > 0.1 > five_times["no habits"]
+    assert (found["without popularity"].recent, five_times["without popularity"] > 0.1) == (0.0, True)
+
+
+def test_the_last_events_of_each_user_are_no_ground_for_an_order(tmp_path: Path) -> None:
+    config = small_config(tmp_path, max_epochs=1)
+    config = msgspec.structs.replace(config, split=Split(strategy="per_user"))
+    write_prepared(config, habits=True)
+    assert train.run(config, DAY).details["order"] == "products"
+
+
+def test_the_slice_tells_how_often_each_item_of_a_list_was_met(learned: Config) -> None:
+    prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
+    reading = task.Reading("keep", "time")
+    read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
+    towers, _ = trained_model(learned)
+    recent = np.arange(ITEMS + COLD_ITEMS, dtype=np.float32)
+    lists = read.validation.lists(towers, read.items, read.users, recent, 30)
+    assert {part.shape for part in lists[:4]} == {(len(read.validation.users), 30)}
+    rows = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pylist()
+    assert lists.times.sum() > 100
+    for place, user in enumerate(read.validation.users.tolist()):
+        mine = sorted(
+            (row["time"], row["item_index"]) for row in rows if row["user_index"] == user and not row["split"]
+        )
+        history = [item for _, item in mine[-8:]]
+        wanted = {row["item_index"] for row in rows if row["user_index"] == user and row["split"] == 1}
+        items = lists.recent[place].astype(int).tolist()
+        assert lists.times[place].tolist() == [history.count(item) for item in items]
+        assert lists.is_wanted[place].tolist() == [item in wanted for item in items]
+        assert lists.wanted[place] == len(wanted)
 
 
 def test_the_last_training_learns_the_validation_split_unless_told_not_to(learned: Config, tmp_path: Path) -> None:

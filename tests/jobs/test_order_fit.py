@@ -1,0 +1,78 @@
+"""The order of lists, learned from lists whose order is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jobs import order_fit
+from jobs.list_order import BY_PRODUCTS
+from jobs.order_fit import Slice, learn_order
+
+USERS, PLACES = 400, 60
+
+
+def slice_of(
+    *, product: float, recent: float, own: float, again: float, seed: int = 0, level: float = -5.0, users: int = USERS
+) -> Slice:
+    """Lists whose items are wanted with the chance that these weights give."""
+    rng = np.random.default_rng(seed)
+    products = -np.sort(-rng.normal(size=(users, PLACES)).astype(np.float32) * 0.2, axis=1)
+    of_late = rng.exponential(1.0, (users, PLACES)).astype(np.float32)
+    times = rng.choice(5, (users, PLACES), p=[0.7, 0.12, 0.08, 0.06, 0.04])
+    odds = level + product * products + recent * of_late + (times > 0) * own + again * np.log(np.maximum(times, 1))
+    is_wanted = rng.random(odds.shape) < 1 / (1 + np.exp(-odds))
+    return Slice(products, of_late, times, is_wanted, np.maximum(is_wanted.sum(axis=1), 1))
+
+
+def test_what_the_chance_follows_from_is_found_in_the_unit_of_the_products() -> None:
+    found = learn_order(slice_of(product=5.0, recent=1.0, own=1.5, again=1.0, users=4000))
+    assert (found.recent, found.own, found.again) == pytest.approx((0.2, 0.3, 0.2), abs=0.05)
+
+
+def test_a_list_that_ended_says_nothing_of_what_is_not_in_it() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
+    width = ((0, 0), (0, 40))
+    longer = Slice(
+        np.pad(lists.products, width, constant_values=-np.inf),
+        *(np.pad(part, width) for part in (lists.recent, lists.times, lists.is_wanted)),
+        lists.wanted,
+    )
+    assert order_fit.fit(longer, with_recent=True) == order_fit.fit(lists, with_recent=True)
+
+
+def test_where_the_products_say_all_they_stay_alone_or_as_good_as_alone() -> None:
+    found = learn_order(slice_of(product=15.0, recent=0.0, own=0.0, again=0.0))
+    assert max(abs(found.recent), abs(found.own), abs(found.again)) < 0.03
+
+
+def test_what_does_not_rank_other_users_better_is_not_taken() -> None:
+    first = slice_of(product=10.0, recent=0.0, own=4.0, again=0.0)
+    other = slice_of(product=10.0, recent=0.0, own=-4.0, again=0.0, seed=1)
+    even = np.arange(USERS) % 2 == 0
+    torn = Slice(*(np.where(even.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(first, other, strict=True)))
+    assert order_fit.fit(torn, with_recent=True) != BY_PRODUCTS
+    assert learn_order(torn) == BY_PRODUCTS
+
+
+def test_from_too_little_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
+    monkeypatch.setattr(order_fit, "FEWEST_MET", int(lists.is_wanted.sum()) + 1)
+    assert learn_order(lists) == BY_PRODUCTS
+    monkeypatch.setattr(order_fit, "FEWEST_MET", int(lists.is_wanted.sum()))
+    assert learn_order(lists) != BY_PRODUCTS
+
+
+def test_items_are_not_lowered_for_having_been_met_of_late() -> None:
+    found = learn_order(slice_of(product=5.0, recent=-1.0, own=2.0, again=0.0, level=-3.0))
+    assert (found.recent, found.own > 0.2) == (0.0, True)
+
+
+def test_what_is_of_late_can_be_left_out() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=2.0, again=0.0)
+    assert learn_order(lists, with_recent=False).recent == 0.0
+    assert learn_order(lists).recent > 0.1
+
+
+def test_products_that_say_the_opposite_are_no_unit() -> None:
+    assert learn_order(slice_of(product=-5.0, recent=1.0, own=2.0, again=0.0)) == BY_PRODUCTS
