@@ -253,6 +253,7 @@ def _clear(draft: Path, keep: str | None) -> None:
     """Leave an empty draft folder, or the one that an earlier run with the fingerprint `keep` left behind."""
     mark = draft / ".fingerprint"
     if keep is not None and mark.is_file() and mark.read_text() == keep:
+        (draft / MANIFEST).unlink(missing_ok=True)  # of a run that was killed while it was completed
         return
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -261,7 +262,6 @@ def _clear(draft: Path, keep: str | None) -> None:
 
 
 def _complete(draft: Path, final: Path, manifest: DatasetManifest) -> None:
-    (draft / ".fingerprint").unlink(missing_ok=True)
     write_json(draft / MANIFEST, manifest)
     for folder, _, files in os.walk(draft):
         for name in files:
@@ -270,6 +270,7 @@ def _complete(draft: Path, final: Path, manifest: DatasetManifest) -> None:
     if final.exists():
         final.rename(_aside(final))
     draft.rename(final)
+    (final / ".fingerprint").unlink(missing_ok=True)  # no sooner: without it all would be done again
     _sync(final.parent)
     _sweep(final)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
-from prediction_store import history
+from prediction_store import history, layout
 from prediction_store.errors import DiskError, MissingVersionError, NoCurrentVersionError
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
@@ -24,6 +26,14 @@ class _Served:
         self.version = version
         self.record = record
         self.holders = 1
+
+
+class _Failed(NamedTuple):
+    """What was wrong with the version of a record, and the files that were tried."""
+
+    record: HistoryRecord
+    error: ShortlistError
+    files: set[tuple[str, int, int, int]]
 
 
 class Store:
@@ -43,7 +53,7 @@ class Store:
         self._current: _Served | None = None
         self._previous: _Served | None = None
         self._refreshing = threading.Lock()
-        self._failed: tuple[HistoryRecord, ShortlistError] | None = None
+        self._failed: _Failed | None = None
         self.last_error: Exception | None = None
         """Why the newest history record is not served; None: it is."""
         self.changed_at: float | None = None
@@ -72,7 +82,7 @@ class Store:
         """Look at the newest history record and take its version, if it is another one; True: it was taken.
 
         Never raises for a store that is wrong: the version at hand goes on serving and `last_error` says what was
-        wrong. Bytes found damaged are not tried again until the history names something new.
+        wrong. Bytes found damaged are not tried again until they change, or the history names something new.
         """
         with self._refreshing:
             try:
@@ -96,8 +106,9 @@ class Store:
             current.record = record
             self.last_error = None
             return False
-        if self._failed is not None and self._failed[0] == record:
-            self.last_error = self._failed[1]
+        failed = self._failed
+        if failed is not None and failed.record == record and failed.files == self._files(record):
+            self.last_error = failed.error
             return False
         taken = self._open(record)
         if self.prepare is not None:
@@ -115,14 +126,24 @@ class Store:
         if previous is not None and previous.record.identity == record.identity:
             previous.record = record
             return previous  # what it holds as the previous one, it now holds as the current one
+        files = self._files(record)  # before they are read: what changes meanwhile is tried again
         try:
             version = Version.open(self._root, record.version, manifest_sha256=record.manifest_sha256)
         except (MissingVersionError, DiskError):
             raise  # it may still arrive, or get other rights
         except ShortlistError as error:
-            self._failed = (record, error)
+            self._failed = _Failed(record, error, files)
             raise
         return _Served(version, record)
+
+    def _files(self, record: HistoryRecord) -> set[tuple[str, int, int, int]]:
+        """Path, inode, size and time of change of all that lies in a version: other ones once it is put right."""
+        found = set()
+        for path in layout.version_path(self._root, record.version).rglob("*"):
+            with contextlib.suppress(FileNotFoundError):  # it is being restored
+                facts = path.lstat()
+                found.add((str(path), facts.st_ino, facts.st_size, facts.st_ctime_ns))
+        return found
 
     def _let_go(self, served: _Served) -> None:
         with self._lock:

@@ -130,10 +130,12 @@ class Appended:
         self.size += len(data)
 
     def sync(self) -> None:
-        """Return when all that was added survives a power cut. Raises DiskError."""
+        """Return when all that was added survives a power cut, and can be read by the file's name. Raises DiskError."""
         with self._breaking("syncing"):
             before("sync file", self.path)
             os.fdatasync(self._descriptor)
+            if not os.path.samestat(os.lstat(self.path), os.fstat(self._descriptor)):  # restored from a copy
+                raise FileNotFoundError(errno.ENOENT, "another file has its name")
 
     def close(self) -> None:
         """Close without a sync."""

@@ -78,14 +78,16 @@ def _sentence(
     fresh = [name for name in found_by if name in (NEW, TRENDING)]
     added = f"{' and '.join(fresh)}, not on {source}" if fresh else f"not on {source}"
     base = f"number {position + 1} of {source}" if listed else added
-    of_session = {signal.name: parts.get(signal.name, 0.0) for signal in SIGNALS if signal.of_session}
-    strongest = max(of_session, key=lambda name: of_session[name])
-    if given.session.is_empty or of_session[strongest] < NOTABLE:
+    telling = [signal.name for signal in SIGNALS if signal.of_session or signal.name == "met_before"]
+    strongest = max(telling, key=lambda name: parts.get(name, 0.0))
+    if parts.get(strongest, 0.0) < NOTABLE:
         return base
-    return f"{_from_session(given, strongest, position)}; {base}"
+    return f"{_because(given, strongest, position)}; {base}"
 
 
-def _from_session(given: SignalInputs, strongest: str, position: int) -> str:
+def _because(given: SignalInputs, strongest: str, position: int) -> str:
+    if strongest == "met_before":
+        return "because you looked at it before"
     if strongest in ("session_category", "session_brand"):
         column = strongest.removeprefix("session_")
         values = given.version.column(column)

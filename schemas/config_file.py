@@ -22,6 +22,7 @@ from msgspec.structs import FieldInfo, fields
 
 from schemas.config import Config
 from schemas.errors import ConfigError
+from schemas.passwords import HIDDEN, hide, is_hidden
 
 DEFAULT_FILE = "shortlist.toml"
 ENVIRONMENT_PREFIX = "SHORTLIST_"
@@ -198,6 +199,9 @@ def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
         key, value, kind = _inside(key, value, field.type, place)
         raise ConfigError(f"{key} = {_shown(value)} (from {source}): {_wanted(reason, kind)}") from error
     found = found[""] if is_entry else found
+    if isinstance(found, str) and is_hidden(found):
+        hint = f"write the password there, or the whole in {ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}"
+        raise ConfigError(f"{key} (from {source}) has {HIDDEN} for its password: shortlist config hides it", hint=hint)
     _require_finite(key, msgspec.to_builtins(found), source)
     return found
 
@@ -211,7 +215,7 @@ def _require_finite(key: str, value: Any, source: str) -> None:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    text = hide(json.dumps(value, default=str))
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 

@@ -39,7 +39,7 @@ class ShardRange(msgspec.Struct, frozen=True):
         return range(self.first, self.last + 1)
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class HeldShards(msgspec.Struct, frozen=True, kw_only=True):
     """Beside the manifest of a version that is here in part: the shards that are."""
 
     format: int = HELD_FORMAT
@@ -64,16 +64,16 @@ def parse_shards(words: str) -> ShardRange | None:
         raise UsageError(str(error)) from error
 
 
-def encode_held(held: Held) -> bytes:
+def encode_held(held: HeldShards) -> bytes:
     """The bytes of held.json."""
     return documents.encode(held)
 
 
-def decode_held(data: bytes) -> Held:
+def decode_held(data: bytes) -> HeldShards:
     """What the bytes of held.json say.
 
     Raises:
         NewerFormatError: its format is higher than known here.
         FormatError: it is no such document.
     """
-    return documents.decode(data, Held, "held.json", HELD_FORMAT)
+    return documents.decode(data, HeldShards, "held.json", HELD_FORMAT)

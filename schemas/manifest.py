@@ -60,8 +60,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of everything the version was computed from; the checksums of the records start from it."""
     inputs: dict[str, str] = field(default_factory=dict)
     """Name of each input dataset, and its fingerprint."""
-    parents: list[str] = field(default_factory=list)
-    """Versions that went into this one. A full build has none."""
     config_digest: str = ""
     space_id: Annotated[str, Meta(min_length=1)]
     """The embedding space of every vector and weight of the version."""

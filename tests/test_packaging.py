@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -32,3 +34,11 @@ def test_every_file_that_is_no_source_is_installed() -> None:
 
 def test_a_type_checker_is_told_that_the_client_and_what_it_returns_are_typed() -> None:
     assert {f"{package}/py.typed" for package in ("schemas", "prediction_store", "reranker")} <= DATA
+
+
+def test_the_source_distribution_has_all_that_is_installed_and_no_test(tmp_path: Path) -> None:
+    listing = [sys.executable, "setup.py", "--quiet", "egg_info", "--egg-base", tmp_path]
+    subprocess.run(listing, cwd=ROOT, check=True, capture_output=True)
+    listed = (tmp_path / "shortlist_recommender.egg-info" / "SOURCES.txt").read_text().split("\n")
+    assert {str(file) for file in files() if file.suffix != ".so"} <= set(listed)
+    assert not [file for file in listed if file.startswith("tests/")]

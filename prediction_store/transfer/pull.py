@@ -21,7 +21,7 @@ from prediction_store.transfer.flow import Flow
 from prediction_store.transfer.remote import Remote
 from schemas.errors import FormatError
 from schemas.gate_report import decode_gate_report
-from schemas.held import Held, ShardRange, encode_held
+from schemas.held import HeldShards, ShardRange, encode_held
 from schemas.manifest import FileFacts
 
 LOCK_TRIES: Final = 5
@@ -240,7 +240,7 @@ def _seal(root: Path, folder: Path, copy: Copy, held: ShardRange) -> None:
     name = copy.manifest.name
     if not is_whole(held):
         with durable.create(folder / layout.HELD) as file:
-            file.write(encode_held(Held(version=name, shards=held)))
+            file.write(encode_held(HeldShards(version=name, shards=held)))
     with durable.create(folder / layout.MANIFEST) as file:
         file.write(copy.data)
     durable.seal(folder, _folders(files_with(copy.manifest, held)), layout.version_path(root, name))

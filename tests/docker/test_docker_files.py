@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from reranker.serve import DRAIN_SECONDS
+
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = (ROOT / "docker/Dockerfile.batch").read_text()
 RERANKER = (ROOT / "docker/Dockerfile.reranker").read_text()
@@ -53,6 +55,11 @@ def test_the_reranker_can_change_nothing_but_its_log_and_sessions() -> None:
     assert {Path(path).parent for path in reranker["environment"].values()} == {Path("/var/lib/shortlist/serving")}
     assert re.findall(r"^USER (.*)$", RERANKER, re.MULTILINE) == ["10001"]
     assert "HEALTHCHECK" in RERANKER
+
+
+def test_the_reranker_is_given_the_time_that_it_drains() -> None:
+    grace = services()["reranker"]["stop_grace_period"]
+    assert int(grace.removesuffix("s")) > DRAIN_SECONDS + 5  # after which it kills a worker itself
 
 
 def test_a_shared_volume_belongs_to_the_user_of_both_images_whichever_container_is_made_last() -> None:

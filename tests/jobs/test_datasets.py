@@ -102,6 +102,24 @@ def test_a_killed_step_leaves_nothing_visible_and_holds_nothing_up(tmp_path: Pat
     assert datasets.open_dataset(tmp_path, DAY, "model").part("file").read_text() == "whole"
 
 
+def test_a_resumable_step_killed_while_it_is_completed_finds_its_files_again(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    code = f"""
+        import os, signal
+        from jobs import datasets
+        from schemas.config import Train
+        with datasets.step({str(tmp_path)!r}, {DAY!r}, "model", settings=[Train(seed=8)], resumable=True) as draft:
+            (draft.path / "file").write_text("whole")
+            os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -9
+    with datasets.step(tmp_path, DAY, "model", settings=[Train(seed=8)], resumable=True) as draft:
+        assert (draft.path / "file").read_text() == "whole"
+    found = datasets.open_dataset(tmp_path, DAY, "model").path
+    assert sorted(path.name for path in found.iterdir()) == ["file", "manifest.json"]
+
+
 def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Path) -> None:
     with (
         pytest.raises(JobError, match=f"train: the disk is full: {tmp_path}/{DAY}/model") as caught,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +144,40 @@ def test_a_record_that_points_nowhere_keeps_the_old_version_until_it_arrives(
     assert isinstance(store.last_error, MissingVersionError)
     (tmp_path / b).rename(layout.version_path(root, b))
     assert (store.refresh(), served_by(store)) == (True, b)
+    store.close()
+
+
+def test_a_version_that_is_copied_back_file_by_file_is_taken_when_it_is_whole(
+    root: Path, make_version: MakeVersion, tmp_path: Path
+) -> None:
+    a = make_version("a", cut_over=True)
+    path, copy = layout.version_path(root, a), tmp_path / "copy"
+    path.rename(copy)
+    store = Store(root)
+    files = sorted(file.relative_to(copy) for file in copy.rglob("*") if file.is_file())
+    for file in files:
+        assert store.refresh() is False, f"before {file}"
+        (path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(copy / file, path / file)
+    assert (store.refresh(), served_by(store)) == (True, a)
+    store.close()
+
+
+def test_a_damaged_version_whose_bytes_are_put_right_is_taken(
+    root: Path, make_version: MakeVersion, edit_sealed: Edit
+) -> None:
+    a = make_version("a", cut_over=True)
+    path = layout.version_path(root, a) / layout.USER_VECTORS
+    whole = path.read_bytes()
+    edit_sealed(path, lambda data: data[:-1] + b"\1")
+    damaged = path.stat()
+    store = Store(root)
+    assert (store.refresh(), store.is_ready) == (False, False)
+    edit_sealed(path, lambda _: whole)
+    while path.stat().st_ctime_ns == damaged.st_ctime_ns:  # the kernel's clock ticks every few milliseconds
+        os.utime(path)
+    os.utime(path, ns=(damaged.st_atime_ns, damaged.st_mtime_ns))  # what restores a copy may restore its times
+    assert (store.refresh(), served_by(store)) == (True, a)
     store.close()
 
 

@@ -249,7 +249,7 @@ class Schedule(RuleBasedStateMachine):
         self.store.refresh()
         record = history.current_or_none(self.root)
         if record is not None and record.version in self.ledger.damaged:
-            self.refused.add(record.number)  # and it is not tried again, mended or not
+            self.refused.add(record.number)  # tried again once mended, but a schedule may outrun the kernel's clock
         if self.store.is_ready:
             with self.store.acquire() as version:
                 assert wrong_answers(version) == []

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_shop import MADE_AT, Shop
-from shop_store import SPACE, write_small_version
+from shop_store import SPACE, default_lists, small_tower, write_small_version
 
 from prediction_store.layout import version_path
 from reranker.errors import InvalidFieldError, NotReadyError
@@ -257,19 +257,25 @@ def test_the_reason_names_the_item_of_the_session_that_is_most_alike(ask: Ask) -
         ("together_session", "item-9", "because you looked at Title 4"),
         ("session_last", "item-6", "because you looked at Title 2"),
         ("session_price", "item-3", "priced like what you looked at"),
+        ("met_before", "item-1", "because you looked at it before"),
     ],
 )
 def test_the_reason_is_that_of_the_signal_that_says_the_most(tmp_path: Path, signal: str, item: str, why: str) -> None:
-    """Item 4 counts twice; item 2 came last. An item is met with the one five on, and near in vector every fourth."""
+    """Item 4 counts twice; item 2 came last. An item is met with the one five on, and near in vector every fourth.
+    The history has items 1 and 0."""
     names = [one.name for one in SIGNALS]
     weights = [{signal: 3.0, "base_score": 0.1}.get(name, 0.0) for name in names]
     together = (np.roll(np.arange(12, dtype=np.int32), -5)[:, None], np.ones((12, 1), np.float32))
     ranker = RankerWeights(names, weights, SPACE)
     shop = Shop(tmp_path / "store")
-    write_small_version(shop.root, ranker=ranker, together=together, cut_over=True)
+    tower = small_tower(n_users=len(default_lists(12)), n_items=12, dimensions=4)
+    write_small_version(shop.root, ranker=ranker, together=together, tower=tower, cut_over=True)
     with asking(shop) as ask:
         answer = ask("ann", session=views("item-4", "item-4", "item-2"), explain=True)
+        without = ask("ann", explain=True)
     assert {found.item: found.why for found in answer.items}[item].startswith(f"{why};")
+    told = [found.item for found in without.items if ";" in str(found.why)]
+    assert told == (["item-0", "item-1"] if signal == "met_before" else [])
 
 
 def test_limits_hold_in_process_too(ask: Ask) -> None:

@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -268,6 +269,26 @@ def test_a_sync_that_fails_is_never_tried_again_on_the_same_file(
     log.sync()
     log.close()
     assert len(segments(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("is_restored", [False, True])
+def test_records_are_not_said_to_survive_in_a_segment_that_is_gone(tmp_path: Path, is_restored: bool) -> None:
+    folder = tmp_path / "events"
+    log = writer(folder)
+    log.append([encode(event(1))])
+    log.sync()
+    if is_restored:
+        shutil.copytree(folder, tmp_path / "backup")
+    folder.rename(tmp_path / "lost")
+    if is_restored:
+        (tmp_path / "backup").rename(folder)
+    log.append([encode(event(2))])
+    with pytest.raises(DiskError, match=r"syncing .*\.log: (No such file|another file has its name)"):
+        log.sync()
+    log.append([encode(event(3))])
+    log.sync()
+    log.close()
+    assert users(folder) == (["u1", "u3"] if is_restored else ["u3"])
 
 
 def test_a_segment_that_cannot_be_begun_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

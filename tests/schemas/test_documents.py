@@ -57,6 +57,10 @@ def test_fields_of_a_later_shortlist_are_ignored() -> None:
     assert decode_gate_report(changed(REPORT, mood="good")) == REPORT
 
 
+def test_a_manifest_may_still_have_the_field_that_an_earlier_shortlist_never_filled() -> None:
+    assert decode_manifest(changed(MANIFEST, parents=[])) == MANIFEST
+
+
 def test_an_action_of_a_later_shortlist_still_names_the_version() -> None:
     record = msgspec.structs.replace(RECORD, action="teleport")
     assert decode_history_record(encode_history_record(record)).version == NAME
