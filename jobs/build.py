@@ -64,9 +64,9 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             named.extra["version"] = found
             return Report(step="build", day=day, skipped=True, details={"version": found})
         with VersionDraft.begin(root, digest, now) as draft:
-            _write_catalogue(draft, inputs, weights)
-            _write_users(draft, config, inputs, spark, named.path)
             histories = _gather_histories(inputs, named.path / HISTORIES)
+            _write_catalogue(draft, inputs, weights, list_order.open_known(named.path / HISTORIES))
+            _write_users(draft, config, inputs, spark, named.path)
             _write_tower(draft, config, inputs, histories, named.path)
             made_at = datasets.end_of(day)
             records = write_shards(
@@ -108,7 +108,9 @@ def config_digest(config: Config) -> str:
     )
 
 
-def _write_catalogue(draft: VersionDraft, inputs: Mapping[str, Dataset], weights: RankerWeights) -> None:
+def _write_catalogue(
+    draft: VersionDraft, inputs: Mapping[str, Dataset], weights: RankerWeights, known: list_order.Known
+) -> None:
     """Everything that is not per user, in dense order."""
     order = np.load(inputs["candidates"].part("order.npy"))
     items = inputs["prepared"].arrow("items").to_table().sort_by("item_index")
@@ -116,7 +118,8 @@ def _write_catalogue(draft: VersionDraft, inputs: Mapping[str, Dataset], weights
     dense = items.take(order)
     made = inputs["lists"]
     columns = _columns(dense) | {"popularity": _popularity(inputs["prepared"], len(order))[order]}
-    columns |= {"trend": np.load(made.part("trend.npy"))}
+    of_late = np.float32(inputs["embeddings"].extra("order", list_order.Order).recent)
+    columns |= {"trend": np.load(made.part("trend.npy")), "recent": of_late * known.recent}
     draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), columns)
     lists = pa.parquet.read_table(made.part("lists.parquet")).to_pylist()
     ranked: dict[str, dict[str, RankedItems]] = {"popular": {}, "trending": {}}

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 STORED_LIST, SESSION_NEIGHBOURS = "stored_list", "session_neighbours"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
+RECENT = "recent"
+"""The column of what the order of lists adds to an item's base score; a version may be older than it."""
 NOTHING: Indexes = np.empty(0, np.uint32)
 NO_NUMBERS: Float32 = np.empty(0, np.float32)
 MAX_NEIGHBOURHOODS = 50
@@ -55,21 +57,24 @@ def personal(
 ) -> Pool:
     """The user's stored list; after it neighbours of the session's items, and new and trending ones that suit it.
 
-    Both as many as `serve` says, each part in the order of its base scores: products with the user's vector of the
-    version, as the stored list's are but for what its order adds.
+    Both as many as `serve` says, each part in the order of its products with the user's vector of the version. To
+    these comes what the order of lists adds for having been met of late, as in the stored list: such are base scores.
     """
     if session.is_empty:
         return stored(candidates)
     visited, suiting = Visited.of(session), _suiting(fresh, user, serve)
     gather = gathered if is_compiled else gathered_in_numpy
     items, scores = gather(version, candidates, visited, suiting, serve)
+    listed = candidates.items.size
+    if items.size > listed and RECENT in version.manifest.columns:
+        scores[listed:] += version.column(RECENT)[items[listed:]]
 
     def found() -> Mapping[str, Indexes]:
         near = version.every_neighbours.items[visited.items].view(np.uint32)  # what pads a list is no item
         sources = {STORED_LIST: candidates.items, **({SESSION_NEIGHBOURS: near} if serve.neighbour_candidates else {})}
         return {**sources, **_by_source(suiting, serve)}
 
-    return Pool(items, scores, listed=int(candidates.items.size), found=found)
+    return Pool(items, scores, listed=int(listed), found=found)
 
 
 def gathered(

@@ -60,6 +60,8 @@ class Shop:
         self.vectors = item_vectors()
         self.users = list(TASTES)
         self.kind = "a"
+        self.recent: npt.NDArray[np.float32] | None = None
+        """What the order of lists adds to items met of late; None: the column is not there."""
         self._now = time.time()
 
     @property
@@ -160,7 +162,8 @@ class Shop:
                 "in_stock": numbers != OUT_OF_STOCK,
                 "trend": (numbers % 6 / 5).astype(np.float32),
                 "popularity": ((numbers + 1) / N_ITEMS).astype(np.float32),
-            },
+            }
+            | ({} if self.recent is None else {"recent": self.recent}),
         )
 
     def _write_records(self, draft: VersionDraft) -> None:

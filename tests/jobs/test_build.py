@@ -94,6 +94,7 @@ def test_every_user_reads_what_was_retrieved_in_its_order(
     known = Known(
         np.log1p(late).astype(np.float32)[order], np.cumsum([0, *map(len, met)]), np.concatenate(met).astype(np.uint32)
     )
+    np.testing.assert_allclose(version.column("recent"), ORDER.recent * known.recent, rtol=1e-6)
     (lists,) = rows.to_batches()
     ordered = put_in_order(lists, ORDER, known)
     assert ordered.column("items") != lists.column("items")

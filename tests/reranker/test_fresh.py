@@ -112,6 +112,31 @@ def test_they_join_the_pool_after_list_and_neighbours_each_once(version: Version
     assert pool.listed == before.listed
 
 
+@pytest.mark.parametrize("compiled", [True, False])
+def test_what_joins_the_list_has_what_its_order_adds_for_being_met_of_late(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    if compiled and not sources.is_compiled:
+        pytest.skip("there is no compiler here")
+    monkeypatch.setattr(sources, "is_compiled", compiled)
+    pools, serve = [], Serve(fresh_candidates=24)
+    for recent in (None, np.linspace(3.0, 0.0, N_ITEMS, dtype=np.float32)):
+        shop.recent = recent
+        with Version.open(shop.root, shop.publish("a" if recent is None else "b")) as opened:
+            candidates, fresh = opened.read("u1"), Fresh.of(opened)
+            assert candidates is not None
+            views = [SessionEvent(item=shop.items[int(event.item[1:])], time=event.time) for event in VIEWS]
+            session = read_session(views, opened, serve, NOW)
+            user = UserNow(UserTower.of(opened), candidates.user_row, session)
+            pools.append(sources.personal(opened, candidates, session, serve, fresh, user=user))
+    before, after = pools
+    assert before.items.tolist() == after.items.tolist()
+    added = after.base_scores - before.base_scores
+    assert not added[: after.listed].any()
+    assert added[after.listed :] == pytest.approx(np.linspace(3.0, 0.0, N_ITEMS)[after.items[after.listed :]], abs=1e-6)
+    assert after.items.size > after.listed
+
+
 def test_an_unknown_user_with_a_session_gets_them_too(stocked_shop: Shop, version: Version) -> None:
     answer = ask(stocked_shop, "serve.fresh_candidates=6", user="nobody", k=20, session=[{"item": "a02"}])
     assert answer.rung == "session"
