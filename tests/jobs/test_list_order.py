@@ -69,6 +69,15 @@ def test_what_is_met_often_comes_first_and_equals_stay_as_they_were() -> None:
     assert rows[0]["scores"] == pytest.approx([2.0 + 10 * math.log(2), 6.0, 2.0, 2.0, 1.0])
 
 
+def test_nothing_can_be_put_in_order(tmp_path: Path) -> None:
+    for lists in ([], [(0, [], [])]):
+        known = known_of([], [[]] * len(lists))
+        for name, array in zip((list_order.RECENT, "offsets.npy", "items.npy"), known, strict=True):
+            np.save(tmp_path / name, array)
+        found = put_in_order(lists_of(lists), Order(recent=1.0, own=1.0), list_order.open_known(tmp_path))
+        assert found == lists_of(lists)
+
+
 def test_by_products_nothing_is_touched() -> None:
     lists = lists_of([(0, [1, 0], [0.5, 0.5])])
     assert put_in_order(lists, BY_PRODUCTS, known_of([1.0, 9.0], [[0]])) is lists
@@ -88,6 +97,15 @@ def test_what_is_of_late_halves_every_two_days_from_the_newest_on() -> None:
     assert found.dtype == np.float32
     assert found == pytest.approx(np.log1p([0.5 + 1.0, 1.0, 3.0, 0.0]))
     assert recent_of(lambda: [table.slice(0, 0)], 2).tolist() == [0.0, 0.0]
+
+
+def test_what_is_of_late_is_the_same_in_whatever_order_the_interactions_come() -> None:
+    # So near to the next number of 32 bits that old interactions, added up first, reach it; one by one they vanish.
+    newest, weight = 1_000 * DAY_SECONDS, 14_464_286 / 2**23
+    times = [newest] + [newest - 108 * DAY_SECONDS] * 2_000
+    table = pa.table({"item_index": [0] * 2_001, "weight": [weight] + [1.0] * 2_000, "time": times})
+    found = [recent_of(rows.to_batches, 1) for rows in (table, table.take(np.arange(2_001)[::-1]))]
+    assert found[0] == found[1]
 
 
 def test_what_is_known_counts_to_a_moment_and_lies_in_dense_order(
