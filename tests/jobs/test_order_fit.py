@@ -63,6 +63,14 @@ def test_from_too_little_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> 
     assert learn_order(lists) != BY_PRODUCTS
 
 
+def test_nothing_is_learned_that_one_half_of_the_users_cannot_judge() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
+    assert learn_order(lists) != BY_PRODUCTS
+    assert learn_order(lists.of(slice(0, 1))._replace(is_wanted=np.ones((1, PLACES), bool))) == BY_PRODUCTS
+    lists.is_wanted[1::2] = False
+    assert learn_order(lists) == BY_PRODUCTS
+
+
 def test_items_are_not_lowered_for_having_been_met_of_late() -> None:
     found = learn_order(slice_of(product=5.0, recent=-1.0, own=2.0, again=0.0, level=-3.0))
     assert (found.recent, found.own > 0.2) == (0.0, True)
