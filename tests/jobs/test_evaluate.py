@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -167,7 +168,14 @@ def test_lists_are_judged_in_the_order_that_they_would_have_been_offered_in(
     expected = slow_measures(world, own_first, dropped=False)
     report = read_report(config, world_day)
     assert {key: report[key] for key in expected} == expected
-    assert expected != slow_measures(world, lists, dropped=False)
+    by_products = slow_measures(world, lists, dropped=False)
+    assert expected != by_products
+    shutil.rmtree(tmp_path / world_day / "prepared")  # and the same again
+    world.order = Order()
+    world.write(config.paths.workspace)
+    evaluate.run(config, world_day)
+    report = read_report(config, world_day)
+    assert {key: report[key] for key in by_products} == by_products
     found = datasets.open_dataset(config.paths.workspace, world_day, "evaluation").path
     assert sorted(path.name for path in found.iterdir()) == ["judged.npy", "manifest.json", "report.json"]
 
