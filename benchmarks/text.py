@@ -100,9 +100,9 @@ def configure(name: str, data: Path, folder: Path) -> Config:
 
 
 def run_one(world: World, seed: int, text: str, spark: SparkSession) -> Row:
-    """Train, embed, retrieve, evaluate; prints a line."""
+    """Train, embed, retrieve, evaluate lists by what the towers say alone; prints a line."""
     day = journey.default_day(world.config, time.time())
-    settings = msgspec.structs.replace(world.config.train, seed=seed, text=text)
+    settings = msgspec.structs.replace(world.config.train, seed=seed, text=text, order="products")
     config = msgspec.structs.replace(world.config, train=settings)
     train.run(config, day)
     embed.run(config, day, spark)

@@ -99,7 +99,16 @@ class Dataset:
         return pyarrow.dataset.dataset(self.part(name), format="parquet")
 
     def extra(self, name: str, kind: type = object) -> object:
-        """One of the manifest's further facts, decoded as `kind`."""
+        """One of the manifest's further facts, decoded as `kind`.
+
+        Raises:
+            DatasetDamagedError: it is not there, as in a dataset of an earlier release.
+        """
+        if name not in self.manifest.extra:
+            raise DatasetDamagedError(
+                f"{self.path} says nothing of {name!r}, as datasets of an earlier release do not",
+                hint=_again(self.manifest),
+            )
         return msgspec.json.decode(self.manifest.extra[name], type=kind)
 
 
@@ -288,6 +297,10 @@ def _sizes(folder: Path) -> dict[str, int]:
     return {str(file.relative_to(folder)): file.stat().st_size for file in files}
 
 
+def _again(manifest: DatasetManifest) -> str:
+    return f"make it again: shortlist {STEP_OF.get(manifest.name, manifest.name)} --day {manifest.day}"
+
+
 def _read(path: Path) -> Dataset:
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=DatasetManifest)
@@ -305,6 +318,6 @@ def _read(path: Path) -> Dataset:
         if found != size:
             raise DatasetDamagedError(
                 f"{file} is gone" if found is None else f"{file} has {found:,} bytes, wanted {size:,}",
-                hint=f"make it again: shortlist {STEP_OF.get(manifest.name, manifest.name)} --day {manifest.day}",
+                hint=_again(manifest),
             )
     return Dataset(path, manifest)

@@ -69,9 +69,8 @@ def run(config: Config, day: str) -> Report:
 
 def _evaluate(config: Config, day: str, prepared: Dataset, embeddings: Dataset, candidates: Dataset) -> bool:
     """Make `evaluation`; False: it was there."""
-    with datasets.step(
-        config.paths.workspace, day, "evaluation", inputs=[prepared, candidates], settings=[deciding(config.retrieve)]
-    ) as draft:
+    inputs, settings = [prepared, embeddings, candidates], [deciding(config.retrieve)]
+    with datasets.step(config.paths.workspace, day, "evaluation", inputs=inputs, settings=settings) as draft:
         if draft.is_complete:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)

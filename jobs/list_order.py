@@ -22,7 +22,7 @@ import pyarrow.dataset
 from jobs import user_histories
 from jobs.compiled import strict
 from jobs.datasets import Dataset
-from jobs.decay import DAY_SECONDS
+from jobs.decay import DAY_SECONDS, UNITS
 from schemas.tables import CANDIDATES
 
 HALF_LIFE_DAYS = 2.0
@@ -66,17 +66,19 @@ class Known(NamedTuple):
 def recent_of(tables: Callable[[], Iterable[pa.RecordBatch | pa.Table]], items: int) -> np.ndarray:
     """float32[items], by item_index: log(1 + weight of the interactions of late), which halves every two days.
 
-    Late is by the newest of the interactions, so that the number means the same for any part of the data.
+    Late is by the newest of the interactions, so that the number means the same for any part of the data. It is the
+    same in whatever order they come, see `decay.UNITS`.
 
     Args:
         tables: gives the interactions with COLUMNS, twice.
     """
     newest = max((int(table["time"].to_numpy().max()) for table in tables() if len(table)), default=0)
-    sums = np.zeros(items)
+    sums = np.zeros(items, np.int64)
     for table in tables():
         age = (newest - table["time"].to_numpy()) / (HALF_LIFE_DAYS * DAY_SECONDS)
-        sums += np.bincount(table["item_index"].to_numpy(), table["weight"].to_numpy() * np.exp2(-age), minlength=items)
-    return np.log1p(sums).astype(np.float32)
+        units = np.rint(table["weight"].to_numpy() * np.exp2(-age) * UNITS).astype(np.int64)
+        np.add.at(sums, table["item_index"].to_numpy(), units)
+    return np.log1p(sums / UNITS).astype(np.float32)
 
 
 def write_known(
@@ -112,8 +114,9 @@ def put_in_order(lists: pa.RecordBatch, order: Order, known: Known) -> pa.Record
     offsets = offsets - offsets[0]
     items, scores = (lists.column(name).flatten().to_numpy() for name in ("items", "scores"))
     scores = scores + np.float32(order.recent) * known.recent[items]
-    of_met = order.of_met(int(np.diff(known.offsets).max(initial=0)))
-    _add_met((lists.column("user_index").to_numpy(), offsets, items), scores, of_met, known)
+    users = lists.column("user_index").to_numpy()
+    of_met = order.of_met(int((known.offsets[users + 1] - known.offsets[users]).max(initial=0)))
+    _add_met((users, offsets, items), scores, of_met, known)
     places = _best_first(offsets, scores)
     sorted_lists = (pa.ListArray.from_arrays(offsets, values[places]) for values in (items, scores))
     return pa.RecordBatch.from_arrays([lists.column("user_index"), *sorted_lists], schema=CANDIDATES)

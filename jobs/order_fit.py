@@ -57,13 +57,12 @@ def learn_order(lists: Slice, *, with_recent: bool = True) -> Order:
     Args:
         with_recent: let interactions of late count.
     """
-    if lists.is_wanted.sum() < FEWEST_MET:
+    first, second = lists.of(slice(0, None, 2)), lists.of(slice(1, None, 2))
+    if lists.is_wanted.sum() < FEWEST_MET or not (first.is_wanted.any() and second.is_wanted.any()):
         return BY_PRODUCTS
-    first = np.arange(len(lists.wanted)) % 2 == 0
     gain = 0.0
-    for half, other in ((first, ~first), (~first, first)):
-        order = fit(lists.of(half), with_recent=with_recent)
-        gain += _ndcg(lists.of(other), order) - _ndcg(lists.of(other), BY_PRODUCTS)
+    for half, other in ((first, second), (second, first)):
+        gain += _ndcg(other, fit(half, with_recent=with_recent)) - _ndcg(other, BY_PRODUCTS)
     return fit(lists, with_recent=with_recent) if gain > 0 else BY_PRODUCTS
 
 

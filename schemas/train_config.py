@@ -74,7 +74,8 @@ class Train(Section, frozen=True):
     order: Literal["learned", "products"] = "learned"
     """How the items that were found for a user are put in order. `learned`: the validation days say how much counts,
     beside the product of the vectors, that many have met the item of late and that the user had met it before; needs
-    `split.strategy = time`, and a hundred hits to learn from. `products`: the product alone."""
+    `split.strategy = time`, and a hundred hits to learn from. With `popularity_debias` it does not count what many have
+    met. `products`: the product alone."""
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
     """Processes that train together, as tasks of one Spark stage, each on its share of the users; `batch_size` is that
     of all together. 1: train in this process, without Spark."""

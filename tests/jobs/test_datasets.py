@@ -39,6 +39,13 @@ def test_what_was_written_can_be_opened(tmp_path: Path) -> None:
     assert dataset.extra("word") == "one"
 
 
+def test_what_an_earlier_release_does_not_say_is_said_to_be_missing(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    with pytest.raises(DatasetDamagedError, match="model says nothing of 'order'") as refused:
+        datasets.open_dataset(tmp_path, DAY, "model").extra("order")
+    assert refused.value.hint == f"make it again: shortlist train --day {DAY}"
+
+
 def test_the_same_inputs_and_settings_are_skipped(tmp_path: Path) -> None:
     assert make(tmp_path, "one")
     assert not make(tmp_path, "two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -153,21 +154,34 @@ def test_the_report_is_that_of_a_loop(
 def test_lists_are_judged_in_the_order_that_they_would_have_been_offered_in(
     make_world: Callable[..., Any], world_day: str, tmp_path: Path
 ) -> None:
-    world = make_world(users=50, items=150, seed=8, order=Order(own=1.0, again=1.0))
+    world = make_world(users=50, items=150, seed=8, order=Order(recent=2.0, own=1.0, again=1.0))
     config = configure(tmp_path, consumed="keep")
     world.write(config.paths.workspace)
     rng = np.random.default_rng(0)
     lists = {user: list(map(int, rng.permutation(150))) for user in world.judged()}
     world.write_candidates(config.paths.workspace, lists)
     evaluate.run(config, world_day)
-    own_first = {}
+    known = [event for event in world.events if event[5] < tables.TEST]
+    late = np.zeros(150)
+    for _, item, weight, when, _, _ in known:
+        late[item] += weight * 0.5 ** ((max(event[3] for event in known) - when) / (2 * 86_400))
+    in_order = {}
     for user, items in lists.items():
-        met = Counter(item for item, _ in world.history(user, before_test=True))
-        own_first[user] = sorted(items, key=lambda item, met=met: -met[item])  # type: ignore[misc]
-    expected = slow_measures(world, own_first, dropped=False)
+        added = 2.0 * np.log1p(late)
+        for item, times in Counter(item for item, _ in world.history(user, before_test=True)).items():
+            added[item] += 1.0 + math.log(times)
+        in_order[user] = [items[place] for place in np.argsort(-added[items], kind="stable")]
+    expected = slow_measures(world, in_order, dropped=False)
     report = read_report(config, world_day)
     assert {key: report[key] for key in expected} == expected
-    assert expected != slow_measures(world, lists, dropped=False)
+    by_products = slow_measures(world, lists, dropped=False)
+    assert expected != by_products
+    shutil.rmtree(tmp_path / world_day / "prepared")  # and the same again
+    world.order = Order()
+    world.write(config.paths.workspace)
+    evaluate.run(config, world_day)
+    report = read_report(config, world_day)
+    assert {key: report[key] for key in by_products} == by_products
     found = datasets.open_dataset(config.paths.workspace, world_day, "evaluation").path
     assert sorted(path.name for path in found.iterdir()) == ["judged.npy", "manifest.json", "report.json"]
 

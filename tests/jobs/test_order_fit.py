@@ -63,6 +63,14 @@ def test_from_too_little_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> 
     assert learn_order(lists) != BY_PRODUCTS
 
 
+def test_nothing_is_learned_that_one_half_of_the_users_cannot_judge() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
+    assert learn_order(lists) != BY_PRODUCTS
+    assert learn_order(lists.of(slice(0, 1))._replace(is_wanted=np.ones((1, PLACES), bool))) == BY_PRODUCTS
+    lists.is_wanted[1::2] = False
+    assert learn_order(lists) == BY_PRODUCTS
+
+
 def test_items_are_not_lowered_for_having_been_met_of_late() -> None:
     found = learn_order(slice_of(product=5.0, recent=-1.0, own=2.0, again=0.0, level=-3.0))
     assert (found.recent, found.own > 0.2) == (0.0, True)
@@ -75,4 +83,23 @@ def test_what_is_of_late_can_be_left_out() -> None:
 
 
 def test_products_that_say_the_opposite_are_no_unit() -> None:
-    assert learn_order(slice_of(product=-5.0, recent=1.0, own=2.0, again=0.0)) == BY_PRODUCTS
+    lists = slice_of(product=-5.0, recent=1.0, own=2.0, again=0.0)
+    assert order_fit.fit(lists, with_recent=True) == learn_order(lists) == BY_PRODUCTS
+
+
+def test_what_is_rare_is_not_believed_at_once() -> None:
+    lists = slice_of(product=5.0, recent=0.0, own=0.0, again=0.0)
+    times = np.zeros_like(lists.times)
+    times[0, 0] = lists.is_wanted[0, 0] = True
+    assert 0.1 < order_fit.fit(lists._replace(times=times), with_recent=True).own < 0.3
+
+
+def test_what_is_certain_comes_before_everything_else() -> None:
+    lists = slice_of(product=5.0, recent=0.0, own=0.0, again=0.0)
+    found = learn_order(lists._replace(is_wanted=lists.is_wanted | (lists.times > 0)))
+    assert 2 * np.abs(lists.products).max() < found.own < np.inf
+
+
+def test_what_is_of_late_alone_is_enough() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=0.0, again=0.0)
+    assert learn_order(lists._replace(times=np.zeros_like(lists.times))).recent == pytest.approx(0.2, abs=0.05)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import checkpoint, datasets, fit, kept_model, model, task, train
+from jobs import checkpoint, datasets, fit, kept_model, model, order_fit, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
 from jobs.list_order import BY_PRODUCTS
@@ -160,7 +160,9 @@ def test_the_last_events_of_each_user_are_no_ground_for_an_order(tmp_path: Path)
     assert train.run(config, DAY).details["order"] == "products"
 
 
-def test_the_slice_tells_how_often_each_item_of_a_list_was_met(learned: Config) -> None:
+def test_the_slice_tells_how_often_each_item_of_a_list_was_met(
+    learned: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
     reading = task.Reading("keep", "time")
     read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
@@ -180,6 +182,13 @@ def test_the_slice_tells_how_often_each_item_of_a_list_was_met(learned: Config) 
         assert lists.times[place].tolist() == [history.count(item) for item in items]
         assert lists.is_wanted[place].tolist() == [item in wanted for item in items]
         assert lists.wanted[place] == len(wanted)
+    # Of late is what was met before the validation days: they are what is to be said beforehand.
+    known = [when for table in read.known() for when in table["time"].to_pylist()]
+    assert sorted(known) == sorted(row["time"] for row in rows if not row["split"])
+    monkeypatch.setattr(order_fit, "MOST_USERS", len(read.validation.users) - 1)
+    some = read.validation.lists(towers, read.items, read.users, recent, 30)
+    for part, every in zip(some, lists, strict=True):
+        np.testing.assert_array_equal(part, every[::2])
 
 
 def test_the_last_training_learns_the_validation_split_unless_told_not_to(learned: Config, tmp_path: Path) -> None:
