@@ -2,7 +2,7 @@
 
 Two towers say who might like what. They learn from first meetings, and of a whole month alike: so they know little of
 what is bought or read again and again, and of what is on everybody's lips this week. Two-stage systems leave that to a
-ranker behind the retrieval; this is ours, with three numbers that `learned_order` finds. Which items are in a list is
+ranker behind the retrieval; this is ours, with three numbers that `order_fit` learns. Which items are in a list is
 decided by the products alone.
 
 Source: Anderson et al. 2014, The dynamics of repeat consumption.
