@@ -35,8 +35,6 @@ from schemas.serving_config import Serve
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-HISTORIES = "histories"
-"""Folder in the dataset while the version is built: what its users did last."""
 INPUTS = ("prepared", "embeddings", "candidates", "lists", "evaluation", "ranker")
 
 
@@ -64,15 +62,14 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             named.extra["version"] = found
             return Report(step="build", day=day, skipped=True, details={"version": found})
         with VersionDraft.begin(root, digest, now) as draft:
-            histories = _gather_histories(inputs, named.path / HISTORIES)
-            _write_catalogue(draft, inputs, weights, list_order.open_known(named.path / HISTORIES))
+            known = named.path / user_histories.FOLDER
+            histories = _gather_histories(inputs, known)
+            _write_catalogue(draft, inputs, weights, list_order.open_known(known))
             _write_users(draft, config, inputs, spark, named.path)
             _write_tower(draft, config, inputs, histories, named.path)
             made_at = datasets.end_of(day)
-            records = write_shards(
-                draft, config, inputs, spark, made_at=made_at, known=named.path / HISTORIES, scratch=named.path
-            )
-            shutil.rmtree(named.path / HISTORIES)
+            records = write_shards(draft, config, inputs, spark, made_at=made_at, known=known, scratch=named.path)
+            shutil.rmtree(known)
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,

@@ -22,7 +22,7 @@ MOST_USERS, LENGTH = 1000, 500
 """Lists that are learned from, and places of each: some 10 MB while it lasts."""
 BLOCK_USERS = 64
 """Lists looked at at a time."""
-FEWEST_MET = 100
+FEWEST_WANTED = 100
 """With fewer wanted items in all lists together, nothing is learned."""
 JUDGED_AT = 100
 PENALTY = 1.0
@@ -58,7 +58,7 @@ def learn_order(lists: Slice, *, with_recent: bool = True) -> Order:
         with_recent: let interactions of late count.
     """
     first, second = lists.of(slice(0, None, 2)), lists.of(slice(1, None, 2))
-    if lists.is_wanted.sum() < FEWEST_MET or not (first.is_wanted.any() and second.is_wanted.any()):
+    if lists.is_wanted.sum() < FEWEST_WANTED or not (first.is_wanted.any() and second.is_wanted.any()):
         return BY_PRODUCTS
     gain = 0.0
     for half, other in ((first, second), (second, first)):

@@ -12,6 +12,8 @@ import pyarrow.dataset
 from jobs.errors import DatasetDamagedError
 from prediction_store.user_tower import Histories
 
+FOLDER = "histories"
+"""Where a step gathers them, in its draft, as long as it needs them."""
 OFFSETS, ITEMS, WEIGHTS = "offsets.npy", "items.npy", "weights.npy"
 """The files of gathered histories, see `prediction_store.user_tower.Histories`."""
 KINDS = {ITEMS: np.uint32, WEIGHTS: np.float32}

@@ -14,8 +14,6 @@ from jobs.datasets import Dataset
 from jobs.list_order import Order
 from schemas.tables import TEST
 
-HISTORIES = "histories"
-
 
 def offered(
     prepared: Dataset, embeddings: Dataset, candidates: Dataset, scratch: Path, size: int
@@ -26,7 +24,7 @@ def offered(
         scratch: folder in which a folder is made, and removed at the end.
     """
     order, users = np.load(candidates.part("order.npy")), prepared.rows["users"]
-    folder, before = scratch / HISTORIES, pyarrow.dataset.field("split") < TEST
+    folder, before = scratch / user_histories.FOLDER, pyarrow.dataset.field("split") < TEST
     user_histories.gather(embeddings.part("evaluation_users"), users, order, folder, of_all=False)
     known = list_order.write_known(prepared, order, folder, interactions=before)
     by = embeddings.extra("order", Order)

@@ -57,9 +57,9 @@ def test_what_does_not_rank_other_users_better_is_not_taken() -> None:
 
 def test_from_too_little_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
-    monkeypatch.setattr(order_fit, "FEWEST_MET", int(lists.is_wanted.sum()) + 1)
+    monkeypatch.setattr(order_fit, "FEWEST_WANTED", int(lists.is_wanted.sum()) + 1)
     assert learn_order(lists) == BY_PRODUCTS
-    monkeypatch.setattr(order_fit, "FEWEST_MET", int(lists.is_wanted.sum()))
+    monkeypatch.setattr(order_fit, "FEWEST_WANTED", int(lists.is_wanted.sum()))
     assert learn_order(lists) != BY_PRODUCTS
 
 
