@@ -155,21 +155,21 @@ def _users(report: DiffReport) -> str:
         return ""
     return section(
         "Some users side by side",
-        *(_user(user, report.depth) for user in report.users),
+        *map(_user, report.users),
         about="From the one whose list changed most to the one whose list changed least.",
     )
 
 
-def _user(user: UserDiff, depth: int) -> str:
+def _user(user: UserDiff) -> str:
     of = f", {user.segment}" if user.segment else ""
     head = (
         f'<h3>{escape(user.user)}{escape(of)} <span class="muted">overlap {user.overlap:.2f},'
         f" rank agreement {user.rank_agreement:.2f}</span></h3>\n"
     )
-    return head + beside(_list(user.a, "before", "gone", "now", depth), _list(user.b, "after", "new", "was", depth))
+    return head + beside(_list(user.a, "before", "gone", "now"), _list(user.b, "after", "new", "was"))
 
 
-def _list(places: Sequence[Shown], when: str, flag: str, link: str, depth: int) -> str:
+def _list(places: Sequence[Shown], when: str, flag: str, link: str) -> str:
     """One of a user's two lists; an item that is not among the other one's first is flagged, else its place is told."""
     if not places:
         return f'<p class="muted">{escape(when)}: an empty list</p>\n'

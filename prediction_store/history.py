@@ -24,7 +24,6 @@ from prediction_store.records import (
     current,
     current_or_none,
     read_record,
-    records,
     sync_again,
 )
 from prediction_store.succession import opening, way_back
@@ -35,9 +34,7 @@ __all__ = [
     "current",
     "current_or_none",
     "cutover",
-    "nearest_way_back",
     "read_record",
-    "records",
     "rollback",
     "rollback_target",
     "user_at_host",
@@ -111,7 +108,7 @@ def rollback(
     if _is_done(found, to, expect):
         sync_again(root)
         return found.newest or current(root)
-    target = nearest_way_back(root, found) if to is None else layout.checked_name(to)
+    target = _nearest_way_back(root, found) if to is None else layout.checked_name(to)
     with leased(root, target) as sealed:
 
         def decide(at: Ground) -> HistoryRecord | None:
@@ -128,21 +125,6 @@ def rollback(
         return carry_out(root, found, decide, sealed=sealed, expect=expect, apply=apply, shared=shared)
 
 
-def nearest_way_back(root: Path, found: Ground) -> str:
-    """The version that `rollback` goes to. Raises NoCurrentVersionError or NothingToRollBackToError."""
-    if found.newest is None:
-        raise NoCurrentVersionError(
-            "no version is current, so there is nothing to go back from", hint="shortlist cutover VERSION"
-        )
-    ways = way_back(found.newest, layout.version_names(root))
-    if not ways:
-        raise NothingToRollBackToError(
-            f"no version was served before {found.newest.version}, or none of those is left and not quarantined",
-            hint="shortlist versions; shortlist rollback --to VERSION",
-        )
-    return ways[0]
-
-
 def rollback_target(root: Path) -> str | None:
     """The version that `rollback` would go to: the nearest one served before that is still on disk; None: none."""
     newest = current_or_none(root)
@@ -157,6 +139,21 @@ def user_at_host() -> str:
     except (KeyError, OSError):  # a container's user need not have a name
         user = f"uid{os.getuid()}"
     return f"{user}@{socket.gethostname()}"
+
+
+def _nearest_way_back(root: Path, found: Ground) -> str:
+    """The version that `rollback` goes to. Raises NoCurrentVersionError or NothingToRollBackToError."""
+    if found.newest is None:
+        raise NoCurrentVersionError(
+            "no version is current, so there is nothing to go back from", hint="shortlist cutover VERSION"
+        )
+    ways = way_back(found.newest, layout.version_names(root))
+    if not ways:
+        raise NothingToRollBackToError(
+            f"no version was served before {found.newest.version}, or none of those is left and not quarantined",
+            hint="shortlist versions; shortlist rollback --to VERSION",
+        )
+    return ways[0]
 
 
 def _is_served(at: Ground, sealed: Sealed) -> bool:

@@ -143,7 +143,7 @@ def pulling_path(root: Path, name: str) -> Path:
 
 
 def trash_path(root: Path, name: str, token: str) -> Path:
-    return versions_folder(root) / f"{TRASH}{name.lstrip('.')}-{token}"
+    return versions_folder(root) / f"{TRASH}{name}-{token}"
 
 
 def leftovers(root: Path, prefix: str) -> list[Path]:

@@ -21,7 +21,7 @@ from prediction_store.errors import (
     NoCurrentVersionError,
     UnknownOutcomeError,
 )
-from schemas.history import HistoryRecord, decode_history_record, encode_history_record
+from schemas.history import ROLLBACK, HistoryRecord, decode_history_record, encode_history_record
 
 NAME_ONE: Final = (
     'shortlist rollback --to VERSION, or shortlist cutover VERSION --force --why "…"; shortlist history lists them'
@@ -97,11 +97,6 @@ def read_record(root: Path, number: int) -> HistoryRecord:
     if record.number != number:
         raise DamagedHistoryError(f"{path}: it says it is record {record.number}", hint=NAME_ONE)
     return record
-
-
-def records(root: Path) -> list[HistoryRecord]:
-    """Every record, oldest first. Raises DamagedHistoryError or NewerFormatError."""
-    return [read_record(Path(root), number) for number in layout.history_numbers(Path(root))]
 
 
 def ground(root: Path, *, tolerate_damage: bool) -> Ground:
@@ -201,6 +196,6 @@ def sync_again(root: Path) -> None:
 
 def how_to_repeat(record: HistoryRecord) -> str:
     """How to make sure: rolling back once more without a name would go back once more."""
-    if record.action == "rollback":
+    if record.action == ROLLBACK:
         return f"shortlist rollback --to {record.version}: it finds this record, and syncs once more"
     return "run the same command again: it is safe"

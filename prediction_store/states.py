@@ -63,10 +63,10 @@ def standing_of(root: Path, name: str, newest: HistoryRecord | None, now: float)
     except (StoreError, FormatError) as error:
         return Standing(DAMAGED, None, "unknown", error.message)
     gates = _gates(root, name, sha256)
-    return Standing(_state(root, manifest, newest, now, gates), manifest, gates, "", n_bytes)
+    return Standing(_state(manifest, newest, now, gates), manifest, gates, "", n_bytes)
 
 
-def _state(root: Path, manifest: Manifest, newest: HistoryRecord | None, now: float, gates: str) -> str:
+def _state(manifest: Manifest, newest: HistoryRecord | None, now: float, gates: str) -> str:
     name = manifest.name
     if newest is not None:
         if newest.version == name:

@@ -1,9 +1,12 @@
-"""One user's stored value: the candidates, best first, in at most 4,080 bytes (one LMDB overflow page).
+"""One user's stored value: the candidates, best first.
 
-`prediction_store/FORMAT.md` describes every byte. A record is valid msgpack, an array of nine elements whose types are
-always the widest, so that every field has a fixed place and decoding needs no parser. The checksum covers the inputs
-of the version, the user's id and everything after the checksum: a record that is read under another id, or copied
-from another version, is as damaged as one with a flipped bit.
+A thousand take at most 4,080 bytes, which is one overflow page of LMDB: 4,096 bytes, 16 of them its header. (In a
+catalogue of more than 16,777,216 items they take two.) `prediction_store/FORMAT.md` describes every byte.
+
+A record is valid msgpack, an array of nine elements whose types are always the widest, so that every field has a fixed
+place and decoding needs no parser. The checksum covers the inputs of the version, the user's id and everything after
+the checksum: a record that is read under another id, or copied from another version, is as damaged as one with a
+flipped bit.
 """
 
 from __future__ import annotations
@@ -22,8 +25,6 @@ from schemas.manifest import RECORD_FORMAT
 MAX_CANDIDATES: Final = 1000
 MAX_KEY_BYTES: Final = 511
 """Longest user id in UTF-8: LMDB's longest key."""
-ONE_PAGE_BYTES: Final = 4080
-"""The most that fits on one overflow page of 4,096 bytes after its header of 16."""
 WIDE: Final = 32
 """Index bits of a record that keeps indexes and scores in two arrays."""
 MAX_SCORE: Final = 1e37

@@ -6,7 +6,7 @@ under its name in `schemas.gate_config`.
 
 from __future__ import annotations
 
-from prediction_store.gate_report import describe, read_report, require_passed
+from prediction_store.gate_report import describe, require_passed
 from prediction_store.gates.run import GATES, run_gates
 
-__all__ = ["GATES", "describe", "read_report", "require_passed", "run_gates"]
+__all__ = ["GATES", "describe", "require_passed", "run_gates"]

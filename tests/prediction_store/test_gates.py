@@ -16,7 +16,8 @@ from shop_store import REPORT, SPACE, MakeVersion, judge
 
 from prediction_store import layout
 from prediction_store.errors import DamagedVersionError, GateRefusedError
-from prediction_store.gates import GATES, change, describe, read_report, require_passed, run_gates
+from prediction_store.gate_report import read_report
+from prediction_store.gates import GATES, change, describe, require_passed, run_gates
 from prediction_store.gates.finding import Finding
 from prediction_store.gates.finding import judge as judge_finding
 from prediction_store.gates.fitness import misfits

@@ -139,11 +139,15 @@ def _judge(root: Path, mode: str, before: HistoryRecord, results: list[Result]) 
         found.append(f"records {won} after {before.number}; wanted one")
     if won and newest.number != won[-1]:
         found.append(f"record {newest.number} is the newest; wanted {won[-1]}")
-    records = history.records(root)[before.number - 1 :]
+    records = _records(root)[before.number - 1 :]
     for older, newer in itertools.pairwise(records):
         if newer.previous != older.version:
             found.append(f"record {newer.number} follows on {newer.previous}; wanted {older.version}")
     return [*found, *(f"{entry} is left" for entry in leftovers(root))]
+
+
+def _records(root: Path) -> list[HistoryRecord]:
+    return [history.read_record(root, number) for number in layout.history_numbers(root)]
 
 
 class Interruption(NamedTuple):
@@ -193,7 +197,7 @@ def _interrupt(root: Path, point: Interruption, outcome: Outcome) -> None:
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if point.is_killed:
         return
-    decided = [record for record in history.records(root) if record.who == RIVAL]
+    decided = [record for record in _records(root) if record.who == RIVAL]
     if code not in (0, TOLD):
         outcome.violate(f"{where}: it ended with {code}")
     elif code == TOLD:
