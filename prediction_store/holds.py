@@ -101,15 +101,14 @@ def _remark(
     """Append a record that leaves current what is current."""
 
     def decide(at: Ground) -> HistoryRecord | None:
-        newest, number = at.newest, at.number + 1
+        newest = at.newest
         if newest is None:
             raise NoCurrentVersionError(
                 f"no version is current, so there is nothing to {action}", hint="shortlist cutover VERSION"
             )
         if is_done(newest):
             return None
-        pinned = {PIN: number, UNPIN: 0}.get(action)
-        return remark(newest, number, action, who=who, why=why, now=now, subjects=subjects, pinned=pinned)
+        return remark(newest, at.number + 1, action, who=who, why=why, now=now, subjects=subjects)
 
     root = Path(root)
     return carry_out(root, look(root, shared, tolerate_damage=False), decide, shared=shared)

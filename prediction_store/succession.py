@@ -1,4 +1,4 @@
-"""Makes the next history record from the newest one, with all that it carries on. Pure functions; `history` decides."""
+"""Makes the next history record from the newest one, with all that it carries on. Pure functions; others decide."""
 
 from __future__ import annotations
 
@@ -58,14 +58,13 @@ def opening(
 
 def remark(
     newest: HistoryRecord, number: int, action: str, *, who: str, why: str, now: float,
-    subjects: Mapping[str, str] | None = None, pinned: int | None = None,
+    subjects: Mapping[str, str] | None = None,
 ) -> HistoryRecord:  # fmt: skip
     """The record that leaves current what is current: a pin, a quarantine, a retirement.
 
     Args:
         subjects: the versions it is about, with their inputs' digests: `action` says whether they are quarantined,
             released or only mentioned.
-        pinned: number of the record that holds the pin from now on; 0: none; None: as before.
     """
     subjects = subjects or {}
     quarantined = dict(newest.quarantined)
@@ -85,7 +84,7 @@ def remark(
         subjects=list(subjects),
         since=newest.since,
         before=newest.before,
-        pinned=newest.pinned if pinned is None else pinned,
+        pinned={PIN: number, UNPIN: 0}.get(action, newest.pinned),
         quarantined=quarantined,
     )
 
@@ -100,8 +99,7 @@ def follows(record: HistoryRecord, before: HistoryRecord) -> bool:
             abandoned=subjects,
         )  # fmt: skip
     elif record.action in (PIN, UNPIN, QUARANTINE, RELEASE, RETIRE):
-        pinned = {PIN: number, UNPIN: 0}.get(record.action)
-        wanted = remark(before, number, record.action, who=who, why=why, now=now, subjects=subjects, pinned=pinned)
+        wanted = remark(before, number, record.action, who=who, why=why, now=now, subjects=subjects)
     else:
         return True
     return _carried(record) == _carried(wanted)
@@ -125,11 +123,6 @@ def way_back(newest: HistoryRecord, there: Iterable[str]) -> list[str]:
     return [name for name in newest.before if name in on_disk and name not in newest.quarantined]
 
 
-def _carried(record: HistoryRecord) -> tuple[object, ...]:
-    held = {name: quarantine.number for name, quarantine in record.quarantined.items()}
-    return record.version, record.previous, record.since, record.before, record.pinned, held
-
-
 def is_same_ground(one: HistoryRecord | None, other: HistoryRecord | None) -> bool:
     """True when a decision made on one record stands on the other: the same is served, held and pinned."""
     if one is None or other is None:
@@ -137,3 +130,8 @@ def is_same_ground(one: HistoryRecord | None, other: HistoryRecord | None) -> bo
     return (one.identity, bool(one.pinned), one.quarantined.keys()) == (
         other.identity, bool(other.pinned), other.quarantined.keys(),
     )  # fmt: skip
+
+
+def _carried(record: HistoryRecord) -> tuple[object, ...]:
+    held = {name: quarantine.number for name, quarantine in record.quarantined.items()}
+    return record.version, record.previous, record.since, record.before, record.pinned, held

@@ -29,8 +29,7 @@ def told(text: str) -> HistoryRecord | None:
             newest = opening(newest, number, "rollback", name, SHA256, abandoned=left, **BY)
         elif newest is not None:
             action = {"p": "pin", "u": "unpin", "q": "quarantine", "f": "release", "x": "retire"}[word[0]]
-            pinned = {"pin": number, "unpin": 0}.get(action)
-            newest = remark(newest, number, action, subjects={name: name[-8:]}, pinned=pinned, **BY)
+            newest = remark(newest, number, action, subjects={name: name[-8:]}, **BY)
     return newest
 
 
