@@ -131,13 +131,9 @@ def _check_version(root: Path, name: str, found: _Findings) -> None:
 
 def _check_identity(root: Path, manifest: Manifest, sha256: str, found: _Findings) -> None:
     """Hold the manifest against those who speak of it: the history and the gate report."""
-    for number in layout.history_numbers(root):
-        try:
-            record = history.read_record(root, number)
-        except (StoreError, FormatError):
-            continue  # reported where the history is checked
+    for record in reversed([*history.readable_records(root)]):  # the others are reported where the history is checked
         if record.version == manifest.name and record.manifest_sha256 != sha256:
-            found.note(manifest.name, f"history record {number} names another manifest of that name")
+            found.note(manifest.name, f"history record {record.number} names another manifest of that name")
     try:
         report = read_report(root, manifest.name)
     except (StoreError, FormatError) as error:

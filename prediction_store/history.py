@@ -10,8 +10,6 @@ from pathlib import Path
 from prediction_store import layout
 from prediction_store.decision import carry_out, look
 from prediction_store.errors import (
-    DamagedHistoryError,
-    NewerFormatError,
     NoCurrentVersionError,
     NothingToRollBackToError,
 )
@@ -24,6 +22,7 @@ from prediction_store.records import (
     current,
     current_or_none,
     read_record,
+    readable_records,
     sync_again,
 )
 from prediction_store.succession import opening, way_back
@@ -35,6 +34,7 @@ __all__ = [
     "current_or_none",
     "cutover",
     "read_record",
+    "readable_records",
     "rollback",
     "rollback_target",
     "user_at_host",
@@ -178,11 +178,4 @@ def _is_done(found: Ground, to: str | None, expect: int | None) -> bool:
 
 def _was_served(root: Path, name: str, manifest_sha256: str) -> bool:
     """True when an undamaged record names exactly these bytes."""
-    for number in reversed(layout.history_numbers(root)):
-        try:
-            record = read_record(root, number)
-        except (DamagedHistoryError, NewerFormatError):
-            continue
-        if record.identity == (name, manifest_sha256):
-            return True
-    return False
+    return any(record.identity == (name, manifest_sha256) for record in readable_records(root))

@@ -121,9 +121,9 @@ def _row(
 def _openings(root: Path) -> dict[str, HistoryRecord]:
     """For each version the last record that made it current, as far as the history can be read."""
     opened: dict[str, HistoryRecord] = {}
-    for row in list_history(root):
-        if row.record is not None and row.record.version != row.record.previous:
-            opened.setdefault(row.record.version, row.record)
+    for record in history.readable_records(root):
+        if record.version != record.previous:
+            opened.setdefault(record.version, record)
     return opened
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
@@ -97,6 +98,16 @@ def read_record(root: Path, number: int) -> HistoryRecord:
     if record.number != number:
         raise DamagedHistoryError(f"{path}: it says it is record {record.number}", hint=NAME_ONE)
     return record
+
+
+def readable_records(root: Path) -> Iterator[HistoryRecord]:
+    """Every record that can be read, newest first."""
+    for number in reversed(layout.history_numbers(root)):
+        try:
+            record = read_record(root, number)
+        except (DamagedHistoryError, NewerFormatError):
+            continue
+        yield record
 
 
 def ground(root: Path, *, tolerate_damage: bool) -> Ground:

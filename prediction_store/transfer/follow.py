@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
-from prediction_store import history, layout
+from prediction_store import history
 from prediction_store.errors import (
     DiskError,
     DivergedHistoryError,
@@ -196,14 +196,8 @@ class Agent:
 
     def _digest_of(self, name: str) -> str | None:
         """The digest of a version's manifest as the history at hand names it; None: it does not."""
-        for number in reversed(layout.history_numbers(self._root)):
-            try:
-                record = history.read_record(self._root, number)
-            except (StoreError, FormatError):
-                continue
-            if record.version == name:
-                return record.manifest_sha256
-        return None
+        records = history.readable_records(self._root)
+        return next((record.manifest_sha256 for record in records if record.version == name), None)
 
     def _tidy(self) -> None:
         """Remove the versions that this host needs no more, now and then."""
