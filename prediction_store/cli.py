@@ -204,21 +204,9 @@ def retire(
     report = prune_remote(settings, report, keep=keep, now=time.time())
     if as_json:
         terminal.print_json(report)
-        return require_all_removed(report)
-    for name in report.removed:
-        print(f"removed {name}")
-    for name in report.pruned:
-        print(f"removed {name} from {settings.store.remote}")
-    for name in report.swept:
-        terminal.print_line(f"swept   {name}")
-    for name, reason in report.kept.items():
-        terminal.print_line(f"kept    {name}: {reason}")
-    for name, reason in report.failed.items():
-        if name not in report.kept:
-            terminal.print_line(f"failed  {name}: {reason}")
-    if report.problem:
-        terminal.print_line(report.problem)
-    return require_all_removed(report)
+    else:
+        terminal.print_retired(report, settings.store.remote)
+    require_all_removed(report)
 
 
 def _decide(

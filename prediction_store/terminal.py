@@ -15,6 +15,11 @@ from schemas.history import CUTOVER, QUARANTINE, RELEASE, RETIRE, ROLLBACK, Hist
 
 if TYPE_CHECKING:
     from prediction_store.listing import HistoryRow, VersionRow
+    from prediction_store.retention import RetireReport
+
+
+MARK: Final = {PASS: "passed", WARN: "WARNING", FAIL: "REFUSED"}
+"""What stands before a gate, by its outcome."""
 
 
 def print_json(value: object) -> None:
@@ -83,9 +88,6 @@ def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> Non
         print(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}")
 
 
-MARK: Final = {PASS: "passed", WARN: "WARNING", FAIL: "REFUSED"}
-
-
 def print_gates(report: GateReport) -> None:
     """One line per gate: outcome, name, found, wanted, and what there is to say."""
     print(f"{report.version} against {report.against or 'nothing: no other version is current'}")
@@ -97,6 +99,23 @@ def print_gates(report: GateReport) -> None:
     counts = Counter(gate.outcome for gate in report.gates)
     said_of = {PASS: "passed", WARN: "with a warning", FAIL: "refused"}
     print(", ".join(f"{counts[outcome]} {words}" for outcome, words in said_of.items() if counts[outcome]))
+
+
+def print_retired(report: RetireReport, remote: str) -> None:
+    """One line for whatever went, from the store or from object storage, and for whatever stays, with the reason."""
+    for name in report.removed:
+        print(f"removed {name}")
+    for name in report.pruned:
+        print(f"removed {name} from {remote}")
+    for name in report.swept:
+        print_line(f"swept   {name}")
+    for name, reason in report.kept.items():
+        print_line(f"kept    {name}: {reason}")
+    for name, reason in report.failed.items():
+        if name not in report.kept:
+            print_line(f"failed  {name}: {reason}")
+    if report.problem:
+        print_line(report.problem)
 
 
 def said(record: HistoryRecord) -> str:
