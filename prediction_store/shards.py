@@ -77,7 +77,7 @@ def commit_shard(attempt: Path, final: Path) -> None:
 
     Raises:
         ShardConflictError: another attempt has won, and its bytes differ.
-        MissingVersionError, DiskError: the attempt is not there, or the file system refuses.
+        DiskError: the attempt is not there, or the file system refuses.
     """
     won = durable.link_new(attempt, final)
     if not won and not attempt.samefile(final):
@@ -94,9 +94,9 @@ def copy_shard(finished: Path, target: Path) -> None:
     """Copy a finished shard from another disk, and sync it. Sealing the version reads it back.
 
     Raises:
-        DiskError: the target exists, or the file system refuses; what was written is gone then.
+        DiskError: the shard is not there, the target is, or the file system refuses; what was written is gone then.
     """
-    with finished.open("rb") as source, durable.create(target) as copy:
+    with durable.translated("reading", finished), finished.open("rb") as source, durable.create(target) as copy:
         shutil.copyfileobj(source, copy, contents.READ_BYTES)
 
 

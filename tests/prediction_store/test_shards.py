@@ -10,7 +10,15 @@ import lmdb
 import pytest
 
 from prediction_store.errors import BuildError, DamagedVersionError, DiskError, ShardConflictError
-from prediction_store.shards import COMMIT_RECORDS, attempt_at, commit_shard, open_shard, shard_of, write_shard
+from prediction_store.shards import (
+    COMMIT_RECORDS,
+    attempt_at,
+    commit_shard,
+    copy_shard,
+    open_shard,
+    shard_of,
+    write_shard,
+)
 
 MANY = [(b"%07d" % number, bytes([number % 251]) * (number % 4000)) for number in range(2 * COMMIT_RECORDS + 10)]
 
@@ -113,6 +121,15 @@ def test_two_attempts_that_differ_stop_the_build(tmp_path: Path) -> None:
     commit_shard(tmp_path / "one.mdb", final)
     with pytest.raises(ShardConflictError, match="differ"):
         commit_shard(tmp_path / "two.mdb", final)
+
+
+def test_a_finished_shard_that_is_not_there_is_said_by_its_name(tmp_path: Path) -> None:
+    finished, target = tmp_path / "finished.mdb", tmp_path / "shard-0000.mdb"
+    with pytest.raises(DiskError, match=f"reading {finished}: No such file"):
+        copy_shard(finished, target)
+    with pytest.raises(DiskError, match=f"linking {target}: No such file"):
+        commit_shard(finished, target)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_no_shard_is_damage(tmp_path: Path) -> None:
