@@ -159,7 +159,7 @@ def _facts_of(live: LiveItems, version: Version | None, names: Sequence[str]) ->
 def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
     """Apply changes and say what came of it."""
     from prediction_store import terminal
-    from schemas.live_items import ItemChangesAnswer
+    from schemas.live_items import MAX_UNKNOWN, ItemChangesAnswer
 
     with _live(settings) as live:
         changed = live.set(changes, now=time.time())
@@ -168,7 +168,7 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
         indexes = [None] * len(names) if version is None else version.indexes_of(names)
     unknown = [name for name, index in zip(names, indexes, strict=True) if index is None]
     if as_json:
-        return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:100]))
+        return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:MAX_UNKNOWN]))
     print(f"{len(changed)} of {len(names)} items are other than before")
     if unknown and version is not None:
         more = " …" if len(unknown) > 10 else ""

@@ -16,7 +16,7 @@ from prediction_store.errors import DamagedFactsError, LiveItemsError, NewerForm
 from prediction_store.live_environment import State, Tables, release, share
 from prediction_store.live_facts import decode_facts, encode_facts
 from schemas.live_items import FACTS, LIVE_ITEMS_FORMAT, ItemChange, ItemFacts, change_facts
-from schemas.record import MAX_KEY_BYTES
+from schemas.record import MAX_KEY_BYTES, is_key
 
 MAP_BYTES: Final = 1 << 30
 KEPT_CHANGES: Final = 100_000
@@ -237,6 +237,6 @@ def _key(item: str) -> bytes:
         key = item.encode("utf-8")
     except UnicodeEncodeError as error:
         raise LiveItemsError(f"{item[:64]!r} is not text that can name an item") from error
-    if not 1 <= len(key) <= MAX_KEY_BYTES:
+    if not is_key(key):
         raise LiveItemsError(f"item {item[:64]!r} has {len(key)} bytes in UTF-8; wanted 1 to {MAX_KEY_BYTES}")
     return key

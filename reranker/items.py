@@ -11,7 +11,7 @@ from prediction_store.item_now import item_now
 from reranker.errors import InvalidFieldError, UnknownItemError
 from reranker.recommend import Clock
 from reranker.requests import at_most, check_id, decode_body
-from schemas.live_items import ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
+from schemas.live_items import MAX_UNKNOWN, ItemChange, ItemChanges, ItemChangesAnswer, ItemNow
 from schemas.serving_config import Serve
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 BYTES_PER_CHANGE: Final = 1024
 _DECODER: Final = msgspec.json.Decoder(ItemChanges)
-MAX_UNKNOWN: Final = 100
-"""Items that are named in an answer because the version does not have them."""
 
 
 def max_body_bytes(serve: Serve) -> int:

@@ -17,6 +17,9 @@ LIVE_ITEMS_FORMAT: Final = 1
 """Of the store of live facts. Raised by a change that an older reader would get wrong."""
 FACTS: Final = ("in_stock", "hidden", "price", "available_until")
 
+MAX_UNKNOWN: Final = 100
+"""Items that are named in an answer because the version does not have them."""
+
 Price = Annotated[float, Meta(ge=0.0, le=1e12, description="0 or more, in the currency of the catalogue")]
 EARLIEST_END: Final = 1e9
 """The least that `available_until` takes, a time in 2001. Otherwise the day 20261122 would be a time in 1970."""
