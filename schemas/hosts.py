@@ -40,7 +40,7 @@ class HostStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     """One of the words above; another one, of a later Shortlist, is only shown."""
     problem: str = ""
-    """Why it failed or diverged, or what it waits for."""
+    """Why it failed or diverged, whom it waits for, what it pulls, or why there is no way back yet."""
     number: Count = 0
     """The newest history record that it has taken: what its servers follow. 0: none."""
     version: str = ""
