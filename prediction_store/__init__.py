@@ -1,0 +1,1 @@
+"""The prediction store: immutable versions on disk, the history that says which one is served, the gates before it."""

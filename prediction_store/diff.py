@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from prediction_store.comparison import Codes, Comparison, Means, Pair
+from prediction_store.comparison import Codes, Comparison, Means
 from prediction_store.sample import sample_users_of_both
 from prediction_store.version import Version
 
@@ -226,7 +226,7 @@ def _some(overlap: Means, n: int) -> list[int]:
 
 
 def _user(comparison: Comparison, place: int) -> UserDiff:
-    pair: Pair = comparison.pairs[place]
+    pair = comparison.pairs[place]
     return UserDiff(
         user=pair.user,
         segment=pair.segment,

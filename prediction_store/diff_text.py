@@ -11,8 +11,6 @@ from prediction_store.terminal import minute, size
 MAX_SEGMENTS: Final = 10
 MAX_ITEMS: Final = 5
 BARS: Final = "▁▂▃▄▅▆▇█"
-
-
 FACTS: Final[tuple[tuple[str, Callable[[DiffSide], str]], ...]] = (
     ("data up to", lambda side: minute(side.made_at)),
     ("built at", lambda side: minute(side.built_at)),

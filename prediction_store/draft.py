@@ -230,6 +230,7 @@ class VersionDraft:
 
         Raises:
             BuildError: something is missing, too much, or does not fit the rest; the draft can be looked at.
+            DamagedVersionError: what was written cannot be read back.
             DiskError: the file system refuses.
         """
         self._check_complete(space_id, shards)

@@ -52,9 +52,9 @@ OF_TOGETHER: Final = ("lists/together.npy", "lists/together_scores.npy")
 RANKER: Final = "ranker/weights.json"
 REPORT: Final = "evaluation/report.json"
 TOWER: Final = "tower"
-"""The folder of a version that has a tower; a version without one does not have it."""
+"""The folder that only a version with a tower has."""
 FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "evaluation")
-"""Every folder inside any version, parents first."""
+"""The folders that every version has, parents first."""
 
 BUILDING: Final = ".building-"
 PULLING: Final = ".pulling-"

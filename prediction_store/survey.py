@@ -1,4 +1,4 @@
-"""Read every record of a shard: what the sealing of a version and the checker both do, and believe nothing but.
+"""Read every record of a shard: what is counted here is all that the sealing of a version and the checker believe.
 
 Records are checked some dozens at a time. When anything about them is not as it must be, they are looked at one by one,
 to say which and what.
@@ -19,8 +19,7 @@ from schemas.record import decode_record
 from schemas.record_checker import MAX_RECORDS, RecordChecker
 
 MAX_PROBLEMS: Final = 10
-"""Problems listed per shard; the rest is only counted."""
-
+"""Problems that are listed; the rest is only counted."""
 
 Data = bytes | memoryview
 

@@ -9,7 +9,7 @@ from schemas.options import ConfigOption, JsonOption, SetOption
 app = typer.Typer(add_completion=False)
 
 
-@app.callback()
+@app.callback()  # with one command and no callback, Typer would leave out the verb
 def verbs() -> None:
     """Shortlist itself."""
 

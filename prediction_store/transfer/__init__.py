@@ -1,0 +1,1 @@
+"""Versions and the history between hosts: through object storage that they share."""
