@@ -56,7 +56,6 @@ def check(root: Path, name: str | None = None) -> CheckReport:
     Raises:
         MissingVersionError: the version asked for is not there, or not any more.
     """
-    root = Path(root)
     found = _Findings()
     if name is None:
         versions = layout.version_names(root)

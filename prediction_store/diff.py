@@ -138,7 +138,6 @@ def diff(root: Path, a: str, b: str, *, users: int = 1000, depth: int = 100, sho
     Raises:
         MissingVersionError, DamagedVersionError, ForeignVersionError: one of them cannot be read.
     """
-    root = Path(root)
     with Version.open(root, a) as first, Version.open(root, b) as second:
         sample = sample_users_of_both(first, second, users)
         comparison = Comparison(first, second, sample, depth)

@@ -73,7 +73,6 @@ class VersionDraft:
         """
         if not _DIGEST.match(inputs_digest):
             raise BuildError(f"inputs digest {inputs_digest!r}: wanted 64 hexadecimal digits")
-        root = Path(root)
         refuse_network(root)
         for folder in (layout.versions_folder(root), layout.history_folder(root), layout.gates_folder(root)):
             durable.make_folder(folder, for_all=True)

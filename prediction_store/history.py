@@ -63,7 +63,6 @@ def cutover(
         MissingVersionError, DamagedVersionError, ForeignVersionError: the version cannot be served.
         UnknownOutcomeError: the last sync failed.
     """
-    root = Path(root)
     if force and not why.strip():
         raise UsageError("forcing a cutover needs a reason", hint='--why "…"')
     found = look(root, shared, tolerate_damage=force)
@@ -103,7 +102,6 @@ def rollback(
         GateRefusedError: `to` was never current and has not passed its gates.
         ConcurrentPublishError, UnknownOutcomeError, and what a version that cannot be served raises: as `cutover`.
     """
-    root = Path(root)
     found = look(root, shared, tolerate_damage=to is not None)
     if _is_done(found, to, expect):
         sync_again(root)

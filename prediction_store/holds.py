@@ -42,7 +42,7 @@ def quarantine(
         MissingVersionError: it is not on disk.
     """
     inputs = inputs_digest_of(root, layout.checked_name(name))
-    if not inputs and name not in layout.version_names(Path(root)):
+    if not inputs and name not in layout.version_names(root):
         raise MissingVersionError(f"version {name} is not there", hint="shortlist versions")
 
     def is_done(newest: HistoryRecord) -> bool:
@@ -89,7 +89,7 @@ def require_free(newest: HistoryRecord | None, sealed: Sealed) -> None:
 def inputs_digest_of(root: Path, name: str) -> str:
     """The digest of a version's inputs; "" when its manifest cannot be read, which is no reason to keep serving it."""
     try:
-        return read_manifest(Path(root), name).inputs_digest
+        return read_manifest(root, name).inputs_digest
     except (StoreError, FormatError):
         return ""
 
@@ -110,5 +110,4 @@ def _remark(
             return None
         return remark(newest, at.number + 1, action, who=who, why=why, now=now, subjects=subjects)
 
-    root = Path(root)
     return carry_out(root, look(root, shared, tolerate_damage=False), decide, shared=shared)

@@ -63,7 +63,6 @@ def list_versions(root: Path, now: float) -> list[VersionRow]:
     Raises:
         DamagedHistoryError: the newest history record cannot be read, so that the current version is not known.
     """
-    root = Path(root)
     newest = history.current_or_none(root)
     names = layout.version_names(root)
     ways = way_back(newest, names) if newest else []
@@ -80,9 +79,9 @@ def list_versions(root: Path, now: float) -> list[VersionRow]:
 def list_history(root: Path) -> list[HistoryRow]:
     """Every record, newest first."""
     rows = []
-    for number in reversed(layout.history_numbers(Path(root))):
+    for number in reversed(layout.history_numbers(root)):
         try:
-            rows.append(HistoryRow(number=number, record=history.read_record(Path(root), number)))
+            rows.append(HistoryRow(number=number, record=history.read_record(root, number)))
         except (StoreError, FormatError) as error:
             rows.append(HistoryRow(number=number, record=None, problem=error.message))
     return rows

@@ -49,7 +49,7 @@ class LiveItems:
 
     def __init__(self, root: Path, *, map_bytes: int = MAP_BYTES) -> None:
         """`map_bytes` is the room for all facts: address space, not disk."""
-        self._environment = share(Path(root), map_bytes)
+        self._environment = share(root, map_bytes)
         self._is_open = True
 
     def __enter__(self) -> Self:

@@ -72,10 +72,10 @@ def current(root: Path) -> HistoryRecord:
             the version that was just rolled back from.
         NewerFormatError: a later Shortlist has written it.
     """
-    newest = layout.newest_history_number(Path(root))
+    newest = layout.newest_history_number(root)
     if not newest:
         raise NoCurrentVersionError(f"no version is current in {root}", hint="shortlist cutover VERSION")
-    return read_record(Path(root), newest)
+    return read_record(root, newest)
 
 
 def current_or_none(root: Path) -> HistoryRecord | None:

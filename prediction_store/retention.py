@@ -63,7 +63,6 @@ def retire(
             removed.
         DiskError: a sync failed, and nothing more was removed or written down.
     """
-    root = Path(root)
     kept = _needed(root, keep, grace_seconds, now)
     swept, failed = sweep_all(root, awaited=awaited)
     removed = []

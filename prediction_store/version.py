@@ -53,7 +53,7 @@ class Version:
             ForeignVersionError: built for another kind of machine, or of mixed embedding spaces.
             NewerFormatError: written by a later Shortlist.
         """
-        return cls(open_version(Path(root), name, verify_hashes=verify, manifest_sha256=manifest_sha256))
+        return cls(open_version(root, name, verify_hashes=verify, manifest_sha256=manifest_sha256))
 
     def __enter__(self) -> Self:
         return self

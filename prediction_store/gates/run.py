@@ -73,7 +73,6 @@ def run_gates(
     Raises:
         DamagedVersionError, DamagedRecordError, MissingVersionError, ForeignVersionError: there is nothing to judge.
     """
-    root = Path(root)
     with Version.open(root, name) as version, _current(root, name) as (current, alone):
         given = Judged(
             Side(root, version), current, alone, gates,

@@ -60,7 +60,6 @@ def pull(
         NetworkFileSystemError: the store lies where LMDB must not be used.
     """
     started = time.monotonic()
-    root = Path(root)
     refuse_network(root)
     copy = require_copy(remote, name, manifest_sha256)
     held = _wanted(copy, shards)
