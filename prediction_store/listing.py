@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 
 from prediction_store import history, layout, locks
-from prediction_store.errors import DiskError, StoreError
+from prediction_store.errors import DiskError, FormatError, StoreError
 from prediction_store.states import BUILDING, Standing, standing_of
 from prediction_store.succession import way_back
-from schemas.errors import FormatError
 from schemas.history import HistoryRecord
 
 ABANDONED = {

@@ -11,13 +11,13 @@ import msgspec
 
 from prediction_store import contents, durable, history, layout, locks
 from prediction_store.decision import carry_out, look
-from prediction_store.errors import ConcurrentPublishError, DiskError, StoreError
+from prediction_store.errors import ConcurrentPublishError, DiskError, FormatError, NewerFormatError, StoreError
 from prediction_store.gate_report import has_passed
 from prediction_store.leftovers import sweep_all
 from prediction_store.manifest import read_manifest
 from prediction_store.records import Ground, SharedHistory
 from prediction_store.succession import remark, way_back
-from schemas.errors import FormatError, NewerFormatError, ShortlistError
+from schemas.errors import ShortlistError
 from schemas.history import RETIRE, HistoryRecord
 
 TRIES: Final = 5

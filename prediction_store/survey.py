@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 import lmdb
 import numpy as np
 
+from prediction_store.errors import DamagedRecordError
 from prediction_store.shards import shard_of
-from schemas.errors import DamagedRecordError
 from schemas.record import decode_record
 from schemas.record_checker import MAX_RECORDS, RecordChecker
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from prediction_store import history
-from prediction_store.errors import StoreError
+from prediction_store.errors import FormatError, StoreError
 from prediction_store.gate_report import write_report
 from prediction_store.gates import change, counts, fitness, lists, quality
 from prediction_store.gates.finding import Finding, judge
 from prediction_store.gates.judged import Judged, Side
 from prediction_store.version import Version
-from schemas.errors import FormatError
 from schemas.gate_config import Gates
 from schemas.gate_report import FAIL, PASS, WARN, GateReport
 

@@ -12,14 +12,19 @@ from typing import Final
 import msgspec
 
 from prediction_store import contents, durable, layout, locks
-from prediction_store.errors import ConcurrentPullError, DamagedVersionError, MissingVersionError, PartialVersionError
+from prediction_store.errors import (
+    ConcurrentPullError,
+    DamagedVersionError,
+    FormatError,
+    MissingVersionError,
+    PartialVersionError,
+)
 from prediction_store.file_system import refuse_network
 from prediction_store.held import files_with, held_shards, is_whole
 from prediction_store.manifest import read_identity, verify_environment
 from prediction_store.transfer.copies import Copy, require_copy, sizes_of
 from prediction_store.transfer.flow import Flow
 from prediction_store.transfer.remote import Remote
-from schemas.errors import FormatError
 from schemas.gate_report import decode_gate_report
 from schemas.held import HeldShards, ShardRange, encode_held
 from schemas.manifest import FileFacts
