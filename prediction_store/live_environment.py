@@ -59,7 +59,7 @@ class LiveEnvironment:
     """One environment as this process has it open, shared by all who use it. Any number of threads may use it."""
 
     def __init__(self, root: Path) -> None:
-        self.users = 0
+        self.holders = 0
         """Guarded by the registry's lock."""
         self.map_bytes = 0
         self._root = root
@@ -286,7 +286,7 @@ def share(root: Path, map_bytes: int) -> LiveEnvironment:
     """The environment of a store, one per process; give it back with `release`. Opens nothing yet."""
     with _registry_lock:
         shared = _registry.setdefault(os.path.realpath(root), LiveEnvironment(root))
-        shared.users += 1
+        shared.holders += 1
         shared.map_bytes = max(shared.map_bytes, map_bytes)
         return shared
 
@@ -294,8 +294,8 @@ def share(root: Path, map_bytes: int) -> LiveEnvironment:
 def release(environment: LiveEnvironment) -> None:
     """Give back one `share`; the last one closes the files."""
     with _registry_lock:
-        environment.users -= 1
-        if environment.users:
+        environment.holders -= 1
+        if environment.holders:
             return
         for key, other in list(_registry.items()):
             if other is environment:

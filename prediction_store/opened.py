@@ -51,7 +51,7 @@ class OpenedVersion:
         self.sealed = sealed
         self.manifest = sealed.manifest
         self.is_verified = is_verified
-        self.users = 0
+        self.holders = 0
         """How many `Version` objects share this. Guarded by the registry's lock."""
         self.is_inherited = False
         """True in a forked child: the files are the parent's, and closed here."""
@@ -163,7 +163,7 @@ def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256:
         with _registry_lock:
             shared = _registry.get(key)
             if shared is not None:
-                shared.users += 1
+                shared.holders += 1
         if shared is not None:
             try:
                 if verify_hashes and not shared.is_verified:
@@ -179,7 +179,7 @@ def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256:
             if shared is None:
                 shared = _registry[key] = OpenedVersion(sealed, is_verified=verify_hashes)
                 keep_lease = True
-            shared.users += 1
+            shared.holders += 1
         return shared
     finally:
         if not keep_lease:
@@ -189,8 +189,8 @@ def open_version(root: Path, name: str, *, verify_hashes: bool, manifest_sha256:
 def release(opened: OpenedVersion) -> None:
     """Give back one `open_version`; the last one closes the files and gives up the lease."""
     with _registry_lock:
-        opened.users -= 1
-        if opened.users or opened.is_inherited:
+        opened.holders -= 1
+        if opened.holders or opened.is_inherited:
             return
         for key, other in list(_registry.items()):
             if other is opened:
