@@ -114,12 +114,12 @@ class LiveView:
 class _Kept:
     """A view, and up to where it has been read."""
 
-    __slots__ = ("number", "problem", "state", "view")
+    __slots__ = ("problem", "state", "view")
 
     def __init__(self, view: LiveView) -> None:
         self.view = view
         self.state: State | None = None
-        self.number: int | None = None
+        """None: nothing has been read yet, or nothing has ever been set."""
         self.problem: DamagedFactsError | None = None
 
 
@@ -173,8 +173,7 @@ class LiveViews:
             except ShortlistError:
                 return  # `view` will meet it, too, and report it
             if not after:  # what changes from here on is for `view` to read
-                kept.state, kept.number = reading.state, reading.number
-                kept.view.number = reading.number
+                kept.state, kept.view.number = reading.state, reading.number
             kept.problem = kept.view.put(version, reading.entries) or kept.problem
             is_over = reading.is_whole
             after = reading.entries[-1][0] if reading.entries else after
@@ -190,13 +189,12 @@ class LiveViews:
         return kept
 
     def _read(self, kept: _Kept, version: Version) -> None:
-        reading = self.live.read(since=kept.number)
+        reading = self.live.read(since=None if kept.state is None else kept.view.number)
         # Another file may have been put in the place of the one that was read: its numbers say nothing.
-        if not reading.is_whole and kept.state is not None and reading.state[:2] != kept.state[:2]:  # type: ignore[index]
+        if not reading.is_whole and reading.state[:2] != kept.state[:2]:  # type: ignore[index] # neither is None then
             reading = self.live.read()
         view = LiveView(version) if reading.is_whole else kept.view
         kept.problem = view.put(version, reading.entries)
-        kept.view, kept.state, kept.number = view, reading.state, reading.number
-        view.number = reading.number
+        kept.view, kept.state, view.number = view, reading.state, reading.number
         if kept.problem is not None:
             self.failures += 1
