@@ -86,7 +86,7 @@ class LiveView:
         """
         problem = None
         entries = list(entries)
-        for index, (_, facts) in zip(version.item_indexes([key for key, _ in entries]), entries, strict=True):
+        for index, (_, facts) in zip(version.indexes_of_keys([key for key, _ in entries]), entries, strict=True):
             if isinstance(facts, DamagedFactsError):
                 problem = facts
             elif index is not None:

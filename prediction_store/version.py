@@ -148,14 +148,14 @@ class Version:
         """The dense index of an item; None: not in the catalogue."""
         return self.indexes_of([item_id])[0]
 
-    def item_indexes(self, keys: Sequence[bytes]) -> list[int | None]:
-        """The dense indexes of items whose ids, in UTF-8, are the keys; None: not in the catalogue."""
-        return self._opened.item_indexes(keys)
-
     def indexes_of(self, item_ids: Sequence[str]) -> list[int | None]:
         """As `item_index`, of many items in one look."""
         # A lone surrogate is no text: with it in it an id becomes a key that nothing has.
         return self._opened.item_indexes([item.encode("utf-8", "surrogatepass") for item in item_ids])
+
+    def indexes_of_keys(self, keys: Sequence[bytes]) -> list[int | None]:
+        """The dense indexes of items whose ids, in UTF-8, are the keys; None: not in the catalogue."""
+        return self._opened.item_indexes(keys)
 
     def item_ids(self, indexes: npt.ArrayLike) -> list[str]:
         """The ids of some items, in the order of the indexes. Raises IndexError beyond the catalogue."""

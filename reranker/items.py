@@ -64,5 +64,5 @@ def _unknown(store: Store, items: list[str]) -> list[str]:
     if not store.is_ready:
         return items[:MAX_UNKNOWN]
     with store.acquire() as version:
-        indexes = version.item_indexes([item.encode("utf-8") for item in items])
+        indexes = version.indexes_of(items)
     return [item for item, index in zip(items, indexes, strict=True) if index is None][:MAX_UNKNOWN]
