@@ -48,8 +48,8 @@ def exact_recall(version: Version, sample: Sequence[Sampled]) -> ExactRecall:
     if not chosen:
         return ExactRecall(0, 0, 0)
     search = _Search(version, chosen)
-    for start in range(0, version.n_items, search.rows):
-        search.look_at(start, version.item_vectors[start : start + search.rows])
+    for start in range(0, version.n_items, search.block_rows):
+        search.look_at(start, version.item_vectors[start : start + search.block_rows])
     return ExactRecall(search.count_found(), int(search.lengths.sum()), len(chosen))
 
 
@@ -60,7 +60,7 @@ class _Search:
         rows = [sampled.candidates.user_row for sampled in chosen]
         self.users = np.stack([version.user_vector(row) for row in rows])  # [m, d]
         self.lengths = np.array([len(sampled.candidates.items) for sampled in chosen])
-        self.rows = max(1, min(MAX_ROWS, MAX_CELLS // len(chosen)))
+        self.block_rows = max(1, min(MAX_ROWS, MAX_CELLS // len(chosen)))
         consumed = [version.consumed(row) for row in rows]
         owner = np.repeat(np.arange(len(chosen)), [len(items) for items in consumed])
         items = np.concatenate(consumed)

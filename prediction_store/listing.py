@@ -29,7 +29,7 @@ class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
     is_rollback_target: bool
     """`rollback` would go there."""
     gates: str
-    """pass, warn, fail, not run, or unreadable."""
+    """As `states.Standing` has them: pass, warn, fail, not run, unreadable or unknown."""
     built_at: int
     made_at: int | None = None
     """The time of its data."""

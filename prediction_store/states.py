@@ -44,7 +44,8 @@ class Standing(NamedTuple):
     state: str
     manifest: Manifest | None
     gates: str
-    """pass, warn or fail, as the report on exactly these bytes says; or not run, or unreadable."""
+    """pass, warn or fail, as the report on exactly these bytes says; or not run, or unreadable; or unknown, where the
+    manifest cannot be read or a file has not its size."""
     problem: str
     """Why it is damaged or unknown."""
     bytes: int = 0

@@ -95,10 +95,11 @@ class Readiness:
 
     def shards(self) -> str:
         """The shards that the newest version that is ready has here; "": all of them, or none is ready."""
-        for name in sorted(self._ready, reverse=True):
-            held = held_shards(self._ready[name].path, self._ready[name].manifest)
-            return "" if is_whole(held) else str(held)
-        return ""
+        if not self._ready:
+            return ""
+        newest = self._ready[max(self._ready)]
+        held = held_shards(newest.path, newest.manifest)
+        return "" if is_whole(held) else str(held)
 
     def _acquire(self, name: str, manifest_sha256: str | None) -> Sealed:
         if not layout.version_path(self._root, name).is_dir():

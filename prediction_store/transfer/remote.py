@@ -153,8 +153,7 @@ class Remote:
         for key in keys:
             path = self._folder / key
             durable.sync_file(path)
-            folders |= dict.fromkeys([path.parent, *(up for up in path.parents if self._folder in up.parents)])
-            folders[self._folder] = None
+            folders |= dict.fromkeys(folder for folder in path.parents if folder.is_relative_to(self._folder))
         for folder in sorted(folders, key=lambda folder: -len(folder.parts)):
             durable.sync_folder(folder)
 
