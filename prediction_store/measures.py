@@ -12,6 +12,8 @@ Items = npt.NDArray[np.integer[Any]]
 
 PERSISTENCE: Final = 0.98
 """Of rank-biased overlap: a reader who goes on to the next item with this probability sees 50 items on average."""
+BINS: Final = 10
+"""Of the population stability index."""
 EMPTY_SHARE: Final = 1e-4
 """What stands for an empty bin: the logarithm of nothing would outweigh all the rest."""
 
@@ -61,17 +63,17 @@ def gini(counts: Items, catalogue: int) -> float:
     return float(((2 * ranks - catalogue - 1) * ordered).sum() / (catalogue * ordered.sum()))
 
 
-def population_stability(expected: Numbers, found: Numbers, bins: int = 10) -> float:
+def population_stability(expected: Numbers, found: Numbers) -> float:
     """How far numbers have moved: 0 not at all, above 0.1 somewhat, above 0.25 much.
 
-    The bins hold equally many of the `expected`.
+    The `BINS` bins hold equally many of the `expected`.
 
     Source: the population stability index and its rule of thumb in Siddiqi, "Credit Risk Scorecards", 2006, chapter 8.
     """
-    edges = np.quantile(expected, np.arange(1, bins) / bins)
+    edges = np.quantile(expected, np.arange(1, BINS) / BINS)
     shares = []
     for numbers in (expected, found):
-        counts = np.bincount(np.searchsorted(edges, numbers, side="right"), minlength=bins)
+        counts = np.bincount(np.searchsorted(edges, numbers, side="right"), minlength=BINS)
         shares.append(np.maximum(counts / len(numbers), EMPTY_SHARE))
     before, after = shares
     return float(((after - before) * np.log(after / before)).sum())

@@ -19,6 +19,7 @@ HEIGHT: Final = 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 40
 BAR_HEIGHT: Final = 20
 THIN_BAR: Final = 14
+TICKS: Final = 5
 LETTER_WIDTH: Final = 6.8
 """About: what a letter of a label takes; a capital and a wide one, say of Chinese, take more."""
 CAPITAL_WIDTH, WIDE_WIDTH = 8.5, 12.5
@@ -212,10 +213,10 @@ def _svg(title: str, height: int, parts: Sequence[str]) -> str:
     )
 
 
-def _ticks(low: float, high: float, wanted: int = 5) -> list[float]:
-    """Round numbers from at or below `low` to at or above `high`, about as many as wanted."""
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers from at or below `low` to at or above `high`, about `TICKS` of them."""
     span = (high - low) or abs(high) or 1.0
-    raw = span / wanted
+    raw = span / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
