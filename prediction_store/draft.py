@@ -296,7 +296,7 @@ class VersionDraft:
         return self._n_users
 
     def _check_complete(self, space_id: str, shards: int) -> None:
-        for path in (self.path / "candidates").glob(f"{layout.ATTEMPT}*"):
+        for path in (self.path / layout.CANDIDATES).glob(f"{layout.ATTEMPT}*"):
             durable.remove_file(path)  # of a task that was killed, or lost the race
         wanted = {layout.ITEM_VECTORS, layout.ITEM_INDEX, layout.USER_VECTORS, layout.CONSUMED_OFFSETS,
                   layout.CONSUMED_ITEMS, layout.SEGMENTS, layout.LISTS, layout.NEIGHBOURS, layout.NEIGHBOUR_SCORES,

@@ -10,6 +10,8 @@ import lmdb
 from prediction_store import durable
 from prediction_store.shards import LIB_VERSION
 
+LOCK_FILE: Final = "lock.mdb"
+"""LMDB's name for it, in a folder of its own."""
 TRIES: Final = 100
 """Against a writer that does nothing but add pages, two in five fail."""
 PLACE_BYTES: Final = 64
@@ -31,7 +33,7 @@ def open_growing(
     """
     if lock:
         # LMDB leaves holes in it and writes through a map: on a full disk that would be a SIGBUS.
-        lock_file = Path(path) / "lock.mdb" if subdir else Path(f"{path}-lock")
+        lock_file = Path(path) / LOCK_FILE if subdir else Path(f"{path}-lock")
         durable.allocate(lock_file, lock_bytes(max_readers))
     options |= {"max_readers": max_readers, "subdir": subdir, "lock": lock}
     for _ in range(TRIES - 1):

@@ -22,6 +22,7 @@ from schemas.errors import UsageError
 MANIFEST: Final = "manifest.json"
 HELD: Final = "held.json"
 """Beside the manifest of a version that is here in part only."""
+CANDIDATES: Final = "candidates"
 ITEM_VECTORS: Final = "items/vectors.npy"
 ITEM_INDEX: Final = "items/index.mdb"
 USER_VECTORS: Final = "users/vectors.npy"
@@ -53,7 +54,7 @@ RANKER: Final = "ranker/weights.json"
 REPORT: Final = "evaluation/report.json"
 TOWER: Final = "tower"
 """The folder that only a version with a tower has."""
-FOLDERS: Final = ("candidates", "users", "items", COLUMNS, "lists", "ranker", "evaluation")
+FOLDERS: Final = (CANDIDATES, "users", "items", COLUMNS, "lists", "ranker", "evaluation")
 """The folders that every version has, parents first."""
 
 BUILDING: Final = ".building-"
@@ -193,7 +194,7 @@ def live_items_file(root: Path) -> Path:
 
 def shard_file(number: int) -> str:
     """Path of a shard inside its version."""
-    return f"candidates/shard-{number:04d}.mdb"
+    return f"{CANDIDATES}/shard-{number:04d}.mdb"
 
 
 def attempt_path(final: Path, token: str) -> Path:

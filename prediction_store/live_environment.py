@@ -19,7 +19,7 @@ import lmdb
 from prediction_store import durable, layout
 from prediction_store.errors import DiskError, LiveItemsError
 from prediction_store.file_system import refuse_network
-from prediction_store.growing import open_growing
+from prediction_store.growing import LOCK_FILE, open_growing
 
 MAX_READERS: Final = 1024
 """Processes that read at the same time; LMDB keeps this many places for them."""
@@ -257,7 +257,7 @@ def _bytes_of(environment: lmdb.Environment) -> int:
 
 
 def _can_lock(folder: Path) -> bool:
-    lock = folder / "lock.mdb"
+    lock = folder / LOCK_FILE
     return os.access(lock if lock.exists() else folder, os.W_OK)
 
 
