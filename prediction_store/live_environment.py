@@ -23,6 +23,7 @@ from prediction_store.growing import LOCK_FILE, open_growing
 
 MAX_READERS: Final = 1024
 """Processes that read at the same time; LMDB keeps this many places for them."""
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 TRIES: Final = 3
 """To read what others write meanwhile."""
 SPACE_HINT: Final = "shortlist items clear what need not be set, or raise store.live_items_mb"
@@ -60,7 +61,7 @@ class LiveEnvironment:
 
     def __init__(self, root: Path) -> None:
         self.holders = 0
-        """Guarded by the registry's lock."""
+        """How many have it by `share`. Guarded by the registry's lock."""
         self.map_bytes = 0
         self._root = root
         self._folder, self._file = layout.live_items_folder(root), layout.live_items_file(root)
@@ -176,7 +177,7 @@ class LiveEnvironment:
             raise LiveItemsError(f"{self._file} is no file", hint=FOLDER_HINT)
         opened = self._opened
         if opened is not None and (opened.file == (facts.st_dev, facts.st_ino) or self._is_written):
-            if facts.st_size < 2 * _PAGE:
+            if facts.st_size < 2 * PAGE_BYTES:
                 raise LiveItemsError(f"{self._file} has been cut off", hint=FOLDER_HINT)
             return opened
         self._close()  # somebody has put another file there
@@ -237,9 +238,6 @@ class LiveEnvironment:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.environment.close()
-
-
-_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def _databases(environment: lmdb.Environment, transaction: lmdb.Transaction | None) -> tuple[Any, Any]:
