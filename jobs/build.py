@@ -15,15 +15,16 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet
 
-from jobs import datasets, list_order, train_ranker, user_histories, user_states, vectors
+from jobs import datasets, known, train_ranker, user_histories, user_states, vectors
 from jobs.datasets import Dataset
+from jobs.list_order import Order
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
 from prediction_store.columns import NewColumn
 from prediction_store.contexts import Contexts
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
-from prediction_store.user_tower import Histories, StoredTower
+from prediction_store.user_tower import StoredTower
 from prediction_store.writer import Categories, Texts, VersionDraft, find_by_inputs
 from schemas import config as settings
 from schemas.config import Config
@@ -62,14 +63,14 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             named.extra["version"] = found
             return Report(step="build", day=day, skipped=True, details={"version": found})
         with VersionDraft.begin(root, digest, now) as draft:
-            known = named.path / user_histories.FOLDER
-            histories = _gather_histories(inputs, known)
-            _write_catalogue(draft, inputs, weights, list_order.open_known(known))
+            met = named.path / known.FOLDER
+            of_users = known.write_known(inputs["prepared"], np.load(inputs["candidates"].part("order.npy")), met)
+            _write_catalogue(draft, inputs, weights, of_users.recent)
             _write_users(draft, config, inputs, spark, named.path)
-            _write_tower(draft, config, inputs, histories, named.path)
+            _write_tower(draft, config, inputs, named.path)
             made_at = datasets.end_of(day)
-            records = write_shards(draft, config, inputs, spark, made_at=made_at, known=known, scratch=named.path)
-            shutil.rmtree(known)
+            records = write_shards(draft, config, inputs, spark, made_at=made_at, known=met, scratch=named.path)
+            shutil.rmtree(met)
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,
@@ -106,7 +107,7 @@ def config_digest(config: Config) -> str:
 
 
 def _write_catalogue(
-    draft: VersionDraft, inputs: Mapping[str, Dataset], weights: RankerWeights, known: list_order.Known
+    draft: VersionDraft, inputs: Mapping[str, Dataset], weights: RankerWeights, recent: np.ndarray
 ) -> None:
     """Everything that is not per user, in dense order."""
     order = np.load(inputs["candidates"].part("order.npy"))
@@ -115,8 +116,8 @@ def _write_catalogue(
     dense = items.take(order)
     made = inputs["lists"]
     columns = _columns(dense) | {"popularity": _popularity(inputs["prepared"], len(order))[order]}
-    of_late = np.float32(inputs["embeddings"].extra("order", list_order.Order).recent)
-    columns |= {"trend": np.load(made.part("trend.npy")), "recent": of_late * known.recent}
+    of_late = np.float32(inputs["embeddings"].extra("order", Order).recent)
+    columns |= {"trend": np.load(made.part("trend.npy")), "recent": of_late * recent}
     draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), columns)
     lists = pa.parquet.read_table(made.part("lists.parquet")).to_pylist()
     ranked: dict[str, dict[str, RankedItems]] = {"popular": {}, "trending": {}}
@@ -171,20 +172,12 @@ def _write_users(
     draft.write_user_facts(consumed, segments["segment"].to_pylist())
 
 
-def _gather_histories(inputs: Mapping[str, Dataset], folder: Path) -> Histories:
-    """What all users did last, and what else their lists are put in order by."""
-    order, users = np.load(inputs["candidates"].part("order.npy")), inputs["prepared"].rows["users"]
-    found = user_histories.gather(inputs["embeddings"].part("users"), users, order, folder)
-    list_order.write_known(inputs["prepared"], order, folder)
-    return found
-
-
-def _write_tower(
-    draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], histories: Histories, scratch: Path
-) -> None:
-    """What makes user vectors anew, the bases through a file like the vectors."""
+def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], scratch: Path) -> None:
+    """What makes user vectors anew, bases and histories through files like the vectors."""
     embeddings, path, users = inputs["embeddings"], scratch / "bases.npy", inputs["prepared"].rows["users"]
     bases = vectors.gather(embeddings.part("users"), "user", users, column="base", file=path)
+    order, folder = np.load(inputs["candidates"].part("order.npy")), scratch / "histories"
+    histories = user_histories.gather(embeddings.part("users"), users, order, folder)
     tower = user_states.load_tower(
         embeddings.part(user_states.PART),
         is_unit=bool(embeddings.extra("is_unit")),
@@ -193,6 +186,7 @@ def _write_tower(
     )
     draft.write_user_tower(StoredTower(tower, bases, histories))
     path.unlink()
+    shutil.rmtree(folder)
 
 
 def _consumed(inputs: Mapping[str, Dataset], spark: SparkSession, users: int) -> Consumed:

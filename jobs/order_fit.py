@@ -2,7 +2,8 @@
 
 Each list of the slice is one that the products have found. A logistic regression over all its places says how the
 chance that its user met the item in the validation days follows from the product, from the item's interactions of late,
-and from how often the user had met it before. The weights, divided by that of the product, are the `Order`.
+and from how often the user had met it before (see `known`). The weights, divided by that of the product, are the
+`Order`.
 
 It is taken where it ranks better than the products alone do, each half of the users ranked by what the other half
 teaches.
@@ -38,9 +39,9 @@ class Slice(NamedTuple):
     products: np.ndarray
     """float32; -inf where a list has ended."""
     recent: np.ndarray
-    """float32, see `list_order.recent_of`."""
+    """float32, see `Known.recent`."""
     times: np.ndarray
-    """int32: how often the item is in the user's history."""
+    """float32, see `Known.times`; 0: the user has not met the item."""
     is_wanted: np.ndarray
     """bool: the user met the item in the validation days."""
     wanted: np.ndarray
@@ -120,16 +121,16 @@ def _blocks(lists: Slice, unit: float, *, with_recent: bool) -> Iterator[tuple[n
         part = lists.of(slice(start, start + BLOCK_USERS))
         is_there = np.isfinite(part.products)
         products, recent, times = (values[is_there] for values in part[:3])
-        columns = [np.ones(len(products)), products / unit, times > 0, np.log(np.maximum(times, 1))]
+        columns = [np.ones(len(products)), products / unit, times > 0, times]
         yield np.stack([*columns, *([recent] if with_recent else [])], axis=1), part.is_wanted[is_there]
 
 
 def _ndcg(lists: Slice, order: Order) -> float:
     """The sum over the users."""
-    of_met, total = order.of_met(int(lists.times.max(initial=0))), 0.0
+    total = 0.0
     for start in range(0, len(lists.wanted), BLOCK_USERS):
         part = lists.of(slice(start, start + BLOCK_USERS))
-        scores = part.products + np.float32(order.recent) * part.recent + of_met[part.times]
+        scores = part.products + np.float32(order.recent) * part.recent + order.of_times(part.times)
         places = np.argsort(-scores, axis=1, kind="stable")
         total += metrics.ndcg_at(JUDGED_AT, np.take_along_axis(part.is_wanted, places, axis=1), part.wanted).sum()
     return total

@@ -23,7 +23,8 @@ import pyarrow as pa
 from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
-from jobs.list_order import Order, open_known, put_in_order
+from jobs.known import open_known
+from jobs.list_order import Order, put_in_order
 from jobs.partitions import task_number
 from jobs.temporary import temporary_folder
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
@@ -65,7 +66,7 @@ def write_shards(
     """Write the records of all users into the shards, each list in its order; the number of records.
 
     Args:
-        known: folder of what the lists are put in order by, see `list_order.open_known`.
+        known: folder of what the lists are put in order by, see `known.open_known`.
         scratch: folder for what is on its way. Both must be there for the tasks, wherever these run.
     """
     from pyspark.sql import functions as F

@@ -29,7 +29,6 @@ from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
 from schemas.config import Train
-from schemas.tables import TRAIN
 
 Tensors = TypeVar("Tensors", ItemTensors, UserTensors)
 
@@ -62,11 +61,6 @@ class Task:
     def pairs(self) -> int:
         """Pairs of a user and an item that met."""
         return int(self.counts.takers.sum())
-
-    def known(self) -> Iterator[pa.Table]:
-        """The interactions of everybody that are learned from, some at a time."""
-        is_known = (pa.compute.field("split") == TRAIN) & (pa.compute.field("weight") > 0)
-        return (table.filter(is_known) for table in self.everybody.tables())
 
     def met_by_all(self) -> Iterator[np.ndarray]:
         """As `met`, of the whole team's users."""

@@ -4,6 +4,7 @@ epochs, on both. The newest days say most about the days to come, and are the on
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,23 +13,24 @@ import msgspec
 import numpy as np
 import torch
 
-from jobs import checkpoint, datasets, kept_model, model, order_fit
+from jobs import checkpoint, datasets, kept_model, known, model, order_fit
 from jobs.checkpoint import Progress
 from jobs.device import choose_device, reproducible
 from jobs.encoder import find_encoder
 from jobs.fit import fit, temperature
-from jobs.list_order import BY_PRODUCTS, Order, recent_of
+from jobs.list_order import BY_PRODUCTS, Order
 from jobs.progress import Report
 from jobs.sentences import Texts, read_texts
 from jobs.task import Reading, Task, read_task
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
 from schemas.config import Config, Train
+from schemas.tables import VALIDATION
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from jobs.datasets import Draft
+    from jobs.datasets import Dataset, Draft
     from jobs.encoder import Encoder
 
 CHOOSE, REFIT = "choose", "refit"
@@ -192,15 +194,17 @@ def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> Tra
         )
         logs = Path(f"{assignment.logs}-{phase}") if team.rank == 0 else None
         towers, progress = fit(task, config, Path(assignment.draft) / phase, logs, team)
-        return Trained(towers, progress, task.epochs.examples, _order(task, towers, config, assignment.reading))
+        return Trained(towers, progress, task.epochs.examples, _order(task, towers, assignment, config, prepared))
 
 
-def _order(task: Task, towers: TwoTowers, config: Train, reading: Reading) -> Order:
+def _order(task: Task, towers: TwoTowers, assignment: Assignment, config: Train, prepared: Dataset) -> Order:
     """What the validation slice says of the order of lists, if it is wanted and this process has the slice."""
-    if config.order == "products" or reading.strategy != "time":
+    if config.order == "products" or assignment.reading.strategy != "time":
         return BY_PRODUCTS
     if task.validation is None or not len(task.validation.users):
         return BY_PRODUCTS
-    recent = recent_of(task.known, task.architecture.items)
-    lists = task.validation.lists(towers, task.items, task.users, recent, order_fit.LENGTH)
+    folder = Path(assignment.draft) / known.FOLDER
+    of_train = known.write_known(prepared, np.arange(task.architecture.items), folder, before=VALIDATION)
+    lists = task.validation.lists(towers, task.items, task.users, of_train, order_fit.LENGTH)
+    shutil.rmtree(folder)
     return order_fit.learn_order(lists, with_recent=not config.popularity_debias)

@@ -12,24 +12,20 @@ import pyarrow.dataset
 from jobs.errors import DatasetDamagedError
 from prediction_store.user_tower import Histories
 
-FOLDER = "histories"
-"""Where a step gathers them, in its draft, as long as it needs them."""
 OFFSETS, ITEMS, WEIGHTS = "offsets.npy", "items.npy", "weights.npy"
 """The files of gathered histories, see `prediction_store.user_tower.Histories`."""
 KINDS = {ITEMS: np.uint32, WEIGHTS: np.float32}
 
 
-def gather(part: Path, users: int, order: np.ndarray, into: Path, *, of_all: bool = True) -> Histories:
+def gather(part: Path, users: int, order: np.ndarray, into: Path) -> Histories:
     """The histories of a part of `embeddings` by `user_index`, in dense indexes; read batch by batch, twice.
 
     Args:
         order: int[items], the item_index of each dense index.
         into: a folder, which is made. The histories are files in it, for they may be more than memory holds.
-        of_all: the part has every user; else those who are not in it have an empty history.
 
     Raises:
-        DatasetDamagedError: a user has two histories, or of all users one has none, or one has an item that there is
-            not.
+        DatasetDamagedError: a user has two histories, or none, or one with an item that there is not.
     """
     lengths, hint = np.full(users, -1, np.int64), f"remove {part.parent} and run again: shortlist embed"
     for index, items, _, counts in _batches(part):
@@ -44,8 +40,6 @@ def gather(part: Path, users: int, order: np.ndarray, into: Path, *, of_all: boo
                 f"{part}: a history has items {items.min()} to {items.max()}; there are {len(order)}", hint=hint
             )
         lengths[index] = counts
-    if not of_all:
-        lengths[lengths < 0] = 0
     if (lengths < 0).any():
         raise DatasetDamagedError(f"{part}: {int((lengths < 0).sum())} of {users} users have no history", hint=hint)
     offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from jobs import metrics, order_fit
+from jobs.known import Known
 from jobs.shards import Shards
 from jobs.towers import ItemTensors, TwoTowers, UserTensors
 from schemas.tables import VALIDATION
@@ -68,22 +69,19 @@ class ValidationSlice:
         """The same for vectors that are there: float[users, d] and float[items, d]."""
         return self._recall(self._lists(lambda _, part: users[part], items, k), k)
 
-    def lists(
-        self, towers: TwoTowers, items: ItemTensors, users: UserTensors, recent: np.ndarray, k: int
-    ) -> order_fit.Slice:
-        """The first k of the catalogue for some users, and what their order is learned from.
-
-        Args:
-            recent: float32[items], by item_index, see `list_order.recent_of`.
-        """
+    def lists(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, known: Known, k: int) -> order_fit.Slice:
+        """The first k of the catalogue for some users, and what their order is learned from; `known` by item_index."""
         every = -(-len(self.users) // order_fit.MOST_USERS)
-        parts = []
+        parts, of_user = [], np.zeros(self._items, np.float32)
         for some in self._lists_by(towers, items, users, k):
             rows = np.arange(0, len(some.items), every)
-            history, _, lengths = self._histories(some.first, some.first + len(some.items))
-            row = np.repeat(np.arange(len(lengths)), lengths)
-            times = _count_in(some.items[rows], row[row % every == 0] // every, history[row % every == 0], len(recent))
-            lists = (some.products[rows], recent[some.items[rows]], times, some.is_wanted[rows], some.wanted[rows])
+            listed, times = some.items[rows], np.zeros((len(rows), some.items.shape[1]), np.float32)
+            for row, user in enumerate(self.users[some.first + rows]):
+                met = slice(known.starts[user], known.ends[user])
+                of_user[known.items[met]] = known.times[met]
+                times[row] = of_user[listed[row]]
+                of_user[known.items[met]] = 0.0
+            lists = (some.products[rows], known.recent[listed], times, some.is_wanted[rows], some.wanted[rows])
             parts.append(lists)
         return order_fit.Slice(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
@@ -140,11 +138,3 @@ class ValidationSlice:
         row = np.searchsorted(users, user).clip(max=len(users) - 1)
         mine = users[row] == user
         return row[mine], item[mine]
-
-
-def _count_in(lists: np.ndarray, row: np.ndarray, item: np.ndarray, items: int) -> np.ndarray:
-    """int32[users, k]: how often each item of a row's list is among the pairs (row, item)."""
-    pairs, counts = np.unique(np.append(row * items + item, -1), return_counts=True)
-    sought = np.arange(len(lists))[:, None] * items + lists
-    place = np.searchsorted(pairs, sought).clip(max=len(pairs) - 1)
-    return np.where(pairs[place] == sought, counts[place], 0).astype(np.int32)

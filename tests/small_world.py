@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,16 @@ class World:
         )  # fmt: skip
         return [(item, weight) for _, item, weight in mine[-8:]]
 
+    def times(self, user: int, *, before_test: bool = False) -> dict[int, float]:
+        """Item to the logarithm of one and how often the user has met it, where a time halves every 90 days."""
+        counting = [event for event in self.events if event[2] > 0 and not (before_test and event[5] == tables.TEST)]
+        end = max(event[3] for event in counting)
+        found: dict[int, float] = {}
+        for who, item, _, when, _, _ in counting:
+            if who == user:
+                found[item] = found.get(item, 0.0) + 0.5 ** ((end - when) / (90 * 86_400))
+        return {item: math.log1p(times) for item, times in found.items()}
+
     def bases(self) -> np.ndarray:
         return self.user_vectors + np.float32(0.5)
 
@@ -95,7 +106,7 @@ class World:
             user, item, weight, when, consumed, split = zip(*self.events, strict=True) if self.events else [()] * 6
             views, none = pa.array(["view"] * len(user)), pa.nulls(len(user), pa.string())
             columns = [user, item, views, weight, when, none, none, consumed, split]
-            _write(draft.path / "interactions", columns, tables.INTERACTIONS)
+            _write(draft.path / "interactions", columns, tables.INTERACTIONS, [who % 2 for who in user])
             counts = np.bincount([e[1] for e in self.events if e[5] == tables.TRAIN], minlength=self.items)
             n = range(self.items)
             texts = self.texts or [(f"Thing {i}", f"kind {i % 3}", f"brand {i % 2}" if i % 5 else "") for i in n]
@@ -155,9 +166,11 @@ class World:
         return np.roll(self.user_vectors, 1, axis=1)
 
 
-def _write(folder: Path, columns: Sequence[Any], schema: pa.Schema) -> None:
+def _write(folder: Path, columns: Sequence[Any], schema: pa.Schema, files: Sequence[int] | None = None) -> None:
+    """In two files, of the first rows and the others, or of those that `files` says: 0 or 1 for each row."""
     folder.mkdir()
     arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
     table = pa.Table.from_arrays(arrays, schema=schema)
-    pa.parquet.write_table(table.slice(0, len(table) // 2), folder / "part-0.parquet")
-    pa.parquet.write_table(table.slice(len(table) // 2), folder / "part-1.parquet")
+    of_row = np.arange(len(table)) >= len(table) // 2 if files is None else np.array(files, dtype=bool)
+    for number in (0, 1):
+        pa.parquet.write_table(table.filter(pa.array(of_row == number)), folder / f"part-{number}.parquet")

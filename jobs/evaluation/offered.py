@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow.dataset
 
-from jobs import candidate_files, list_order, user_histories
+from jobs import candidate_files, known
 from jobs.datasets import Dataset
-from jobs.list_order import Order
+from jobs.list_order import Order, put_in_order
 from schemas.tables import TEST
 
 
@@ -23,13 +22,10 @@ def offered(
     Args:
         scratch: folder in which a folder is made, and removed at the end.
     """
-    order, users = np.load(candidates.part("order.npy")), prepared.rows["users"]
-    folder, before = scratch / user_histories.FOLDER, pyarrow.dataset.field("split") < TEST
-    user_histories.gather(embeddings.part("evaluation_users"), users, order, folder, of_all=False)
-    known = list_order.write_known(prepared, order, folder, interactions=before)
-    by = embeddings.extra("order", Order)
+    folder, by = scratch / known.FOLDER, embeddings.extra("order", Order)
+    of_users = known.write_known(prepared, np.load(candidates.part("order.npy")), folder, before=TEST)
     for batch in candidate_files.read_all(candidates.part("evaluation"), size):
-        items = list_order.put_in_order(batch, by, known).column("items")
+        items = put_in_order(batch, by, of_users).column("items")
         lengths = np.diff(items.offsets.to_numpy())
         lists = np.full((len(lengths), max(lengths, default=0)), -1, dtype=np.int64)
         lists[np.arange(lists.shape[1]) < lengths[:, None]] = items.flatten().to_numpy()

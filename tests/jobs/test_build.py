@@ -17,7 +17,8 @@ import pytest
 from editable import editable
 
 from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
-from jobs.list_order import Known, Order, put_in_order
+from jobs.known import Known
+from jobs.list_order import Order, put_in_order
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -90,9 +91,15 @@ def test_every_user_reads_what_was_retrieved_in_its_order(
     for _, item, weight, when, _, _ in world.events:
         late[item] += weight * 0.5 ** ((end - when) / (2 * 86_400))
     order = np.load(candidates.part("order.npy"))
-    met = [[int(np.flatnonzero(order == item)[0]) for item, _ in world.history(user)] for user in range(world.users)]
+    dense = {int(item): place for place, item in enumerate(order)}
+    met = [{dense[item]: times for item, times in world.times(user).items()} for user in range(world.users)]
+    ends = np.cumsum([*map(len, met)])
     known = Known(
-        np.log1p(late).astype(np.float32)[order], np.cumsum([0, *map(len, met)]), np.concatenate(met).astype(np.uint32)
+        np.log1p(late).astype(np.float32)[order],
+        ends - [*map(len, met)],
+        ends,
+        np.array([item for of_user in met for item in of_user], np.uint32),
+        np.array([times for of_user in met for times in of_user.values()], np.float32),
     )
     np.testing.assert_allclose(version.column("recent"), ORDER.recent * known.recent, rtol=1e-6)
     (lists,) = rows.to_batches()

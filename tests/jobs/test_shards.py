@@ -228,6 +228,7 @@ def write_many_rows(config: Config, *, files: int, rows: int, users: int = 20, i
         columns = [np.arange(n_users), np.arange(n_users), [""] * n_users, features, np.ones(n_users)]
         arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, tables.USERS, strict=True)]
         pa.parquet.write_table(pa.Table.from_arrays(arrays, schema=tables.USERS), draft.path / "users" / "part.parquet")
+        draft.rows |= {"interactions": rows * files, "items": items, "users": n_users}
     return size
 
 

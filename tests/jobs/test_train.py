@@ -15,7 +15,7 @@ import pytest
 import torch
 from blocks_shop import BLOCKS, COLD_ITEMS, DAY, ITEMS, USERS, block_of, small_config, write_prepared
 
-from jobs import checkpoint, datasets, fit, kept_model, model, order_fit, task, train
+from jobs import checkpoint, datasets, fit, kept_model, known, model, order_fit, task, train
 from jobs.errors import DatasetDamagedError, NothingToTrainError, TrainingDivergedError
 from jobs.features import item_features
 from jobs.list_order import BY_PRODUCTS
@@ -148,7 +148,7 @@ def test_what_users_come_back_to_is_learned_for_the_order_of_lists(tmp_path: Pat
         found[name] = trained_model(config)[1].order
         assert details["order"] == ("products" if found[name] == BY_PRODUCTS else "learned")
     assert found["by products"] == BY_PRODUCTS
-    five_times = {name: order.of_met(5)[5] for name, order in found.items()}
+    five_times = {name: float(order.of_times(np.log1p([5]))[0]) for name, order in found.items()}
     assert five_times["habits"] > 0.1 > five_times["no habits"]
     assert (found["without popularity"].recent, five_times["without popularity"] > 0.1) == (0.0, True)
 
@@ -161,32 +161,31 @@ def test_the_last_events_of_each_user_are_no_ground_for_an_order(tmp_path: Path)
 
 
 def test_the_slice_tells_how_often_each_item_of_a_list_was_met(
-    learned: Config, monkeypatch: pytest.MonkeyPatch
+    learned: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepared = datasets.open_dataset(learned.paths.workspace, DAY, "prepared")
     reading = task.Reading("keep", "time")
     read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
     towers, _ = trained_model(learned)
-    recent = np.arange(ITEMS + COLD_ITEMS, dtype=np.float32)
-    lists = read.validation.lists(towers, read.items, read.users, recent, 30)
+    found = known.write_known(prepared, np.arange(ITEMS + COLD_ITEMS), tmp_path / "known", before=1)
+    every_item = found._replace(
+        recent=np.arange(ITEMS + COLD_ITEMS, dtype=np.float32)
+    )  # so that a list tells its items
+    lists = read.validation.lists(towers, read.items, read.users, every_item, 30)
     assert {part.shape for part in lists[:4]} == {(len(read.validation.users), 30)}
     rows = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pylist()
     assert lists.times.sum() > 100
     for place, user in enumerate(read.validation.users.tolist()):
-        mine = sorted(
-            (row["time"], row["item_index"]) for row in rows if row["user_index"] == user and not row["split"]
-        )
-        history = [item for _, item in mine[-8:]]
+        met = slice(found.starts[user], found.ends[user])
+        times = dict(zip(found.items[met].tolist(), found.times[met].tolist(), strict=True))
+        assert set(times) == {row["item_index"] for row in rows if row["user_index"] == user and not row["split"]}
         wanted = {row["item_index"] for row in rows if row["user_index"] == user and row["split"] == 1}
         items = lists.recent[place].astype(int).tolist()
-        assert lists.times[place].tolist() == [history.count(item) for item in items]
+        assert lists.times[place].tolist() == [times.get(item, 0.0) for item in items]
         assert lists.is_wanted[place].tolist() == [item in wanted for item in items]
         assert lists.wanted[place] == len(wanted)
-    # Of late is what was met before the validation days: they are what is to be said beforehand.
-    known = [when for table in read.known() for when in table["time"].to_pylist()]
-    assert sorted(known) == sorted(row["time"] for row in rows if not row["split"])
     monkeypatch.setattr(order_fit, "MOST_USERS", len(read.validation.users) - 1)
-    some = read.validation.lists(towers, read.items, read.users, recent, 30)
+    some = read.validation.lists(towers, read.items, read.users, every_item, 30)
     for part, every in zip(some, lists, strict=True):
         np.testing.assert_array_equal(part, every[::2])
 

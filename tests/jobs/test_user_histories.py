@@ -65,12 +65,6 @@ def test_histories_that_are_not_of_every_user_are_refused(
     assert refused.value.hint == f"remove {tmp_path} and run again: shortlist embed"
 
 
-def test_of_a_part_of_the_users_the_others_have_no_history(tmp_path: Path) -> None:
-    folder = write_states(tmp_path / "users", states({3: [1, 0], 1: [2]}), 1)
-    offsets, items, _ = user_histories.gather(folder, 5, np.arange(3), tmp_path / "found", of_all=False)
-    assert [items[a:b].tolist() for a, b in pairwise(offsets)] == [[], [2], [], [1, 0], []]
-
-
 def test_nobody_with_a_history_is_no_error(tmp_path: Path) -> None:
     folder = write_states(tmp_path / "users", states({0: [], 1: []}), 2)
     offsets, items, weights = user_histories.gather(folder, 2, np.arange(ITEMS), tmp_path / "found")
