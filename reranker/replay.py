@@ -34,8 +34,6 @@ class Replay:
     replayed: AnswerRecord
     differences: list[str]
     """Sentences; empty: equal bit for bit."""
-    tails: list[Tail]
-    """Torn tails of the segments that were read."""
 
     @property
     def is_equal(self) -> bool:
@@ -50,8 +48,7 @@ def replay(config: Config, request_id: str) -> Replay:
         VersionRetiredError: its version is not in the store any more.
         DamagedVersionError, FormatError: the version, or a segment of the log, is not as it was written.
     """
-    tails: list[Tail] = []
-    recorded = find(Path(events_folder(config.paths)), request_id, tails)
+    recorded = find(Path(events_folder(config.paths)), request_id)
     root = Path(config.paths.store)
     try:
         version = Version.open(root, recorded.version)
@@ -63,7 +60,7 @@ def replay(config: Config, request_id: str) -> Replay:
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
         replayed = made_again(reranker, version, recorded, settings_digest(config))
     found = list(differences(recorded, replayed))
-    return Replay(recorded, replayed, [*_causes(recorded, replayed), *found] if found else [], tails)
+    return Replay(recorded, replayed, [*_causes(recorded, replayed), *found] if found else [])
 
 
 def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, settings: str) -> AnswerRecord:
@@ -98,8 +95,9 @@ def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, set
     )
 
 
-def find(folder: Path, request_id: str, tails: list[Tail]) -> AnswerRecord:
+def find(folder: Path, request_id: str) -> AnswerRecord:
     """The answer of a request, the newest segments being read first. Raises NotInLogError."""
+    tails: list[Tail] = []
     for path in reversed(segments(folder)):
         for entry in read_segments([path], tails.append):
             if isinstance(entry.record, AnswerRecord) and entry.record.request_id == request_id:

@@ -38,11 +38,6 @@ class Session(NamedTuple):
     def is_empty(self) -> bool:
         return self.items.size == 0
 
-    @property
-    def strength(self) -> float:
-        """What a sum over the session is divided by: at least 1, so that an old session fades instead of shouting."""
-        return max(1.0, float(self.weights.sum()))
-
 
 EMPTY = Session(items=NO_ITEMS, weights=np.empty(0, np.float32))
 

@@ -10,6 +10,7 @@ import pytest
 from serving_shop import Shop
 
 from prediction_store.reader import Version
+from reranker.forms import strength_of
 from reranker.pool import Pool
 from reranker.session import EMPTY, Session, read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
@@ -272,4 +273,4 @@ def test_unknown_items_are_ignored_and_counted(version: Version) -> None:
 def test_an_event_of_long_ago_weighs_nothing_and_breaks_nothing(version: Version) -> None:
     session = read_session([SessionEvent(item="a01", time=0.0)], version, SERVE, NOW)
     assert session.weights.tolist() == [0.0]
-    assert session.strength == 1.0
+    assert strength_of(session.weights) == 1.0
