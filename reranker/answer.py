@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from math import floor
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -101,13 +100,13 @@ def answer(
     fresh: Fresh | None,
     now: float,
     request_id: str,
-    shown: Mapping[str, int] = MappingProxyType({}),
-    haste: Haste | None = None,
-    note: Callable[[Shown], None] | None = None,
+    ignored: Mapping[str, int],
+    haste: Haste,
+    note: Callable[[Shown], None] | None,
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
-    `fresh` are the version's new and trending items; `shown` says how often items were shown to the user without a
+    `fresh` are the version's new and trending items; `ignored` says how often items were shown to the user without a
     click; `haste`, before each rung, whether there is no time to rank; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
@@ -124,7 +123,7 @@ def answer(
         segment = version.segment_of(stored.user_row)
     user = UserNow(ranker.tower, stored.user_row, session)
 
-    at = _circumstances(version, request, shown, moment, user)
+    at = _circumstances(version, request, ignored, moment, user)
     asked = _Asked(
         version=version,
         ranker=ranker,
@@ -140,7 +139,6 @@ def answer(
         seed=request_id,
     )
     hidden = hidden_items(request, version, familiar)
-    haste = Haste() if haste is None else haste
     items: list[AnsweredItem] = []
     rungs: list[str] = []
     for rung, pool, is_hasty in fallbacks.ladder(
@@ -174,9 +172,9 @@ def answer(
 
 
 def _circumstances(
-    version: Version, request: RecommendRequest, shown: Mapping[str, int], moment: float, user: UserNow
+    version: Version, request: RecommendRequest, ignored: Mapping[str, int], moment: float, user: UserNow
 ) -> Circumstances:
-    counts = {index: times for item, times in shown.items() if (index := version.item_index(item)) is not None}
+    counts = {index: times for item, times in ignored.items() if (index := version.item_index(item)) is not None}
     return Circumstances(moment, request.context.device or "", counts, user)
 
 

@@ -106,10 +106,10 @@ class Reranker:
         with current as version:
             signals = self.ranker_of(version).names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
-            shown = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
+            ignored = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
             found = self.answer_on(
-                version, request, shown, live,
+                version, request, ignored, live,
                 now=now, request_id=os.urandom(16).hex(), haste=haste, note=note,
             )  # fmt: skip
         if haste.since < 0:
@@ -121,7 +121,7 @@ class Reranker:
             self.on_answer(
                 record_of(
                     request,
-                    shown,
+                    ignored,
                     found,
                     noted,
                     signals=signals,
@@ -178,7 +178,7 @@ class Reranker:
         self,
         version: Version,
         request: RecommendRequest,
-        shown: Mapping[str, int],
+        ignored: Mapping[str, int],
         live: LiveView,
         *,
         now: float,
@@ -188,7 +188,7 @@ class Reranker:
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 
-        `shown` are the times that items were shown without a click; `haste` says when there is no time to rank.
+        `ignored` are the times that items were shown without a click; `haste` says when there is no time to rank.
         Requires: the version stays open.
         """
         return answer(
@@ -202,7 +202,7 @@ class Reranker:
             fresh=self.fresh_of(version),
             now=now,
             request_id=request_id,
-            shown=shown,
+            ignored=ignored,
             haste=haste,
             note=note,
         )

@@ -31,7 +31,7 @@ class Circumstances(NamedTuple):
     now: float
     """UTC epoch seconds, from which events and items age."""
     device: str = ""
-    shown: Mapping[int, int] = MappingProxyType({})
+    ignored: Mapping[int, int] = MappingProxyType({})
     """Dense item index to the times that the user was shown the item lately and did not click it."""
     user: UserNow | None = None
     """Of the session; None: there is no vector to ask for."""
@@ -92,11 +92,11 @@ class SignalInputs:
     @property
     def missed(self) -> tuple[Indexes, Float32]:
         """(uint32[m], float32[m]): what was shown in vain; 1/2, 3/4, … for once, twice, …"""
-        shown = self.at.shown
-        if not shown:
+        ignored = self.at.ignored
+        if not ignored:
             return NO_ITEMS, NO_NUMBERS
-        times = np.fromiter(shown.values(), np.float32)
-        return np.fromiter(shown, np.uint32), (1.0 - 0.5**times).astype(np.float32)
+        times = np.fromiter(ignored.values(), np.float32)
+        return np.fromiter(ignored, np.uint32), (1.0 - 0.5**times).astype(np.float32)
 
     @property
     def history(self) -> Indexes:

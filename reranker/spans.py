@@ -156,7 +156,7 @@ class TracedReranker(Reranker):
         self,
         version: Version,
         request: RecommendRequest,
-        shown: Mapping[str, int],
+        ignored: Mapping[str, int],
         live: LiveView,
         *,
         now: float,
@@ -173,7 +173,7 @@ class TracedReranker(Reranker):
                 note(part)
 
         answer = super().answer_on(
-            version, request, shown, live, now=now, request_id=request_id, haste=haste, note=counting
+            version, request, ignored, live, now=now, request_id=request_id, haste=haste, note=counting
         )
         trace.get_current_span().set_attribute("shortlist.candidates", candidates)
         _note({"shortlist.candidates": candidates})

@@ -117,10 +117,10 @@ def requests(version: Version) -> Iterator[tuple[np.random.Generator, SignalInpu
         print(f"seed {seed}")
         count = int(rng.choice([1, 2, 30, 200, ITEMS]))
         pool = Pool(*_list(rng, count), listed=int(rng.choice([0, count // 2, count])))
-        shown = {int(item): int(rng.integers(1, 5)) for item in rng.integers(0, ITEMS, rng.choice([0, 12]))}
+        ignored = {int(item): int(rng.integers(1, 5)) for item in rng.integers(0, ITEMS, rng.choice([0, 12]))}
         session = some_session(rng, int(rng.choice([0, 1, 4, 60])))
         user = UserNow(UserTower.of(version), rng.choice([None, 0, 1, 2]), session)
-        at = Circumstances(NOW + 8 * 3600.0, str(rng.choice(["", "tv"])), shown, user)
+        at = Circumstances(NOW + 8 * 3600.0, str(rng.choice(["", "tv"])), ignored, user)
         weights = rng.normal(size=len(SIGNALS)) * (rng.random(len(SIGNALS)) < 0.8)
         terms = tuple((signal, float(weight)) for signal, weight in zip(SIGNALS, weights, strict=True) if weight)
         yield rng, SignalInputs(version, pool, session, at), Ranker(terms)

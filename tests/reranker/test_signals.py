@@ -40,8 +40,8 @@ def given(version: Version) -> SignalInputs:
         visits=np.array([8, 17, 31, 17, 3], np.uint32),
         kinds=("view", "cart", "view", "cart", "view"),
     )
-    shown = {int(items[2]): 1, int(items[9]): 3, 39: 2}
-    at = Circumstances(NOW, device="phone", shown=shown, user=UserNow(UserTower.of(version), 1, session))
+    ignored = {int(items[2]): 1, int(items[9]): 3, 39: 2}
+    at = Circumstances(NOW, device="phone", ignored=ignored, user=UserNow(UserTower.of(version), 1, session))
     return SignalInputs(version, Pool(items, scores, listed=20), session, at)
 
 
@@ -164,7 +164,7 @@ def slow_trend(given: SignalInputs, position: int) -> float:
 
 
 def slow_ignored(given: SignalInputs, position: int) -> float:
-    return 1.0 - 0.5 ** given.at.shown.get(int(given.pool.items[position]), 0)
+    return 1.0 - 0.5 ** given.at.ignored.get(int(given.pool.items[position]), 0)
 
 
 def slow_met_before(given: SignalInputs, position: int) -> float:
