@@ -1,4 +1,4 @@
-"""Names for the arrays that travel through a request."""
+"""The arrays that travel through a request: names for them, empty ones, and what several places do with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ Indexes = npt.NDArray[np.uint32]
 Positions = npt.NDArray[np.int64]
 """Places in an array of candidates."""
 Mask = npt.NDArray[np.bool_]
+NO_ITEMS: Indexes = np.empty(0, np.uint32)
+NO_NUMBERS: Float32 = np.empty(0, np.float32)
 NO_PLACES: Positions = np.empty(0, np.int64)
+SHORTEST = 1e-12
+"""A vector of zeros has no direction: its products are zero and stay so. As in torch's `normalize`."""
 
 
 def contains(sorted_values: Indexes, values: Indexes) -> Mask:
@@ -25,3 +29,8 @@ def contains(sorted_values: Indexes, values: Indexes) -> Mask:
     places[places == sorted_values.size] = 0
     found: Mask = sorted_values[places] == values
     return found
+
+
+def of_length_1(vector: Float32) -> Float32:
+    """float32[d]: the vector's direction; zeros of zeros."""
+    return vector / np.float32(max(float(np.sqrt(vector @ vector)), SHORTEST))

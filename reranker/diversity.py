@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from reranker.arrays import Float32
+from reranker.arrays import SHORTEST, Float32
 
 MMR_AMONG = 200
 """Candidates that diversity chooses among: those of the best scores."""
-TINY = 1e-12
 
 
 class Unlike:
@@ -47,5 +46,5 @@ class Unlike:
 
 
 def _of_length_1(vectors: Float32) -> Float32:
-    found: Float32 = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), TINY)
+    found: Float32 = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), SHORTEST)
     return found

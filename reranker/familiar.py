@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, contains
+from reranker.arrays import NO_ITEMS, Float32, Indexes, contains
 from reranker.session import Session
 from reranker.user_tower import UserTower
 from schemas.messages import SessionEvent
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 BOUGHT, SEEN, SEEN_BEFORE = "bought", "seen", "seen before"
-NOTHING: Indexes = np.empty(0, np.uint32)
 
 
 class Lowered(NamedTuple):
@@ -70,10 +69,10 @@ def familiar_items(
         user_row: of the record; None: a user whom the version does not know.
     """
     policies = {BOUGHT: serve.bought, SEEN: serve.seen, SEEN_BEFORE: serve.seen_before}
-    consumed = NOTHING if user_row is None else version.consumed(user_row)
+    consumed = NO_ITEMS if user_row is None else version.consumed(user_row)
     if (serve.bought.policy, serve.seen.policy, serve.seen_before.policy) == ("hide", "hide", "allow"):
         return Familiar(np.concatenate([session.items, consumed]))
-    history = NOTHING
+    history = NO_ITEMS
     if tower is not None and user_row is not None and serve.seen_before.policy != "allow":
         history = tower.history_of(user_row)
     age = max(0.0, now - version.manifest.made_at)

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from reranker.arrays import Float32, Indexes
+from reranker.arrays import Float32, Indexes, of_length_1
 from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
     from reranker.signal_inputs import SignalInputs
 
 TINY = 1e-9
-SHORTEST = 1e-12
-"""A vector of zeros has no direction: its products are zero and stay so."""
 Column = npt.NDArray[Any]
 """float32 or float64[n_items], NaN where missing."""
 SESSION, MEAN, LATEST, USER = range(4)
@@ -187,8 +185,7 @@ class Nearest(NamedTuple):
     """The greatest of weight, 1 at most, times cosine to one of the visited items."""
 
     def values(self, given: SignalInputs) -> Float32:
-        cosines = (given.vectors @ given.visited.T) / given.lengths[:, None]
-        found: Float32 = (cosines * np.minimum(given.session.weights, np.float32(1.0))).max(axis=1)
+        found: Float32 = (given.cosines * np.minimum(given.session.weights, np.float32(1.0))).max(axis=1)
         return found
 
 
@@ -208,11 +205,6 @@ def _at_places(given: SignalInputs, items: Indexes, numbers: Float32) -> Float32
 def strength_of(weights: Float32) -> np.float32:
     """What a sum by these weights is divided by."""
     return np.float32(max(1.0, float(weights.sum())))
-
-
-def of_length_1(vector: Float32) -> Float32:
-    """float32[d]: the vector's direction; zeros of zeros."""
-    return vector / np.float32(max(float(np.sqrt(vector @ vector)), SHORTEST))
 
 
 def values_of(form: Form | None, given: SignalInputs) -> Float32:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Mask, Positions
+from reranker.arrays import NO_ITEMS, Float32, Indexes, Mask, Positions
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -66,7 +66,7 @@ class Fresh(NamedTuple):
 def _newest(version: Version, in_stock: Mask) -> Indexes:
     """uint32[at most MOST_NEW]: a release that is still to come says nothing."""
     if "released" not in version.manifest.columns:
-        return np.empty(0, np.uint32)
+        return NO_ITEMS
     released = np.asarray(version.column("released"), np.float64)
     with np.errstate(invalid="ignore"):
         known = np.flatnonzero(in_stock & (released <= version.manifest.made_at))

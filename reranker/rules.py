@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Mask
+from reranker.arrays import NO_ITEMS, Float32, Indexes, Mask
 from reranker.conditions import Columns, Condition, parse
 from reranker.errors import ConditionError
 from schemas.errors import ShortlistError
@@ -49,11 +49,10 @@ class Rules:
 
     def fitting(self, columns: Columns) -> tuple[Rules, list[str]]:
         """(the rules that these columns have an answer to, why each other one has none)."""
-        nothing = np.empty(0, np.uint32)
         kept, problems = [], []
         for rule, condition in self.rules:
             try:
-                condition.holds(columns, nothing)
+                condition.holds(columns, NO_ITEMS)
             except ShortlistError as error:
                 problems.append(f"rule {rule.name!r}: {error.message}")
             else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes
+from reranker.arrays import NO_ITEMS, NO_NUMBERS, Float32, Indexes
 from schemas.messages import SessionEvent
 from schemas.serving_config import Serve
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 UNLISTED_EVENT_WEIGHT = 1.0
 """Weight of an event type that `serve.session_event_weights` does not list."""
-
-NO_ITEMS: Indexes = np.empty(0, np.uint32)
 
 
 class Session(NamedTuple):
@@ -39,7 +37,7 @@ class Session(NamedTuple):
         return self.items.size == 0
 
 
-EMPTY = Session(items=NO_ITEMS, weights=np.empty(0, np.float32))
+EMPTY = Session(items=NO_ITEMS, weights=NO_NUMBERS)
 
 
 def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve, now: float) -> Session:

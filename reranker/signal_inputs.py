@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, Mask, Positions
-from reranker.forms import SHORTEST
+from reranker.arrays import NO_ITEMS, NO_NUMBERS, SHORTEST, Float32, Indexes, Mask, Positions
 from reranker.pool import Pool
 from reranker.session import Session
 from reranker.user_tower import UserNow
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 HOUR_SECONDS = 3_600
 MONDAY = 3
 """Days from a Monday to the first of January 1970, a Thursday."""
-NO_ITEMS: Indexes = np.empty(0, np.uint32)
-NO_NUMBERS: Float32 = np.empty(0, np.float32)
 
 
 class Circumstances(NamedTuple):

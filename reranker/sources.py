@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from reranker.arrays import Float32, Indexes, contains
+from reranker.arrays import NO_ITEMS, NO_NUMBERS, Float32, Indexes, contains
 from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
 from reranker.pool import Pool
@@ -23,8 +23,6 @@ STORED_LIST, SESSION_NEIGHBOURS = "stored_list", "session_neighbours"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
 RECENT = "recent"
 """The column of what the order of lists adds to an item's base score; a version may be older than it."""
-NOTHING: Indexes = np.empty(0, np.uint32)
-NO_NUMBERS: Float32 = np.empty(0, np.float32)
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 
@@ -82,7 +80,7 @@ def gathered(
 ) -> tuple[Indexes, Float32]:
     """(items, base scores) of `personal`."""
     near, vectors, user = version.every_neighbours, version.item_vectors, version.user_vector(candidates.user_row)
-    fresh, of_fresh, moved = NOTHING, NO_NUMBERS, NO_NUMBERS
+    fresh, of_fresh, moved = NO_ITEMS, NO_NUMBERS, NO_NUMBERS
     if suiting is not None:
         fresh, of_fresh, moved = suiting.fresh.items, suiting.fresh.vectors, suiting.vector
     room = candidates.items.size + serve.neighbour_candidates + min(serve.fresh_candidates, fresh.size)

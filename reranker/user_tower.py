@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from prediction_store.user_tower import StoredTower
-from reranker.arrays import Float32, Indexes
+from reranker.arrays import NO_ITEMS, Float32, Indexes, of_length_1
 from reranker.compiled import is_compiled, kernel
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
     from reranker.session import Session
-
-NO_ITEMS: Indexes = np.empty(0, np.uint32)
-SHORTEST = 1e-12
-"""A vector that is shorter has no direction; as in torch's `normalize`."""
 
 
 class UserTower:
@@ -99,9 +95,7 @@ class UserTower:
         if n := len(items):
             shares = np.sqrt(weights) * self._recency[-n:]
             found += self._matrix @ (shares @ self._item_vectors[items] / shares.sum())
-        if self._is_unit:
-            found /= max(float(np.sqrt(found @ found)), SHORTEST)
-        return found
+        return of_length_1(found) if self._is_unit else found
 
 
 class UserNow:
