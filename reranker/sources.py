@@ -85,7 +85,7 @@ def gathered(
         fresh, of_fresh, moved = suiting.fresh.items, suiting.fresh.vectors, suiting.vector
     room = candidates.items.size + serve.neighbour_candidates + min(serve.fresh_candidates, fresh.size)
     items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
-    _, count = kernel.gather(
+    count = kernel.gather(
         items, scores, candidates.items, candidates.scores, near.items, near.scores, *visited, vectors, user,
         fresh, of_fresh, moved, serve.neighbour_candidates, serve.fresh_candidates,
     )  # fmt: skip
@@ -167,8 +167,10 @@ def popular(version: Version, segment: str = "") -> Pool:
 
 
 def _suiting(fresh: Fresh | None, user: UserNow, serve: Serve) -> Suiting | None:
-    vector = user.vector if fresh is not None and serve.fresh_candidates else None
-    return None if fresh is None or vector is None else Suiting(fresh, vector)
+    if fresh is None or not serve.fresh_candidates:
+        return None
+    vector = user.vector
+    return None if vector is None else Suiting(fresh, vector)
 
 
 def _by_source(suiting: Suiting | None, serve: Serve) -> Mapping[str, Indexes]:

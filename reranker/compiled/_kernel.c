@@ -120,7 +120,7 @@ done:
 }
 
 /* gather(items, scores, listed, their_scores, near, near_scores, visited, weights, vectors, user, fresh, of_fresh, moved,
-   most_near, most_fresh) -> how many items and scores there are with the neighbours, and how many in all */
+   most_near, most_fresh) -> how many items and scores are filled */
 static PyObject *gather(PyObject *self, PyObject *const *arguments, Py_ssize_t given) {
     static const char *const types[] = {"wI", "wf", "I", "f", "iI", "f", "I", "f", "f", "f", "I", "f", "f", NULL};
     Array a[13];
@@ -181,7 +181,7 @@ done:
     PyMem_Free(memory);
     free_places(&places);
     give_back(a, lent);
-       return is_done ? Py_BuildValue("nn", with_near, count) : NULL;
+    return is_done ? PyLong_FromSsize_t(count) : NULL;
 }
 
 /* eligible(out, items, shown, hidden): out[i] is what `shown` says of the item, unless it is among the hidden ones */

@@ -76,8 +76,8 @@ def gather(
     moved: Float32,
     most_near: int,
     most_fresh: int,
-) -> tuple[int, int]:
-    """The pool of `sources.personal`; how many candidates there are with the neighbours, and how many in all."""
+) -> int:
+    """The pool of `sources.personal`; how many candidates there are."""
 
 def eligible(out: Mask, items: Indexes, shown: Mask, hidden: Indexes) -> None:
     """bool[n]: which items are shown and not among the hidden ones, uint32[m] in any order."""
