@@ -53,4 +53,4 @@ def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None], max_by
             if isinstance(part, Tail):
                 on_tail(part)
             else:
-                yield Entry(path, part.begin, decode(part.payload))
+                yield Entry(path, part.begin, decode(part.payload, path, part.begin))

@@ -5,6 +5,8 @@ Arrays, not maps: a field may be added at the end of a struct, with a default, a
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from schemas.errors import FormatError
@@ -99,10 +101,13 @@ def encode(record: Record) -> bytes:
     return _ENCODER.encode(record)
 
 
-def decode(payload: bytes) -> Record:
-    """The record in a payload. Raises FormatError: it is whole, and yet not one of ours."""
+def decode(payload: bytes, path: Path, begin: int) -> Record:
+    """The record in a payload, which begins at a byte of a segment.
+
+    Raises FormatError: it is whole, and yet not one of ours.
+    """
     try:
         found: Record = _DECODER.decode(payload)
-    except msgspec.MsgspecError as error:
-        raise FormatError(f"a record of the serving log cannot be read: {error}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}, byte {begin}: a record of the serving log cannot be read: {error}") from error
     return found

@@ -18,7 +18,7 @@ from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, SegmentN
 from reranker.serving_log.reading import Entry, read_log, segments
 from reranker.serving_log.records import EventsRecord, LoggedEvent, encode
 from reranker.serving_log.segments import SegmentWriter
-from schemas.errors import NewerFormatError, UsageError
+from schemas.errors import FormatError, NewerFormatError, UsageError
 from schemas.serving_config import Log
 
 NOW = 1_790_000_000.0
@@ -312,3 +312,14 @@ def test_a_record_beyond_all_bounds_is_refused_before_it_is_written(tmp_path: Pa
     with pytest.raises(UsageError, match="wanted at most"):
         log.append([bytes(MAX_RECORD_BYTES + 1)])
     assert segments(tmp_path) == []
+
+
+@pytest.mark.parametrize("payload", [b"\x91\xa6strange", encode(event(2)).replace(b"u2", b"u\xff")])
+def test_a_whole_record_that_is_none_of_ours_is_refused_with_its_place(tmp_path: Path, payload: bytes) -> None:
+    log = writer(tmp_path)
+    log.append([encode(event(1)), payload])
+    log.close()
+    (segment,) = segments(tmp_path)
+    place = HEADER_BYTES + len(frame(encode(event(1))))
+    with pytest.raises(FormatError, match=f"^{segment}, byte {place}: a record of the serving log cannot be read: "):
+        read(tmp_path)
