@@ -92,8 +92,7 @@ class LoggedEvents:
             SourceError: it cannot be read.
         """
         try:
-            for entry in read_segments([segment], self._count_torn, self.sizes[segment]):
-                yield entry.record
+            yield from read_segments([segment], self._count_torn, self.sizes[segment])
         except (DiskError, FormatError) as error:
             raise SourceError(f"the serving log cannot be read: {error.message}") from error
 

@@ -99,9 +99,9 @@ def find(folder: Path, request_id: str) -> AnswerRecord:
     """The answer of a request, the newest segments being read first. Raises NotInLogError."""
     tails: list[Tail] = []
     for path in reversed(segments(folder)):
-        for entry in read_segments([path], tails.append):
-            if isinstance(entry.record, AnswerRecord) and entry.record.request_id == request_id:
-                return entry.record
+        for record in read_segments([path], tails.append):
+            if isinstance(record, AnswerRecord) and record.request_id == request_id:
+                return record
     torn = f"; {sum(tail.bytes for tail in tails)} bytes of torn tails could not be read" if tails else ""
     raise NotInLogError(
         f"the log in {folder} has no answer {request_id[:64]!r}{torn}",

@@ -110,8 +110,7 @@ def sample(folder: Path, count: int, on_tail: Callable[[Tail], None]) -> list[An
     """So many answers of a log, whatever their order in it."""
     found: dict[tuple[int, str], AnswerRecord] = {}
     marks: list[tuple[int, str]] = []
-    for entry in read_log(folder, on_tail):
-        record = entry.record
+    for record in read_log(folder, on_tail):
         if isinstance(record, AnswerRecord):
             drawn = hashlib.blake2b(record.request_id.encode(), digest_size=8).digest()
             mark = (-int.from_bytes(drawn, "big"), record.request_id)

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from prediction_store import layout
 from prediction_store.errors import DiskError
 from reranker.serving_log.frames import SegmentName, Tail, frames
 from reranker.serving_log.records import Record, decode
-
-
-class Entry(NamedTuple):
-    """One record and where it stands."""
-
-    segment: Path
-    begin: int
-    record: Record
 
 
 def segments(folder: Path) -> list[Path]:
@@ -26,7 +17,7 @@ def segments(folder: Path) -> list[Path]:
     return [folder / str(name) for name in sorted(names)]
 
 
-def read_log(folder: Path, on_tail: Callable[[Tail], None]) -> Iterator[Entry]:
+def read_log(folder: Path, on_tail: Callable[[Tail], None]) -> Iterator[Record]:
     """Every whole record of a log: segment by segment in order of their beginning, each as it was written.
 
     Records of two workers are not in order of time among each other. A segment that is removed meanwhile is left out.
@@ -39,7 +30,7 @@ def read_log(folder: Path, on_tail: Callable[[Tail], None]) -> Iterator[Entry]:
     return read_segments(segments(folder), on_tail)
 
 
-def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None], max_bytes: int = -1) -> Iterator[Entry]:
+def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None], max_bytes: int = -1) -> Iterator[Record]:
     """Like `read_log`, of these segments; of each only the first `max_bytes`, as if it were no longer yet. -1: all."""
     for path in paths:
         try:
@@ -53,4 +44,4 @@ def read_segments(paths: Sequence[Path], on_tail: Callable[[Tail], None], max_by
             if isinstance(part, Tail):
                 on_tail(part)
             else:
-                yield Entry(path, part.begin, decode(part.payload, path, part.begin))
+                yield decode(part.payload, path, part.begin)

@@ -58,7 +58,7 @@ def served(shop: Shop, *, seed: int) -> list[AnswerRecord]:
             context = {"time": after.event.time, "device": ["phone", "desktop"][number % 2]}
             session = [{"item": before.event.item, "event": "view", "time": before.event.time}]
             client.post("/v1/recommend", {"user": before.user, "session": session, "context": context})
-    records = [entry.record for entry in read_log(shop.root / "events", pytest.fail)]
+    records = list(read_log(shop.root / "events", pytest.fail))
     return [record for record in records if isinstance(record, AnswerRecord)]
 
 

@@ -90,7 +90,7 @@ class Desk:
         self.accepted += [event.user for event in events]
 
     def logged(self) -> list[str]:
-        return [event.user for entry in read_log(self.folder, pytest.fail) for event in entry.record.events]
+        return [event.user for record in read_log(self.folder, pytest.fail) for event in record.events]
 
 
 def test_events_are_on_disk_and_accepted_when_commit_returns(tmp_path: Path, disk: Disk) -> None:

@@ -228,12 +228,12 @@ def test_an_answer_without_time_is_replayed_bit_for_bit(shop: Shop, step: float)
     writer = SegmentWriter(shop.root / "events", Log(), lambda: NOW)
     writer.append([encode(record) for record in records])
     writer.close()
-    (entry,) = read_log(shop.root / "events", pytest.fail)
-    assert isinstance(entry.record, AnswerRecord)
-    values = numbers(entry.record.shown.values).reshape(len(answer.items), -1)
+    (record,) = read_log(shop.root / "events", pytest.fail)
+    assert isinstance(record, AnswerRecord)
+    values = numbers(record.shown.values).reshape(len(answer.items), -1)
     hasty = [item.rung in ("stored_order", "popular") for item in answer.items]
     assert np.isnan(values).all(axis=1).tolist() == hasty and any(hasty)
-    assert entry.record.hasty_since == (1 if step else 0)
+    assert record.hasty_since == (1 if step else 0)
     assert replay(shop.config("serve.fresh_candidates=0"), answer.request_id).differences == []
 
 

@@ -87,7 +87,7 @@ class Site:
 
     def logged(self) -> list[LoggedEvent]:
         found = read_log(self.folder / "events", pytest.fail)
-        return [event for entry in found if isinstance(entry.record, EventsRecord) for event in entry.record.events]
+        return [event for record in found if isinstance(record, EventsRecord) for event in record.events]
 
     def items(self, user: str = "u0", **fields: object) -> list[str]:
         reply = self.client.post("/v1/recommend", {"user": user, "k": 5, **fields})
@@ -296,9 +296,9 @@ def test_every_acknowledged_event_is_in_the_log_whatever_workers_are_killed(serv
     assert server.stop() == 0
     tails: list[Tail] = []
     logged: list[str] = []
-    for entry in read_log(shop.root / "events", tails.append):
-        assert isinstance(entry.record, EventsRecord)
-        logged += [event.item for event in entry.record.events]
+    for record in read_log(shop.root / "events", tails.append):
+        assert isinstance(record, EventsRecord)
+        logged += [event.item for event in record.events]
     assert len(senders.acknowledged) > 120
     assert set(senders.acknowledged) <= set(logged)
     assert len(logged) == len(set(logged)) <= len(senders.acknowledged) + senders.lost

@@ -15,8 +15,8 @@ import pytest
 from prediction_store import durable
 from prediction_store.errors import DiskError
 from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, SegmentName, Tail, frame, frames, header
-from reranker.serving_log.reading import Entry, read_log, segments
-from reranker.serving_log.records import EventsRecord, LoggedEvent, encode
+from reranker.serving_log.reading import read_log, read_segments, segments
+from reranker.serving_log.records import EventsRecord, LoggedEvent, Record, encode
 from reranker.serving_log.segments import SegmentWriter
 from schemas.errors import FormatError, NewerFormatError, UsageError
 from schemas.serving_config import Log
@@ -41,13 +41,13 @@ def writer(folder: Path, clock: Callable[[], float] | None = None, **settings: f
     return SegmentWriter(folder, Log(**settings), clock or Clock())  # type: ignore[arg-type]
 
 
-def read(folder: Path) -> tuple[list[Entry], list[Tail]]:
+def read(folder: Path) -> tuple[list[Record], list[Tail]]:
     tails: list[Tail] = []
     return list(read_log(folder, tails.append)), tails
 
 
 def users(folder: Path) -> list[str]:
-    return [event.user for entry in read(folder)[0] for event in entry.record.events]
+    return [event.user for record in read(folder)[0] for event in record.events]
 
 
 def test_what_is_written_is_read_in_order(tmp_path: Path) -> None:
@@ -55,8 +55,8 @@ def test_what_is_written_is_read_in_order(tmp_path: Path) -> None:
     log.append([encode(event(1)), encode(event(2))])
     log.append([encode(event(3))])
     log.close()
-    entries, tails = read(tmp_path / "events")
-    assert [entry.record for entry in entries] == [event(1), event(2), event(3)]
+    records, tails = read(tmp_path / "events")
+    assert records == [event(1), event(2), event(3)]
     assert tails == []
 
 
@@ -127,8 +127,8 @@ def test_a_flipped_byte_in_the_header_loses_that_segment_and_no_other(tmp_path: 
     data = bytearray(damaged.read_bytes())
     data[place] ^= 0xFF
     damaged.write_bytes(data)
-    entries, tails = read(tmp_path)
-    assert [entry.record for entry in entries] == [event(0), event(2)]
+    records, tails = read(tmp_path)
+    assert records == [event(0), event(2)]
     assert tails == [Tail(damaged, 0, len(data), "the header is damaged")]
 
 
@@ -235,10 +235,10 @@ def test_a_disk_that_fills_in_the_middle_of_a_record_leaves_none_of_it(
             log.append([encode(event(2)), encode(event(3))])
     log.append([encode(event(4))])
     log.close()
-    entries, tails = read(tmp_path)
+    records, tails = read(tmp_path)
     assert tails == []
-    assert [entry.record for entry in entries] == [event(1), event(4)]
-    assert len({entry.segment for entry in entries}) == 2
+    assert records == [event(1), event(4)]
+    assert [len([*read_segments([path], pytest.fail)]) for path in segments(tmp_path)] == [1, 1]
 
 
 def test_a_write_that_the_kernel_cuts_off_is_taken_back(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def run(shop: Shop, *argv: str) -> int:
 
 def records(shop: Shop) -> list[AnswerRecord]:
     found = read_log(shop.root / "events", pytest.fail)
-    return [entry.record for entry in found if isinstance(entry.record, AnswerRecord)]
+    return [record for record in found if isinstance(record, AnswerRecord)]
 
 
 def rewritten(shop: Shop, change: Callable[[AnswerRecord], AnswerRecord]) -> None:
