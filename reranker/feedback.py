@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from reranker.events import record_of
@@ -26,12 +27,15 @@ class Feedback:
     def __init__(self, config: Config, metrics: Metrics, now: Clock) -> None:
         self._metrics = metrics
         self._now = now
-        self._sessions = GuardedSessions(opener(config), metrics.no_session.inc) if config.sessions.enabled else None
+        self._sessions = (
+            GuardedSessions(opener(config), metrics.session_failures.inc) if config.sessions.enabled else None
+        )
         self._committer = Committer(
             SegmentWriter(Path(events_folder(config.paths)), config.log, now),
             limit=config.log.queue,
             accept=self._accept,
-            counts=metrics,
+            dropped=metrics.log_dropped.inc,
+            failed=metrics.log_failures.inc,
         )
 
     def start(self) -> None:
@@ -77,6 +81,15 @@ def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], Stor
             sessions.close()
 
 
+def opener(config: Config) -> Callable[[], Sessions]:
+    """Opens the session state that the configuration names; raises SessionsError."""
+    settings, limits = config.sessions, Limits.of(config)
+    if settings.backend == "redis":
+        return partial(RedisSessions, settings.redis_url, limits, seconds=settings.redis_seconds)
+    folder = Path(sessions_folder(config.paths))
+    return partial(EmbeddedSessions, folder, limits, max_bytes=settings.max_mb << 20)
+
+
 def _may_be_there(config: Config) -> bool:
     folder = Path(sessions_folder(config.paths))
     try:
@@ -85,16 +98,3 @@ def _may_be_there(config: Config) -> bool:
         return False
     except OSError:  # who opens it hears why
         return True
-
-
-def opener(config: Config) -> Callable[[], Sessions]:
-    """Opens the session state that the configuration names; raises SessionsError."""
-    settings, limits = config.sessions, Limits.of(config)
-
-    def embedded() -> Sessions:
-        return EmbeddedSessions(Path(sessions_folder(config.paths)), limits, max_bytes=settings.max_mb << 20)
-
-    def redis() -> Sessions:
-        return RedisSessions(settings.redis_url, limits, seconds=settings.redis_seconds)
-
-    return {"embedded": embedded, "redis": redis}[settings.backend]

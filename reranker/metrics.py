@@ -56,7 +56,7 @@ class Metrics(Collector):
         self.events = self._counter("events", "Posted events that are on disk and in the session.")
         self.log_dropped = self._counter("log_dropped_answers", "Answers missing in the log.")
         self.log_failures = self._counter("log_failures", "Failed writes of the serving log.")
-        self.no_session = self._counter("session_failures", "Failed uses of the session state.")
+        self.session_failures = self._counter("session_failures", "Failed uses of the session state.")
         self.closed = self._counter("closed_connections", "Connections that were closed for a reason.", "reason")
 
     def _counter(self, name: str, words: str, *labels: str) -> Counter:
@@ -86,14 +86,6 @@ class Metrics(Collector):
             self.fallbacks.inc(1.0, answer.reason)
         if answer.ignored_events:
             self.ignored.inc(answer.ignored_events)
-
-    def dropped_answers(self, count: int) -> None:
-        """Count answers that will not be in the log."""
-        self.log_dropped.inc(count)
-
-    def failed(self) -> None:
-        """Count a write of the log that failed."""
-        self.log_failures.inc()
 
     def count_live_failures(self, failures: int) -> None:
         """Count what has failed of late; `failures` is how often it has in all."""

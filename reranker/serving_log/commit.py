@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from reranker.errors import NotRecordedError, SessionsError
 from reranker.log import logger
@@ -27,13 +27,6 @@ Accept = Callable[[Sequence[LoggedEvent]], None]
 """What has to know of events before they are acknowledged; raises ShortlistError when it cannot."""
 
 
-class Counts(Protocol):
-    """Who is told what became of records."""
-
-    def dropped_answers(self, count: int) -> None: ...
-    def failed(self) -> None: ...
-
-
 class _Waiting(NamedTuple):
     record: EventsRecord
     loop: asyncio.AbstractEventLoop
@@ -43,12 +36,23 @@ class _Waiting(NamedTuple):
 class Committer:
     """Writes what it is given from a thread of its own, between `start` and `stop`."""
 
-    def __init__(self, writer: SegmentWriter, *, limit: int, accept: Accept, counts: Counts) -> None:
-        """`limit` is how many answers may wait, and how many bodies of events."""
+    def __init__(
+        self,
+        writer: SegmentWriter,
+        *,
+        limit: int,
+        accept: Accept,
+        dropped: Callable[[int], None],
+        failed: Callable[[], None],
+    ) -> None:
+        """`limit` is how many answers may wait, and how many bodies of events. `dropped` hears of so many answers that
+        will not be in the log, `failed` of each write that failed.
+        """
         self._writer = writer
         self._limit = limit
         self._accept = accept
-        self._counts = counts
+        self._dropped = dropped
+        self._failed = failed
         self._answers: deque[bytes] = deque()
         self._events: deque[_Waiting] = deque()
         self._changed = threading.Condition()
@@ -73,7 +77,7 @@ class Committer:
             if len(self._answers) < self._limit and not self._stopping:
                 self._answers.append(payload)
                 return
-        self._counts.dropped_answers(1)
+        self._dropped(1)
 
     async def commit(self, record: EventsRecord) -> None:
         """Return when the events are on disk and accepted.
@@ -132,7 +136,7 @@ class Committer:
             self._reported = None
         except Exception as error:  # the thread's edge
             self._report(error)
-            self._counts.dropped_answers(len(answers))
+            self._dropped(len(answers))
 
     def _tend(self, is_last: bool) -> None:
         try:
@@ -145,7 +149,7 @@ class Committer:
 
     def _report(self, error: Exception) -> None:
         """Count every failure; say each kind once, until something can be written again."""
-        self._counts.failed()
+        self._failed()
         kind = (type(error), getattr(error.__cause__, "errno", None))  # not the words: each segment has another name
         if kind != self._reported:
             if isinstance(error, ShortlistError):

@@ -76,7 +76,8 @@ class Desk:
             SegmentWriter(folder, Log(), lambda: NOW),
             limit=limit,
             accept=accept or self._accept,
-            counts=self.counts,
+            dropped=self.counts.dropped_answers,
+            failed=self.counts.failed,
         )
 
     def __enter__(self) -> Desk:
