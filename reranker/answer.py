@@ -17,7 +17,7 @@ from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
-from reranker.ordering import Counts, as_they_are
+from reranker.ordering import Caps, as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
@@ -70,8 +70,8 @@ class _Asked(NamedTuple):
     familiar: Familiar
     live: LiveView
     order: Order
-    caps: Counts
-    """Counts on from rung to rung."""
+    caps: Caps
+    """They count on from rung to rung."""
     now: float
     seed: str
 
@@ -194,7 +194,7 @@ def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool,
         scores, best = scoring.best(allowed, k, boosts=boosts)
         return _Ranked(given, scoring, extras, scores, best, as_they_are(best).propensities)
     scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
-    chosen = choose(given, scores, allowed, k, order, counts=asked.caps, pins=pins, seed=asked.seed, is_first=is_first)
+    chosen = choose(given, scores, allowed, k, order, caps=asked.caps, pins=pins, seed=asked.seed, is_first=is_first)
     return _Ranked(given, scoring, extras, scores, chosen.positions, chosen.propensities)
 
 

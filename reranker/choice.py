@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from prediction_store.errors import StoreError
 from prediction_store.reader import CategoryColumn, TextColumn
 from reranker.arrays import Float32, Mask
-from reranker.ordering import Counts, Ordered, as_they_are, order
+from reranker.ordering import Caps, Ordered, as_they_are, order
 from reranker.ranking import top
 from reranker.signal_inputs import SignalInputs
 from schemas.rules import Order
@@ -20,11 +20,11 @@ PLAIN = Order()
 """Nothing but the best is wanted."""
 
 
-def caps_of(version: Version, wanted: Order) -> Counts:
+def caps_of(version: Version, wanted: Order) -> Caps:
     """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
     columns = {name: version.column(name) for name in wanted.caps if name in version.manifest.columns}
     found = [(columns[name].codes, most) for name, most in wanted.caps.items() if _has_codes(columns.get(name))]
-    return Counts(found)
+    return Caps(found)
 
 
 def unfit_caps(version: Version, wanted: Order) -> list[str]:
@@ -54,12 +54,12 @@ def choose(
     k: int,
     wanted: Order,
     *,
-    counts: Counts,
+    caps: Caps,
     pins: Sequence[tuple[int, Mask]],
     seed: str,
     is_first: bool,
 ) -> Ordered:
-    """At most k of the allowed candidates, in order. `counts` counts on.
+    """At most k of the allowed candidates, in order. `caps` count on.
 
     Pins and chance hold for the pool that the answer begins with, whose positions are those of the answer: for others
     there are no `pins`.
@@ -71,7 +71,7 @@ def choose(
         allowed,
         k,
         items=given.pool.items,
-        counts=counts,
+        caps=caps,
         pins=pins,
         diversity=wanted.diversity,
         vectors=given.vectors if wanted.diversity else None,

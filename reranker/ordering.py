@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import collections
-import itertools
-import random
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -12,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from reranker.arrays import Float32, Indexes, Mask, Positions
+from reranker.chance import Chance
 from reranker.diversity import MMR_AMONG, Unlike
 
 
-class Counts:
+class Caps:
     """Caps on columns, and how many of each value are shown."""
 
     def __init__(self, caps: Sequence[tuple[npt.NDArray[np.int32], int]]) -> None:
@@ -42,6 +41,7 @@ class Ordered(NamedTuple):
     draw above leaves of a cap is not reckoned in."""
 
 
+NO_CAPS = Caps(())
 CERTAIN: Float32 = np.ones(1_000, np.float32)
 CERTAIN.flags.writeable = False
 
@@ -58,7 +58,7 @@ def order(
     k: int,
     *,
     items: Indexes | None = None,
-    counts: Counts | None = None,
+    caps: Caps = NO_CAPS,
     pins: Sequence[tuple[int, Mask]] = (),
     diversity: float = 0.0,
     vectors: Float32 | None = None,
@@ -69,63 +69,48 @@ def order(
     """The best k eligible candidates by score, ties by their place in the pool, as far as the constraints let them.
 
     Args:
-        items: uint32[n], what `counts` knows the candidates by; None: their places.
-        counts: the caps, and what stands above already; it counts on. A pin is not bound by them, but counts.
+        items: uint32[n], what `caps` knows the candidates by; None: their places.
+        caps: with what stands above already; they count on. A pin is not bound by them, but counts.
         pins: (position from 1, bool[n]): the best of these that is eligible and not shown already stands there.
         diversity: share of the cosine to the nearest one above that is taken from a score; needs `vectors`.
         vectors: float32[n, d], of any length but 0.
-        explore: positions from 1 that chance fills, all of them from the same `explore_among` items, those that the
-            last one could have: else what stands further up would be better. A pin comes first.
+        explore: positions from 1 that chance fills, from `explore_among` items, see `Chance`. A pin comes first.
         seed: what chance depends on: the same one draws the same.
     """
     best = _descending(scores, is_eligible)
     pinned = _pinned(pins, best, k)
-    counts = Counts(()) if counts is None else counts
     names = np.arange(len(scores)) if items is None else items
     for position in pinned.values():
-        counts.add(int(names[position]))
+        caps.add(int(names[position]))
     left = [position for position in best.tolist() if position not in pinned.values()]
     unlike = Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
-    dice = random.Random(seed)
-    shown: list[int] = []
-    chances: list[float] = []
     places = range(1, min(k, best.size) + 1)
-    explored = [place for place in places if place in explore and place not in pinned]
-    before_last = [place for place in range(1, max(explored, default=0)) if place not in {*explored, *pinned}]
-    shared: list[int] = []  # what chance has found at its first place, and has not shared out yet
-    odds = 1.0
+    chance = Chance([place for place in places if place not in pinned], explore, explore_among, seed)
+
+    def fits(position: int) -> bool:
+        return caps.allow(int(names[position]))
+
+    shown: list[int] = []
+    propensities: list[float] = []
     for place in places:
         if place in pinned:
-            now, chance = pinned[place], 1.0
+            now, odds = pinned[place], 1.0
         else:
             worthy = left if unlike is None else unlike.by_worth(left)
             # What does not fit now never will: counts only grow.
-            fitting = (position for position in worthy if counts.allow(int(names[position])))
-            if place in explored[:1]:
-                among = list(fitting)
-                anyway = sum(below > place for below in before_last)  # stand there whatever is drawn
-                among = among[min(anyway, max(len(among) - 1, 0)) :][:explore_among]
-                shared, odds = [*among], 1.0 / max(len(among), 1)
-            elif place in explored:
-                among = [position for position in shared if counts.allow(int(names[position]))]
-                among = among or list(itertools.islice(fitting, 1))
-            else:
-                first = list(itertools.islice(fitting, 1 + len(shared)))
-                among = [position for position in first if position not in shared][:1] or first[:1]
-            if not among:  # the list is dry; pins below move up
+            found = chance.fill(place, filter(fits, worthy), fits)
+            if found is None:  # the list is dry; pins below move up
                 rest = [position for at, position in sorted(pinned.items()) if at > place]
-                shown, chances = shown + rest, chances + [1.0] * len(rest)
+                shown, propensities = shown + rest, propensities + [1.0] * len(rest)
                 break
-            now = dice.choice(among)
-            chance = odds if place in explored and now in shared else 1.0
-            shared = [position for position in shared if position != now and place < explored[-1]]
-            counts.add(int(names[now]))
+            now, odds = found
+            caps.add(int(names[now]))
             left.remove(now)
         if unlike is not None:
             unlike.add(now)
         shown.append(now)
-        chances.append(chance)
-    return Ordered(np.array(shown, np.int64), np.array(chances, np.float32))
+        propensities.append(odds)
+    return Ordered(np.array(shown, np.int64), np.array(propensities, np.float32))
 
 
 def _descending(scores: Float32, is_eligible: Mask) -> Positions:
