@@ -95,22 +95,24 @@ def _because(given: SignalInputs, strongest: str, position: int) -> str:
     if strongest == "session_price":
         return "priced like what you looked at"
     cause = int(given.session.items[_cause(given, strongest, position)])
-    return f"because you looked at {title_of(given.version, cause)}"
+    return f"because you looked at {_title_of(given.version, cause)}"
 
 
 def _cause(given: SignalInputs, strongest: str, position: int) -> int:
     """The place in the session of the item to which a candidate owes most of a signal."""
     if strongest in ("session_last", "together_last"):
         return 0
-    together = given.version.every_together
+    weights, together = given.session.weights, given.version.every_together
     if strongest == "together_session" and together is not None:
         visited = given.session.items[:TOGETHER_ITEMS]
         met = np.where(together.items[visited] == given.pool.items[position], together.scores[visited], 0.0)
-        return int((met.sum(axis=1) * given.session.weights[:TOGETHER_ITEMS]).argmax())
-    return int((given.cosines[position] * given.session.weights).argmax())
+        return int((met.sum(axis=1) * weights[:TOGETHER_ITEMS]).argmax())
+    if strongest == "session_nearest":  # as `Nearest` has it
+        weights = np.minimum(weights, np.float32(1.0))
+    return int((given.cosines[position] * weights).argmax())
 
 
-def title_of(version: Version, index: int) -> str:
+def _title_of(version: Version, index: int) -> str:
     """An item's title, or its id where it has none."""
     return version.column("title").texts([index])[0] or version.item_ids([index])[0]
 

@@ -278,6 +278,18 @@ def test_the_reason_is_that_of_the_signal_that_says_the_most(tmp_path: Path, sig
     assert told == (["item-0", "item-1"] if signal == "met_before" else [])
 
 
+def test_what_was_looked_at_often_is_no_reason_for_the_likeness_to_something_else(tmp_path: Path) -> None:
+    """For the nearest item of the session each counts as one view at most."""
+    weights = [3.0 if one.name == "session_nearest" else 0.0 for one in SIGNALS]
+    shop = Shop(tmp_path / "store")
+    write_small_version(shop.root, ranker=RankerWeights([one.name for one in SIGNALS], weights, SPACE), cut_over=True)
+    with asking(shop) as ask:
+        answer = ask("ann", session=views(*["item-4"] * 30, "item-2"), explain=True)
+    told = {found.item: str(found.why) for found in answer.items}
+    assert told["item-6"].startswith("because you looked at Title 2;")
+    assert told["item-8"].startswith("because you looked at Title 4;")
+
+
 def test_limits_hold_in_process_too(ask: Ask) -> None:
     with pytest.raises(InvalidFieldError):
         ask("u0", k=201)
