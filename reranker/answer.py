@@ -23,7 +23,7 @@ from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
 from reranker.session import Session, read_session
 from reranker.signal_inputs import HOUR_SECONDS, Circumstances, SignalInputs
-from reranker.stored_list import Stored, look_up
+from reranker.stored_list import StoredList, look_up
 from reranker.user_tower import UserNow
 from schemas.config import Store
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
@@ -198,7 +198,7 @@ def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool,
     return _Ranked(given, scoring, extras, scores, chosen.positions, chosen.propensities)
 
 
-def _reason(stored: Stored, rungs: Sequence[str], haste: Haste) -> str | None:
+def _reason(stored: StoredList, rungs: Sequence[str], haste: Haste) -> str | None:
     if haste.since >= 0:
         return DEADLINE
     if stored.candidates is not None and (not rungs or rungs[0] != fallbacks.PERSONAL):

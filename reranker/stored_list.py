@@ -18,7 +18,7 @@ OTHER_HOST = "other_host"
 """The user's shard is on other hosts only: whoever sent the request here sent it to the wrong one."""
 
 
-class Stored(NamedTuple):
+class StoredList(NamedTuple):
     """What the store has for the user, and how old it is."""
 
     candidates: Candidates | None
@@ -30,7 +30,7 @@ class Stored(NamedTuple):
     is_stale: bool
 
 
-def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
+def look_up(version: Version, user: str, store: Store, now: float) -> StoredList:
     """The user's stored candidates, or why there are none to use; a damaged or absent record is as good as none."""
     try:
         candidates, reason = version.read(user), UNKNOWN_USER
@@ -42,10 +42,9 @@ def look_up(version: Version, user: str, store: Store, now: float) -> Stored:
     if candidates is not None:
         fresh = state_of(candidates.made_at, manifest.expires_at, now, store)
         if not fresh.is_expired or store.expired == "serve_stale":
-            return Stored(candidates, candidates.user_row, None, fresh.age_seconds, fresh.is_expired)
+            return StoredList(candidates, candidates.user_row, None, fresh.age_seconds, fresh.is_expired)
         reason = EXPIRED_RECORD
     # What is nobody's own has no limit but the version's.
     fresh = state_of(manifest.made_at, manifest.expires_at, now, store)
-    return Stored(
-        None, candidates.user_row if candidates else None, reason, fresh.age_seconds, now >= manifest.expires_at
-    )
+    user_row = None if candidates is None else candidates.user_row
+    return StoredList(None, user_row, reason, fresh.age_seconds, now >= manifest.expires_at)
