@@ -178,17 +178,7 @@ def skew(  # noqa: PLR0917 the options of the command line
 
     found = compare(load_config(config, overrides), answers)
     if as_json:
-        facts = {
-            "answers": found.answers,
-            "missing_items": found.missing,
-            "passed_over": found.passed_over,
-            "torn_bytes": found.torn_bytes,
-            "signals": {
-                signal.name: {**signal._asdict(), "share_unequal": signal.share_unequal} for signal in found.signals
-            },
-            "drift": None if found.drift is None else found.drift.facts(),
-        }
-        print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
+        print(msgspec.json.format(msgspec.json.encode(found.facts()), indent=2).decode())
     else:
         print_skew(found)
     if not found.answers:

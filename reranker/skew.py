@@ -68,6 +68,18 @@ class Skew:
     drift: Drift | None = None
     """Of the version that most of the sample is of; None: none of them is there."""
 
+    def facts(self) -> dict[str, object]:
+        """As JSON has it."""
+        signals = {of.name: {**of._asdict(), "share_unequal": of.share_unequal} for of in self.signals}
+        return {
+            "answers": self.answers,
+            "missing_items": self.missing,
+            "passed_over": self.passed_over,
+            "torn_bytes": self.torn_bytes,
+            "signals": signals,
+            "drift": None if self.drift is None else self.drift.facts(),
+        }
+
 
 def skew(config: Config, answers: int) -> Skew:
     """Make a sample of so many logged answers again, at random but the same for the same log.
