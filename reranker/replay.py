@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
         if then != now:
             yield f"{name}: {then!r} then, {now!r} now"
     then, now = recorded.shown, replayed.shown
-    for rank, (one, other) in enumerate(_padded(then.items, now.items), 1):
+    for rank, (one, other) in enumerate(zip_longest(then.items, now.items), 1):
         if one != other:
             yield f"rank {rank}: item {one} then, {other} now"
     if then.items == now.items:
@@ -150,11 +151,6 @@ def _of_numbers(name: str, items: Sequence[str], then: Float32, now: Float32) ->
 
 
 def _of_items(name: str, items: Sequence[str], then: Sequence[Any], now: Sequence[Any]) -> Iterator[str]:
-    for rank, (item, (one, other)) in enumerate(zip(items, _padded(then, now), strict=False), 1):
+    for rank, (item, (one, other)) in enumerate(zip(items, zip_longest(then, now), strict=False), 1):
         if one != other:
             yield f"rank {rank}, item {item}: {name} {one!r} then, {other!r} now"
-
-
-def _padded(then: Sequence[Any], now: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    for place in range(max(len(then), len(now))):
-        yield then[place] if place < len(then) else None, now[place] if place < len(now) else None
