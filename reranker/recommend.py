@@ -89,7 +89,7 @@ class Reranker:
             MalformedBodyError, InvalidFieldError: a server would refuse it, too.
             NotReadyError: there is no version.
         """
-        return self.recommend_checked(checked(request), deadline_ms=_limit_ms(deadline_ms), arrived=arrived)
+        return self.recommend_checked(checked(request), deadline_ms=_checked_ms(deadline_ms), arrived=arrived)
 
     def recommend_checked(
         self, request: RecommendRequest, *, deadline_ms: int | None = None, arrived: float | None = None
@@ -144,12 +144,8 @@ class Reranker:
         arrived = self.timer()
         batch = checked(RecommendManyRequest(requests=[*requests])).requests
         check_limits_of_many(batch, self._config.serve)
-        limit = _limit_ms(deadline_ms)
+        limit = _checked_ms(deadline_ms)
         return [self.recommend_checked(request, deadline_ms=limit, arrived=arrived) for request in batch]
-
-    def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
-        limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
-        return Haste() if limit is None else Haste.until(arrived + limit / 1000.0, self.timer, self._pace)
 
     def similar(self, item: str, k: int | str | None = None) -> ListAnswer:
         """The items nearest to an item that may be shown; raises UnknownItemError, NotReadyError."""
@@ -165,14 +161,6 @@ class Reranker:
         """The user's list as it is stored; raises UnknownUserError, NotReadyError, DamagedRecordError."""
         with self._current() as version:
             return browse.stored(version, user, **self._how(k))
-
-    def _how(self, k: int | str | None) -> dict[str, Any]:
-        return {"k": browse.read_k(k, self._config.serve), "settings": self._config.store, "now": self._now()}
-
-    def _current(self) -> Held:
-        if not self.store.is_ready:
-            raise not_ready(self.store)
-        return self.store.acquire()
 
     def answer_on(
         self,
@@ -261,6 +249,18 @@ class Reranker:
             version.kept["ranker"] = ranker
         return ranker
 
+    def _current(self) -> Held:
+        if not self.store.is_ready:
+            raise not_ready(self.store)
+        return self.store.acquire()
+
+    def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
+        limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
+        return Haste() if limit is None else Haste.until(arrived + limit / 1000.0, self.timer, self._pace)
+
+    def _how(self, k: int | str | None) -> dict[str, Any]:
+        return {"k": browse.read_k(k, self._config.serve), "settings": self._config.store, "now": self._now()}
+
 
 @contextlib.contextmanager
 def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | None = None) -> Iterator[Reranker]:
@@ -275,7 +275,8 @@ def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | N
         store.close()
 
 
-def _limit_ms(deadline_ms: int | None) -> int | None:
+def _checked_ms(deadline_ms: int | None) -> int | None:
+    """A limit as a header would have to say it; raises InvalidFieldError."""
     return decode_deadline(None if deadline_ms is None else str(deadline_ms))
 
 
