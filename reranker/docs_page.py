@@ -193,10 +193,10 @@ def _default(field: Node) -> str:
 
 
 def _message(part: Node) -> str:
+    """The name of the message that a body or a response holds, or what else it is."""
     ((media_type, content),) = part["content"].items()
-    return (
-        str(content["schema"].get("$ref", media_type)).rpartition("/")[2] if "$ref" in content["schema"] else media_type
-    )
+    reference = content["schema"].get("$ref")
+    return str(media_type if reference is None else reference.rpartition("/")[2])
 
 
 def _path(path: str) -> str:

@@ -59,7 +59,7 @@ class Service:
 
 
 def edge(handler: Handler, path: str = "") -> Callable[[Request], Awaitable[Response]]:
-    """A handler that always answers: every error becomes JSON with a status, in this one place.
+    """A handler that always answers, with an error as `failure` has it.
 
     It is counted under `path`, by default the request's own: for a route that stands for many.
     """

@@ -58,7 +58,7 @@ class RoleError(RequestError):
 
 
 class UnknownItemError(RequestError):
-    """Raised when neither the version nor the live facts know an item."""
+    """Raised when nothing is known of the item that is asked for."""
 
 
 class UnknownUserError(RequestError):
@@ -70,7 +70,7 @@ class BodyTooSlowError(RequestError):
 
 
 class BodyTooLargeError(RequestError):
-    """Raised when a body is longer than `serve.max_body_bytes`."""
+    """Raised when a body is longer than its route allows, see `serve.max_body_bytes`."""
 
 
 class MediaTypeError(RequestError):

@@ -62,7 +62,7 @@ class LimitedHeads(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.begin_head()
+        self._in_head, self._pieces_bytes = True, 0
 
     def on_headers_complete(self) -> None:
         self.end_head()
@@ -71,10 +71,6 @@ class LimitedHeads(HttpToolsProtocol):
             raise HeadError
         super().on_headers_complete()
         self.headers = _Ended()
-
-    def begin_head(self) -> None:
-        """Begin to measure a head."""
-        self._in_head, self._pieces_bytes = True, 0
 
     def end_head(self) -> None:
         """Raise HeadError when the head that has come is longer than allowed."""

@@ -115,8 +115,9 @@ class Scoring:
 
     def best(self, allowed: Mask, k: int, *, boosts: Sequence[Float32] = ()) -> tuple[Float32, Positions]:
         """(scores, the positions of the best k allowed candidates, see `top`): of the others some may score -inf."""
-        scores, count = self._scored(allowed, boosts, places := np.empty(min(k, allowed.size), np.int64))
-        return (scores, places[:count]) if is_compiled else (scores, top_in_numpy(scores, allowed, k))
+        places = np.empty(min(k, allowed.size), np.int64)
+        scores, count = self._scored(allowed, boosts, places)
+        return scores, places[:count] if is_compiled else top_in_numpy(scores, allowed, k)
 
     def _scored(self, allowed: Mask, boosts: Sequence[Float32], best: Positions) -> tuple[Float32, int]:
         total = np.zeros(self.given.pool.items.size, np.float32)

@@ -11,14 +11,14 @@ import msgspec
 from starlette.responses import Response
 
 from reranker.connection_limits import Connections
-from reranker.connections import Door, Framing, Headers, Sent
+from reranker.connections import PATH, Door, Framing, Headers, Sent
 from reranker.errors import BodyTooSlowError, NoTokenError, OverloadedError, RoleError, status_of
 from reranker.metrics import Metrics
 from reranker.waiting import Waiting
 from schemas.messages import RecommendAnswer
 from schemas.serving_config import Serve
 
-RECOMMEND = "/v1/recommend"
+RECOMMEND = PATH.decode()
 REFUSED = frozenset(status_of(error(""))[0] for error in (NoTokenError, RoleError))
 SPARE_FILES = 1000
 """Open files for the store, the log and the sessions; a quarter of all where few are allowed."""

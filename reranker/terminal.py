@@ -1,4 +1,4 @@
-"""An answer as a table for people."""
+"""An answer, and what skew has found, as tables for people."""
 
 from __future__ import annotations
 
