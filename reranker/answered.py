@@ -110,6 +110,11 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
     return {**facts, "shown": shown}
 
 
+def numbers(stored: bytes) -> Float32:
+    """float32[n]: the numbers in a record's bytes."""
+    return np.frombuffer(stored, "<f4")
+
+
 def settings_digest(config: Config) -> str:
     """16 hex digits over the settings that decide an answer."""
     deciding = {
@@ -129,8 +134,3 @@ def _added(shown: Sequence[Shown]) -> bytes:
 
 def _bytes(parts: Sequence[Float32]) -> bytes:
     return parts[0].tobytes() if len(parts) == 1 else b"".join([part.tobytes() for part in parts])
-
-
-def numbers(stored: bytes) -> Float32:
-    """float32[n]: the numbers in a record's bytes."""
-    return np.frombuffer(stored, "<f4")

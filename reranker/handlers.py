@@ -16,7 +16,6 @@ from reranker.edge import JSON, Service, as_json
 from reranker.events import decode_events
 from reranker.log import hash_user, logger
 from reranker.metrics import CONTENT_TYPE
-from reranker.recommend import not_ready
 from reranker.requests import decode_deadline, decode_many, decode_query, decode_request, max_batch_bytes
 from schemas.messages import (
     EventsAnswer,
@@ -100,11 +99,8 @@ async def item(request: Request, service: Service) -> Response:
 
 async def version(request: Request, service: Service) -> Response:
     """GET /v1/version"""
-    store = service.reranker.store
-    if not store.is_ready:
-        raise not_ready(store)
-    number = store.history_number or 0
-    with store.acquire() as current:
+    held, number = service.reranker.current(), service.reranker.store.history_number or 0
+    with held as current:
         manifest = current.manifest
         fresh = state_of(manifest.made_at, manifest.expires_at, service.now(), service.config.store)
         return as_json(
@@ -129,10 +125,7 @@ async def healthz(request: Request, service: Service) -> Response:
 
 async def readyz(request: Request, service: Service) -> Response:
     """GET /readyz"""
-    store = service.reranker.store
-    if not store.is_ready:
-        raise not_ready(store)
-    with store.acquire() as current:
+    with service.reranker.current() as current:
         return as_json(Readiness(ready=True, version=current.name))
 
 

@@ -98,7 +98,7 @@ class Reranker:
         began = self.timer()
         check_limits(request, self._config.serve)
         haste = self._haste(deadline_ms, began if arrived is None else arrived)
-        current = self._current()
+        current = self.current()
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
         now, noted = self._now(), list[Shown]()
@@ -149,18 +149,24 @@ class Reranker:
 
     def similar(self, item: str, k: int | str | None = None) -> ListAnswer:
         """The items nearest to an item that may be shown; raises UnknownItemError, NotReadyError."""
-        with self._current() as version:
+        with self.current() as version:
             return browse.similar(version, self.live_view(version), self.rules_of(version), item, **self._how(k))
 
     def popular(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
         """What is popular and may be shown, in a segment or with everybody; raises NotReadyError."""
-        with self._current() as version:
+        with self.current() as version:
             return browse.popular(version, self.live_view(version), self.rules_of(version), segment, **self._how(k))
 
     def candidates(self, user: str, k: int | str | None = None) -> ListAnswer:
         """The user's list as it is stored; raises UnknownUserError, NotReadyError, DamagedRecordError."""
-        with self._current() as version:
+        with self.current() as version:
             return browse.stored(version, user, **self._how(k))
+
+    def current(self) -> Held:
+        """The version that is current, for a block; raises NotReadyError."""
+        if not self.store.is_ready:
+            raise _not_ready(self.store)
+        return self.store.acquire()
 
     def answer_on(
         self,
@@ -249,11 +255,6 @@ class Reranker:
             version.kept["ranker"] = ranker
         return ranker
 
-    def _current(self) -> Held:
-        if not self.store.is_ready:
-            raise not_ready(self.store)
-        return self.store.acquire()
-
     def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
         limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
         return Haste() if limit is None else Haste.until(arrived + limit / 1000.0, self.timer, self._pace)
@@ -280,7 +281,7 @@ def _checked_ms(deadline_ms: int | None) -> int | None:
     return decode_deadline(None if deadline_ms is None else str(deadline_ms))
 
 
-def not_ready(store: Store) -> NotReadyError:
+def _not_ready(store: Store) -> NotReadyError:
     """Why a store has no version to answer from, and what to do about it."""
     problem = store.last_error
     if problem is None or isinstance(problem, NoCurrentVersionError):
