@@ -44,6 +44,11 @@ class Suiting(NamedTuple):
     fresh: Fresh
     vector: Float32
 
+    def beside(self, known: Indexes, count: int) -> Indexes:
+        """uint32[at most count]: the items that suit best, best first, without those that are known."""
+        found = self.fresh.items[self.fresh.suiting(self.vector, count)]
+        return found[~contains(np.sort(known), found)]
+
 
 def stored(candidates: Candidates) -> Pool:
     """The user's stored list."""
@@ -72,7 +77,7 @@ def personal(
         sources = {STORED_LIST: candidates.items, **({SESSION_NEIGHBOURS: near} if serve.neighbour_candidates else {})}
         return {**sources, **_by_source(suiting, serve)}
 
-    return Pool(items, scores, listed=int(listed), found=found)
+    return Pool(items, scores, listed=listed, found=found)
 
 
 def gathered(
@@ -109,8 +114,7 @@ def gathered_in_numpy(
         near = neighbours_in_numpy(version.every_neighbours, visited)[0]
         append(near[~contains(np.sort(items), near)][: serve.neighbour_candidates])
     if suiting is not None:
-        found = suiting.fresh.items[suiting.fresh.suiting(suiting.vector, serve.fresh_candidates)]
-        append(found[~contains(np.sort(items), found)])
+        append(suiting.beside(items, serve.fresh_candidates))
     return items, scores
 
 
@@ -151,8 +155,7 @@ def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh 
     suiting = _suiting(fresh, user, serve)
     if suiting is None:
         return pool
-    added = suiting.fresh.items[suiting.fresh.suiting(suiting.vector, serve.fresh_candidates)]
-    added = added[~contains(np.sort(pool.items), added)]
+    added = suiting.beside(pool.items, serve.fresh_candidates)
     return pool.extended(
         np.concatenate([pool.items, added]),
         np.concatenate([pool.base_scores, np.zeros(added.size, np.float32)]),
