@@ -43,10 +43,9 @@ class Catalogue(NamedTuple):
         return OfItem(self.column(name)) if name in self.version.manifest.columns else None
 
     def affinity(self, column: str) -> Form:
-        """Share of the session, by weight, with the candidate's value; missing values share nothing."""
+        """Share of the session, by weight, that has the candidate's value in one of OF_CANDIDATES; 0 of no value."""
         values: CategoryColumn = self.version.column(column)
-        codes = self._of_candidates[column] if column in OF_CANDIDATES else values.codes
-        return OfCode(codes, len(values.values))
+        return OfCode(self._of_candidates[column], len(values.values))
 
     def met_together(self, count: int) -> Form | None:
         """How often a candidate is met with the last `count` items of the session, on average by their weights.

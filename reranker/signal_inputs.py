@@ -109,14 +109,13 @@ class SignalInputs:
     def visited(self) -> Float32:
         """float32[s, d]: the vectors of the session's items, brought to length 1."""
         found: Float32 = self.version.item_vectors[self.session.items]
-        found /= np.maximum(np.sqrt(np.einsum("sd,sd->s", found, found)), SHORTEST)[:, None]
+        found /= _lengths(found)[:, None]
         return found
 
     @cached_property
     def lengths(self) -> Float32:
         """float32[n] of the candidates' vectors, above 0."""
-        lengths: Float32 = np.sqrt(np.einsum("nd,nd->n", self.vectors, self.vectors))
-        return np.maximum(lengths, np.float32(SHORTEST))
+        return _lengths(self.vectors)
 
     @cached_property
     def cosines(self) -> Float32:
@@ -136,3 +135,9 @@ class SignalInputs:
         ascending, positions = self.places
         places = np.minimum(np.searchsorted(ascending, items), len(ascending) - 1)
         return positions[places], ascending[places] == items
+
+
+def _lengths(vectors: Float32) -> Float32:
+    """float32[n] of the rows, above 0."""
+    lengths: Float32 = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    return np.maximum(lengths, np.float32(SHORTEST))
