@@ -18,7 +18,8 @@ def verbs() -> None:
 def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOption = False) -> None:
     """Print the effective configuration, and where each value came from: a file that can be used as one.
 
-    The password of a URL is shown as ***; a file with that in its place is refused.
+    The password of a URL, and what Spark hides of its settings, is shown as ***; a file with that in its place is
+    refused.
 
     Example: shortlist config --set train.max_epochs=4
     """
@@ -28,7 +29,7 @@ def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOp
     from schemas.passwords import hide
 
     loaded = load(path, overrides)
-    rows = [(key, hide(value) if isinstance(value, str) else value) for key, value in flatten(loaded.config)]
+    rows = [(key, hide(key, value)) for key, value in flatten(loaded.config)]
     if as_json:
         print(json.dumps({key: {"value": value, "source": loaded.sources[key]} for key, value in rows}, indent=2))
         return

@@ -197,11 +197,9 @@ def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at ")
         key, value, kind = _inside(key, value, field.type, place)
-        raise ConfigError(f"{key} = {_shown(value)} (from {source}): {_wanted(reason, kind)}") from error
+        raise ConfigError(f"{key} = {_shown(key, value)} (from {source}): {_wanted(reason, kind)}") from error
     found = found[""] if is_entry else found
-    if isinstance(found, str) and is_hidden(found):
-        hint = f"write the password there, or the whole in {ENVIRONMENT_PREFIX}{key.upper().replace('.', '__')}"
-        raise ConfigError(f"{key} (from {source}) has {HIDDEN} for its password: shortlist config hides it", hint=hint)
+    _require_shown(key, found, source)
     _require_finite(key, msgspec.to_builtins(found), source)
     return found
 
@@ -211,11 +209,24 @@ def _require_finite(key: str, value: Any, source: str) -> None:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for number in (value, *inner):
         if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f"{key} = {_shown(value)} (from {source}): wanted a finite number")
+            raise ConfigError(f"{key} = {_shown(key, value)} (from {source}): wanted a finite number")
 
 
-def _shown(value: Any) -> str:
-    text = hide(json.dumps(value, default=str))
+def _require_shown(key: str, value: Any, source: str) -> None:
+    """Refuse what `shortlist config` prints for a password."""
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            _require_shown(f"{key}.{name}", entry, source)
+    elif isinstance(value, str) and is_hidden(value):
+        name = ENVIRONMENT_PREFIX + (_free_table(key) or key).upper().replace(".", "__")
+        raise ConfigError(
+            f"{key} (from {source}) has {HIDDEN} for its password or secret: shortlist config hides it",
+            hint=f"write it there, or the whole in {name}",
+        )
+
+
+def _shown(key: str, value: Any) -> str:
+    text = json.dumps(hide(key, value), default=str)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 

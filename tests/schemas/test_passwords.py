@@ -52,3 +52,54 @@ def test_a_wrong_value_is_told_without_its_password() -> None:
     with pytest.raises(ConfigError, match="traces_endpoint") as refused:
         load(None, ["serve.traces_endpoint=htp://ann:secret@traces"], {})
     assert "secret" not in refused.value.message
+
+
+SPARK_SECRETS = [
+    ("spark.hadoop.fs.s3a.secret.key", "hush"),
+    ("spark.hadoop.fs.s3a.access.key", "hush"),
+    ("spark.hadoop.fs.azure.account.OAuth2.Client.SECRET", "hush"),
+    ("spark.kubernetes.authenticate.submission.oauthToken", "hush"),
+    ("spark.executor.extraJavaOptions", "-Djavax.net.ssl.trustStorePassword=hush"),
+    ("spark.hadoop.store", "https://ann:hush@files"),
+]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(("name", "value"), SPARK_SECRETS)
+def test_config_prints_no_secret_of_spark(
+    name: str, value: str, as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, f"[spark.conf]\n'{name}' = '{value}'\n'spark.executor.cores' = '2'\n")
+    print_config(file, as_json=as_json)
+    said = capsys.readouterr().out
+    assert name in said
+    assert '"spark.executor.cores": "2"' in said or '"spark.executor.cores" = "2"' in said
+    assert "hush" not in said
+
+
+@pytest.mark.parametrize(("name", "value"), SPARK_SECRETS)
+def test_a_file_with_a_secret_of_spark_hidden_is_refused(
+    name: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_config(overrides=[f"spark.conf.{name}={value}"])
+    file = write(tmp_path, capsys.readouterr().out)
+    with pytest.raises(ConfigError) as refused:
+        load(file, environ={})
+    assert refused.value.message.startswith(f"spark.conf.{name} (from shortlist.toml) has *** for its password")
+    assert "SHORTLIST_SPARK__CONF " in f"{refused.value.hint} "
+    assert load(file, [f"spark.conf={{ '{name}' = '{value}' }}"], {}).config.spark.conf == {name: value}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[spark.conf]\nspark.hadoop.fs.s3a.secret.key = 'hush'",
+        "[spark]\nconf = {'spark.hadoop.fs.s3a.secret.key' = ['hush']}",
+        "[spark]\nconf = 'spark.hadoop.fs.s3a.secret.key=hush'",
+        "[sessions]\nredis_url = ['redis://ann:hush@cache']",
+    ],
+)
+def test_a_wrong_value_in_the_file_is_told_without_its_secret(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="wanted") as refused:
+        load(write(tmp_path, text), environ={})
+    assert "hush" not in refused.value.message
