@@ -70,13 +70,13 @@ class Store:
         current = self._current
         return None if current is None else current.record.number
 
-    def acquire(self) -> Held:
+    def acquire(self) -> Acquired:
         """A context manager that yields the current version and keeps it open for the length of the block.
 
         Raises (on entering):
             NoCurrentVersionError: no version has been taken yet; `last_error` says why.
         """
-        return Held(self)
+        return Acquired(self)
 
     def refresh(self) -> bool:
         """Look at the newest history record and take its version, if it is another one; True: it was taken.
@@ -161,7 +161,7 @@ class Store:
         raise NoCurrentVersionError("no version is open", hint="shortlist versions") from self.last_error
 
 
-class Held:
+class Acquired:
     """One block's hold on the version that was current when the block began."""
 
     __slots__ = ("_served", "_store")

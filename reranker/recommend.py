@@ -33,7 +33,7 @@ from schemas.errors import ShortlistError
 from schemas.messages import ListAnswer, RecommendAnswer, RecommendManyRequest, RecommendRequest
 
 if TYPE_CHECKING:
-    from prediction_store.current import Held
+    from prediction_store.current import Acquired
     from prediction_store.reader import Version
 
 log = logger(__name__)
@@ -162,7 +162,7 @@ class Reranker:
         with self.current() as version:
             return browse.stored(version, user, **self._how(k))
 
-    def current(self) -> Held:
+    def current(self) -> Acquired:
         """The version that is current, for a block; raises NotReadyError."""
         if not self.store.is_ready:
             raise _not_ready(self.store)
