@@ -7,9 +7,11 @@ Copying a file that is written tears it, too: so it is also named after its fold
 
 from __future__ import annotations
 
+import os
 import struct
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -31,6 +33,8 @@ BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 SWEPT_PER_USER: Final = 4
 """Users looked at, and removed if they have expired, for each that is written: so the file holds few that have."""
 SWEPT_AT_ONCE: Final = 1000
+LOOK_SECONDS: Final = 1.0
+"""A worker that only reads looks this often whether another file lies in the place of its own."""
 SPARE_BYTES: Final = 1 << 20
 _LATEST: Final = struct.Struct("<d")
 
@@ -53,34 +57,34 @@ class EmbeddedSessions:
 
         Requires: the file is not open in this process already.
         """
+        self._folder = folder
         self._limits = limits
+        self._first_map_bytes = first_map_bytes
         self._max_bytes = max(max_bytes, first_map_bytes)
         self._writing = threading.Lock()
         self._mapping = threading.Lock()  # held by whoever reads, so that the map is not changed under them
         self._hand = b""  # the sweep goes on after this key
+        self._looked_at = 0.0
+        self._environment, self._file = self._open()
         try:
-            refuse_network(folder)
-            durable.make_last_folder(folder)
-            name = file_name(folder)
-            self._environment = open_growing(
-                str(folder / name), subdir=False, map_size=first_map_bytes, max_readers=MAX_READERS, sync=False,
-                metasync=False, readahead=False,
-            )  # fmt: skip
-            self._environment.reader_check()  # slots of readers that were killed
             for entry in layout.entries(folder):
-                if entry.startswith("sessions-") and not entry.startswith(name):
+                if entry.startswith("sessions-") and not entry.startswith(file_name(folder)):
                     durable.remove_file(folder / entry)
-        except (StoreError, lmdb.Error, OSError) as error:
-            raise SessionsError(f"opening the sessions in {folder}: {error}") from error
+        except (StoreError, OSError) as error:
+            raise SessionsError(f"removing old sessions in {folder}: {error}") from error
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:
         with self._writing:
             try:
+                self._follow(now)
                 self._grow_and_try(by_user(events, now), now)
             except lmdb.Error as error:
                 raise SessionsError(f"writing the session: {error}") from error
 
     def of(self, user: str, now: float) -> Stored:
+        if abs(now - self._looked_at) > LOOK_SECONDS and not self._writing.locked():
+            with self._writing, suppress(SessionsError, lmdb.Error):  # what is open is read on
+                self._follow(now)
         state = self._read(user)
         return Stored.of(state.happened, state.shown, *self._limits.span(now))
 
@@ -92,6 +96,34 @@ class EmbeddedSessions:
         """How many users have a value, expired ones among them."""
         found: int = self._environment.stat()["entries"]
         return found
+
+    def _open(self) -> tuple[lmdb.Environment, os.stat_result]:
+        try:
+            refuse_network(self._folder)
+            durable.make_last_folder(self._folder)
+            path = self._folder / file_name(self._folder)
+            environment = open_growing(
+                str(path), subdir=False, map_size=self._first_map_bytes, max_readers=MAX_READERS, sync=False,
+                metasync=False, readahead=False,
+            )  # fmt: skip
+            environment.reader_check()  # slots of readers that were killed
+            return environment, path.stat()
+        except (StoreError, lmdb.Error, OSError) as error:
+            raise SessionsError(f"opening the sessions in {self._folder}: {error}") from error
+
+    def _follow(self, now: float) -> None:
+        """Open the file that the other workers use, where the one that is open has lost its name. Raises SessionsError.
+
+        Requires: `_writing` is held.
+        """
+        self._looked_at = now
+        with suppress(OSError):
+            if os.path.samestat(Path(self._environment.path()).stat(), self._file):
+                return
+        opened = self._open()
+        with self._mapping:
+            self._environment.close()
+            self._environment, self._file = opened
 
     def _read(self, user: str) -> _State:
         with self._mapping:

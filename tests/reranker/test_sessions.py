@@ -325,6 +325,38 @@ def test_a_copy_of_the_folder_begins_anew_for_the_file_was_written_while_it_was_
     moved.close()
 
 
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_folder_that_comes_in_place_of_another_is_used_by_all_workers(tmp_path: Path, writes: bool) -> None:
+    folder = tmp_path / "sessions"
+    mine = EmbeddedSessions(folder, LIMITS, max_bytes=64 << 20)
+    mine.add([event("mine", "before")], NOW)
+    folder.rename(tmp_path / "lost")
+    folder.mkdir()
+    other = multiprocessing.get_context("spawn").Process(target=_add, args=(str(folder), "other", 1))
+    other.start()
+    other.join()
+    assert other.exitcode == 0
+    if writes:
+        mine.add([event("mine", "after")], NOW)
+    assert items(mine, "mine", NOW + 2.0) == ["after"] * writes
+    assert len(items(mine, "other0", NOW + 2.0)) == 5
+    mine.close()
+
+
+def test_while_the_folder_is_gone_what_is_open_is_read_and_nothing_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    sessions = EmbeddedSessions(tmp_path / "store" / "sessions", LIMITS, max_bytes=64 << 20)
+    sessions.add([event("u", "before")], NOW)
+    (tmp_path / "store").rename(tmp_path / "lost")
+    assert items(sessions, "u", NOW + 2.0) == ["before"]
+    with pytest.raises(SessionsError, match="store is not there"):
+        sessions.add([event("u", "lost")], NOW + 2.0)
+    (tmp_path / "store").mkdir()
+    sessions.add([event("u", "after")], NOW + 2.0)
+    assert items(sessions, "u", NOW + 2.0) == ["after"]
+    sessions.close()
+
+
 def test_state_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(SessionsError, match="opening the sessions"):
