@@ -31,6 +31,8 @@ class Session(NamedTuple):
     """uint32[e]: the item of each event, oldest first."""
     kinds: tuple[str, ...] = ()
     """The types of these events."""
+    old: int = 0
+    """So many of these events, the first ones, are from before the end of the version's data, which may have them."""
 
     @property
     def is_empty(self) -> bool:
@@ -55,6 +57,7 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     weights: dict[int, float] = {}
     visits: list[int] = []
     kinds: list[str] = []
+    old, made_at = 0, version.manifest.made_at
     known, half_life = serve.session_event_weights, serve.session_half_life_seconds
     for place in order:
         if (index := indexes[place]) is None:
@@ -62,6 +65,7 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         kind = events[place].event
         visits.append(index)
         kinds.append(kind)
+        old += times[place] < made_at
         weight = known.get(kind, UNLISTED_EVENT_WEIGHT) * 0.5 ** ((now - times[place]) / half_life)
         # Taken out and put back, so that the dictionary's order is that of each item's latest event.
         weights[index] = weights.pop(index, 0.0) + weight
@@ -71,4 +75,5 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         ignored=len(events) - len(visits),
         visits=np.array(visits, np.uint32),
         kinds=tuple(kinds),
+        old=old,
     )

@@ -56,6 +56,18 @@ class UserTower:
         start, stop = self._starts[user_row : user_row + 2].tolist()
         return self._items[start:stop]
 
+    def overlap(self, user_row: int, items: Indexes, weights: Float32) -> int:
+        """How many of the first events of a session are those that the user's history ends with; the others come after.
+
+        As many as can be: an event of weight 0 is in no history.
+        """
+        places = np.flatnonzero(weights).tolist()
+        history, visited = self.history_of(user_row).tolist(), items[places].tolist()
+        for n in range(min(len(history), len(visited)), 0, -1):
+            if history[-n:] == visited[:n]:
+                return int(places[n - 1]) + 1
+        return 0
+
     def refreshed(self, user_row: int | None, items: Indexes, weights: Float32) -> Float32:
         """float32[d]: the user's vector, the session coming after all that the version knows of the user.
 
@@ -115,8 +127,12 @@ class UserNow:
 
     @property
     def vector(self) -> Float32 | None:
-        """float32[d]; None: the version has no tower to make one."""
+        """float32[d]; None: the version has no tower to make one. What its data had of the session counts once."""
         tower, session = self._tower, self._session
         if self._vector is None and tower is not None:
-            self._vector = tower.refreshed(self._row, session.visits, tower.weights_of(session.kinds))
+            items, weights, old = session.visits, tower.weights_of(session.kinds), session.old
+            if old and self._row is not None:
+                known = tower.overlap(self._row, items[:old], weights[:old])
+                items, weights = items[known:], weights[known:]
+            self._vector = tower.refreshed(self._row, items, weights)
         return self._vector

@@ -270,6 +270,21 @@ def test_unknown_items_are_ignored_and_counted(version: Version) -> None:
     assert (version.item_ids(session.items), session.ignored) == (["a01"], 2)
 
 
+def test_a_session_that_the_data_had_already_leaves_the_users_vector_as_it_was(version: Version) -> None:
+    end = version.manifest.made_at
+    row = 1
+    tower = UserTower.of(version)
+    assert tower is not None
+    known = version.item_ids(tower.history_of(row)[-2:])
+    events = [SessionEvent(item=item, time=end - 60.0 + place) for place, item in enumerate(known)]
+    session = read_session(events, version, SERVE, end + 600.0)
+    stored = tower.refreshed(row, EMPTY.visits, EMPTY.weights)
+    assert np.array_equal(UserNow(tower, row, session).vector, stored)
+    again = [SessionEvent(item=item, time=end + place) for place, item in enumerate(known)]
+    repeated = read_session(again, version, SERVE, end + 600.0)
+    assert not np.array_equal(UserNow(tower, row, repeated).vector, stored)
+
+
 def test_an_event_of_long_ago_weighs_nothing_and_breaks_nothing(version: Version) -> None:
     session = read_session([SessionEvent(item="a01", time=0.0)], version, SERVE, NOW)
     assert session.weights.tolist() == [0.0]

@@ -11,7 +11,8 @@ import torch
 from jobs.features import Encoding, Scale
 from jobs.towers import RECENCY_BUCKETS, Architecture, TwoTowers, UserTensors
 from prediction_store.user_tower import Histories, StoredTower, Tower
-from reranker.user_tower import UserTower
+from reranker.session import EMPTY, Session
+from reranker.user_tower import UserNow, UserTower
 from schemas.user_tower import TowerFacts
 
 ITEMS, USERS, DIMENSIONS = 300, 12, 16
@@ -134,6 +135,31 @@ def test_events_without_weight_are_as_if_they_were_not_there() -> None:
         assert_close(found, shop.slow(user, items[kept], weights[kept]))
         nothing = shop.tower.refreshed(user, items, np.zeros(20, np.float32))
         assert_close(nothing, shop.slow(user, *session(0)))
+
+
+@pytest.mark.parametrize("old", [0, 1, 3, 5])
+def test_events_that_the_history_ends_with_count_once_if_they_may_be_in_it(old: int) -> None:
+    shop = make_shop()
+    for user, (history, _) in enumerate(shop.histories):
+        items, _ = session(5)
+        shared = min(old, len(history))
+        items[:shared] = history[len(history) - shared :]
+        kinds = ("view",) * 5
+        times_known = Session(EMPTY.items, EMPTY.weights, visits=items, kinds=kinds, old=old)
+        ones = np.ones(5, np.float32)
+        assert_close(UserNow(shop.tower, user, times_known).vector, shop.slow(user, items[shared:], ones[shared:]))
+        new = times_known._replace(old=0)
+        assert_close(UserNow(shop.tower, user, new).vector, shop.slow(user, items, ones))
+        assert_close(UserNow(shop.tower, None, times_known).vector, shop.slow(None, items, ones))
+
+
+def test_events_without_weight_between_those_that_the_history_ends_with_are_as_if_they_were_not_there() -> None:
+    shop = make_shop()
+    history, _ = shop.histories[3]
+    visits = np.array([history[-2], 7, history[-1], 8, 9], np.uint32)
+    known = Session(EMPTY.items, EMPTY.weights, visits=visits, kinds=("view", "wink", "view", "wink", "view"), old=4)
+    found = UserNow(shop.tower, 3, known).vector
+    assert_close(found, shop.slow(3, np.array([9], np.uint32), np.ones(1, np.float32)))
 
 
 def test_the_order_of_a_session_matters() -> None:
