@@ -82,6 +82,8 @@ def _ending_quietly(spark: SparkSession) -> Iterator[None]:
         thread.join(PATIENCE_SECONDS)
         raise KeyboardInterrupt
 
+    # A thread that adds up accumulators would print a stack trace when Java goes. Java itself says what fails.
+    spark.sparkContext._accumulatorServer.handle_error = lambda *_: None
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         signal.signal(signal.SIGINT, interrupt)

@@ -105,7 +105,7 @@ def sleep(batches):
         time.sleep(3600)
         yield batch
 
-def work(config, end):
+def work(config, end, reports=False):
     def wait():
         while not began.exists():
             pass
@@ -114,6 +114,8 @@ def work(config, end):
         print(spark.conf.get(PARTITIONS))
         Path("temporary").write_text(spark._jvm.java.lang.System.getProperty("java.io.tmpdir"))
         assert list(Path(os.environ["TMPDIR"]).glob("shortlist-step-*/blockmgr-*"))
+        if reports:
+            spark.range(1).mapInArrow(lambda batches: batches, "id long").collect()  # adds to accumulators in Python
         threading.Thread(target=wait, daemon=True).start()
         spark.range(1).mapInArrow(sleep, "id long").collect()
 
@@ -125,7 +127,7 @@ except KeyboardInterrupt:
 began.unlink()
 from pyspark import SparkContext
 try:
-    work(Spark(master="local[3]", conf={PARTITIONS: "5"}), lambda: SparkContext._gateway.proc.kill())
+    work(Spark(master="local[3]", conf={PARTITIONS: "5"}), lambda: SparkContext._gateway.proc.kill(), reports=True)
 except JobError as error:
     print(error.message)
 """
@@ -171,6 +173,7 @@ def test_java_has_its_temporary_files_where_tmpdir_says(
 
 def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
     assert two_sessions.stdout.splitlines()[3].startswith("embed: Spark stopped: ")
+    assert "Traceback" not in two_sessions.stderr
 
 
 def test_a_task_takes_nothing_in_the_folder_of_a_run_for_our_packages(spark: Any) -> None:
