@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import random
-import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import structlog
-from mounts import can_mount, on_small_disk
 from redis_process import RedisProcess, redis_process
+from session_state import LIMITS, NOW, event, items
 
 import shortlist
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
-from reranker.sessions.guarded import PAUSE_SECONDS, GuardedSessions
 from reranker.sessions.redis_server import RedisSessions
-from reranker.sessions.stored import NOTHING, Happened, Limits, Sessions, with_stored
-from schemas.messages import RecommendRequest, SessionEvent
+from reranker.sessions.stored import NOTHING, Happened, Limits, Sessions
 
-NOW = 1_790_000_000.0
-LIMITS = Limits(events=5, ttl_seconds=3600.0, impressions=7)
 Make = Callable[[Limits], Sessions]
-
-
-def event(user: str, item: str, seconds_ago: float = 0.0, kind: str = "view") -> LoggedEvent:
-    return LoggedEvent(user, item, kind, NOW - seconds_ago)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +54,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
 @pytest.fixture
 def sessions(make: Make) -> Sessions:
     return make(LIMITS)
-
-
-def items(sessions: Sessions, user: str, now: float = NOW) -> list[str]:
-    return [found.item for found in sessions.of(user, now).session]
 
 
 def test_what_was_added_is_there_oldest_first(sessions: Sessions) -> None:
@@ -222,167 +205,6 @@ def test_random_events_give_what_a_plain_list_gives(make: Make) -> None:
             assert found.ignored == {item: unanswered.count(item) for item in unanswered}
 
 
-def _add(folder: str, user: str, count: int) -> None:
-    sessions = EmbeddedSessions(Path(folder), LIMITS, max_bytes=256 << 20, first_map_bytes=1 << 20)
-    for number in range(count):
-        sessions.add([event(f"{user}{number}", "x" * 500, place) for place in range(5)], NOW)
-    sessions.close()
-
-
-def test_what_one_process_adds_another_sees_also_when_the_file_has_grown(tmp_path: Path) -> None:
-    mine = EmbeddedSessions(tmp_path, LIMITS, max_bytes=256 << 20, first_map_bytes=1 << 20)
-    mine.add([event("mine", "a")], NOW)
-    spawn = multiprocessing.get_context("spawn")
-    others = [spawn.Process(target=_add, args=(str(tmp_path), user, 700)) for user in ("a", "b")]
-    for other in others:
-        other.start()
-    for other in others:
-        other.join()
-        assert other.exitcode == 0
-    for user in ("a", "b"):
-        assert all(len(mine.of(f"{user}{number}", NOW).session) == 5 for number in range(700))
-    assert items(mine, "mine") == ["a"]
-    mine.add([event("mine", "b")], NOW)
-    assert items(mine, "mine") == ["a", "b"]
-    mine.close()
-
-
-def _add_until_killed(folder: str, begin: float, started: multiprocessing.synchronize.Event) -> None:
-    sessions = EmbeddedSessions(Path(folder), LIMITS, max_bytes=64 << 20)
-    now = begin
-    while True:
-        now += 0.001
-        sessions.add([LoggedEvent(f"u{number}", f"{now:.3f}", "view", now) for number in range(50)], now)
-        started.set()
-
-
-def test_a_process_that_is_killed_while_it_writes_stops_nobody_and_leaves_all_of_a_call_or_none(tmp_path: Path) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    mine = EmbeddedSessions(tmp_path, LIMITS, max_bytes=64 << 20)
-    for round_ in range(5):
-        begin, started = NOW + 100.0 * round_, spawn.Event()
-        other = spawn.Process(target=_add_until_killed, args=(str(tmp_path), begin, started))
-        other.start()
-        assert started.wait(60)
-        assert other.pid is not None
-        os.kill(other.pid, signal.SIGKILL)
-        other.join()
-        mine.add([LoggedEvent("mine", f"i{round_}", "view", begin)], begin)
-        assert items(mine, "mine", begin) == [f"i{number}" for number in range(round_ + 1)]
-        found = [items(mine, f"u{number}", begin) for number in range(50)]
-        assert found == [found[0]] * 50
-        assert found[0]
-    mine.close()
-
-
-def test_the_file_does_not_hold_users_who_have_gone(tmp_path: Path) -> None:
-    sessions = EmbeddedSessions(tmp_path, Limits(events=5, ttl_seconds=100.0), max_bytes=64 << 20)
-    now = NOW
-    for number in range(3000):  # ten a minute live at a time, 3,000 come by
-        now += 10.0
-        sessions.add([LoggedEvent(f"u{random.Random(number).random()}", "i", "view", now)], now)
-        assert sessions.users() < 30
-    sessions.close()
-
-
-def test_a_file_that_is_full_makes_room_of_what_has_expired_and_else_says_so(tmp_path: Path) -> None:
-    sessions = EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20)
-
-    def add(number: int, now: float) -> None:
-        sessions.add([LoggedEvent(f"u{number}", "x" * 500, "view", now - place) for place in range(5)], now)
-
-    with pytest.raises(SessionsError, match="fill all"):
-        for number in range(10_000):
-            add(number, NOW)
-    assert len(sessions.of("u0", NOW).session) == 5
-    for number in range(100):
-        add(number, NOW + 7200.0)
-    assert len(sessions.of("u99", NOW + 7200.0).session) == 5
-    sessions.close()
-
-
-def test_a_file_of_an_earlier_boot_is_removed_unread(tmp_path: Path) -> None:
-    old = tmp_path / "sessions-1-00000000-0000-0000-0000-000000000000.mdb"
-    old.write_bytes(b"torn")
-    (tmp_path / "notes.txt").write_text("mine")
-    EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20).close()
-    assert not old.exists()
-    assert (tmp_path / "notes.txt").exists()
-
-
-def test_a_copy_of_the_folder_begins_anew_for_the_file_was_written_while_it_was_copied(tmp_path: Path) -> None:
-    sessions = EmbeddedSessions(tmp_path / "store", LIMITS, max_bytes=64 << 20)
-    sessions.add([event("u", "a")], NOW)
-    shutil.copytree(tmp_path / "store", tmp_path / "copy")
-    copied = EmbeddedSessions(tmp_path / "copy", LIMITS, max_bytes=64 << 20)
-    assert items(copied, "u") == []
-    assert len(list((tmp_path / "copy").glob("*.mdb"))) == 1
-    copied.close()
-    sessions.close()
-    (tmp_path / "store").rename(tmp_path / "moved")
-    moved = EmbeddedSessions(tmp_path / "moved", LIMITS, max_bytes=64 << 20)
-    assert items(moved, "u") == ["a"]
-    moved.close()
-
-
-@pytest.mark.parametrize("writes", [False, True])
-def test_a_folder_that_comes_in_place_of_another_is_used_by_all_workers(tmp_path: Path, writes: bool) -> None:
-    folder = tmp_path / "sessions"
-    mine = EmbeddedSessions(folder, LIMITS, max_bytes=64 << 20)
-    mine.add([event("mine", "before")], NOW)
-    folder.rename(tmp_path / "lost")
-    folder.mkdir()
-    other = multiprocessing.get_context("spawn").Process(target=_add, args=(str(folder), "other", 1))
-    other.start()
-    other.join()
-    assert other.exitcode == 0
-    if writes:
-        mine.add([event("mine", "after")], NOW)
-    assert items(mine, "mine", NOW + 2.0) == ["after"] * writes
-    assert len(items(mine, "other0", NOW + 2.0)) == 5
-    mine.close()
-
-
-def test_while_the_folder_is_gone_what_is_open_is_read_and_nothing_is_taken(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    sessions = EmbeddedSessions(tmp_path / "store" / "sessions", LIMITS, max_bytes=64 << 20)
-    sessions.add([event("u", "before")], NOW)
-    (tmp_path / "store").rename(tmp_path / "lost")
-    assert items(sessions, "u", NOW + 2.0) == ["before"]
-    with pytest.raises(SessionsError, match="store is not there"):
-        sessions.add([event("u", "lost")], NOW + 2.0)
-    (tmp_path / "store").mkdir()
-    sessions.add([event("u", "after")], NOW + 2.0)
-    assert items(sessions, "u", NOW + 2.0) == ["after"]
-    sessions.close()
-
-
-def test_state_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
-    with pytest.raises(SessionsError, match="opening the sessions"):
-        EmbeddedSessions(tmp_path / "file", LIMITS, max_bytes=1 << 20)
-
-
-@pytest.mark.skipif(not can_mount(), reason="no mount namespaces for this user")
-def test_on_a_full_disk_the_state_is_not_opened_and_is_when_there_is_space(tmp_path: Path) -> None:
-    code = (
-        "from reranker.errors import SessionsError\nfrom reranker.sessions.embedded import EmbeddedSessions\n"
-        "from reranker.sessions.stored import Limits\n"
-        "def users():\n"
-        "    limits = Limits(events=5, ttl_seconds=9.0)\n"
-        "    try: sessions = EmbeddedSessions(Path(sys.argv[1]), limits, max_bytes=1 << 20)\n"
-        "    except SessionsError as error: return error.message.split(': ')[-1]\n"
-        "    found = sessions.users(); sessions.of('ann', 0.0); sessions.close(); return found\n"
-        "users(); next(Path(sys.argv[1]).glob('*-lock')).unlink()\n"
-        "ballast = fill(sys.argv[1])\nprint(users())\nballast.unlink()\nprint(users())\n"
-    )
-    done = on_small_disk(tmp_path, code)
-    assert done.stdout.splitlines() == ["No space left on device (free some space and run it again)", "0"], (
-        done.returncode,
-        done.stderr,
-    )
-
-
 @pytest.mark.parametrize(
     "url",
     [
@@ -426,80 +248,3 @@ def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: Redis
     with pytest.raises(SessionsError, match="reading a session from Redis"):
         sessions.of("eve", NOW)
     sessions.close()
-
-
-def test_what_is_full_is_read_all_the_same(tmp_path: Path) -> None:
-    guarded = GuardedSessions(
-        lambda: EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20), lambda: None
-    )
-    guarded.add([event("ann", "a")], NOW)
-    with pytest.raises(SessionsError, match="fill all"):
-        guarded.add([event(f"u{number}", "x" * 500) for number in range(3000)], NOW)
-    assert items(guarded, "ann") == ["a"]
-    guarded.close()
-
-
-def test_without_redis_requests_go_on_without_a_session_and_writing_fails() -> None:
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        redis_process(Path(folder)) as server,
-        structlog.testing.capture_logs() as logged,
-    ):
-        failures: list[int] = []
-        clock = [0.0]
-        guarded = GuardedSessions(
-            lambda: RedisSessions(server.url, LIMITS, seconds=30.0), lambda: failures.append(1), lambda: clock[0]
-        )
-        guarded.add([event("u", "a")], NOW)
-        assert items(guarded, "u") == ["a"]
-        server.kill()
-        assert items(guarded, "u") == []
-        assert guarded.of("u", NOW) == NOTHING
-        assert len(failures) == 1, "for a while nobody tries again"
-        for _ in range(3):
-            with pytest.raises(SessionsError):
-                guarded.add([event("u", "b")], NOW)
-            clock[0] += PAUSE_SECONDS
-            assert items(guarded, "u") == []
-        assert [str(line["reason"]).split()[0] for line in logged] == ["reading", "writing"], "each reason once"
-        server.start()
-        clock[0] += PAUSE_SECONDS
-        guarded.add([event("u", "c")], NOW)
-        assert items(guarded, "u") == ["c"]
-        guarded.close()
-
-
-def seen(item: str, kind: str = "view", time: float | None = None) -> SessionEvent:
-    return SessionEvent(item=item, event=kind, time=time)
-
-
-def happened(item: str, kind: str = "view", time: float = 0.0, sent: float | None = None) -> Happened:
-    return Happened(time, time if sent is None else sent, item, kind)
-
-
-def test_the_stored_session_comes_before_the_requests_own_and_nothing_counts_twice() -> None:
-    request = RecommendRequest(user="u", session=[seen("b", time=2.0), seen("a")])
-    merged = with_stored(request, [happened("a", time=1.0), happened("b", time=2.0), happened("b", "cart", 2.0)], 10)
-    assert merged.session == [seen("a", time=1.0), seen("b", "cart", 2.0), seen("b", time=2.0), seen("a")]
-    assert with_stored(request, [], limit=10) is request
-
-
-@pytest.mark.parametrize("stored", [[], [happened("c", time=1.0)]])
-def test_an_impression_that_a_request_brings_is_no_part_of_its_session(stored: list[Happened]) -> None:
-    request = RecommendRequest(user="u", session=[seen("a", "impression"), seen("b")])
-    merged = with_stored(request, stored, limit=2)
-    assert merged.session == [*(seen(one.item, time=one.sent) for one in stored), seen("b")]
-
-
-def test_a_stored_event_from_the_future_is_the_requests_own_by_the_time_that_was_sent() -> None:
-    request = RecommendRequest(user="u", session=[seen("a", time=9.0)])
-    stored = [happened("a", time=5.0, sent=9.0), happened("b", time=5.0, sent=9.0), happened("a", time=9.0, sent=10.0)]
-    merged = with_stored(request, stored, limit=10)
-    assert merged.session == [seen("b", time=5.0), seen("a", time=9.0), seen("a", time=9.0)]
-
-
-@pytest.mark.parametrize(("limit", "kept"), [(2, []), (3, ["d"]), (4, ["c", "d"]), (9, ["a", "c", "d"])])
-def test_beyond_the_limit_the_oldest_stored_events_give_way(limit: int, kept: list[str]) -> None:
-    request = RecommendRequest(user="u", session=[seen("x"), seen("y")])
-    stored = [happened(item, time=place) for place, item in enumerate(["a", "c", "d"])]
-    assert [one.item for one in with_stored(request, stored, limit).session] == [*kept, "x", "y"]
