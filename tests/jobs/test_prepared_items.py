@@ -1,0 +1,70 @@
+"""Items as `prepare` leaves them: prices and stocks that are no numbers, and items that the table does not have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_tables import DAY, a_config, part, write_csv
+
+from jobs import prepare
+from jobs.errors import SourceError
+from schemas.config import Config
+from schemas.data_config import Interactions, Items
+
+
+def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1", stock: str = "stock") -> Config:
+    """Interactions with one item, and a table of items."""
+    interactions = [["u", item, "view", "2026-03-01"], ["u", item, "view", "2026-03-02"]]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], interactions)
+    write_csv(tmp_path / "items.csv", ["item_id", "price", "stock"], lines)
+    return a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv")),
+        items=Items(path=str(tmp_path / "items.csv"), stock=stock),
+    )
+
+
+def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(spark: Any, tmp_path: Path) -> None:
+    prices = ["1.50", "1,50", "€5", "3.5e38", "-1e999", "", "NaN", "-1"]
+    stocks = ["out of stock", "no", "n/a", "-1", "0", "", "nan", "2"]
+    config = with_items(tmp_path, [[f"i{n}", *both] for n, both in enumerate(zip(prices, stocks, strict=True))])
+    report = prepare.run(config, DAY, spark)
+    items = part(report, config, "items")
+    assert items["price"].to_pylist() == [1.5, *[None] * 7]
+    assert items["in_stock"].to_pylist() == [False, False, False, False, False, True, True, True]
+    assert (report.details["unreadable_price"], report.details["unreadable_stock"]) == (4, 2)
+    assert not any(name.startswith(("items_", "warning_")) for name in report.details)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (["i1", "1,50", "3"], "no price in .*items.csv is a number, for example '1,50': column 'price'"),
+        (["i1", "1.50", "available"], "no stock in .*items.csv is a number, for example 'available': column 'stock'"),
+    ],
+)
+def test_a_column_of_items_without_any_number_is_refused(
+    spark: Any, tmp_path: Path, line: list[str], message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        prepare.run(with_items(tmp_path, [line, ["i2", "", ""]]), DAY, spark)
+
+
+def test_items_that_the_table_does_not_know_are_counted_and_a_table_of_others_is_told(
+    spark: Any, tmp_path: Path
+) -> None:
+    report = prepare.run(with_items(tmp_path, [["1", "", ""], ["2", "", ""]], item="i001"), DAY, spark)
+    assert (report.rows["items"], report.details["items_unknown"]) == (3, 1)
+    assert report.details["warning_items"].startswith("1 of 1 items of the interactions are not in ")
+
+
+@pytest.mark.parametrize(("stock", "is_in_stock"), [("stock", False), ("", True)])
+def test_an_item_without_a_row_is_out_of_stock_where_the_table_tells_stock(
+    spark: Any, tmp_path: Path, stock: str, is_in_stock: bool
+) -> None:
+    config = with_items(tmp_path, [["1", "", ""], ["2", "", "4"]], item="i001", stock=stock)
+    items = part(prepare.run(config, DAY, spark), config, "items")
+    found = dict(zip(items["item_id"].to_pylist(), items["in_stock"].to_pylist(), strict=True))
+    assert found == {"1": True, "2": True, "i001": is_in_stock}

@@ -1,0 +1,98 @@
+"""Tables that can be read and not be used: what `prepare` says of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_tables import DAY, END, a_config, write_csv
+
+from jobs import prepare
+from jobs.errors import SourceError, TooManyRejectedError
+from schemas.data_config import Interactions
+from schemas.errors import ConfigError
+
+
+def test_too_many_malformed_rows_stop_the_run_and_nothing_is_left_visible(spark: Any, tmp_path: Path) -> None:
+    lines = [["u", "i", "view", str(END - 5 * 86_400 + n)] for n in range(8)]
+    lines += [["", "i", "view", "1772900000"], ["u", "i", "gone", "1772900000"]]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")), max_rejected_share=0.19)
+    with pytest.raises(TooManyRejectedError) as caught:
+        prepare.run(config, DAY, spark)
+    assert caught.value.exit_code == 1
+    assert "2 of 10 rows" in str(caught.value)
+    assert '1 rows: the user id is missing, for example {"user_id":null,"item_id":"i"' in str(caught.value)
+    assert "max_rejected_share" in caught.value.hint
+    assert not [path for path in (tmp_path / "work" / DAY).iterdir() if not path.name.endswith(".lock")]
+
+    raised = a_config(tmp_path, interactions=config.data.interactions, max_rejected_share=0.2)
+    report = prepare.run(raised, DAY, spark)
+    assert (report.rows["interactions"], report.rows["rejected"]) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "has no rows"),
+        ([["", "i", "view", "1"], ["u", "i", "?", "1"]], "no interaction of .* takes part .* 1 the event type has no"),
+        ([["u", "i", "view", "2030-01-01"]], "no interaction of .* takes part in the run: 1 later"),
+        (
+            [["u", "i", "view", "2026-03-10"]],
+            "left to train on: .* has 0 .* split 1, and they are of 2026-03-10 to .*raise data.history_days where",
+        ),
+    ],
+)
+def test_a_table_without_a_usable_row_is_refused(
+    spark: Any, tmp_path: Path, lines: list[list[str]], message: str
+) -> None:
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")))
+    with pytest.raises(SourceError, match=message) as caught:
+        prepare.run(config, DAY, spark)
+    assert ("--day" in caught.value.hint) == ("later" in message)
+    assert not (tmp_path / "work" / DAY / "prepared").exists()
+
+
+def test_a_k_core_filter_that_leaves_nothing_is_refused(spark: Any, tmp_path: Path) -> None:
+    write_csv(
+        tmp_path / "in.csv", ["user_id", "item_id", "timestamp"], [["u", "i", "2026-03-01"], ["u", "j", "2026-03-02"]]
+    )
+    interactions = Interactions(path=str(tmp_path / "in.csv"), event="")
+    config = a_config(tmp_path, interactions=interactions, min_user_interactions=2, min_item_interactions=2)
+    with pytest.raises(SourceError, match="k-core filter leaves no interaction of 2"):
+        prepare.run(config, DAY, spark)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"user_id": pa.array([1.0])}, "id column 'user_id' is double; wanted text or integers"),
+        ({"item_id": pa.array([True])}, "id column 'item_id' is boolean"),
+        ({"timestamp": pa.array([b"1"])}, "time column 'timestamp' is binary"),
+        ({"event": pa.array([b"view"])}, "column 'event' is binary; wanted text"),
+        ({"timestamp": None, "TimeStamp": pa.array([1])}, "no column 'timestamp': .* nearest: 'TimeStamp'"),
+        ({"event": None}, "no column 'event'"),
+    ],
+)
+def test_a_column_that_cannot_be_meant_is_refused(
+    spark: Any, tmp_path: Path, columns: dict[str, Any], message: str
+) -> None:
+    plain = {"user_id": ["u"], "item_id": ["i"], "event": ["view"], "timestamp": [1]}
+    wanted = {name: values for name, values in {**plain, **columns}.items() if values is not None}
+    pq.write_table(pa.table(wanted), tmp_path / "in.parquet")
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.parquet")))
+    with pytest.raises(SourceError, match=message):
+        prepare.run(config, DAY, spark)
+
+
+def test_a_default_event_without_a_weight_is_a_usage_error(spark: Any, tmp_path: Path) -> None:
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "timestamp"], [["u", "i", "1"]])
+    config = a_config(
+        tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv"), event="", default_event="click")
+    )
+    with pytest.raises(ConfigError, match="'click', which is not in event_weights: view, cart, purchase"):
+        prepare.run(config, DAY, spark)

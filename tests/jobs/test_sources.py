@@ -1,0 +1,164 @@
+"""The files of a table: which are read, how they may differ, and what is said of those that cannot be read."""
+
+from __future__ import annotations
+
+import datetime
+import gzip
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from small_tables import DAY, END, HUGE, a_config, part, rows, write_csv
+
+from jobs import prepare
+from jobs.errors import SourceError
+from jobs.sources import locate
+from schemas.data_config import Interactions, Items, Users
+
+
+def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None:
+    header = "user_id,item_id,event,timestamp\n"
+    whole = gzip.compress((header + "u,i,view,1772500000\n" * 20_000).encode())
+    (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.parquet").write_text("not parquet")
+    (tmp_path / "zip.csv.gz").write_text("not gzip")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "twice.csv").write_text("a,a\n1,2\n")
+    (tmp_path / "plain.inter").write_text("user item\n")
+    (tmp_path / "what.xlsx").write_text("?")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "differ").mkdir()
+    (tmp_path / "differ" / "a.csv").write_text(header)
+    (tmp_path / "differ" / "b.csv").write_text("item_id,user_id\n1,2\n")
+    (tmp_path / "types").mkdir()
+    pq.write_table(pa.table({"user_id": [1]}), tmp_path / "types" / "a.parquet")
+    pq.write_table(pa.table({"user_id": ["1"]}), tmp_path / "types" / "b.parquet")
+    (tmp_path / "zipped.csv").write_bytes(gzip.compress(header.encode()))
+    (tmp_path / "wide.csv").write_text(header, encoding="utf-16")
+    (tmp_path / "semicolons.csv").write_text(header.replace(",", ";"))
+    (tmp_path / "long.csv").write_text(",".join(f"column{n}" for n in range(999)))
+    (tmp_path / "days" / "date=2026-03-01").mkdir(parents=True)
+    (tmp_path / "bad" / "date=May").mkdir(parents=True)
+    (tmp_path / "bad" / "date=May" / "a.csv").write_text(header)
+    for name, message in {
+        "missing": "is not there: .*missing",
+        "*.json": "is not there",
+        "folder": "holds no file",
+        "what.xlsx": "format of .*what.xlsx cannot be told",
+        "text.parquet": "text.parquet cannot be read as Parquet",
+        "zip.csv.gz": "zip.csv.gz cannot be read",
+        "cut.csv.gz": "cut.csv.gz cannot be read: Compressed file ended",
+        "empty.csv": "has no rows: .*empty.csv is empty",
+        "twice.csv": "column 'a' is in the header twice",
+        "plain.inter": "is no atomic file",
+        "differ": "different columns",
+        "types": "column 'user_id' has two types: int64 in .*a.parquet, string in .*b.parquet",
+        "zipped.csv": "zipped.csv is compressed by gzip",
+        "wide.csv": "wide.csv is not text in UTF-8, perhaps in UTF-16",
+        "semicolons.csv": "no column 'user_id'.* wanted commas",
+        "long.csv": "column0, .{200,300}…",
+        "days/date=*": "matches folders only: .*without a pattern",
+        "bad": "the partition date=May is not date=YYYY-MM-DD",
+    }.items():
+        config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / name)))
+        with pytest.raises(SourceError) as caught:
+            prepare.run(config, DAY, spark)
+        assert re.search(message, f"{caught.value} {caught.value.hint}")
+    (tmp_path / "good.csv").write_text(header + "u,i,view,2026-03-01\n")
+    (tmp_path / "items.csv").write_text("item_id,name\ni,a\n")
+    good = Interactions(path=str(tmp_path / "good.csv"))
+    for key, wrong in {
+        "users.path": {"users": Users(path=str(tmp_path / "missing"))},
+        "items.title": {"items": Items(path=str(tmp_path / "items.csv"), title="naem")},
+        "interactions.session": {"interactions": Interactions(path=good.path, session="visit")},
+    }.items():
+        with pytest.raises(SourceError) as caught:
+            prepare.run(a_config(tmp_path, **{"interactions": good, **wrong}), DAY, spark)
+        assert str(caught.value.hint).startswith(f'set data.{key}, or to "" for none')
+
+
+def test_a_day_without_a_partition_is_refused(spark: Any, tmp_path: Path) -> None:
+    (tmp_path / "in" / "date=2026-04-01").mkdir(parents=True)
+    write_csv(tmp_path / "in" / "date=2026-04-01" / "a.csv", ["user_id"], [["u"]])
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in")))
+    with pytest.raises(
+        SourceError, match=r"no partition from the beginning to 2026-03-10: .* 2026-04-01 to 2026-04-01"
+    ):
+        prepare.run(config, DAY, spark)
+
+
+def parts(folder: Path, *tables: dict[str, Any]) -> Interactions:
+    """Parquet files of one table, each with columns beside the ids and the time."""
+    folder.mkdir()
+    for n, table in enumerate(tables):
+        plain = {"user_id": [f"u{n}"], "item_id": ["i"], "event": ["view"], "timestamp": [END - 9 * 86_400 + n]}
+        pq.write_table(pa.table({**plain, **table}), folder / f"{n}.parquet")
+    return Interactions(path=str(folder))
+
+
+def test_parquet_files_may_differ_in_types_that_mean_the_same(spark: Any, tmp_path: Path) -> None:
+    when = datetime.datetime(2026, 3, 1, 12)
+    alike = [
+        {"user_id": pa.array([1], pa.int32()), "device": pa.array([None], pa.null())},
+        {"user_id": pa.array([HUGE]), "device": ["app"], "timestamp": pa.array([when], pa.timestamp("ms"))},
+        {"user_id": pa.array([3]), "timestamp": pa.array([when], pa.timestamp("ns")), "a.b": [1]},
+        {"user_id": pa.array([4], pa.int16()), "device": pa.array(["app"]).dictionary_encode()},
+    ]
+    alike = [{"timestamp": pa.array([when], pa.timestamp("us")), **table} for table in alike]
+    config = a_config(tmp_path, interactions=parts(tmp_path / "in", *alike))
+    report = prepare.run(config, DAY, spark)
+    users = {index: name for index, name, _ in rows(part(report, config, "users"), "user_index", "user_id", "segment")}
+    found = part(report, config, "interactions")
+    assert {(users[u], device) for u, device in rows(found, "user_index", "device")} == {
+        ("1", None),
+        (str(HUGE), "app"),
+        ("3", None),
+        ("4", "app"),
+    }
+    assert set(found["time"].to_pylist()) == {int(when.replace(tzinfo=datetime.UTC).timestamp())}
+
+
+def test_parquet_types_are_only_asked_of_columns_that_are_read(spark: Any, tmp_path: Path) -> None:
+    unread = parts(tmp_path / "unread", {"qty": [1], "a.b": [1.5]}, {"qty": ["1"], "a.b": [True]})
+    report = prepare.run(a_config(tmp_path, interactions=unread), DAY, spark)
+    assert report.rows["interactions"] == 2
+    read = parts(tmp_path / "read", {"device": [1]}, {"device": ["app"]})
+    with pytest.raises(
+        SourceError, match=r"'device' has two types: int64 in .*0\.parquet, string in .*1\.parquet"
+    ) as caught:
+        prepare.run(a_config(tmp_path / "other", interactions=read), DAY, spark)
+    assert "one type in all files" in caught.value.hint
+
+
+def test_columns_that_only_capitals_tell_apart_are_refused(spark: Any, tmp_path: Path) -> None:
+    config = a_config(tmp_path, interactions=parts(tmp_path / "in", {"USER_ID": ["u"]}))
+    with pytest.raises(SourceError, match="has the columns 'user_id' and 'USER_ID'"):
+        prepare.run(config, DAY, spark)
+
+
+def test_what_a_folder_links_to_is_read_as_if_it_lay_there(tmp_path: Path) -> None:
+    table, elsewhere = tmp_path / "table", tmp_path / "elsewhere"
+    for folder in (table / "date=2026-01-01", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "part.csv").write_text("user_id,item_id,time\n")
+    (table / "date=2026-01-02").symlink_to(elsewhere)
+    (table / ".hidden").symlink_to("nowhere")
+    assert locate("interactions", str(table)).days == ("2026-01-01", "2026-01-02")
+    for link, reason in (("nowhere", "No such file or directory"), (table, "Too many levels of symbolic links")):
+        (elsewhere / "other").symlink_to(link)
+        with pytest.raises(SourceError, match=f"cannot be read: .*date=2026-01-02.*: {reason}"):
+            locate("interactions", str(table))
+        (elsewhere / "other").unlink()
+
+
+def test_a_table_is_known_by_its_bytes_and_not_by_its_place_or_age(tmp_path: Path) -> None:
+    for folder, text in (("here", "user_id\n1\n"), ("there", "user_id\n1\n"), ("changed", "user_id\n2\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows.csv").write_text(text)
+    here, there, changed = (
+        locate("users", str(tmp_path / folder)).fingerprint() for folder in ("here", "there", "changed")
+    )
+    assert here == there != changed
