@@ -4,9 +4,11 @@ A head that comes at once is measured when it is whole, one that comes in pieces
 never holds more than the limit and what one read brings. Whoever goes beyond it is answered 431, and what is no HTTP
 400; both in JSON, like all else.
 
-Two things that are HTTP are refused, too. Trailers, which the parser gives out as headers: they come behind the body,
-when it has been decided who asks and for what. And a request with a body that asks for another protocol: the parser
-takes what follows its head for that protocol, and uvicorn, which stays with HTTP, for another request.
+Trailers, which are HTTP, are refused, too: the parser gives them out as headers, and they come behind the body, when it
+has been decided who asks and for what.
+
+A request may ask for another protocol, as the first of Java's `HttpClient` does, and a server may pass over that
+(RFC 9110, section 7.8). The parser cannot: it ends with the head. So another one is given the same head without that.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import asyncio
 from typing import Any
 
 import msgspec
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from schemas.messages import ErrorAnswer
@@ -22,7 +25,6 @@ from schemas.messages import ErrorAnswer
 LINE_BYTES = 4
 """Of a header beside its name and its value."""
 NO_HTTP = "this is not an HTTP request, or has headers behind its body"
-UPGRADE = "a request with a body cannot ask for another protocol: leave the header Upgrade out"
 
 
 class HeadError(Exception):
@@ -48,12 +50,12 @@ class LimitedHeads(HttpToolsProtocol):
         self._in_head = False
         self._pieces_bytes = 0
         """Of an unfinished head, without the piece in which it began."""
-        self._problem = NO_HTTP
         self._is_too_large = False
 
     def data_received(self, data: bytes) -> None:
-        was_in_head = self._in_head
-        super().data_received(data)
+        was_in_head, left = self._in_head, data
+        while left:
+            left = self._parse(left)
         if was_in_head and self._in_head and not self.transport.is_closing():
             self._pieces_bytes += len(data)
             if self._pieces_bytes > self._max_head_bytes:
@@ -66,11 +68,13 @@ class LimitedHeads(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self.end_head()
-        if self.parser.should_upgrade() and any(_says_body(*header) for header in self.headers):
-            self._problem = UPGRADE
-            raise HeadError
-        super().on_headers_complete()
-        self.headers = _Ended()
+        if not self._asks_for_another_protocol:
+            super().on_headers_complete()
+            self.headers = _Ended()
+
+    def on_message_complete(self) -> None:
+        if not self._asks_for_another_protocol:
+            super().on_message_complete()
 
     def end_head(self) -> None:
         """Raise HeadError when the head that has come is longer than allowed."""
@@ -87,7 +91,7 @@ class LimitedHeads(HttpToolsProtocol):
         if self._is_too_large:
             status, name, message = 431, "head_too_large", f"the head is longer than {self._max_head_bytes} bytes"
         else:
-            status, name, message = 400, "malformed_request", self._problem
+            status, name, message = 400, "malformed_request", NO_HTTP
         if self.cycle is None or self.cycle.response_complete:  # or the request under way is counted
             self._refused(status)
         body = msgspec.json.encode(ErrorAnswer(error=name, message=message))
@@ -95,6 +99,28 @@ class LimitedHeads(HttpToolsProtocol):
         self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()
 
+    def _parse(self, data: bytes) -> bytes:
+        """As uvicorn's `data_received`; gives back what is to be parsed once more."""
+        try:
+            self.parser.feed_data(data)
+        except HttpParserError:
+            self.logger.warning("Invalid HTTP request received.")
+            self.send_400_response("")
+        except HttpParserUpgrade as asked:
+            if self._asks_for_another_protocol:
+                (end_of_head,) = asked.args
+                return self._head_without_upgrade() + data[end_of_head:]
+        return b""
 
-def _says_body(name: bytes, value: bytes) -> bool:
-    return name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0)
+    def _head_without_upgrade(self) -> bytes:
+        """The head that has come, for the parser that begins with it."""
+        before, self.parser = self.parser, HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        lines = [b"%b %b HTTP/%b" % (before.get_method(), self.url, before.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    @property
+    def _asks_for_another_protocol(self) -> bool:
+        """By the header Upgrade: a CONNECT does by its method, and is answered as any other."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"

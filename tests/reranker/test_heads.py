@@ -144,18 +144,49 @@ def test_headers_behind_the_body_are_not_taken_for_those_before_it(server: Serve
     assert [status for status, _, _ in exchange(server, chunked + b"Authorization: Bearer x\r\n\r\n")] == [400]
 
 
+JAVA = b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\nUpgrade: h2c\r\n\r\n"
+"""As `java.net.http.HttpClient` ends the head of its first request."""
+CHUNKED = POST.replace(b"Content-Length: 14", b"Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [(POST, BODY), (CHUNKED, b"e\r\n" + BODY + b"\r\n0\r\n\r\n")],
+    ids=["of known length", "chunked"],
+)
+def test_a_request_that_asks_for_another_protocol_is_answered_by_this_one(
+    server: Server, head: bytes, body: bytes, parts: int
+) -> None:
+    each = head + JAVA + body
+    text = each * 3 + each.replace(b"Upgrade, ", b"Upgrade, close, ")
+    size = -(-len(text) // parts)
+    answers = exchange(server, *(text[at : at + size] for at in range(0, len(text), size)))
+    assert [status for status, _, _ in answers] == [200] * 4
+    assert {json.loads(body)["rung"] for _, _, body in answers} == {"personal"}
+
+
 @pytest.mark.parametrize("length", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
 def test_a_body_behind_an_upgrade_is_not_taken_for_another_request(server: Server, length: bytes) -> None:
     inner = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     head = POST.replace(b"Content-Length: 14", length.replace(b"%d", b"%d" % len(inner)))
-    ((status, _, body),) = exchange(server, head + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n", inner)
+    ((status, _, _),) = exchange(server, head + b"Connection: upgrade, close\r\nUpgrade: h2c\r\n\r\n", inner)
     assert status == 400
-    assert "Upgrade" in json.loads(body)["message"]
+
+
+def test_a_head_that_asks_for_another_protocol_is_measured_too(server: Server) -> None:
+    answers = exchange(server, POST + b"X: " + b"y" * LIMIT + b"\r\n" + JAVA + BODY)
+    assert [status for status, _, _ in answers] == [431]
 
 
 def test_an_upgrade_without_a_body_is_not_made(server: Server) -> None:
     get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade, close\r\nContent-Length: 0\r\n\r\n"
     assert [status for status, _, _ in exchange(server, get)] == [200]
+
+
+def test_a_connect_is_answered_once(server: Server) -> None:
+    asked = b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: upgrade, close\r\n\r\n"
+    assert [status // 100 for status, _, _ in exchange(server, asked)] == [4]
 
 
 def test_requests_behind_one_another_are_measured_one_by_one(server: Server) -> None:
