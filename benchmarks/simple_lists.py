@@ -21,8 +21,7 @@ import pyarrow.dataset
 
 from benchmarks import measure
 from jobs import datasets, journey
-from jobs.datasets import Dataset
-from jobs.decay import DAY_SECONDS
+from jobs.datasets import DAY_SECONDS, Dataset
 from jobs.evaluation.held_out import IS_TEST, SAYS_SOMETHING, HeldOut, read_held_out, rows_of
 from jobs.evaluation.judged import RECALL_AT, Batches, columns, first_of, judge
 from schemas.config import Config

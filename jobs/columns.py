@@ -10,6 +10,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from jobs.datasets import DAY_SECONDS
 from jobs.errors import SourceError
 
 MAX_ID_BYTES = 511
@@ -62,7 +63,7 @@ def seconds(column: Column, kind: T.DataType, unit: str, name: str) -> Column:
     if isinstance(kind, T.TimestampType | T.TimestampNTZType):  # the session's time zone is UTC
         found = F.unix_seconds(column.cast("timestamp"))
     elif isinstance(kind, T.DateType):
-        found = F.unix_date(column).cast("long") * 86_400
+        found = F.unix_date(column).cast("long") * DAY_SECONDS
     elif isinstance(kind, T.NumericType):
         found = _scaled(column.cast("double"), unit)
     elif isinstance(kind, T.StringType):

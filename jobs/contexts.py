@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.dataset
 
-from jobs.decay import DAY_SECONDS
+from jobs.datasets import DAY_SECONDS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = 1
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+DAY_SECONDS = 86_400
 
 STEP_OF = {
     "prepared": "prepare",

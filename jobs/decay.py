@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jobs.datasets import DAY_SECONDS
+
 if TYPE_CHECKING:
     from pyspark.sql import Column
 
-DAY_SECONDS = 86_400
 UNITS = 1 << 30
 """Weights are summed as whole numbers of 2^-30: sums of those do not depend on the order of the additions."""
 

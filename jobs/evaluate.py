@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from jobs import candidate_files, datasets
-from jobs.datasets import Dataset
+from jobs.datasets import DAY_SECONDS, Dataset
 from jobs.errors import DatasetDamagedError, MissingDatasetError, NothingToJudgeError
 from jobs.evaluation import bootstrap, content
 from jobs.evaluation.held_out import HeldOut, read_held_out
@@ -31,7 +31,6 @@ from jobs.progress import Report
 from prediction_store.errors import StoreError
 from schemas.config import Config, Retrieve, deciding
 
-DAY_SECONDS = 86_400
 ACTIVE_DAYS = 30
 BATCH_USERS = 512
 REPORT = "report.json"

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from jobs.features import SECONDS_PER_DAY
+from jobs.datasets import DAY_SECONDS
 
 TARGETS = 8
 """Targets of one window at most."""
@@ -112,7 +112,7 @@ class Windows:
         Args:
             newest: an instant in epoch seconds; None: the newest interaction's.
         """
-        age_days = ((known.times.max(initial=0) if newest is None else newest) - known.times) / SECONDS_PER_DAY
+        age_days = ((known.times.max(initial=0) if newest is None else newest) - known.times) / DAY_SECONDS
         self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
@@ -120,7 +120,7 @@ class Windows:
         begins = np.zeros(len(users), dtype=bool)
         begins[known.starts[:-1][np.diff(known.starts) > 0]] = True
         if cut == "day" and len(users):
-            begins[1:] |= np.diff(known.times // SECONDS_PER_DAY) != 0
+            begins[1:] |= np.diff(known.times // DAY_SECONDS) != 0
         self._distances = _distances(history_length, cut)
         bounds = np.append(np.flatnonzero(begins), len(users))
         runs = np.diff(bounds)

@@ -15,14 +15,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from jobs.datasets import DAY_SECONDS
+
 WORDS = re.compile(r"\w+")
 TITLE_WORDS = 16
 """Words of a title that are read; the rest of a longer title is ignored."""
 
 NUMBERS = 4
 """Columns of `ItemFeatures.numbers`: price, is the price missing, age, is the age missing."""
-
-SECONDS_PER_DAY = 86_400
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -180,7 +180,7 @@ def _log_prices(items: pa.Table | pa.RecordBatch) -> np.ndarray:
 
 
 def _log_ages(items: pa.Table | pa.RecordBatch, made_at: int) -> np.ndarray:
-    days = (made_at - _floats(items, "released")) / SECONDS_PER_DAY
+    days = (made_at - _floats(items, "released")) / DAY_SECONDS
     return np.log1p(np.maximum(days, 0.0))
 
 

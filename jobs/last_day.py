@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from jobs.datasets import end_of
+from jobs.datasets import DAY_SECONDS, end_of
 from jobs.errors import SourceError
 from jobs.headers import header, require_column
 from jobs.sources import Source, locate
@@ -107,7 +107,7 @@ def _latest(times: pa.Array, unit: str, before: float) -> int:
             times.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False) / 1e6
         )
     elif pa.types.is_date(kind):
-        found = times.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False) * 86_400.0
+        found = times.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False) * float(DAY_SECONDS)
     else:
         series = pd.Series(times.to_numpy(zero_copy_only=False))
         numbers = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jobs.datasets import DAY_SECONDS
 from jobs.logged_events import LoggedEvents
 from jobs.ranking_fit import Lists
 from reranker.answered import numbers
@@ -29,7 +30,6 @@ from reranker.stability import RUNGS
 from schemas.config import Config
 from schemas.ranker import LOG
 
-DAY_SECONDS = 86_400
 CLICKS_AT_RANDOM = 100
 """On places left to chance, from which on they are asked for eta."""
 MAX_ETA = 3.0

@@ -9,11 +9,9 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from jobs.datasets import DAY
+from jobs.datasets import DAY, DAY_SECONDS
 from jobs.errors import DatasetBusyError, JobError
 from jobs.lock import lock
-
-DAY_SECONDS = 86_400
 
 
 def remove_old_days(workspace: Path, *, keep_days: int, but: str, now: float) -> int:

@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from jobs import datasets, intake, oddities, rejected
+from jobs.datasets import DAY_SECONDS
 from jobs.errors import SourceError
 from jobs.logged_events import LoggedEvents, columns_of, source_of
 from jobs.progress import Report
@@ -27,7 +28,6 @@ from jobs.splits import boundaries, core, split
 from schemas import tables
 from schemas.config import Config, without_paths
 
-DAY_SECONDS = 86_400
 INTERACTIONS_PER_FILE = 500_000
 ENTITIES_PER_FILE = 1_000_000
 WITHIN_USER = ("time", "item_index", "event", "device", "session_id")

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from jobs.datasets import DAY_SECONDS
 from schemas.data_config import Split
 from schemas.tables import TEST, TRAIN, VALIDATION
-
-DAY_SECONDS = 86_400
 
 
 def split(interactions: DataFrame, config: Split, made_at: int) -> DataFrame:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from jobs import datasets
+from jobs.datasets import DAY_SECONDS
 from jobs.errors import JobError
 from jobs.lock import lock
-from jobs.old_days import DAY_SECONDS, remove_old_days
+from jobs.old_days import remove_old_days
 
 NOW = 2_000_000_000.0
 
