@@ -26,8 +26,9 @@ import pyarrow.parquet as pq
 
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
-from jobs import datasets, journey, ranking_fit, release, train_ranker
+from jobs import datasets, journey, release, train_ranker
 from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay
+from jobs.ranking_fit import Lists
 from prediction_store.reader import Version
 from reranker.arrays import Float32
 from reranker.signals import default_weights
@@ -139,7 +140,7 @@ def compare(
                 learned_from.append(train_ranker.examples(version, every, config))
             else:
                 cases += list(judged(version, before, every, config))
-    lists = ranking_fit.joined(learned_from)
+    lists = Lists(*(np.concatenate(part) for part in zip(*learned_from, strict=True)))
     untrained = default_weights("")
     learned = train_ranker.learn(lists, untrained, config)
     print(f"\n{data.name}: {len(lists.signals):,} lists to learn from, {len(cases):,} moments to judge")

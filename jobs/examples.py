@@ -104,15 +104,15 @@ class Windows:
         *,
         history_length: int,
         cut: Cut,
+        newest: int,
         half_life_days: float = math.inf,
-        newest: int | None = None,
     ) -> None:
         """With a half-life, an example that is so much older than `newest` counts half.
 
         Args:
-            newest: an instant in epoch seconds; None: the newest interaction's.
+            newest: time of the newest interaction of all shards, in epoch seconds.
         """
-        age_days = ((known.times.max(initial=0) if newest is None else newest) - known.times) / DAY_SECONDS
+        age_days = (newest - known.times) / DAY_SECONDS
         self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))

@@ -135,10 +135,7 @@ def item_features(
 def user_features(users: pa.Table | pa.RecordBatch, encoding: Encoding, rows: np.ndarray | None = None) -> UserFeatures:
     """The numbers of a table of users; `rows`: see `model.open_rows`."""
     features = users.column("features").to_pylist()
-    columns = [
-        _codes([row[k] if k < len(row) else "" for row in features], values)
-        for k, values in enumerate(encoding.user_columns)
-    ]
+    columns = [_codes([row[k] for row in features], values) for k, values in enumerate(encoding.user_columns)]
     shape = (len(features), len(columns))
     return UserFeatures(
         ids=_id_rows(users, "user_index", rows),

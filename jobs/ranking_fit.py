@@ -6,7 +6,6 @@ one wanted item is a softmax over the list).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +22,6 @@ class Lists(NamedTuple):
     signals: np.ndarray  # float32[lists, candidates, signals]
     is_there: np.ndarray  # bool[lists, candidates]: shorter lists are filled up
     weights: np.ndarray  # float32[lists]: how much each counts
-
-
-def joined(parts: Sequence[Lists]) -> Lists:
-    """All lists, of one width."""
-    return Lists(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def fit(lists: Lists, *, penalty: float) -> np.ndarray:

@@ -64,7 +64,7 @@ class Refinement:
         *,
         epochs: int,
         seed: int,
-        drawn: np.ndarray | None = None,
+        drawn: np.ndarray,
         offsets: torch.Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -73,14 +73,14 @@ class Refinement:
         Random numbers are drawn on the host, so that every device is taught the same.
 
         Args:
-            drawn: int64[n], the items that negatives are drawn from: those that anybody met. None: all.
+            drawn: int64[n], the items that negatives are drawn from: those that anybody met.
             offsets: float32[items], added to the scores of negatives, see `losses.popularity_offsets`.
         """
         self._device = torch.device(device)
         self._rows = factors.to(self._device)
         for side in self._rows:
             side.copy_(functional.normalize(side, dim=1))
-        self._drawn = np.arange(len(factors.items)) if drawn is None else drawn
+        self._drawn = drawn
         self._offsets = (torch.zeros(len(factors.items)) if offsets is None else offsets).to(self._device)
         self._epochs, self._seed = epochs, seed
         self._users, self._items = _RowAdam(self._rows.users), _RowAdam(self._rows.items)

@@ -121,7 +121,7 @@ def test_least_squares_do_not_depend_on_the_cut_into_blocks(pairs: np.ndarray) -
 
 def refined(pairs: np.ndarray, factors: tuple[np.ndarray, np.ndarray], epochs: int, seed: int = 7) -> Factors:
     found = Factors(*(torch.from_numpy(side.copy()) for side in factors))
-    training = Refinement(found, epochs=epochs, seed=seed)
+    training = Refinement(found, epochs=epochs, seed=seed, drawn=np.arange(len(found.items)))
     for epoch in range(epochs):
         training.run_epoch(epoch, lambda: [pairs], advance=lambda _: None)
     return training.factors()
@@ -188,7 +188,7 @@ def test_what_an_offset_says_of_popularity_is_not_learned(monkeypatch: pytest.Mo
     for share in (0.0, 1.0):
         found = Factors(torch.full((N_USERS, 4), 1.0), torch.from_numpy(random_factors(6, d=4)[1]))
         offsets = popularity_offsets(takers, share)
-        training = Refinement(found, epochs=100, seed=1, offsets=offsets)
+        training = Refinement(found, epochs=100, seed=1, drawn=np.arange(N_ITEMS), offsets=offsets)
         for epoch in range(100):
             training.run_epoch(epoch, functools.partial(iter, [random_pairs]), advance=lambda _: None)
         users, items = training.factors()

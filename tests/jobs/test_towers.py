@@ -134,7 +134,7 @@ def test_an_example_sees_what_was_before_it_and_never_its_own_item(towers: TwoTo
     known = random_histories(rng, users=7, items=9, events=160)
     length = 5
     vectors = torch.from_numpy(rng.standard_normal((9, 8)).astype(np.float32))
-    windows = Windows(known, history_length=length, cut=cut)
+    windows = Windows(known, history_length=length, cut=cut, newest=0)
     seen: set[tuple[int, int]] = set()
     for batch in windows.batches(rng, batch_size=16, limit=0):
         with torch.no_grad():
@@ -183,7 +183,8 @@ def slow_pool(
 
 def test_a_limit_cuts_an_epoch_short() -> None:
     rng = np.random.default_rng(2)
-    windows = Windows(random_histories(rng, users=40, items=50, events=900), history_length=4, cut="event")
+    known = random_histories(rng, users=40, items=50, events=900)
+    windows = Windows(known, history_length=4, cut="event", newest=0)
     limited = sum(len(batch.users) for batch in windows.batches(rng, batch_size=64, limit=200))
     assert 200 <= limited < 200 + TARGETS
     assert sum(len(batch.users) for batch in windows.batches(rng, batch_size=64, limit=10**9)) == windows.examples
@@ -192,7 +193,7 @@ def test_a_limit_cuts_an_epoch_short() -> None:
 def test_an_older_example_counts_less_by_its_half_life() -> None:
     rng = np.random.default_rng(12)
     known = random_histories(rng, users=5, items=10**9, events=60)  # nobody meets an item twice
-    windows = Windows(known, history_length=4, cut="day", half_life_days=1.5)
+    windows = Windows(known, history_length=4, cut="day", newest=int(known.times.max()), half_life_days=1.5)
     when = {(u, known.items[p]): known.times[p] for u in range(5) for p in range(known.starts[u], known.starts[u + 1])}
     for batch in windows.batches(rng, batch_size=8, limit=0):
         for user, item, found in zip(
