@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jobs import index
 from jobs.datasets import Dataset
 from jobs.evaluation.held_out import IS_TEST, HeldOut, rows_of
 from jobs.evaluation.judged import RECALL_AT
@@ -44,7 +45,7 @@ def read_vectors(prepared: Dataset, held_out: HeldOut) -> Vectors | None:
     texts = [table[name].to_pylist() for name in ("title", "category", "brand")]
     number: dict[tuple[str, str], int] = {}
     lengths, terms, counts = [], [], []
-    by_popularity = np.argsort(held_out.dense_of)[held_out.popular]  # item_index
+    by_popularity = index.inverse(held_out.dense_of)[held_out.popular]  # item_index
     for item in by_popularity.tolist():
         title, category, brand = (column[item] for column in texts)
         found = [("word", word) for word in WORDS.findall(title.casefold())]
@@ -84,8 +85,7 @@ def content_lists(
     Args:
         users: int[n], ascending.
     """
-    place_of = np.empty(len(held_out.popular), dtype=np.int64)
-    place_of[held_out.popular] = np.arange(len(held_out.popular))
+    place_of = index.inverse(held_out.popular)
     history = _history(prepared, users, place_of[held_out.dense_of])
     size = int(np.clip(MAX_CELLS // max(1, vectors.n_terms, len(place_of)), 1, 256))
     for start in range(0, len(users), size):

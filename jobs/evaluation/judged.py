@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jobs import metrics
+from jobs import index, metrics
 from jobs.evaluation.held_out import HeldOut, rows_of
 from jobs.evaluation.segments import BANDS
 
@@ -90,8 +90,7 @@ def recall(found: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
 def first_of(held_out: HeldOut, users: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The popularity order as lists, for `size` users at a time, without what each of them has consumed."""
     popular, width = held_out.popular, max(RECALL_AT)
-    place_of = np.empty(len(popular), dtype=np.int64)
-    place_of[popular] = np.arange(len(popular))
+    place_of = index.inverse(popular)
     for start in range(0, len(users), size):
         part = users[start : start + size]
         excluded = rows_of(held_out.consumed, part)
