@@ -132,6 +132,7 @@ def _best(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 
 def _carry_files(batches: Iterable[pa.RecordBatch], *, folder: str, k: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """A task's share of the earlier files, carried into one file: whose lists are in it, and who is left."""
     number = task_number()
     opened = [
         np.load(Path(folder) / SCRATCH / name, mmap_mode="r") for name in (USER_OF, DENSE_OF, FRESH, USER_VECTORS)
@@ -139,14 +140,14 @@ def _carry_files(batches: Iterable[pa.RecordBatch], *, folder: str, k: int, rows
     known = Known(*opened, k)
     path = candidate_files.attempt_in(Path(folder) / PART, number)
     users, dropped = 0, [np.empty(0, dtype=np.int32)]
+    sources = (source for batch in batches for source in batch.column("file").to_pylist())
     with candidate_files.open_writer(path) as written:
-        for batch in batches:
-            for source in batch.column("file").to_pylist():
-                for lists in candidate_files.read(source, rows):
-                    found, left = carry(lists, known)
-                    written.write_batch(found)
-                    users += found.num_rows
-                    dropped.append(left)
+        for source in sources:
+            for lists in candidate_files.read(source, rows):
+                found, left = carry(lists, known)
+                written.write_batch(found)
+                users += found.num_rows
+                dropped.append(left)
     yield pa.RecordBatch.from_pydict(
         {
             "number": pa.array([number], pa.int32()),

@@ -86,16 +86,15 @@ def compare(
         folder: receives USER_VECTORS, float32[users, d] of today, which may be more than memory holds.
         consumed: whether items that were consumed are left out of the lists.
     """
-    item_of, user_of = (row_of(ids_of(earlier.prepared, noun), ids_of(prepared, noun)) for noun in ("item", "user"))
-    same_id = item_of
-    then = vectors.gather(earlier.embeddings.part("items"), "item", len(item_of))
-    item_of = np.where(_is_same(then, item_vectors, item_of), item_of, -1)
+    by_id, user_of = (row_of(ids_of(earlier.prepared, noun), ids_of(prepared, noun)) for noun in ("item", "user"))
+    then = vectors.gather(earlier.embeddings.part("items"), "item", len(by_id))
+    item_of = np.where(_is_same(then, item_vectors, by_id), by_id, -1)
     now = vectors.gather(embeddings.part("users"), "user", prepared.rows["users"], file=folder / USER_VECTORS)
     for indexes, then in _vectors(earlier.embeddings.part("users"), now.shape[1]):
         user_of[indexes] = np.where(_is_same(then, now, user_of[indexes]), user_of[indexes], -1)
     now.flush()
     if consumed:
-        before = _consumed(earlier.prepared, user_of, same_id, len(item_vectors))
+        before = _consumed(earlier.prepared, user_of, by_id, len(item_vectors))
         today = _consumed(prepared, np.arange(prepared.rows["users"]), np.arange(len(item_vectors)), len(item_vectors))
         others = np.setxor1d(before, today, assume_unique=True) // (len(item_vectors) + 1)
         user_of[np.isin(user_of, others)] = -1

@@ -128,14 +128,11 @@ class LazySession:
 def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[], float]) -> Report:
     """One step. Its module is imported when it runs: `gate` needs neither torch nor Spark."""
     if step in ("gate", "cutover", "retire"):
-        report: Report = getattr(import_module("jobs.release"), step)(config, day, now())
-        return report
+        return getattr(import_module("jobs.release"), step)(config, day, now())
     job = import_module(f"jobs.{step.replace('-', '_')}")
     if step in ("simulate", "evaluate", "train-ranker") or (step == "train" and config.train.workers == 1):
-        report = job.run(config, day)
-    else:
-        from jobs.spark import errors_for_people
+        return job.run(config, day)
+    from jobs.spark import errors_for_people
 
-        with errors_for_people(step):
-            report = job.run(config, day, spark, now=now()) if step == "build" else job.run(config, day, spark)
-    return report
+    with errors_for_people(step):
+        return job.run(config, day, spark, now=now()) if step == "build" else job.run(config, day, spark)

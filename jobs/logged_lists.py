@@ -80,15 +80,16 @@ def read(config: Config, end: int) -> LoggedLists:
     kept: dict[tuple[int, str, int], _Click] = {}
     marks: list[tuple[int, str, int]] = []  # a heap: the smallest of negated hashes goes first
     for record in _records(log):
-        if isinstance(record, AnswerRecord) and since <= record.time < end:
-            wanted = clicked.get(record.request_id, set())
-            _count_chance(record, wanted, shows, clicks)
-            for click in _clicks(record, wanted):
-                mark = (-_hash(f"{click.request_id} {click.position}"), click.request_id, click.position)
-                kept[mark] = click
-                heapq.heappush(marks, mark)
-                if len(marks) > config.ranker.most_lists:
-                    kept.pop(heapq.heappop(marks), None)
+        if not isinstance(record, AnswerRecord) or not since <= record.time < end:
+            continue
+        wanted = clicked.get(record.request_id, set())
+        _count_chance(record, wanted, shows, clicks)
+        for click in _clicks(record, wanted):
+            mark = (-_hash(f"{click.request_id} {click.position}"), click.request_id, click.position)
+            kept[mark] = click
+            heapq.heappush(marks, mark)
+            if len(marks) > config.ranker.most_lists:
+                kept.pop(heapq.heappop(marks), None)
     eta = power_of_position(shows, clicks)
     used = config.ranker.position_eta if eta is None else eta
     return LoggedLists(_lists(_alike([*kept.values()]), used, config), used, eta is not None)
@@ -127,11 +128,12 @@ def _clicked(log: LoggedEvents, weights: Mapping[str, float]) -> dict[str, set[s
     weight of 0."""
     found: dict[str, set[str]] = defaultdict(set)
     for record in _records(log):
-        if isinstance(record, EventsRecord):
-            for event in record.events:
-                is_click = event.event != IMPRESSION and weights.get(event.event, 1.0) > 0
-                if event.request_id and is_click and log.since <= event.time < log.until:
-                    found[event.request_id].add(event.item)
+        if not isinstance(record, EventsRecord):
+            continue
+        for event in record.events:
+            is_click = event.event != IMPRESSION and weights.get(event.event, 1.0) > 0
+            if event.request_id and is_click and log.since <= event.time < log.until:
+                found[event.request_id].add(event.item)
     return found
 
 

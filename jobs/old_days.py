@@ -37,16 +37,8 @@ def remove_old_days(workspace: Path, *, keep_days: int, but: str, now: float) ->
         raise JobError(f"the workspace cannot be read: {workspace}: {error.strerror}") from error
     removed, failed = 0, dict[Path, str]()
     for folder in folders:
-        day = folder.name.removeprefix(".").removesuffix(".old")
-        if not DAY.fullmatch(day) or folder.name not in (day, _aside(day)):
-            continue
         try:
-            if folder.name == day:
-                is_old = day != but and folder.stat().st_mtime < now - keep_days * DAY_SECONDS
-                if not is_old or not _put_aside(folder):
-                    continue
-                removed += 1
-            shutil.rmtree(folder.with_name(_aside(day)))
+            removed += _remove(folder, but=but, since=now - keep_days * DAY_SECONDS)
         except OSError as error:
             failed[folder] = error.strerror or str(error)
     if failed:
@@ -56,6 +48,22 @@ def remove_old_days(workspace: Path, *, keep_days: int, but: str, now: float) ->
             hint="remove them by hand; paths.workspace_days says which days are old",
         )
     return removed
+
+
+def _remove(folder: Path, *, but: str, since: float) -> bool:
+    """Remove the folder of an old day, or what is left of one that was renamed already; whether a day went.
+
+    Args:
+        since: epoch seconds; a day in which a dataset was made from then on is not old.
+    """
+    day = folder.name.removeprefix(".").removesuffix(".old")
+    if not DAY.fullmatch(day) or folder.name not in (day, _aside(day)):
+        return False
+    is_day = folder.name == day
+    if is_day and (day == but or folder.stat().st_mtime >= since or not _put_aside(folder)):
+        return False
+    shutil.rmtree(folder.with_name(_aside(day)))
+    return is_day
 
 
 def _aside(day: str) -> str:

@@ -1,7 +1,7 @@
 """The best items of every user, in Spark: each task searches the item index for its share of the users.
 
-The index is built once, in the dataset's folder, and memory-mapped by the tasks: all of a machine share one copy. So do
-they with the users' vectors and what each has consumed (see `queries`): Spark deals out the work. See `search` for why
+The index is built once, in the dataset's folder. The tasks map it into memory, and all of a machine share one copy; so
+with the users' vectors and what each has consumed (see `queries`). Spark only deals out the work. See `search` for why
 the lists do not depend on how the users are divided among tasks.
 """
 
@@ -139,12 +139,11 @@ def _calibrate(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: 
     item_index = _open(draft.path)
     sample = _sample(embeddings.part("users"), 2 * SAMPLE_USERS)
     sample = sample.filter(pa.array(~bad_rows(sample.column("vector"), item_index.vectors.shape[1])))
-    first, second = (
-        _sampled(config, item_index, prepared, sample.take(pa.array(np.arange(start, len(sample), 2))))
-        for start in (0, min(1, max(len(sample) - 1, 0)))
-    )
+    rows = np.arange(len(sample))
+    halves = (rows[::2], rows[1::2] if len(rows) > 1 else rows)
+    queries = [_sampled(config, item_index, prepared, sample.take(pa.array(half))) for half in halves]
     k = min(config.candidates, len(item_index.vectors))
-    method, facts = calibration.choose(item_index, first, second, k, config)
+    method, facts = calibration.choose(item_index, *queries, k, config)
     draft.extra |= facts
     return method
 
@@ -215,11 +214,11 @@ def _search_partition(
     for part in sorted({piece["part"] for piece in pieces}):
         queries = open_queries(Path(folder) / SCRATCH / part)
         path = candidate_files.attempt_in(Path(folder) / part, number)
+        own = (piece for piece in pieces if piece["part"] == part)
         with candidate_files.open_writer(path) as file:
-            for piece in pieces:
-                if piece["part"] == part:
-                    users, some = queries.take(piece["start"], piece["stop"], item_index.dense_of)
-                    file.write_batch(search_users(item_index, users, some, k, method))
+            for piece in own:
+                users, some = queries.take(piece["start"], piece["stop"], item_index.dense_of)
+                file.write_batch(search_users(item_index, users, some, k, method))
         yield pa.RecordBatch.from_pydict(
             {"part": [part], "partition": pa.array([number], pa.int32()), "file": [path.name]}
         )
