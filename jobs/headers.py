@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import gzip
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -66,14 +66,7 @@ def parquet_columns(source: Source) -> ParquetColumns:
         schemas.append(schema)
         for field in schema:
             seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
-    spelled: dict[str, str] = {}
-    for name in seen:
-        other = spelled.setdefault(name.lower(), name)
-        if other != name:
-            raise SourceError(
-                f"the table of {source.name} has the columns {other!r} and {name!r}: {source.path}",
-                hint="rename one of them: capitals alone do not tell columns apart",
-            )
+    _refuse_twins(source, seen)
     varied = [name for name, kinds in seen.items() if len(kinds) > 1]
     groups: dict[tuple[pa.DataType | None, ...], list[Path]] = {}
     for file, schema in zip(source.files, schemas, strict=True):
@@ -83,7 +76,7 @@ def parquet_columns(source: Source) -> ParquetColumns:
     disputed = {}
     for name in varied:
         known = [(kind, file) for kind, file in seen[name].items() if not pa.types.is_null(kind)]
-        if not any(all(map(test, (kind for kind, _ in known))) for test in _ALIKE) and len(known) > 1:
+        if len(known) > 1 and not _are_alike([kind for kind, _ in known]):
             disputed[name] = f"column {name!r} has two types: " + ", ".join(f"{k} in {file}" for k, file in known[:2])
     has_all = len({tuple(schema.names) for schema in schemas}) == 1
     alike = [(files, single | dict(zip(varied, found, strict=True))) for found, files in groups.items()]
@@ -140,16 +133,30 @@ def _first_row(file: Path, format_: str) -> list[str]:
         raise SourceError(f"{file} cannot be read: {error}") from error
 
 
+def _refuse_twins(source: Source, names: Iterable[str]) -> None:
+    """Raise SourceError when only capitals tell two columns apart."""
+    spelled: dict[str, str] = {}
+    for name in names:
+        other = spelled.setdefault(name.lower(), name)
+        if other != name:
+            raise SourceError(
+                f"the table of {source.name} has the columns {other!r} and {name!r}: {source.path}",
+                hint="rename one of them: capitals alone do not tell columns apart",
+            )
+
+
+def _are_alike(kinds: Sequence[pa.DataType]) -> bool:
+    """True when Spark brings these types together: they are of one kind, whatever their width or unit."""
+    tests = (
+        lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
+        lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
+        lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
+    )
+    return any(all(map(is_of_kind, kinds)) for is_of_kind in tests)
+
+
 def _plain(kind: pa.DataType) -> pa.DataType:
     """A type as Spark sees it: however text is laid out, it is text."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.string() if pa.types.is_large_string(kind) else kind
-
-
-_ALIKE = (
-    lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(kind),
-    lambda kind: pa.types.is_timestamp(kind) and kind.tz is not None,
-    lambda kind: pa.types.is_timestamp(kind) and kind.tz is None,
-)
-"""Types of one kind Spark brings together, whatever their width or unit."""

@@ -18,7 +18,7 @@ import pyarrow.dataset
 import torch
 
 from jobs.datasets import Dataset
-from jobs.epochs import Epochs
+from jobs.epochs import Cutter, Epochs
 from jobs.errors import NothingToTrainError
 from jobs.examples import Cut, Windows
 from jobs.features import item_features, learn_encoding, user_features
@@ -103,15 +103,18 @@ def read_task(
         )
     items = _with_counts(read_sorted(prepared.part("items"), "item_index"), counts.items)
     users = _with_counts(read_sorted(prepared.part("users"), "user_index", without="user_id"), counts.users)
-    # Judged by the days to come: histories end at midnight, and the newest days say most. Judged by each user's next
-    # interactions, whenever they were: neither holds.
-    cut: Cut = "day" if reading.strategy == "time" else "event"
-    half_life = config.example_half_life_days if reading.strategy == "time" else math.inf
-    windows = functools.partial(
-        Windows, history_length=config.history_length, cut=cut, half_life_days=half_life, newest=counts.newest
-    )
     sentences, read = (None, None) if texts is None else (texts.vectors, texts.said())
     encoding = learn_encoding(items, users, made_at=made_at, title_buckets=config.title_buckets, sentences=read)
+    offsets = validation = None
+    if config.popularity_debias:
+        offsets = popularity_offsets(counts.takers, config.popularity_debias).to(device)
+    if team.rank == 0:
+        validation = ValidationSlice(
+            everybody,
+            history_length=config.history_length,
+            limit=config.validation_users,
+            drop_consumed=reading.consumed == "drop",
+        )
     return Task(
         architecture=Architecture(
             items=len(items),
@@ -127,19 +130,27 @@ def read_task(
         everybody=everybody,
         counts=counts,
         epochs=Epochs(
-            shards, counts, windows, batch_size=-(-config.batch_size // team.size), limit=config.examples_per_epoch
+            shards,
+            counts,
+            _cutter(config, reading, counts.newest),
+            batch_size=-(-config.batch_size // team.size),
+            limit=config.examples_per_epoch,
         ),
-        offsets=popularity_offsets(counts.takers, config.popularity_debias).to(device)
-        if config.popularity_debias
-        else None,
-        validation=ValidationSlice(
-            everybody,
-            history_length=config.history_length,
-            limit=config.validation_users,
-            drop_consumed=reading.consumed == "drop",
-        )
-        if team.rank == 0
-        else None,
+        offsets=offsets,
+        validation=validation,
+    )
+
+
+def _cutter(config: Train, reading: Reading, newest: int) -> Cutter:
+    """What cuts the interactions of a shard into examples.
+
+    Judged by the days to come: histories end at midnight, and the newest days say most. Judged by each user's next
+    interactions, whenever they were: neither holds.
+    """
+    cut: Cut = "day" if reading.strategy == "time" else "event"
+    half_life = config.example_half_life_days if reading.strategy == "time" else math.inf
+    return functools.partial(
+        Windows, history_length=config.history_length, cut=cut, newest=newest, half_life_days=half_life
     )
 
 
