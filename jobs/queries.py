@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.dataset
 
 from jobs import vectors
@@ -66,7 +65,7 @@ def write_queries(
         own, column = batch.column("user_index").to_numpy(), batch.column("vector")
         if wanted is not None:
             own, column = own[wanted[own]], column.filter(pa.array(wanted[own]))
-        is_bad = bad_rows(column, dimensions)
+        is_bad = vectors.bad_rows(column, dimensions)
         bad = np.append(bad, own[is_bad])
         if len(bad) == 0:  # else the job fails; what is left to do is to count them all
             users[at : at + len(own)] = own
@@ -83,16 +82,6 @@ def write_queries(
 def open_queries(folder: Path) -> Stored:
     """What `write_queries` has written."""
     return Stored(*(np.load(folder / name, mmap_mode="r") for name in (USERS, VECTORS, OFFSETS, ITEMS)))
-
-
-def bad_rows(column: pa.ListArray, dimensions: int) -> np.ndarray:
-    """bool[n]: the vectors that are missing, of another length, or hold a number that is none or too large."""
-    lengths = pa.compute.fill_null(pa.compute.list_value_length(column), -1).to_numpy(zero_copy_only=False)
-    is_bad = lengths != dimensions
-    values = column.filter(pa.array(~is_bad)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
-    with np.errstate(invalid="ignore"):
-        is_bad[~is_bad] = ~(np.abs(values) <= vectors.LARGEST).all(axis=1)
-    return is_bad
 
 
 def _count(source: pa.dataset.Dataset, wanted: np.ndarray) -> int:

@@ -28,7 +28,7 @@ from jobs.datasets import Dataset, Draft
 from jobs.errors import SourceError
 from jobs.partitions import task_number, tasks_of
 from jobs.progress import Report
-from jobs.queries import bad_rows, open_queries, write_queries
+from jobs.queries import open_queries, write_queries
 from jobs.search import Method, Ragged, search
 from schemas.config import Config, Retrieve, deciding
 from schemas.tables import CANDIDATES, TEST, USER_EMBEDDINGS
@@ -138,7 +138,7 @@ def _calibrate(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: 
     """How to search; what it finds is measured on users it was not calibrated on, and goes into the manifest."""
     item_index = _open(draft.path)
     sample = _sample(embeddings.part("users"), 2 * SAMPLE_USERS)
-    sample = sample.filter(pa.array(~bad_rows(sample.column("vector"), item_index.vectors.shape[1])))
+    sample = sample.filter(pa.array(~vectors.bad_rows(sample.column("vector"), item_index.vectors.shape[1])))
     rows = np.arange(len(sample))
     halves = (rows[::2], rows[1::2] if len(rows) > 1 else rows)
     queries = [_sampled(config, item_index, prepared, sample.take(pa.array(half))) for half in halves]

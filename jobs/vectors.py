@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.dataset
 
 from jobs.errors import BadVectorsError, DatasetDamagedError
@@ -69,10 +70,18 @@ def gather(folder: Path, what: str, rows: int, *, column: str = "vector", file: 
 
 def refuse_bad(vectors: np.ndarray, indexes: np.ndarray, what: str) -> None:
     """Raise BadVectorsError when a vector holds NaN or infinity. FAISS would never return such an item."""
-    with np.errstate(invalid="ignore"):
-        bad = ~(np.abs(vectors) <= LARGEST).all(axis=1)
+    bad = _are_bad(vectors)
     if bad.any():
         raise bad_vectors(int(bad.sum()), what, int(indexes[np.argmax(bad)]))
+
+
+def bad_rows(column: pa.ListArray, dimensions: int) -> np.ndarray:
+    """bool[n]: the vectors that are missing, of another length, or hold a number that is none or too large."""
+    lengths = pa.compute.fill_null(pa.compute.list_value_length(column), -1).to_numpy(zero_copy_only=False)
+    is_bad = lengths != dimensions
+    values = column.filter(pa.array(~is_bad)).flatten().to_numpy(zero_copy_only=False).reshape(-1, dimensions)
+    is_bad[~is_bad] = _are_bad(values)
+    return is_bad
 
 
 def bad_vectors(count: int, what: str, index: int) -> BadVectorsError:
@@ -99,3 +108,9 @@ def on_grid(vectors: np.ndarray) -> np.ndarray:
     _, exponents = np.frexp(np.abs(vectors).max(axis=1, initial=0.0, keepdims=True))
     shift = GRID_BITS - exponents
     return np.ldexp(np.rint(np.ldexp(vectors, shift)), -shift)
+
+
+def _are_bad(vectors: np.ndarray) -> np.ndarray:
+    """bool[n]: the rows with NaN, or with a component beyond LARGEST."""
+    with np.errstate(invalid="ignore"):
+        return ~(np.abs(vectors) <= LARGEST).all(axis=1)
