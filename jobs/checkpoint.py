@@ -1,6 +1,6 @@
 """A training's state on disk after each epoch: one safetensors file, replaced in one step, never a pickle.
 
-The numbers are tensors; the rest (epoch, curve, settings of the optimiser's steps) is JSON in the file's metadata.
+The weights and the optimiser's numbers are tensors; the rest, see `Progress`, is JSON in the file's metadata.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def save_training(
     best: Mapping[str, torch.Tensor],
 ) -> None:
     """Save all that `resume` needs; `best` are the weights of the best epoch."""
-    parts = {"towers": towers.state_dict(), "best": best, "optimiser": optimiser_tensors(optimiser)}
+    parts = {"towers": towers.state_dict(), "best": best, "optimiser": _optimiser_tensors(optimiser)}
     save(folder, progress, {f"{part}/{name}": t for part, named in parts.items() for name, t in named.items()})
 
 
@@ -79,9 +79,9 @@ def resume(
     if found is None:
         return Progress([], 0, False), {}
     progress, tensors = found
-    towers.load_state_dict(under("towers", tensors))
-    restore_optimiser(optimiser, under("optimiser", tensors))
-    return progress, under("best", tensors)
+    towers.load_state_dict(_under("towers", tensors))
+    _restore_optimiser(optimiser, _under("optimiser", tensors))
+    return progress, _under("best", tensors)
 
 
 def copy(towers: nn.Module) -> dict[str, torch.Tensor]:
@@ -103,7 +103,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state as named tensors: `<parameter number>.<name of the number>`."""
     state = optimiser.state_dict()["state"]
     return {
@@ -111,8 +111,8 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tenso
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what `optimiser_tensors` took out."""
+def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `_optimiser_tensors` took out."""
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
@@ -120,7 +120,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, to
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
-def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors named `<prefix>/…`, without the prefix."""
     start = f"{prefix}/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}

@@ -35,7 +35,7 @@ def write(interactions: DataFrame, dense_of: np.ndarray, folder: Path) -> list[C
     (equally often: by name). 0 where nothing is known; an interaction without a device says nothing of devices.
     """
     known = interactions.where("weight > 0")
-    devices = most_seen(known)
+    devices = _most_seen(known)
     counts = _count(known, devices, dense_of, folder / ".contexts")
     kinds = {
         "hour": [str(hour) for hour in range(HOURS)],
@@ -73,7 +73,7 @@ def affinity(in_context: np.ndarray, of_item: np.ndarray) -> np.ndarray:
     return np.clip(np.log2(lift), -1, 1).astype(np.float32)
 
 
-def most_seen(interactions: DataFrame) -> list[str]:
+def _most_seen(interactions: DataFrame) -> list[str]:
     """The devices with the most interactions, most first; equally many: by name in byte order."""
     from pyspark.sql import functions as F
 

@@ -144,7 +144,7 @@ def user_features(users: pa.Table | pa.RecordBatch, encoding: Encoding, rows: np
 
 
 @functools.lru_cache(maxsize=262_144)
-def word_bucket(word: str, buckets: int) -> int:
+def _word_bucket(word: str, buckets: int) -> int:
     """The bucket of a title word, from 0: the same on every machine, unlike Python's own hash."""
     return zlib.crc32(word.encode("utf-8", "surrogatepass")) % buckets
 
@@ -204,5 +204,5 @@ def _hashed_words(titles: Sequence[str], buckets: int) -> np.ndarray:
     rows = np.zeros((len(titles), TITLE_WORDS), dtype=np.int64)
     for row, title in zip(rows, titles, strict=True):
         words = WORDS.findall(title.casefold())[:TITLE_WORDS]
-        row[: len(words)] = [1 + word_bucket(word, buckets) for word in words]
+        row[: len(words)] = [1 + _word_bucket(word, buckets) for word in words]
     return rows

@@ -84,7 +84,7 @@ def search(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int, meth
     keys = np.empty((len(queries), k), dtype=np.uint64)
     for start in range(0, len(queries), MAX_QUERIES):
         stop = min(start + MAX_QUERIES, len(queries))
-        some = queries[start:stop], rows_of(excluded, start, stop)
+        some = queries[start:stop], _rows_of(excluded, start, stop)
         if method.name in ("exact", "grouped"):
             batch = _Batch(index, *some, k)
             batch.search(method)
@@ -101,7 +101,7 @@ def reach_needed(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int
     one = _Batch(index, on_grid(queries), _ascending(excluded, len(index.vectors)), min(k, len(index.vectors)))
     bounds, first = one.bounds, one.first_lists()
     floors = one.look_first(first)
-    spans = np.outer(lengths_of(one.asked.wide), index.spreads)  # [m, lists]
+    spans = np.outer(_lengths_of(one.asked.wide), index.spreads)  # [m, lists]
     with np.errstate(divide="ignore", invalid="ignore"):
         needed = FIRST_REACH + (floors[:, None] - bounds.astype(np.float64)) / spans
     needed[spans == 0] = np.where(floors[:, None] <= bounds, -np.inf, np.inf)[spans == 0]
@@ -116,16 +116,11 @@ def list_bounds(index: ItemIndex, wide: np.ndarray) -> np.ndarray:
     """
     bounds = np.empty((len(wide), index.lists), dtype=np.float32)
     means = index.means.astype(np.float64).T
-    spans = FIRST_REACH * lengths_of(wide)[:, None]
+    spans = FIRST_REACH * _lengths_of(wide)[:, None]
     for start in range(0, len(wide), BOUND_QUERIES):
         part = slice(start, start + BOUND_QUERIES)
         bounds[part] = wide[part] @ means + spans[part] * index.spreads
     return bounds
-
-
-def lengths_of(wide: np.ndarray) -> np.ndarray:
-    """float64[m]: the lengths of float64[m, d] queries on the grid; exact, but for the root."""
-    return np.sqrt(np.square(wide).sum(axis=1))
 
 
 def asked(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int) -> top_k.Asked:
@@ -136,13 +131,18 @@ def asked(index: ItemIndex, queries: np.ndarray, excluded: Ragged, k: int) -> to
     """
     wide = queries.astype(np.float64)
     dimensions = queries.shape[1]
-    slack = (dimensions + 8) * 2.0**-24 * lengths_of(wide) * index.longest + dimensions * 2.0**-125
+    slack = (dimensions + 8) * 2.0**-24 * _lengths_of(wide) * index.longest + dimensions * 2.0**-125
     return top_k.Asked(
         wide, slack.astype(np.float32), excluded.offsets, excluded.values, index.vectors, index.item_of, k
     )
 
 
-def rows_of(ragged: Ragged, start: int, stop: int) -> Ragged:
+def _lengths_of(wide: np.ndarray) -> np.ndarray:
+    """float64[m]: the lengths of float64[m, d] queries on the grid; exact, but for the root."""
+    return np.sqrt(np.square(wide).sum(axis=1))
+
+
+def _rows_of(ragged: Ragged, start: int, stop: int) -> Ragged:
     """Some of the rows."""
     first, last = ragged.offsets[start], ragged.offsets[stop]
     return Ragged(ragged.offsets[start : stop + 1] - first, ragged.values[first:last])
@@ -177,7 +177,7 @@ class _Batch:
         first = self.first_lists()
         floors = self.look_first(first)
         if method.name == "grouped":
-            spans = (method.reach - FIRST_REACH) * lengths_of(self.asked.wide)
+            spans = (method.reach - FIRST_REACH) * _lengths_of(self.asked.wide)
             self.look_into(probes.reaching(self.bounds, spans, self.index.spreads, floors, first))
         else:
             self.seen.counts[:] = 0  # the floor stays: what was seen comes again with everything else

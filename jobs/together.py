@@ -34,9 +34,9 @@ def write(interactions: DataFrame, config: Lists, dense_of: np.ndarray, folder: 
     Interactions of weight 0 say nothing here, as everywhere.
     """
     scratch = folder / ".together"
-    met = sessions(interactions, config.session_gap_minutes * 60).persist()
+    met = _sessions(interactions, config.session_gap_minutes * 60).persist()
     try:
-        best(met, config.neighbours).write.parquet(str(scratch))
+        _best(met, config.neighbours).write.parquet(str(scratch))
     finally:
         met.unpersist()
     paths = folder / "together.npy", folder / "together_scores.npy"
@@ -44,7 +44,7 @@ def write(interactions: DataFrame, config: Lists, dense_of: np.ndarray, folder: 
     shutil.rmtree(scratch)
 
 
-def sessions(interactions: DataFrame, gap_seconds: float) -> DataFrame:
+def _sessions(interactions: DataFrame, gap_seconds: float) -> DataFrame:
     """(items): the distinct items of the last interactions of each session, ascending by item_index.
 
     A session is what one user did under one `session_id`; what has none belongs to one session as long as less than
@@ -70,11 +70,11 @@ def sessions(interactions: DataFrame, gap_seconds: float) -> DataFrame:
     )
 
 
-def best(met: DataFrame, length: int) -> DataFrame:
+def _best(met: DataFrame, length: int) -> DataFrame:
     """(item, place, other, score): the first `length` items of each, from place 1; ties by item_index.
 
     Args:
-        met: as `sessions` gives it. It is read more than once.
+        met: as `_sessions` gives it. It is read more than once.
     """
     from pyspark.sql import Window
     from pyspark.sql import functions as F

@@ -62,7 +62,7 @@ def judge(batches: Batches, held_out: HeldOut) -> Judged:
 
 def columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
     """(measure, length of list) to float64[rows]: each user's own value."""
-    found = {("recall", k): recall(rows["found"][:, at], rows["wanted"], k) for at, k in enumerate(RECALL_AT)}
+    found = {("recall", k): _recall(rows["found"][:, at], rows["wanted"], k) for at, k in enumerate(RECALL_AT)}
     at = RECALL_AT.index(RANKED_AT)
     return found | {
         ("ndcg", RANKED_AT): rows["ndcg"],
@@ -73,18 +73,13 @@ def columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
 
 def segment_columns(rows: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
     """The same of what is told of every segment."""
-    return {("recall", k): recall(rows["found"][:, RECALL_AT.index(k)], rows["wanted"], k) for k in SEGMENT_AT}
+    return {("recall", k): _recall(rows["found"][:, RECALL_AT.index(k)], rows["wanted"], k) for k in SEGMENT_AT}
 
 
 def band_columns(rows: np.ndarray, band: int) -> dict[tuple[str, int], np.ndarray]:
     """The same as `segment_columns`, of the wanted items in one band of popularity; NaN for who wanted none of them."""
     wanted = rows["wanted_in"][:, band]
-    return {("recall", k): recall(rows["found_in"][:, band, at], wanted, k) for at, k in enumerate(SEGMENT_AT)}
-
-
-def recall(found: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
-    """float64[users]: as `metrics.recall_at`, from counts; NaN where nothing was wanted."""
-    return np.divide(found, np.minimum(wanted, k), out=np.full(len(found), np.nan), where=wanted > 0)
+    return {("recall", k): _recall(rows["found_in"][:, band, at], wanted, k) for at, k in enumerate(SEGMENT_AT)}
 
 
 def first_of(held_out: HeldOut, users: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -101,6 +96,11 @@ def first_of(held_out: HeldOut, users: np.ndarray, size: int) -> Iterator[tuple[
         is_left[excluded.user[place < reach], place[place < reach]] = False
         at = np.argsort(~is_left, axis=1, kind="stable")[:, :width]
         yield part, np.where(np.take_along_axis(is_left, at, axis=1), popular[at], -1)
+
+
+def _recall(found: np.ndarray, wanted: np.ndarray, k: int) -> np.ndarray:
+    """float64[users]: as `metrics.recall_at`, from counts; NaN where nothing was wanted."""
+    return np.divide(found, np.minimum(wanted, k), out=np.full(len(found), np.nan), where=wanted > 0)
 
 
 def _rows(users: np.ndarray, offered: np.ndarray, held_out: HeldOut) -> np.ndarray:
