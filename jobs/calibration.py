@@ -54,7 +54,7 @@ def choose(
             method, more = _reach(index, sample, k, wanted.min_recall)
             if wanted.method == "auto" and more["work_grouped"] >= more["work_exact"]:
                 method = EXACT
-    recall = 1.0 if method == EXACT else recall_of(index, others, k, method)
+    recall = 1.0 if method == EXACT else _recall_of(index, others, k, method)
     facts |= {"method": method.name, "recall_on_sample": round(recall, 4), **more}
     if method.name == "grouped" and not method.probes:
         facts["reach"] = round(method.reach, 4)
@@ -63,7 +63,7 @@ def choose(
     return method, facts
 
 
-def recall_of(index: ItemIndex, queries: Queries, k: int, method: Method) -> float:
+def _recall_of(index: ItemIndex, queries: Queries, k: int, method: Method) -> float:
     """Share of the exact best k that the method finds."""
     best = search(index, *queries, k)
     return _share(best, search(index, *queries, k, method), len(index.vectors))
@@ -73,8 +73,7 @@ def _reach(index: ItemIndex, sample: Queries, k: int, recall: float) -> tuple[Me
     """The least reach with which the sample finds enough of the exact best k; the work per query, and that of exact."""
     best = search(index, *sample, k)
     needed = reach_needed(index, *sample, k)  # [m, lists]
-    row = np.repeat(np.arange(len(needed)), np.diff(best.offsets))
-    of_best = np.sort(needed[row, item_index.list_of(index.starts)[best.items]])
+    of_best = np.sort(needed[_rows(best), item_index.list_of(index.starts)[best.items]])
     share = 1 - AIM * (1 - recall)
     reach = float(of_best[math.ceil(share * len(of_best)) - 1]) if len(of_best) else -math.inf
     # A little more, for `search` adds in another order; -inf: the first lists were enough.
@@ -106,5 +105,11 @@ def _breadth(index: ItemIndex, sample: Queries, k: int, wanted: Retrieve) -> Met
 
 
 def _share(best: Found, found: Found, items: int) -> float:
-    keys = [np.repeat(np.arange(len(f.offsets) - 1), np.diff(f.offsets)) * items + f.items for f in (best, found)]
-    return len(np.intersect1d(*keys, assume_unique=True)) / len(keys[0]) if len(keys[0]) else 1.0
+    """The share of what is in `best` that is in `found`, too; 1 where there is nothing. `items` is all there are."""
+    wanted, got = (_rows(one) * items + one.items for one in (best, found))
+    return len(np.intersect1d(wanted, got, assume_unique=True)) / len(wanted) if len(wanted) else 1.0
+
+
+def _rows(found: Found) -> np.ndarray:
+    """int64[items found]: the row of the query of each."""
+    return np.repeat(np.arange(len(found.offsets) - 1), np.diff(found.offsets))

@@ -162,8 +162,10 @@ def learn(assignment: Assignment, team: Team = ALONE) -> Outcome:
         last = _phase(assignment, again, REFIT, team)
     space_id = ""
     if team.rank == 0:
-        said = {"temperature": temperature(config), "order": chosen.order}
-        space_id = model.save(Path(assignment.draft), last.towers, progress, **said).space_id
+        saved = model.save(
+            Path(assignment.draft), last.towers, progress, temperature=temperature(config), order=chosen.order
+        )
+        space_id = saved.space_id
     recall = progress.curve[progress.best_epoch].recall
     return Outcome(
         examples=last.examples, space_id=space_id, best_epoch=progress.best_epoch, recall=recall, order=chosen.order

@@ -5,6 +5,7 @@ It needs no training, and says what the towers add to the content that they read
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -50,10 +51,7 @@ def read_vectors(prepared: Dataset, held_out: HeldOut) -> Vectors | None:
         title, category, brand = (column[item] for column in texts)
         found = [("word", word) for word in WORDS.findall(title.casefold())]
         found += [pair for pair in (("category", category), ("brand", brand)) if pair[1]]
-        own: dict[int, int] = {}
-        for pair in found:
-            term = number.setdefault(pair, len(number))
-            own[term] = own.get(term, 0) + 1
+        own = Counter(number.setdefault(pair, len(number)) for pair in found)
         lengths.append(len(own))
         terms += own.keys()
         counts += own.values()
