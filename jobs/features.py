@@ -50,7 +50,7 @@ class Encoding(msgspec.Struct, frozen=True, kw_only=True):
     age: Scale
     """Of the age in days at `made_at`."""
     made_at: int
-    """The instant at which items have their age."""
+    """The instant at which items have their age, in epoch seconds."""
     title_buckets: int
     sentences: Sentences | None = None
     """Read beside the title's words; None where training read words only."""

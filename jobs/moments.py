@@ -132,13 +132,13 @@ class Sessions(Sequence[list[Visit]]):
 class Rows(NamedTuple):
     """Interactions by user, session and time: numbers, and the texts that they stand for."""
 
-    user: np.ndarray
-    item: np.ndarray
-    event: np.ndarray
-    device: np.ndarray
-    time: np.ndarray
-    users: pa.ChunkedArray
-    items: pa.ChunkedArray
+    user: np.ndarray  # int32[n], user_index
+    item: np.ndarray  # int32[n], item_index
+    event: np.ndarray  # int32[n], place in `events`
+    device: np.ndarray  # int32[n], place in `devices`
+    time: np.ndarray  # int64[n], epoch seconds
+    users: pa.ChunkedArray  # user ids by index
+    items: pa.ChunkedArray  # item ids by index
     events: list[str]
     devices: list[str]
 

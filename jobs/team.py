@@ -25,7 +25,7 @@ class Team:
         self.rank, self.size = rank, size
 
     def total(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The sum over the team, in place of the tensor on a CPU."""
+        """The tensor, which is on a CPU, made the sum over the team in place."""
         if self.size > 1:
             distributed.all_reduce(tensor)
         return tensor
@@ -38,7 +38,7 @@ class Team:
         return found.tolist()
 
     def tell(self, number: float | None) -> float | None:
-        """What the first process says."""
+        """What the first process says; the numbers of the others do not count."""
         said = torch.tensor(float("nan") if number is None else number, dtype=torch.float64)
         self.spread([said])
         return None if said.isnan() else said.item()
