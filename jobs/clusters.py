@@ -26,7 +26,7 @@ class Clusters(NamedTuple):
 
 def default_clusters(items: int) -> int:
     """4·√items, the number of inverted lists that the FAISS guidelines start from."""
-    return max(1, min(items, round(4 * math.sqrt(items))))
+    return min(items, round(4 * math.sqrt(items)))
 
 
 def cluster(vectors: np.ndarray, clusters: int) -> Clusters:
@@ -38,7 +38,7 @@ def cluster(vectors: np.ndarray, clusters: int) -> Clusters:
     lengths differ a hundredfold, and as many on vectors of one length.
     """
     clusters = min(clusters, len(vectors))
-    top, centres = _kmeans(vectors, max(1, round(math.sqrt(clusters))))
+    top, centres = _kmeans(vectors, round(math.sqrt(clusters)))
     of_item = np.empty(len(vectors), dtype=np.int32)
     found: list[np.ndarray] = []
     count = 0

@@ -33,6 +33,8 @@ class Epochs:
         """`limit` bounds the examples of an epoch, taken of each shard in proportion; 0: all there are.
 
         `examples` and `per_epoch` are those of the whole team, batches those of this process's shards.
+
+        Requires: there is an example.
         """
         self._shards, self._cut, self._in_shard = shards, cut, counts.examples
         self.examples = counts.all_examples
@@ -43,7 +45,7 @@ class Epochs:
     def plan(self, rng: np.random.Generator) -> list[Visit]:
         """The shards of one epoch in their order; a shard is never visited for nothing."""
         order = rng.permutation(len(self._in_shard))
-        until = np.rint(np.cumsum(self._in_shard[order]) * (self.per_epoch / max(self.examples, 1))).astype(np.int64)
+        until = np.rint(np.cumsum(self._in_shard[order]) * (self.per_epoch / self.examples)).astype(np.int64)
         parts = np.diff(until, prepend=0)
         return [
             Visit(int(shard), int(part), -(-int(part) // self.batch_size))

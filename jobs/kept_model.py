@@ -123,7 +123,7 @@ def as_trained(items: pa.RecordBatch, rows: np.ndarray, trained: pa.Table) -> pa
     row = rows[items.column("item_index").to_numpy()]
     is_known, place = pa.array(row >= 0), pa.array(np.maximum(row, 0))
     table = pa.table(items)
-    for name in READ if len(trained) else ():
+    for name in READ:
         then = trained[name].take(place)
         number = table.schema.get_field_index(name)
         table = table.set_column(number, name, pa.compute.if_else(is_known, then, table[name]))

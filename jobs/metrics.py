@@ -72,7 +72,7 @@ def coverage(shown: np.ndarray) -> float:
     Source: Herlocker et al., "Evaluating collaborative filtering recommender systems", 2004, section 3.2 (catalogue
     coverage).
     """
-    return float((shown > 0).mean()) if len(shown) else 0.0
+    return float((shown > 0).mean())
 
 
 def count_shown(lists: np.ndarray, k: int, items: int) -> np.ndarray:

@@ -91,7 +91,7 @@ class Refinement:
         return Factors(*(functional.normalize(side, dim=1) * length for side in self._rows))
 
     def run_epoch(self, epoch: int, blocks: Blocks, *, advance: Callable[[int], None]) -> float:
-        """Every user once; the mean loss. `epoch` counts from 0.
+        """Every user who met anything once; the mean loss. `epoch` counts from 0.
 
         Args:
             blocks: see `factors.Blocks`; where there are several, users are shuffled within each.
@@ -106,7 +106,7 @@ class Refinement:
                 total += self._step(batch, rng, LEARNING_RATE * left) * len(batch.users)
                 seen += len(batch.users)
                 advance(len(batch.items))
-        return total / max(seen, 1)
+        return total / seen
 
     def _step(self, batch: _Batch, rng: np.random.Generator, rate: float) -> float:
         rows, of_drawn, of_met = (part.to(self._device) for part in _touched(batch.items, self._drawn, rng))

@@ -42,7 +42,7 @@ RIDGE = 1e-3
 def start(task: Task, towers: TwoTowers, config: Train, team: Team = ALONE) -> int:
     """Give the towers their first weights; the number of epochs of refinement, 0 where there was none.
 
-    With a validation slice the epoch of refinement with the best recall is taken, else the last.
+    The epoch of refinement with the best recall is taken; the last one where the validation slice has no users.
     """
     if config.initialise == "random":
         return 0
@@ -108,10 +108,11 @@ def distilled(towers: list[Factors], both: Factors, dimensions: int) -> Factors:
 
 
 def _refined(task: Task, config: Train, factors: Factors) -> tuple[int, Factors, float | None]:
-    """(the epoch with the best recall, the factors it left, their recall); without a validation slice the last."""
+    """(the epoch with the best recall, the factors it left, their recall); the last where the slice has no users."""
 
     def recall(factors: Factors) -> float | None:
-        return None if task.validation is None else task.validation.recall_of(*factors, config.recall_at)
+        assert task.validation is not None  # the first process has the slice, and it alone refines
+        return task.validation.recall_of(*factors, config.recall_at)
 
     best_epoch, best, highest = 0, factors.copy(), recall(factors)
     training = _refinement(task, factors, epochs=config.factor_epochs, seed=config.seed)

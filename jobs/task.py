@@ -55,7 +55,7 @@ class Task:
     offsets: torch.Tensor | None
     """float32[items]: what is added to the scores in training, see `losses.popularity_offsets`; None for nothing."""
     validation: ValidationSlice | None
-    """The first process's; nobody else validates."""
+    """The first process's, perhaps without users; None: nobody else validates."""
 
     @property
     def pairs(self) -> int:
@@ -84,8 +84,8 @@ def read_task(
 ) -> Task:
     """Read `prepared` and turn it into what the loop needs; the test split is never read.
 
-    With `learn_validation` the validation split is trained on, and no slice is left to choose an epoch by. Each process
-    of a team has the interactions of its share of the users. With `texts` the item tower reads their sentence vectors.
+    With `learn_validation` the validation split is trained on, and the validation slice has no users. Each process of a
+    team has the interactions of its share of the users. With `texts` the item tower reads their sentence vectors.
 
     Raises:
         NothingToTrainError: the train split is empty.

@@ -129,7 +129,7 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
 
 def _train(assignment: Assignment, spark: SparkSession | None, draft: Draft) -> dict[str, object]:
     """Train in as many processes as wanted; what is to be said of it."""
-    if assignment.config.workers == 1 or spark is None:
+    if assignment.config.workers == 1:
         outcome = learn(assignment)
     else:
         from jobs.workers import train_together

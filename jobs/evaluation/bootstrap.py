@@ -60,9 +60,9 @@ class Bootstrap:
         self._questions.append(_Question(np.searchsorted(self._users, users), columns, values_of))
 
     def answers(self) -> list[Means]:
-        """The answers, in the order in which they were asked for."""
+        """The answers, in the order in which they were asked for. Requires: one was."""
         ends = np.cumsum([question.columns for question in self._questions])
-        columns = int(ends[-1]) if len(ends) else 0
+        columns = int(ends[-1])
         random = np.random.default_rng(SEED)
         total, count = np.zeros(columns), np.zeros(columns)
         sums, counts = np.zeros((RESAMPLES, columns)), np.zeros((RESAMPLES, columns))

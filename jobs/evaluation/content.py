@@ -67,7 +67,7 @@ def read_vectors(prepared: Dataset, held_out: HeldOut) -> Vectors | None:
 
 def sample_users(users: np.ndarray, vectors: Vectors) -> np.ndarray:
     """Some of the users, ascending, the same at every run; all of them when they are few."""
-    size = min(len(users), MAX_USERS, max(1, MAX_SCORED // max(1, len(vectors.terms))))
+    size = min(len(users), MAX_USERS, max(1, MAX_SCORED // len(vectors.terms)))
     return np.sort(np.random.default_rng(SEED).choice(users, size, replace=False))
 
 
@@ -85,7 +85,7 @@ def content_lists(
     """
     place_of = index.inverse(held_out.popular)
     history = _history(prepared, users, place_of[held_out.dense_of])
-    size = int(np.clip(MAX_CELLS // max(1, vectors.n_terms, len(place_of)), 1, 256))
+    size = int(np.clip(MAX_CELLS // max(vectors.n_terms, len(place_of)), 1, 256))
     for start in range(0, len(users), size):
         part = users[start : start + size]
         scores = _scores(vectors, _profiles(vectors, history, start, len(part)))  # [users, items by popularity]

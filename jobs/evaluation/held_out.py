@@ -95,7 +95,7 @@ def _pairs(
         key = user * len(dense_of) + dense_of[batch.column("item_index").to_numpy()]
         keys.append(np.unique(key if only is None else key[np.isin(user, only)]))
     distinct = np.unique(np.concatenate(keys))
-    return Pairs(*(part.astype(np.int32) for part in np.divmod(distinct, max(len(dense_of), 1))))
+    return Pairs(*(part.astype(np.int32) for part in np.divmod(distinct, len(dense_of))))
 
 
 def _without(pairs: Pairs, others: Pairs, items: int) -> Pairs:
