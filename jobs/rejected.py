@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -68,8 +69,6 @@ def write(staged: Mapping[str, DataFrame], counts: Mapping[str, Mapping[str, int
         )
         for name, table in staged.items()
     ]
-    every = parts[0]
-    for part in parts[1:]:
-        every = every.union(part)
+    every = reduce(DataFrame.union, parts)
     every.sort("source", "reason", "row").coalesce(1).write.parquet(write_address(folder))
     return total

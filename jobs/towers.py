@@ -156,17 +156,12 @@ class UserTower(nn.Module):
 
     def forward(self, users: UserTensors, pooled: torch.Tensor, keep_id: torch.Tensor | None = None) -> torch.Tensor:
         """float[n, d], of length 1 for cosines; `pooled` [n, d] is each history's weighted mean, zeros for none."""
-        found = _of_id(self.id, users.ids, keep_id) + self.history(pooled)
-        for k, embedding in enumerate(self.columns):
-            found = found + embedding(users.columns[:, k])
+        found = self._with_columns(_of_id(self.id, users.ids, keep_id) + self.history(pooled), users)
         return functional.normalize(found, dim=-1) if self._is_unit else found
 
     def base(self, users: UserTensors) -> torch.Tensor:
         """float[n, d]: what is said of each user without a history, before anything is brought to length 1."""
-        found = self.id(users.ids) + self.history.bias
-        for k, embedding in enumerate(self.columns):
-            found = found + embedding(users.columns[:, k])
-        return found
+        return self._with_columns(self.id(users.ids) + self.history.bias, users)
 
     def pool(
         self, item_vectors: torch.Tensor, items: torch.Tensor, event_weights: torch.Tensor, lengths: torch.Tensor
@@ -183,6 +178,11 @@ class UserTower(nn.Module):
         total = torch.zeros(len(lengths), dtype=weights.dtype, device=items.device).index_add_(0, user, weights)
         sums = functional.embedding_bag(items, item_vectors, ends - lengths, mode="sum", per_sample_weights=weights)
         return sums / total.clamp(min=torch.finfo(total.dtype).tiny)[:, None]
+
+    def _with_columns(self, found: torch.Tensor, users: UserTensors) -> torch.Tensor:
+        for k, embedding in enumerate(self.columns):
+            found = found + embedding(users.columns[:, k])
+        return found
 
 
 class TwoTowers(nn.Module):
