@@ -65,7 +65,7 @@ class PreviousLists:
     def __init__(self, version: Version, prepared: Dataset, dense_of: np.ndarray) -> None:
         self._version = version
         self._prepared = prepared
-        self._now = _today(version, prepared, dense_of)
+        self._now = _dense_today(version, prepared, dense_of)
         self._popular = self._today(version.popular().items)
         self.users_without = 0
         """Users that the version has no list for: they would have got its popular items, and are judged on those."""
@@ -76,17 +76,20 @@ class PreviousLists:
             lists = np.full((len(numbers), max(RECALL_AT)), -1, dtype=np.int64)
             for row, user in enumerate(ids):
                 found = self._version.read(user)
-                is_there = found is not None and len(found.items) > 0
-                self.users_without += not is_there
-                items = self._today(found.items) if found is not None and is_there else self._popular
+                if found is None or not len(found.items):
+                    self.users_without += 1
+                    items = self._popular
+                else:
+                    items = self._today(found.items)
                 lists[row, : len(items)] = items[: lists.shape[1]]
             yield numbers, lists
 
     def _today(self, items: np.ndarray) -> np.ndarray:
+        """int64: these items of the version as dense indexes of today, -1 for those that are gone."""
         return self._now[items.astype(np.int64)]
 
 
-def _today(version: Version, prepared: Dataset, dense_of: np.ndarray) -> np.ndarray:
+def _dense_today(version: Version, prepared: Dataset, dense_of: np.ndarray) -> np.ndarray:
     """int64[items of the version]: today's dense index of each; -1: it is no longer in the catalogue."""
     items = prepared.arrow("items").to_table(["item_index", "item_id"])
     now = dict(zip(items["item_id"].to_pylist(), dense_of[items["item_index"].to_numpy()].tolist(), strict=True))

@@ -35,11 +35,11 @@ class Summary:
     def ask(self, into: dict[str, Any], users: np.ndarray, columns_of: Callable[[slice], Columns]) -> None:
         """Have means put into a report by measure and length of list, and under `intervals` the interval of each."""
         names = list(columns_of(slice(0, 0)))
-        into["intervals"] = {}
+        intervals: dict[str, Any] = {}
         for measure, k in names:
-            for place in (into, into["intervals"]):
+            for place in (into, intervals):
                 place.setdefault(measure, {})[str(k)] = None
-        into["intervals"] = into.pop("intervals")  # behind the measures
+        into["intervals"] = intervals  # behind the measures
         self._bootstrap.ask(users, lambda own: np.stack(list(columns_of(own).values()), axis=1))
         self._waiting.append((into, names))
 
