@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from pyspark.errors import PySparkException
@@ -88,7 +88,7 @@ def test_the_configurations_own_settings_have_the_last_word() -> None:
     assert settings(Spark(shuffle_partitions=7))["spark.sql.shuffle.partitions"] == "7"
 
 
-TWO_SESSIONS = """
+SESSION = """
 import os, signal, sys, threading
 from pathlib import Path
 from jobs.errors import JobError
@@ -119,72 +119,76 @@ def work(config, end, reports=False):
         threading.Thread(target=wait, daemon=True).start()
         spark.range(1).mapInArrow(sleep, "id long").collect()
 
-try:
-    work(Spark(master="local[3]"), lambda: os.kill(os.getpid(), signal.SIGINT))
-except KeyboardInterrupt:
-    print("interrupted")
-    print("interrupted", file=sys.stderr, flush=True)
-began.unlink()
-from pyspark import SparkContext
-try:
-    work(Spark(master="local[3]", conf={PARTITIONS: "5"}), lambda: SparkContext._gateway.proc.kill(), reports=True)
-except JobError as error:
-    print(error.message)
+if sys.argv[1] == "interrupt":
+    try:
+        work(Spark(master="local[3]"), lambda: os.kill(os.getpid(), signal.SIGINT))
+    except KeyboardInterrupt:
+        print("interrupted")
+        print("interrupted", file=sys.stderr, flush=True)
+else:
+    from pyspark import SparkContext
+    try:
+        work(Spark(master="local[3]", conf={PARTITIONS: "5"}), lambda: SparkContext._gateway.proc.kill(), reports=True)
+    except JobError as error:
+        print(error.message)
 """
 
 
-@pytest.fixture(scope="module")
-def folder_of_two_sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("sessions")
+class Ended(NamedTuple):
+    """What a process with a session of its own, for the tests have one, has said and left."""
+
+    lines: list[str]
+    errors: str
+    folder: Path
 
 
-@pytest.fixture(scope="module")
-def two_sessions(folder_of_two_sessions: Path) -> subprocess.CompletedProcess[str]:
-    """One that Ctrl-C ends and one whose Java is killed, in a process of their own, for the tests have a session.
-
-    That its output ends says, too, that no child of it is left.
-    """
-    temporary = folder_of_two_sessions / "temporary files"
-    temporary.mkdir()
-    return subprocess.run(
-        [sys.executable, "-c", TWO_SESSIONS], capture_output=True, text=True, check=True, cwd=folder_of_two_sessions,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
+def run_session(end: str, folder: Path) -> Ended:
+    """That the output ends says, too, that no child of the process is left."""
+    (folder / "temporary files").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION, end], capture_output=True, text=True, check=True, cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "temporary files")},
     )  # fmt: skip
+    return Ended(done.stdout.splitlines(), done.stderr, folder)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """By Ctrl-C."""
+    return run_session("interrupt", tmp_path_factory.mktemp("interrupted"))
+
+
+@pytest.fixture(scope="module")
+def without_java(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """By the end of its Java."""
+    return run_session("kill", tmp_path_factory.mktemp("without_java"))
 
 
 def test_work_is_cut_into_twice_as_many_tasks_as_there_are_cores_unless_somebody_has_said_otherwise(
-    two_sessions: subprocess.CompletedProcess[str],
+    interrupted: Ended, without_java: Ended
 ) -> None:
-    assert two_sessions.stdout.splitlines()[::2] == ["6", "5"]
+    assert (interrupted.lines[0], without_java.lines[0]) == ("6", "5")
 
 
-def test_ctrl_c_ends_a_session_without_stack_traces(two_sessions: subprocess.CompletedProcess[str]) -> None:
-    assert two_sessions.stdout.splitlines()[1] == "interrupted"
-    before = two_sessions.stderr.partition("interrupted\n")[0]
-    assert "Traceback" not in before
-    assert "\tat " not in before, "of Java"
+def test_ctrl_c_ends_a_session_without_stack_traces(interrupted: Ended) -> None:
+    assert interrupted.lines[1] == "interrupted"
+    assert "Traceback" not in interrupted.errors
+    assert "\tat " not in interrupted.errors.partition("interrupted\n")[0], "of Java"
 
 
-def test_java_has_its_temporary_files_where_tmpdir_says(
-    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
-) -> None:
-    assert Path((folder_of_two_sessions / "temporary").read_text()).parent == folder_of_two_sessions / "temporary files"
+def test_a_java_that_dies_is_told_in_one_line(without_java: Ended) -> None:
+    assert without_java.lines[1].startswith("embed: Spark stopped: ")
+    assert "Traceback" not in without_java.errors
 
 
-def test_a_java_that_dies_is_told_in_one_line(two_sessions: subprocess.CompletedProcess[str]) -> None:
-    assert two_sessions.stdout.splitlines()[3].startswith("embed: Spark stopped: ")
-    assert "Traceback" not in two_sessions.stderr
+def test_temporary_files_are_where_tmpdir_says_and_gone_in_the_end(interrupted: Ended, without_java: Ended) -> None:
+    for _, _, folder in (interrupted, without_java):
+        assert Path((folder / "temporary").read_text()).parent == folder / "temporary files"
+        assert list((folder / "temporary files").iterdir()) == []
 
 
 def test_a_task_takes_nothing_in_the_folder_of_a_run_for_our_packages(spark: Any) -> None:
     assert spark.sparkContext.parallelize([0], 1).map(lambda _: sys.flags.safe_path).collect() == [True]
-
-
-def test_a_java_that_dies_leaves_no_temporary_files(
-    two_sessions: subprocess.CompletedProcess[str], folder_of_two_sessions: Path
-) -> None:
-    assert two_sessions.returncode == 0
-    assert list((folder_of_two_sessions / "temporary files").iterdir()) == []
 
 
 def test_an_error_inside_a_task_names_its_cause_in_one_line(spark: Any) -> None:
