@@ -79,7 +79,7 @@ from airflow.sdk import Asset, BaseOperator, CronDataIntervalTimetable, Param, R
 HOME = Path(os.environ.get("SHORTLIST_HOME") or Path(__file__).resolve().parent.parent)
 PYTHON = os.environ.get("SHORTLIST_PYTHON") or str(HOME / ".venv/bin/python")
 CONFIG = os.environ.get("SHORTLIST_CONFIG") or str(HOME / "shortlist.toml")
-START_DATE = datetime.fromisoformat(os.environ.get("SHORTLIST_START_DATE", "2026-01-01")).replace(tzinfo=UTC)
+START_DATE = datetime.fromisoformat(os.environ.get("SHORTLIST_START_DATE") or "2026-01-01").replace(tzinfo=UTC)
 
 # Triggered runs have no logical date and no interval; every kind of run has `run_after`, and a scheduled or backfilled
 # run's is the end of its interval.
@@ -142,7 +142,7 @@ def spark_application(task_id: str, *argv: str, **task: Any) -> SparkSubmitOpera
     },
     default_args={
         "retries": 2,
-        "retry_delay": timedelta(seconds=float(os.environ.get("SHORTLIST_RETRY_SECONDS", "300"))),
+        "retry_delay": timedelta(seconds=float(os.environ.get("SHORTLIST_RETRY_SECONDS") or "300")),
         "retry_policy": FinalExitCodes(),
     },
     doc_md=__doc__,

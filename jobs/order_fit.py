@@ -70,14 +70,17 @@ def learn_order(lists: Slice, *, with_recent: bool = True) -> Order:
 def fit(lists: Slice, *, with_recent: bool) -> Order:
     """The most likely order. Where products say nothing, or the opposite, there is none but theirs."""
     unit = float(lists.products[np.isfinite(lists.products)].std()) or 1.0
-    weights = _logistic(lists, unit, with_recent=with_recent)
-    if with_recent and weights[4] < 0:
+    _, product, own, again, *recent = _logistic(lists, unit, with_recent=with_recent)
+    if recent and recent[0] < 0:
         # Nothing is the worse for having been met of late: it is that old items are wanted less than new ones.
         return fit(lists, with_recent=False)
-    if weights[1] <= 0:
+    if product <= 0:
         return BY_PRODUCTS
-    own, again, late = (round(float(weight / weights[1] * unit), 6) for weight in (*weights[2:], 0.0)[:3])
-    return Order(recent=late, own=own, again=again)
+
+    def in_products(weight: float) -> float:
+        return round(float(weight / product * unit), 6)
+
+    return Order(recent=in_products(sum(recent)), own=in_products(own), again=in_products(again))
 
 
 def _logistic(lists: Slice, unit: float, *, with_recent: bool) -> np.ndarray:

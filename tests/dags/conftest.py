@@ -53,6 +53,7 @@ def dump(airflow_python: Path, recorder: Path, tmp_path_factory: pytest.TempPath
             "SHORTLIST_PYTHON": str(recorder / "python"),
             "SHORTLIST_CONFIG": str(home / "it's a shop.toml"),
             "SHORTLIST_SIMULATE": "true",
+            **dict.fromkeys(["SHORTLIST_START_DATE", "SHORTLIST_RETRY_SECONDS"], ""),  # empty: as if it were not there
         }
         answer = subprocess.run(
             [airflow_python, Path(__file__).with_name("dump_dags.py"), ROOT / "dags"],
