@@ -52,6 +52,7 @@ ROUTES = [
     # The counters know the path without the id.
     Route("/v1/similar/{item:id}", edge(handlers.similar, "/v1/similar/{item}"), methods=["GET"]),
     Route("/v1/popular", edge(handlers.popular), methods=["GET"]),
+    Route("/v1/trending", edge(handlers.trending), methods=["GET"]),
     Route(
         "/v1/users/{user:id}/candidates",
         edge(handlers.candidates, "/v1/users/{user}/candidates"),

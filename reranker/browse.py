@@ -1,8 +1,8 @@
-"""Lists as the version has them, without a session: what is like an item, what is popular, what is stored of a user.
+"""Lists as the version has them, without a session: items like another, popular ones, trending ones, those of a user.
 
-Similar and popular items are meant to be shown: they leave out what is sold out or hidden now, and what the rules of
-the placements `similar` and `popular` exclude or do not include. There is no score to boost, and nothing is pinned. A
-user's list is given as it is stored, for people who inspect it.
+All but the last are meant to be shown: they leave out what is sold out or hidden now, and what the rules of the
+placements `similar`, `popular` and `trending` exclude or do not include. There is no score to boost, and nothing is
+pinned. A user's list is given as it is stored, for people who inspect it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from prediction_store.ttl import state_of
-from reranker.arrays import Float32, Indexes, Mask
+from reranker.arrays import Float32, Indexes
 from reranker.errors import InvalidFieldError, UnknownItemError, UnknownUserError
 from reranker.requests import check_id
 from schemas.config import Store
@@ -35,18 +35,18 @@ def similar(
     index = version.item_index(item)
     if index is None:
         raise UnknownItemError(f"item {item[:100]!r} is not in version {version.name}", field="item")
-    near = version.neighbours(index)
-    shown = _shown(version, live, rules.at("similar"), near, now)
-    return _listed(version, near.items[shown], near.scores[shown], k, _age(version, settings, now))
+    return shown(version, live, rules.at("similar"), version.neighbours(index), k=k, settings=settings, now=now)
 
 
-def popular(
-    version: Version, live: LiveView, rules: Rules, segment: str, *, k: int, settings: Store, now: float
+def shown(
+    version: Version, live: LiveView, rules: Rules, ranked: RankedItems, *, k: int, settings: Store, now: float
 ) -> ListAnswer:
-    """The popular items of a segment, of everybody where it has no list of its own."""
-    ranked = version.popular(segment)
-    shown = _shown(version, live, rules.at("popular"), ranked, now)
-    return _listed(version, ranked.items[shown], ranked.scores[shown], k, _age(version, settings, now))
+    """What may be shown of a list of the version, by the rules of its placement."""
+    may = live.eligible(ranked.items, now)
+    is_allowed = rules.effects(partial(live.column, version), ranked.items).is_allowed
+    may = may if is_allowed is None else may & is_allowed
+    age = state_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds
+    return _listed(version, ranked.items[may], ranked.scores[may], k, age)
 
 
 def stored(version: Version, user: str, *, k: int, settings: Store, now: float) -> ListAnswer:
@@ -72,20 +72,9 @@ def read_k(k: int | str | None, serve: Serve) -> int:
     return int(text)
 
 
-def _shown(version: Version, live: LiveView, rules: Rules, ranked: RankedItems, now: float) -> Mask:
-    """bool[n]: which of the items may be shown now, by these rules."""
-    shown = live.eligible(ranked.items, now)
-    is_allowed = rules.effects(partial(live.column, version), ranked.items).is_allowed
-    return shown if is_allowed is None else shown & is_allowed
-
-
 def _listed(version: Version, items: Indexes, scores: Float32, k: int, age_seconds: int) -> ListAnswer:
     rounded = np.round(scores[:k].astype(np.float64), 6).tolist()
     listed = [
         ListedItem(item=item, score=score) for item, score in zip(version.item_ids(items[:k]), rounded, strict=True)
     ]
     return ListAnswer(items=listed, version=version.name, age_seconds=age_seconds)
-
-
-def _age(version: Version, settings: Store, now: float) -> int:
-    return state_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds

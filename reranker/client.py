@@ -83,6 +83,10 @@ class Client:
         """What is popular, in a segment or with everybody."""
         return self._get("/v1/popular", ListAnswer, segment=segment, k=k)
 
+    def trending(self, segment: str = "", k: int | None = None) -> ListAnswer:
+        """What is popular of late, in a segment or with everybody."""
+        return self._get("/v1/trending", ListAnswer, segment=segment, k=k)
+
     def candidates(self, user: str, k: int | None = None) -> ListAnswer:
         """The user's list as it is stored. Raises UnknownUserError."""
         return self._get(f"/v1/users/{_quoted(user)}/candidates", ListAnswer, k=k)

@@ -37,7 +37,7 @@ ORIGIN: Final = "http://127.0.0.1:8080"
 """Of the examples; the script puts the page's own in its place."""
 PLACES: Final = {"{item}": "i0001901", "{user}": "u0009917"}
 GROUPS: Final = (
-    ("Ask", ("recommend", "recommend_many", "similar", "popular", "candidates")),
+    ("Ask", ("recommend", "recommend_many", "similar", "popular", "trending", "candidates")),
     ("Tell", ("events", "change_items", "item")),
     ("Watch", ("version", "healthz", "readyz", "metrics", "openapi", "docs")),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 from starlette.requests import Request
@@ -20,6 +21,7 @@ from reranker.requests import decode_deadline, decode_many, decode_query, decode
 from schemas.messages import (
     EventsAnswer,
     Health,
+    ListAnswer,
     Readiness,
     RecommendAnswer,
     RecommendManyAnswer,
@@ -62,9 +64,12 @@ async def similar(request: Request, service: Service) -> Response:
 
 async def popular(request: Request, service: Service) -> Response:
     """GET /v1/popular"""
-    fields = decode_query(request.query_params.multi_items(), ["k", "segment"])
-    found = partial(service.reranker.popular, fields.get("segment", ""), fields.get("k"))
-    return as_json(await service.waiting.turn(found))
+    return await _of_segment(request, service, service.reranker.popular)
+
+
+async def trending(request: Request, service: Service) -> Response:
+    """GET /v1/trending"""
+    return await _of_segment(request, service, service.reranker.trending)
 
 
 async def candidates(request: Request, service: Service) -> Response:
@@ -148,6 +153,11 @@ def answer_body(headers: Headers, body: bytes, arrived: float, service: Service)
     """The answer to the request in a body, by whichever way it came; raises what the edge turns into a status."""
     # Less than a millisecond of work: handing it to a thread would cost more than it frees.
     return _answered(decode_request(body), service, _limit_ms(headers), arrived)
+
+
+async def _of_segment(request: Request, service: Service, of: Callable[[str, str | None], ListAnswer]) -> Response:
+    fields = decode_query(request.query_params.multi_items(), ["k", "segment"])
+    return as_json(await service.waiting.turn(partial(of, fields.get("segment", ""), fields.get("k"))))
 
 
 def _limit_ms(headers: Headers) -> int | None:

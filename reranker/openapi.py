@@ -92,6 +92,7 @@ def document(serve: Serve, program_version: str) -> dict[str, Any]:
             "/v1/recommend/batch": {"post": _recommend_many(serve)},
             "/v1/similar/{item}": {"get": _list("similar", "The items nearest to an item.", serve, in_path="item")},
             "/v1/popular": {"get": _list("popular", "What is popular.", serve, in_query="segment")},
+            "/v1/trending": {"get": _list("trending", "What is popular of late.", serve, in_query="segment")},
             "/v1/users/{user}/candidates": {"get": _list("candidates", "A list as stored.", serve, in_path="user")},
             "/v1/events": {"post": _events(serve)},
             "/v1/items": {"post": _change_items(serve)},

@@ -35,6 +35,7 @@ from schemas.messages import ListAnswer, RecommendAnswer, RecommendManyRequest, 
 if TYPE_CHECKING:
     from prediction_store.current import Acquired
     from prediction_store.reader import Version
+    from schemas.record import RankedItems
 
 log = logger(__name__)
 Clock = Callable[[], float]
@@ -155,7 +156,12 @@ class Reranker:
     def popular(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
         """What is popular and may be shown, in a segment or with everybody; raises NotReadyError."""
         with self.current() as version:
-            return browse.popular(version, self.live_view(version), self.rules_of(version), segment, **self._how(k))
+            return self._shown("popular", version, version.popular(segment), k)
+
+    def trending(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
+        """What is popular of late and may be shown, in a segment or with everybody; raises NotReadyError."""
+        with self.current() as version:
+            return self._shown("trending", version, version.trending(segment), k)
 
     def candidates(self, user: str, k: int | str | None = None) -> ListAnswer:
         """The user's list as it is stored; raises UnknownUserError, NotReadyError, DamagedRecordError."""
@@ -258,6 +264,10 @@ class Reranker:
     def _haste(self, asked_ms: float | None, arrived: float) -> Haste:
         limit = limit_ms(asked_ms, self._config.serve.deadline_ms)
         return Haste() if limit is None else Haste.until(arrived + limit / 1000.0, self.timer, self._pace)
+
+    def _shown(self, placement: str, version: Version, ranked: RankedItems, k: int | str | None) -> ListAnswer:
+        rules = self.rules_of(version).at(placement)
+        return browse.shown(version, self.live_view(version), rules, ranked, **self._how(k))
 
     def _how(self, k: int | str | None) -> dict[str, Any]:
         return {"k": browse.read_k(k, self._config.serve), "settings": self._config.store, "now": self._now()}

@@ -40,8 +40,8 @@ EXPORT_SECONDS: Final = 2.0
 """The collector gets this long to take a batch; at the end, a worker waits no longer for it."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"})
 PATHS: Final = frozenset({
-    "/v1/recommend", "/v1/recommend/batch", "/v1/popular", "/v1/events", "/v1/items", "/v1/version", "/healthz",
-    "/readyz", "/metrics", "/openapi.json", "/docs",
+    "/v1/recommend", "/v1/recommend/batch", "/v1/popular", "/v1/trending", "/v1/events", "/v1/items", "/v1/version",
+    "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs",
 })  # fmt: skip
 WITH_ID: Final = {"/v1/similar/": "{item}", "/v1/items/": "{item}", "/v1/users/": "{user}/candidates"}
 BATCH: Final = "/v1/recommend/batch"
@@ -184,6 +184,9 @@ class TracedReranker(Reranker):
 
     def popular(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
         return _noted(super().popular(segment, k))
+
+    def trending(self, segment: str = "", k: int | str | None = None) -> ListAnswer:
+        return _noted(super().trending(segment, k))
 
     def candidates(self, user: str, k: int | str | None = None) -> ListAnswer:
         return _noted(super().candidates(user, k))

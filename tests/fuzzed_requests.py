@@ -104,8 +104,8 @@ class Fuzzer:
     def _get(self) -> Request:
         dice = self._dice
         path = dice.choice((
-            "/v1/similar/{}", "/v1/items/{}", "/v1/users/{}/candidates", "/v1/popular", "/v1/version", "/healthz", "/readyz",
-            "/openapi.json", "/v1/{}", "/{}", "/v1/users/{}", "/v1/recommend", "/docs/{}",
+            "/v1/similar/{}", "/v1/items/{}", "/v1/users/{}/candidates", "/v1/popular", "/v1/trending", "/v1/version", "/healthz",
+            "/readyz", "/openapi.json", "/v1/{}", "/{}", "/v1/users/{}", "/v1/recommend", "/docs/{}",
         )).replace("{}", dice.choice(SEGMENTS) if dice.random() < 0.9 else self._user())  # fmt: skip
         query = dice.choice(QUERIES) if dice.random() < 0.6 else ""
         return Request("GET", unquote(path), query.encode("latin-1"), [], [b""])

@@ -104,7 +104,8 @@ class Shop:
             ids = [f"{kind}{item:02}" for item in range(N_ITEMS)]
             self._write_items(draft, ids)
             self._write_records(draft)
-            draft.write_lists({segment: _ranked(_popular(segment)) for segment in ("", "DE")}, {"": _ranked([0, 1])})
+            popular = {segment: _ranked(_popular(segment)) for segment in ("", "DE")}
+            draft.write_lists(popular, {"": _ranked([0, 1]), "DE": _ranked([7, 2, OUT_OF_STOCK])})
             held = [np.array(sorted(CONSUMED[user]), np.uint32) for user in self.users]
             consumed = Consumed(np.cumsum([0, *map(len, held)], dtype=np.int64), np.concatenate(held))
             draft.write_user_facts(consumed, [SEGMENTS.get(user, "") for user in self.users])

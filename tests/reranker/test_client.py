@@ -122,6 +122,9 @@ def test_lists_are_those_of_the_reranker_in_this_process(
         lambda side: side.popular(),
         lambda side: side.popular("DE", 3),
         lambda side: side.popular("no such segment"),
+        lambda side: side.trending(),
+        lambda side: side.trending("DE", 3),
+        lambda side: side.trending("no such segment", 3),
         lambda side: side.candidates("u1", 30),
         lambda side: side.candidates("ü2"),
     ):
@@ -130,6 +133,8 @@ def test_lists_are_those_of_the_reranker_in_this_process(
     assert [item.item for item in client.candidates("u0", 40).items] == shop.list_of("u0")
     shown = [item for item in shop.popular("") if shop.in_stock(item)]
     assert [item.item for item in client.popular(k=40).items] == shown
+    assert [item.item for item in client.trending().items] == ["a00", "a01"]
+    assert [item.item for item in client.trending("DE").items] == ["a07", "a02"], "in stock"
     assert {item.item[1] for item in client.similar("a11").items} == {"1"}
 
 

@@ -166,7 +166,7 @@ def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(
     assert document["openapi"].startswith("3.1")
     assert set(document["paths"]) == {
         PATH, "/v1/events", "/v1/items", "/v1/items/{item}", "/v1/version", "/healthz", "/readyz", "/metrics",
-        "/openapi.json", "/docs", "/v1/recommend/batch", "/v1/similar/{item}", "/v1/popular",
+        "/openapi.json", "/docs", "/v1/recommend/batch", "/v1/similar/{item}", "/v1/popular", "/v1/trending",
         "/v1/users/{user}/candidates",
     }  # fmt: skip
     assert document["components"]["schemas"]["ItemChanges"]["properties"]["items"]["maxItems"] == 1000

@@ -67,6 +67,7 @@ def test_the_lists_without_a_session_leave_out_what_the_rules_of_their_placement
         Rule(name="no boost", where="price == 37", action="boost", weight=9.0),
         Rule(name="no pin", where="price == 38", action="pin", position=1),
         Rule(name="near", where="price == 4", action="exclude", placements=["similar"]),
+        Rule(name="late", where="price == 1", action="exclude", placements=["trending"]),
         Rule(name="elsewhere", where="price > 0", action="exclude", placements=["home"]),
     ]
     with opened(stocked_shop, []) as plain:
@@ -75,6 +76,7 @@ def test_the_lists_without_a_session_leave_out_what_the_rules_of_their_placement
     with opened(stocked_shop, rules) as reranker:
         assert [item.item for item in reranker.popular(k=2).items] == ["a38", "a37"]
         assert [item.item for item in reranker.popular().items] == ["a38", "a37", "a36"]
+        assert [item.item for item in reranker.trending().items] == ["a01"]
         assert [item.item for item in reranker.similar("a01").items] == [i for i in near if i not in ("a02", "a03")]
 
 

@@ -20,6 +20,7 @@ OPERATIONS = [
     ("POST", "/v1/recommend/batch"),
     ("GET", "/v1/similar/{item}"),
     ("GET", "/v1/popular"),
+    ("GET", "/v1/trending"),
     ("GET", "/v1/users/{user}/candidates"),
     ("POST", "/v1/events"),
     ("POST", "/v1/items"),

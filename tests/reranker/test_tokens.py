@@ -28,6 +28,7 @@ READ = [
     ("POST", "/v1/recommend/batch", b'{"requests": [{"user": "u0"}]}'),
     ("GET", "/v1/similar/a01", b""),
     ("GET", "/v1/popular", b""),
+    ("GET", "/v1/trending", b""),
     ("GET", "/v1/users/u0/candidates", b""),
     ("GET", "/v1/items/a01", b""),
     ("GET", "/v1/version", b""),
