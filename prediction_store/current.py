@@ -64,12 +64,6 @@ class Store:
         """True when there is a verified version to answer from."""
         return self._current is not None
 
-    @property
-    def history_number(self) -> int | None:
-        """The number of the history record that is followed; None: none is."""
-        current = self._current
-        return None if current is None else current.record.number
-
     def acquire(self) -> Acquired:
         """A context manager that yields the current version and keeps it open for the length of the block.
 
@@ -173,6 +167,12 @@ class Acquired:
     def __enter__(self) -> Version:
         self._served = self._store._hold()
         return self._served.version
+
+    @property
+    def number(self) -> int:
+        """The number of the history record that names the version. Requires: the block runs."""
+        assert self._served is not None
+        return self._served.record.number
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

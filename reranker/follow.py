@@ -44,8 +44,8 @@ class Follower:
             log.exception("refresh failed")
             return
         if changed:
-            with self._store.acquire() as version:
-                log.info("serving", version=version.name, number=self._store.history_number)
+            with (held := self._store.acquire()) as version:
+                log.info("serving", version=version.name, number=held.number)
         problem = None if self._store.last_error is None else str(self._store.last_error)
         if problem != self._reported and problem is not None:
             log.warning("version not taken", reason=problem)

@@ -104,14 +104,13 @@ async def item(request: Request, service: Service) -> Response:
 
 async def version(request: Request, service: Service) -> Response:
     """GET /v1/version"""
-    held, number = service.reranker.current(), service.reranker.store.history_number or 0
-    with held as current:
+    with (held := service.reranker.current()) as current:
         manifest = current.manifest
         fresh = state_of(manifest.made_at, manifest.expires_at, service.now(), service.config.store)
         return as_json(
             VersionAnswer(
                 version=current.name,
-                number=number,
+                number=held.number,
                 age_seconds=fresh.age_seconds,
                 stale=fresh.is_expired,
                 items=current.n_items,

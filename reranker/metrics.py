@@ -126,8 +126,8 @@ class VersionGauges(Collector):
         yield GaugeMetricFamily("shortlist_behind", "1: the newest history record is not served.", value=behind)
         if not ready:
             return
-        number = self._store.history_number or 0
-        with self._store.acquire() as version:
+        with (held := self._store.acquire()) as version:
+            number = held.number
             manifest = version.manifest
             fresh = state_of(manifest.made_at, manifest.expires_at, self._now(), self._settings)
             info = GaugeMetricFamily("shortlist_version", "1: the version that is served.", labels=["version"])

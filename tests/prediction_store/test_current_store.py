@@ -34,10 +34,15 @@ def served_by(store: Store) -> str:
         return version.name
 
 
+def number_of(store: Store) -> int:
+    with (held := store.acquire()):
+        return held.number
+
+
 def test_an_empty_store_is_not_ready_and_says_why(root: Path) -> None:
     store = Store(root)
     assert store.refresh() is False
-    assert (store.is_ready, store.history_number) == (False, None)
+    assert not store.is_ready
     assert isinstance(store.last_error, NoCurrentVersionError)
     with pytest.raises(NoCurrentVersionError), store.acquire():
         pass
@@ -55,13 +60,24 @@ def test_a_version_that_nobody_made_current_is_not_served(root: Path, make_versi
 def test_the_store_follows_cutover_and_rollback(root: Path, make_version: MakeVersion) -> None:
     store = Store(root, now=lambda: 17.0)
     a = make_version("a", cut_over=True)
-    assert (store.refresh(), store.refresh(), served_by(store), store.history_number) == (True, False, a, 1)
+    assert (store.refresh(), store.refresh(), served_by(store), number_of(store)) == (True, False, a, 1)
     b = make_version("b", cut_over=True)
     assert served_by(store) == a, "not before it looks"
-    assert (store.refresh(), served_by(store), store.history_number) == (True, b, 2)
+    assert (store.refresh(), served_by(store), number_of(store)) == (True, b, 2)
     history.rollback(root, "ann@host", "bad", 5)
-    assert (store.refresh(), served_by(store), store.history_number) == (True, a, 3)
+    assert (store.refresh(), served_by(store), number_of(store)) == (True, a, 3)
     assert (store.last_error, store.changed_at) == (None, 17.0)
+    store.close()
+
+
+def test_a_block_keeps_the_number_of_the_version_that_it_began_with(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    with (held := store.acquire()) as version:
+        make_version("b", cut_over=True)
+        assert store.refresh()
+        assert (version.name, held.number, number_of(store)) == (a, 1, 2)
     store.close()
 
 
