@@ -8,7 +8,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ import msgspec
 from benchmarks import load
 from benchmarks.server import REPOSITORY, ask, command
 from reranker.assignment import Assignment
+from reranker.counts import new_file
 from schemas.config import Config, Paths
 
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -76,11 +76,14 @@ def workers_of(running: Running) -> list[int]:
 
 def start_of_a_worker(root: Path, body: bytes) -> tuple[float, dict[str, float]]:
     """Seconds from the spawn of a worker to its first answer, and its memory in MB by kind, after that answer."""
-    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener, tempfile.TemporaryDirectory() as counts:
-        given = Assignment(config=Config(paths=paths(root)), log_key=b"k" * 16, drain_seconds=5, counts=counts)
+    counts = new_file()
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener, os.fdopen(counts):
+        given = Assignment(
+            config=Config(paths=paths(root)), log_key=b"k" * 16, drain_seconds=5, counts=[counts], slot=0
+        )
         argv = [sys.executable, "-P", "-m", "reranker.worker", str(listener.fileno())]
         begin = time.perf_counter()
-        with _process(argv, {0, 1}, pass_fds=[listener.fileno()], stdin=subprocess.PIPE) as process:
+        with _process(argv, {0, 1}, pass_fds=[listener.fileno(), counts], stdin=subprocess.PIPE) as process:
             assert process.stdin is not None
             process.stdin.write(msgspec.json.encode(given) + b"\n")
             process.stdin.flush()
