@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from jobs.datasets import Dataset
-from jobs.decay import DAY_SECONDS, UNITS
+from jobs.datasets import DAY_SECONDS, Dataset
+from jobs.decay import UNITS
 from jobs.errors import DatasetDamagedError
+from jobs.index import inverse
 from schemas.tables import TEST
 
 RECENT_DAYS, OWN_DAYS = 2.0, 90.0
@@ -59,18 +60,14 @@ def write_known(prepared: Dataset, order: np.ndarray, folder: Path, *, before: i
     folder.mkdir(exist_ok=True)
     files, items = sorted(prepared.arrow("interactions").files), len(order)
     newest = max((int(when.max(initial=0)) for file in files for when in _counting(file, before, ["time"])), default=0)
-    dense = np.empty(items, np.uint32)
-    dense[order] = np.arange(items, dtype=np.uint32)
+    dense_of = inverse(order).astype(np.uint32)
     recent, pairs = np.zeros(items, np.int64), 0
     starts, ends = np.zeros((2, prepared.rows["users"]), np.int64)
     with (folder / ITEMS).open("wb") as of_items, (folder / TIMES).open("wb") as of_times:
         for file in files:
             user, item, weight, when = _counting(file, before, ["user_index", "item_index", "weight", "time"])
             np.add.at(recent, item, _halved(weight, newest - when, RECENT_DAYS))
-            met, place = np.unique(user.astype(np.int64) * items + item, return_inverse=True)
-            times = np.zeros(len(met), np.int64)
-            np.add.at(times, place, _halved(1.0, newest - when, OWN_DAYS))
-            user, item = np.divmod(met[times > 0], items)
+            user, item, times = _met(user, item, newest - when, items)
             users, first, counts = np.unique(user, return_index=True, return_counts=True)
             if ends[users].any():
                 raise DatasetDamagedError(
@@ -79,8 +76,8 @@ def write_known(prepared: Dataset, order: np.ndarray, folder: Path, *, before: i
                 )
             starts[users], ends[users] = pairs + first, pairs + first + counts
             pairs += len(item)
-            dense[item].tofile(of_items)
-            np.log1p(times[times > 0] / UNITS).astype(np.float32).tofile(of_times)
+            dense_of[item].tofile(of_items)
+            times.tofile(of_times)
     np.save(folder / RECENT, np.log1p(recent[order] / UNITS).astype(np.float32))
     np.save(folder / STARTS, starts)
     np.save(folder / ENDS, ends)
@@ -102,6 +99,20 @@ def _counting(file: str, before: int, columns: list[str]) -> list[np.ndarray]:
     table = pa.parquet.read_table(file, columns=list({*columns, "weight", "split"}), use_threads=False)
     table = table.filter((pa.compute.field("split") < before) & (pa.compute.field("weight") > 0))
     return [table.column(name).to_numpy() for name in columns]
+
+
+def _met(user: np.ndarray, item: np.ndarray, age: np.ndarray, items: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(user, item, `Known.times`) of each pair that met, by user; what was met ages ago is left out.
+
+    Args:
+        user, item, age: of each interaction; ages in seconds.
+        items: how many there are.
+    """
+    pairs, place = np.unique(user.astype(np.int64) * items + item, return_inverse=True)
+    times = np.zeros(len(pairs), np.int64)
+    np.add.at(times, place, _halved(1.0, age, OWN_DAYS))
+    counts = times > 0
+    return *np.divmod(pairs[counts], items), np.log1p(times[counts] / UNITS).astype(np.float32)
 
 
 def _halved(weight: np.ndarray | float, age: np.ndarray, half_life_days: float) -> np.ndarray:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from jobs.errors import DatasetDamagedError
+from jobs.index import inverse
 from prediction_store.user_tower import Histories
 
 OFFSETS, ITEMS, WEIGHTS = "offsets.npy", "items.npy", "weights.npy"
@@ -43,15 +44,14 @@ def gather(part: Path, users: int, order: np.ndarray, into: Path) -> Histories:
     if (lengths < 0).any():
         raise DatasetDamagedError(f"{part}: {int((lengths < 0).sum())} of {users} users have no history", hint=hint)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    dense = np.empty(len(order), np.uint32)
-    dense[order] = np.arange(len(order), dtype=np.uint32)
+    dense_of = inverse(order)
     into.mkdir()
     np.save(into / OFFSETS, offsets)
     found = Histories(offsets, *(_mapped(into / name, offsets[-1], kind) for name, kind in KINDS.items()))
     for index, items, weights, counts in _batches(part):
         starts = offsets[index] - (np.cumsum(counts) - counts)
         places = np.arange(len(items)) + np.repeat(starts, counts)
-        found.items[places] = dense[items]
+        found.items[places] = dense_of[items]
         found.weights[places] = weights
     found.items.flush()
     found.weights.flush()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jobs import datasets
-from jobs.decay import DAY_SECONDS
+from jobs.datasets import DAY_SECONDS
 from jobs.errors import DatasetDamagedError
 from jobs.known import Known, open_known, write_known
 
