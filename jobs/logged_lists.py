@@ -23,8 +23,8 @@ from jobs.datasets import DAY_SECONDS
 from jobs.logged_events import LoggedEvents
 from jobs.ranking_fit import Lists
 from reranker.answered import numbers
+from reranker.outcomes import is_click
 from reranker.serving_log.records import AnswerRecord, EventsRecord, Record
-from reranker.sessions.stored import IMPRESSION
 from reranker.signals import SIGNALS, default_weights
 from reranker.stability import RUNGS
 from schemas.config import Config
@@ -131,8 +131,7 @@ def _clicked(log: LoggedEvents, weights: Mapping[str, float]) -> dict[str, set[s
         if not isinstance(record, EventsRecord):
             continue
         for event in record.events:
-            is_click = event.event != IMPRESSION and weights.get(event.event, 1.0) > 0
-            if event.request_id and is_click and log.since <= event.time < log.until:
+            if event.request_id and is_click(event.event, weights) and log.since <= event.time < log.until:
                 found[event.request_id].add(event.item)
     return found
 

@@ -1,4 +1,4 @@
-"""The verbs `serve`, `lookup`, `replay`, `skew` and `tokens`."""
+"""The verbs `serve`, `lookup`, `outcomes`, `replay`, `skew` and `tokens`."""
 
 from __future__ import annotations
 
@@ -143,6 +143,44 @@ def replay(
             print_line(line)
     if not found.is_equal:
         raise ReplayDiffersError(f"the answer of version {found.recorded.version} differs from the one in the log")
+
+
+@app.command()
+def outcomes(
+    by: Annotated[str, typer.Option(help="What to compare: version, day, placement, rung or position.")] = "version",
+    days: Annotated[float, typer.Option(min=0.01, max=36_500, help="Answers of so many days, until now.")] = 7.0,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = [],
+) -> None:
+    """Count what users did with what they were shown, by the answers and events of the log.
+
+    2: the log has no answer of that time.
+
+    Example: shortlist outcomes --by rung --days 1
+    """
+    import time
+
+    from prediction_store.terminal import print_json
+    from reranker.errors import NotInLogError
+    from reranker.outcomes import BY
+    from reranker.outcomes import outcomes as count
+    from reranker.terminal import print_outcomes, watch_segments
+    from schemas.config_file import load_config
+    from schemas.errors import UsageError
+
+    if by not in BY:
+        raise UsageError(f"--by {by!r}: wanted one of {', '.join(BY)}", hint="shortlist outcomes --help")
+    now = time.time()
+    found = count(load_config(config, overrides), by, now - days * 86_400, now, watch=watch_segments)
+    if as_json:
+        print_json(found.facts())
+    elif found.groups:
+        print_outcomes(found)
+    if not found.groups:
+        raise NotInLogError(
+            f"the log has no answer of the last {days:g} days", hint="set log.answers, or look further back with --days"
+        )
 
 
 @app.command()

@@ -1,14 +1,19 @@
-"""An answer, and what skew has found, as tables for people."""
+"""An answer, what came of answers, and what skew has found, as tables for people."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import track
 from rich.table import Table
 
 from prediction_store.terminal import printable
 from reranker import fallbacks
 from reranker.answer import DEADLINE, LIST_RAN_DRY
+from reranker.outcomes import Outcomes
 from reranker.skew import Skew
 from reranker.stability import Drift
 from reranker.stored_list import DAMAGED_RECORD, EXPIRED_RECORD, OTHER_HOST, UNKNOWN_USER
@@ -56,6 +61,35 @@ def print_answer(answer: RecommendAnswer, user: str) -> None:
             _plain(str(item.why or "")),
         )
     console.print(table)
+
+
+def watch_segments(paths: list[Path]) -> Iterable[Path]:
+    """The segments of a log as they are read, with a bar at a terminal."""
+    console = Console(stderr=True)
+    return track(paths, "reading the log", console=console, transient=True, disable=not console.is_terminal)
+
+
+def print_outcomes(found: Outcomes) -> None:
+    """Print one line for each group, and under them what could not be counted."""
+    console = Console()
+    types = sorted({type for group in found.groups for type in group.events})
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column(found.by, no_wrap=True)
+    for title in ("answers", "users", "clicked", *map(_plain, types)):
+        table.add_column(title, justify="right", no_wrap=True)
+    for group in found.groups:
+        margin = "" if group.margin is None else f" ± {100 * group.margin:.2f}"
+        numbers = (group.answers, group.users, f"{100 * group.share:.2f}{margin} %")
+        table.add_row(_plain(group.group), *map(str, numbers), *(str(group.events.get(type, 0)) for type in types))
+    console.print(table)
+    lines = [
+        (found.nameless, "events name no answer: send its request_id along with them"),
+        (found.astray, "clicks are on answers that are not of that time, or not in the log, or did not show the item"),
+        (found.torn_bytes, "bytes of torn tails could not be read"),
+    ]
+    for count, words in lines:
+        if count:
+            console.print(f"{count} {words}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_skew(found: Skew) -> None:

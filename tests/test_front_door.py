@@ -260,7 +260,7 @@ def test_a_path_that_can_be_no_store_is_told_with_the_reason(
 
 
 @pytest.mark.parametrize("place", REASONS, ids=lambda place: place[:12])
-@pytest.mark.parametrize("verb", ["replay x", "skew"])
+@pytest.mark.parametrize("verb", ["replay x", "skew", "outcomes"])
 def test_a_path_that_can_be_no_log_is_told_with_the_reason(
     wrong: Path, capsys: pytest.CaptureFixture[str], verb: str, place: str
 ) -> None:
