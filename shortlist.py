@@ -72,7 +72,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "serve": "Answer HTTP requests.",
             "lookup": "One user's answer, at the terminal.",
             "tokens": "Who may ask what: new, list, revoke.",
-            "outcomes": "What users did with what they were shown: by version, day, placement, rung or position.",
+            "outcomes": "What users did with what they were shown, by version, day, holdout and the like.",
             "replay": "Make an answer of the log again from its version, and compare.",
             "skew": "Compare the signals of logged answers with the same ones made again.",
         },

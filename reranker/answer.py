@@ -17,6 +17,7 @@ from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import Familiar, familiar_items
 from reranker.fresh import Fresh
+from reranker.holdouts import NOBODY
 from reranker.ordering import Caps, as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 LIST_RAN_DRY = "list_ran_dry"
 """Nothing of the user's list may be shown."""
+HOLDOUT = "holdout"
+"""The user is in a holdout."""
 DEADLINE = "deadline"
 """There was no time to rank, whatever else there was."""
 
@@ -102,12 +105,14 @@ def answer(
     request_id: str,
     ignored: Mapping[str, int],
     haste: Haste,
+    holdout: str,
     note: Callable[[Shown], None] | None,
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
     `fresh` are the version's new and trending items; `ignored` says how often items were shown to the user without a
-    click; `haste`, before each rung, whether there is no time to rank; `note` is told what each rung gives the answer.
+    click; `haste`, before each rung, whether there is no time to rank; `holdout` is the user's, see `holdout_of`;
+    `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
@@ -141,8 +146,11 @@ def answer(
     hidden = hidden_items(request, version, familiar)
     items: list[AnsweredItem] = []
     rungs: list[str] = []
+    candidates = None if holdout == fallbacks.POPULAR else stored.candidates
+    if holdout != NOBODY:
+        haste = Haste.as_before(0)
     for rung, pool, is_hasty in fallbacks.ladder(
-        version, stored.candidates, session, segment, user=user, serve=serve, fresh=fresh, haste=haste
+        version, candidates, session, segment, user=user, serve=serve, fresh=fresh, haste=haste
     ):
         ranked = _rank(asked, pool, hidden, wanted - len(items), is_hasty=is_hasty, is_first=not items)
         if ranked.best.size == 0:
@@ -164,7 +172,7 @@ def answer(
         age_seconds=stored.age_seconds,
         rung=rungs[0] if rungs else fallbacks.EMPTY,
         topped_up_from=rungs[1:],
-        reason=_reason(stored, rungs, haste),
+        reason=HOLDOUT if holdout != NOBODY else _reason(stored, rungs, haste),
         stale=stored.is_stale,
         ignored_events=session.ignored,
         request_id=request_id,

@@ -23,7 +23,8 @@ DECIDING: Final = {
     "store": ("record_ttl_hours", "expired"),
 }  # fmt: skip
 """The settings that decide which answer a version gives to a logged request; `max_k` bounds a rung of the ladder. The
-others say whether and when there is an answer, or what the record holds anyway: `k`, and the session as it was used."""
+others say whether and when there is an answer, or what the record holds anyway: `k`, the session as it was used, and
+the holdout."""
 
 
 def record_of(
@@ -37,7 +38,8 @@ def record_of(
     now: float,
     settings: str,
     live: int,
-    hasty_since: int = -1,
+    hasty_since: int,
+    holdout: str,
 ) -> AnswerRecord:
     """The record of an answer.
 
@@ -51,6 +53,7 @@ def record_of(
         settings: see `settings_digest`.
         live: number of the last change of the live facts about items.
         hasty_since: see `Haste.since`.
+        holdout: the user's.
     """
     context = request.context
     return AnswerRecord(
@@ -87,6 +90,7 @@ def record_of(
         ignored_events=answer.ignored_events,
         placement=request.placement,
         hasty_since=hasty_since,
+        holdout=holdout,
     )
 
 

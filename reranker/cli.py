@@ -147,7 +147,9 @@ def replay(
 
 @app.command()
 def outcomes(
-    by: Annotated[str, typer.Option(help="What to compare: version, day, placement, rung or position.")] = "version",
+    by: Annotated[
+        str, typer.Option(help="What to compare: version, day, placement, holdout, rung or position.")
+    ] = "version",
     days: Annotated[float, typer.Option(min=0.01, max=36_500, help="Answers of so many days, until now.")] = 7.0,
     as_json: JsonOption = False,
     config: ConfigOption = None,

@@ -1,4 +1,4 @@
-"""Outcomes: what users did with what they were shown, by version, day, rung, placement or position.
+"""Outcomes: what users did with what they were shown, by version, day, holdout and the like.
 
 `evaluate` judges lists by what people did without them; this counts what came of the lists that were served. A click
 is what `train-ranker` takes for one, too: an event that names an answer and one of its items, of any type but
@@ -169,6 +169,10 @@ def _by_rung(record: AnswerRecord) -> Mapping[str, Set[str]]:
     return found or {record.rung: set()}
 
 
+def _by_holdout(record: AnswerRecord) -> Mapping[str, Set[str]]:
+    return {record.holdout or "none": {*record.shown.items}}
+
+
 def _by_position(record: AnswerRecord) -> Mapping[str, Set[str]]:
     return {str(position): {item} for position, item in enumerate(record.shown.items, 1)}
 
@@ -177,6 +181,7 @@ BY: dict[str, Callable[[AnswerRecord], Mapping[str, Set[str]]]] = {
     "version": _by_version,
     "day": _by_day,
     "placement": _by_placement,
+    "holdout": _by_holdout,
     "rung": _by_rung,
     "position": _by_position,
 }

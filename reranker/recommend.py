@@ -20,6 +20,7 @@ from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError, UnopenedVersionError
 from reranker.fresh import Fresh
+from reranker.holdouts import NOBODY, holdout_of
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits, check_limits_of_many, checked, decode_deadline
@@ -102,6 +103,7 @@ class Reranker:
         current = self.current()
         known = NOTHING if self.known_of is None else self.known_of(request.user)
         request = with_stored(request, known.session, self._config.serve.max_session_events)
+        holdout = holdout_of(request.user, self._config.serve.holdouts)
         now, noted = self._now(), list[Shown]()
         note = None if self.on_answer is None else noted.append
         with current as version:
@@ -111,12 +113,12 @@ class Reranker:
             live = self.live_view(version)
             found = self.answer_on(
                 version, request, ignored, live,
-                now=now, request_id=os.urandom(16).hex(), haste=haste, note=note,
+                now=now, request_id=os.urandom(16).hex(), haste=haste, holdout=holdout, note=note,
             )  # fmt: skip
-        if haste.since < 0:
-            self._pace.took(self.timer() - began)
-        else:
+        if haste.since >= 0:
             self._pace.was_skipped()
+        elif holdout == NOBODY:
+            self._pace.took(self.timer() - began)
         if self.on_answer is not None:
             k = self._config.serve.default_k if request.k is None else request.k
             self.on_answer(
@@ -131,6 +133,7 @@ class Reranker:
                     settings=self._settings,
                     live=live.number,
                     hasty_since=haste.since,
+                    holdout=holdout,
                 )
             )
         return found
@@ -184,11 +187,13 @@ class Reranker:
         now: float,
         request_id: str,
         haste: Haste,
+        holdout: str,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 
-        `ignored` are the times that items were shown without a click; `haste` says when there is no time to rank.
+        `ignored` are the times that items were shown without a click; `haste` says when there is no time to rank,
+        `holdout` which one the user is in.
         Requires: the version stays open.
         """
         return answer(
@@ -204,6 +209,7 @@ class Reranker:
             request_id=request_id,
             ignored=ignored,
             haste=haste,
+            holdout=holdout,
             note=note,
         )
 

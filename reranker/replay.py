@@ -80,6 +80,7 @@ def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, set
         now=recorded.time,
         request_id=recorded.request_id,
         haste=haste,
+        holdout=recorded.holdout,
         note=noted.append,
     )
     return record_of(
@@ -93,6 +94,7 @@ def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, set
         settings=settings,
         live=live.number,
         hasty_since=haste.since,
+        holdout=recorded.holdout,
     )
 
 

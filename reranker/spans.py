@@ -162,6 +162,7 @@ class TracedReranker(Reranker):
         now: float,
         request_id: str,
         haste: Haste,
+        holdout: str,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         candidates = 0
@@ -173,8 +174,9 @@ class TracedReranker(Reranker):
                 note(part)
 
         answer = super().answer_on(
-            version, request, ignored, live, now=now, request_id=request_id, haste=haste, note=counting
-        )
+            version, request, ignored, live,
+            now=now, request_id=request_id, haste=haste, holdout=holdout, note=counting,
+        )  # fmt: skip
         trace.get_current_span().set_attribute("shortlist.candidates", candidates)
         _note({"shortlist.candidates": candidates})
         return answer

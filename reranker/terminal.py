@@ -12,7 +12,7 @@ from rich.table import Table
 
 from prediction_store.terminal import printable
 from reranker import fallbacks
-from reranker.answer import DEADLINE, LIST_RAN_DRY
+from reranker.answer import DEADLINE, HOLDOUT, LIST_RAN_DRY
 from reranker.outcomes import Outcomes
 from reranker.skew import Skew
 from reranker.stability import Drift
@@ -28,6 +28,7 @@ REASONS = {
     OTHER_HOST: "the list of {user} is on another host",
     LIST_RAN_DRY: "nothing of the list of {user} may be shown",
     DEADLINE: "{user}, with no time to rank",
+    HOLDOUT: "{user}, who is in a holdout",
 }
 RUNGS = {
     fallbacks.PERSONAL: "answered from the stored list",

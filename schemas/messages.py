@@ -137,7 +137,7 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Why the user's own list was not used; null when it was. unknown_user: there is none. expired_record,
     damaged_record: it must not be used. other_host: another host has it. list_ran_dry: nothing of it may be shown.
     `deadline` comes before all others: there was no time to rank, so lists are in their own order, without what the
-    session would have added."""
+    session would have added. holdout comes before that one, too: the user is one of those in `serve.holdouts`."""
     stale: bool
     """The data is older than its time to live and was served nevertheless."""
     ignored_events: int

@@ -22,6 +22,20 @@ class Repeat(Section, frozen=True):
     """After this time half of the discount is left."""
 
 
+class Holdouts(Section, frozen=True):
+    """Shares of the users who are answered by less than there is: `shortlist outcomes --by holdout` can tell then what
+    the rest is worth. A user's id decides who they are."""
+
+    stored_order: Share = 0.0
+    """They get their stored list in its own order, as without time to rank: no session, no signals, no boosts."""
+    popular: Share = 0.0
+    """They get what is popular, in their segment where the request or the version names one: no list of their own."""
+
+    def __post_init__(self) -> None:
+        if self.stored_order + self.popular > 1.0:
+            raise ValueError(f"stored_order {self.stored_order} and popular {self.popular} are more than all users")
+
+
 class Serve(Section, frozen=True):
     """The online process."""
 
@@ -92,6 +106,7 @@ class Serve(Section, frozen=True):
     rules: list[Rule] = field(default_factory=list)
     """Which items may be shown, get a higher score, or stand at a fixed position."""
     order: Order = field(default_factory=Order)
+    holdouts: Holdouts = field(default_factory=Holdouts)
 
     def __post_init__(self) -> None:
         if self.default_k > self.max_k:

@@ -88,6 +88,8 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     placement: str = "home"
     hasty_since: int = -1
     """The rung, counted along those that were open from 0, from which on there was no time to rank; -1: there was."""
+    holdout: str = ""
+    """The holdout that the user was in, by the rung that answers there; empty: none."""
 
 
 Record = EventsRecord | AnswerRecord

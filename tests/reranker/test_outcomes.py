@@ -219,4 +219,4 @@ def test_a_log_without_answers_and_an_unknown_group_are_told(shop: Shop, capsys:
     assert shortlist.run(["outcomes", "--days", "3", *store]) == 2
     assert "the log has no answer of the last 3 days" in capsys.readouterr().err
     assert shortlist.run(["outcomes", "--by", "user", *store]) == 2
-    assert "'user': wanted one of version, day, placement, rung, position" in capsys.readouterr().err
+    assert "'user': wanted one of version, day, placement, holdout, rung, position" in capsys.readouterr().err

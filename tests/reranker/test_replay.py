@@ -57,6 +57,7 @@ BESIDE = (
     "serve.max_body_bytes=1024", "serve.max_session_events=1", "serve.max_exclusions=1", "serve.max_batch=99",
     "serve.max_events=501", "serve.max_events_body_bytes=1024", "serve.max_item_changes=9", "serve.body_seconds=1",
     "serve.idle_seconds=1", "serve.max_connections=9", "serve.max_wait_ms=1", "serve.deadline_ms=1",
+    "serve.holdouts.popular=1",
     "store.shards=9", "store.version_ttl_hours=1", "store.keep_versions=9", "store.grace_hours=9",
     "store.live_items_mb=64", "store.remote=file:///tmp/r",
 )  # fmt: skip

@@ -97,6 +97,10 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ),
         ("[serve]\nmax_k = 10", "[serve] (serve.max_k from shortlist.toml): default_k 20 is above max_k 10"),
         (
+            "[serve.holdouts]\nstored_order = 0.6\npopular = 0.5",
+            "stored_order 0.6 and popular 0.5 are more than all users",
+        ),
+        (
             "[serve.order]\nexplore_positions = [2, 201]",
             "(serve.order.explore_positions from shortlist.toml): order.explore_positions 201 is beyond max_k 200",
         ),
