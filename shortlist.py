@@ -75,6 +75,7 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "outcomes": "What users did with what they were shown, by version, day, holdout and the like.",
             "replay": "Make an answer of the log again from its version, and compare.",
             "skew": "Compare the signals of logged answers with the same ones made again.",
+            "forget": "Take users out of the serving log.",
         },
     ),
     "Shortlist itself": (

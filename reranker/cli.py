@@ -1,4 +1,4 @@
-"""The verbs `serve`, `lookup`, `outcomes`, `replay`, `skew` and `tokens`."""
+"""The verbs `serve`, `lookup`, `outcomes`, `replay`, `skew`, `forget` and `tokens`."""
 
 from __future__ import annotations
 
@@ -234,6 +234,41 @@ def skew(  # noqa: PLR0917 the options of the command line
         raise SkewError(
             f"signals are spread differently from where the weights were learned, with a PSI above {most_psi:g}:"
             f" {', '.join(moved)}"
+        )
+
+
+@app.command()
+def forget(
+    users: Annotated[list[str], typer.Argument(metavar="USER...", help="Whom to forget.")],
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    overrides: SetOption = [],
+) -> None:
+    """Take users out of the serving log, and tell which versions have a list of theirs. Servers may run.
+
+    Take them out of your own tables, too: the next version is made from both.
+
+    Exit 1: some of it is still being written; run it again after log.segment_minutes.
+
+    Example: shortlist forget u00042
+    """
+    from prediction_store.terminal import print_json
+    from reranker.errors import LogBusyError
+    from reranker.forget import forget as take_out
+    from reranker.terminal import print_forgotten, watch_segments
+    from schemas.config_file import load_config
+
+    settings = load_config(config, overrides)
+    found = take_out(settings, frozenset(users), watch=watch_segments)
+    if as_json:
+        print_json(found.facts())
+    else:
+        print_forgotten(found, settings.sessions.ttl_minutes)
+    if found.in_use:
+        count = len(found.in_use)
+        raise LogBusyError(
+            f"servers still append to {count} segment{'s' if count > 1 else ''} that hold something of them",
+            hint=f"run it again in {settings.log.segment_minutes:g} minutes, or when the servers have stopped",
         )
 
 

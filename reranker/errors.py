@@ -132,6 +132,10 @@ class NotInLogError(UsageError):
     """Raised when the log does not hold the answer that is asked for."""
 
 
+class LogBusyError(ShortlistError):
+    """Raised when another process works on the log, so that what is asked for has to be done again later."""
+
+
 class VersionRetiredError(RefusedError):
     """Raised when an answer cannot be made again, because its version is not in the store any more."""
 

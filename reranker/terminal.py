@@ -13,6 +13,7 @@ from rich.table import Table
 from prediction_store.terminal import printable
 from reranker import fallbacks
 from reranker.answer import DEADLINE, HOLDOUT, LIST_RAN_DRY
+from reranker.forget import Forgotten
 from reranker.outcomes import Outcomes
 from reranker.skew import Skew
 from reranker.stability import Drift
@@ -91,6 +92,17 @@ def print_outcomes(found: Outcomes) -> None:
     for count, words in lines:
         if count:
             console.print(f"{count} {words}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_forgotten(found: Forgotten, session_minutes: float) -> None:
+    """Print what was taken out, and what will go by itself or not at all."""
+    written = f"written anew: segments {found.segments}"
+    print(f"taken out of the log: answers {found.answers}, events {found.events}; {written}")
+    if found.torn_bytes:
+        print(f"  and {found.torn_bytes} bytes of torn tails, which nobody can read")
+    print(f"sessions: gone {session_minutes:g} minutes after the last event")
+    for name in found.versions:
+        print(f"version {name} has a list of theirs, until it is retired")
 
 
 def print_skew(found: Skew) -> None:

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from prediction_store import durable
-from prediction_store.errors import StoreError
+from prediction_store import durable, locks
+from prediction_store.errors import DiskError, StoreError
 from reranker.serving_log.frames import MAX_NUMBER, MAX_RECORD_BYTES, SegmentName, frame, header, new_series
 from reranker.serving_log.reading import segments
 from schemas.errors import UsageError
@@ -20,7 +20,7 @@ class SegmentWriter:
     """Appends to the newest segment of its series, and begins another when it is due. One thread at a time.
 
     A segment begins with the first record: a process that writes nothing leaves nothing. After an error the segment is
-    given up, cut back to its whole records, and the next try begins another.
+    given up, cut back to its whole records, and the next try begins another. A lock on it says that it is appended to.
     """
 
     def __init__(self, folder: Path, settings: Log, now: Callable[[], float]) -> None:
@@ -30,6 +30,7 @@ class SegmentWriter:
         self._series = new_series()
         self._number = 0
         self._open: durable.Appended | None = None
+        self._lock: int | None = None
         self._started = 0.0
         self._is_dirty = False
 
@@ -83,6 +84,9 @@ class SegmentWriter:
             self._number += 1
             name = SegmentName(int(self._started * 1000), self._series, self._number)
             self._open = durable.Appended(self._folder / str(name), header())
+            self._lock = locks.lock(self._open.path, exclusive=True)
+            if self._lock is None:
+                raise DiskError(f"locking {self._open.path}: somebody else has a lock on it, or it has gone")
             self._is_dirty = False
             self._remove_old()
         return self._open
@@ -107,4 +111,6 @@ class SegmentWriter:
     def _drop(self) -> None:
         if self._open is not None:
             self._open.close()
-        self._open, self._is_dirty = None, False
+        if self._lock is not None:
+            locks.unlock(self._lock)
+        self._open, self._lock, self._is_dirty = None, None, False
