@@ -78,13 +78,17 @@ VERBS: dict[str, tuple[str, dict[str, str]]] = {
             "forget": "Take users out of the serving log.",
         },
     ),
+    "Outside the server": (
+        "jobs.export_cli",
+        {"export": "Everybody's list in one file: Parquet, CSV or JSON lines."},
+    ),
     "Shortlist itself": (
         "schemas.cli",
         {"config": "The effective configuration, and where each value came from."},
     ),
 }
 
-EXTRA_OF = {"jobs.cli": "batch", "reranker.cli": "serve"}
+EXTRA_OF = {"jobs.cli": "batch", "jobs.export_cli": "batch", "reranker.cli": "serve"}
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -19,7 +19,17 @@ from schemas.errors import RefusedError, ShortlistError, UnknownOutcomeError, Us
 
 ROOT = Path(__file__).parents[1]
 VERSION = "20260101T010000Z-ca978112"
-READ = ("versions", "history", "check", f"check {VERSION}", "items show", "lookup u0", "replay x", "skew")
+READ = (
+    "versions",
+    "history",
+    "check",
+    f"check {VERSION}",
+    "items show",
+    "lookup u0",
+    "replay x",
+    "skew",
+    "export lists.csv",
+)
 CHANGE = ("items set a01 --hide", f"cutover {VERSION}", f"quarantine {VERSION}", "rollback", "pin", "retire")
 REASONS = {
     "a file": "Not a directory",
