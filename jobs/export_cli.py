@@ -55,12 +55,10 @@ def export(  # noqa: PLR0917 the options of the command line
     from jobs.export import run
     from prediction_store import terminal
     from prediction_store.place import settings_of, store_of
-    from reranker import log
 
     settings = settings_of(config, overrides)
     store_of(settings)
     asked_for = None if users is None else _read(users)
-    log.configure()  # rules and caps that do not hold are told on standard error
     with _ended_by_sigterm():
         found = run(settings, out, k=k, placement=placement, now=time.time(), users=asked_for)
     if as_json:

@@ -1,4 +1,4 @@
-"""The log: JSON lines on stderr, user ids as keyed hashes, never a body."""
+"""The log: on stderr, a server's as JSON lines, user ids as keyed hashes, never a body."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from typing import TextIO
 import structlog
 
 LEVEL = logging.INFO
+
+if not structlog.is_configured():  # it would print among the answers, on standard output
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 def configure(stream: TextIO | None = None) -> None:

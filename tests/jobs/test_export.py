@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import pandas
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-import structlog
 from live_changes import change, damage
 from mounts import HOME
 from serving_shop import MADE_AT, SHARDS, Shop
@@ -66,15 +64,10 @@ def out(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def verb(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
-    """The command line on the shop's store; its exit code. The log is afterwards as it was."""
-    root = logging.getLogger()
-    handlers, level, kept = root.handlers[:], root.level, structlog.get_config()
+def verb(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The command line on the shop's store; its exit code."""
     monkeypatch.chdir(shop.root.parent)
-    yield lambda *argv: shortlist.run(["export", "--set", f"paths.store={shop.root}", *map(str, argv)])
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**kept)
+    return lambda *argv: shortlist.run(["export", "--set", f"paths.store={shop.root}", *map(str, argv)])
 
 
 def arranged(config: Config, **order: Any) -> Config:

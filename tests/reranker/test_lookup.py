@@ -52,6 +52,16 @@ def test_a_session_shows_in_the_reasons(stocked_shop: Shop, capsys: pytest.Captu
     assert "a00" not in said
 
 
+def test_what_is_wrong_with_a_rule_is_said_beside_the_answer_and_not_in_it(
+    stocked_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rule = "serve.rules=[{name='r', where='colour == \"red\"', action='exclude'}]"
+    assert run(stocked_shop, "u0", "--json", "--set", rule) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["rung"] == "personal"
+    assert "a rule does not hold" in said.err
+
+
 def test_json_is_what_the_server_answers(
     stocked_shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
