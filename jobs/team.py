@@ -62,28 +62,25 @@ class Team:
         value = 0.0 if loss is None else loss.item()
         if self.size == 1:
             return value, examples
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            parameter.grad.mul_(weight)
+        gradients = [_gradient(parameter).mul_(weight) for parameter in parameters]
         facts = torch.tensor([weight, weight * value, examples], dtype=torch.float64)
         total, losses, count = self.total(facts).tolist()
-        tables = [p for p in parameters if p.dim() == 2 and len(p) >= TABLE_ROWS]
-        touched = [p.grad.any(dim=1).nonzero()[:, 0] for p in tables]
+        tables = [grad for grad in gradients if grad.dim() == 2 and len(grad) >= TABLE_ROWS]
+        touched = [grad.any(dim=1).nonzero()[:, 0] for grad in tables]
         most = self.largest([len(rows) for rows in touched])
         sparse = {
-            id(p): (rows, n)
-            for p, rows, n in zip(tables, touched, most, strict=True)
-            if n * self.size * (p.shape[1] + 2) < p.numel()
+            id(grad): (rows, n)
+            for grad, rows, n in zip(tables, touched, most, strict=True)
+            if n * self.size * (grad.shape[1] + 2) < grad.numel()
         }
-        whole = [p.grad for p in parameters if id(p) not in sparse]
+        whole = [grad for grad in gradients if id(grad) not in sparse]
         flat = self.total(torch.cat([grad.cpu().flatten() for grad in whole]))
         for grad, part in zip(whole, flat.split([grad.numel() for grad in whole]), strict=True):
             grad.copy_(part.view_as(grad))
-        for p in parameters:
-            if id(p) in sparse:
-                self._exchange_rows(p.grad, *sparse[id(p)])
-            p.grad.div_(total or 1.0)
+        for grad in gradients:
+            if id(grad) in sparse:
+                self._exchange_rows(grad, *sparse[id(grad)])
+            grad.div_(total or 1.0)
         return losses / (total or 1.0), int(count)
 
     def _exchange_rows(self, grad: torch.Tensor, rows: torch.Tensor, most: int) -> None:
@@ -99,6 +96,13 @@ class Team:
         for their_rows, their_values in zip(all_places, all_values, strict=True):  # the same order everywhere
             real = their_rows >= 0
             grad.index_add_(0, their_rows[real].to(grad.device), their_values[real].to(grad.device))
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    """The parameter's gradient; zeros where it had none."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 ALONE = Team()
