@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,12 +56,13 @@ class Summary:
 
 def said_of(summary: Summary, judged: Judged, held_out: HeldOut) -> dict[str, Any]:
     """Everything about one ranking by itself."""
-    rows, found = judged.rows, {}
-    summary.ask(found, rows["user"], lambda own: columns(rows[own]))
+    rows = judged.rows
+    found: dict[str, Any] = {}
+    _ask(summary, found, rows, columns)
     shown = exposure(judged, held_out)
     found["coverage"] = shown["coverage"][COVERAGE_AT] if len(rows) else None
     tail: dict[str, Any] = {}
-    summary.ask(tail, rows["user"], lambda own: band_columns(rows[own], TAIL))
+    _ask(summary, tail, rows, functools.partial(band_columns, band=TAIL))
     found["exposure"] = shown | {"long_tail_recall": tail["recall"]}
     return found
 
@@ -99,7 +101,12 @@ def add_to_segments(summary: Summary, found: dict[str, list[dict[str, Any]]], na
     for segment in found["users"]:
         part = rows[(rows["known"] >= segment["low"]) & (rows["known"] <= segment["high"])]
         segment[name] = {"users": len(part)}
-        summary.ask(segment[name], part["user"], lambda own, part=part: segment_columns(part[own]))
+        _ask(summary, segment[name], part, segment_columns)
     for number, segment in enumerate(found["items"]):
         segment[name] = {"users": int((rows["wanted_in"][:, number] > 0).sum())}
-        summary.ask(segment[name], rows["user"], lambda own, number=number: band_columns(rows[own], number))
+        _ask(summary, segment[name], rows, functools.partial(band_columns, band=number))
+
+
+def _ask(summary: Summary, into: dict[str, Any], rows: np.ndarray, columns_of: Callable[[np.ndarray], Columns]) -> None:
+    """Ask for the means of columns that are computed from a ROW array."""
+    summary.ask(into, rows["user"], lambda own: columns_of(rows[own]))
