@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 _END = object()
 
 
-def ahead(things: Iterable[T], depth: int = 1) -> Iterator[T]:
+def ahead(things: Iterable[T], depth: int = 1) -> Generator[T, None, None]:
     """The same things in the same order, up to `depth` of them made before they are asked for.
 
     What making one raises is raised here. Memory: the one in use and `depth` more.

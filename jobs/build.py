@@ -181,7 +181,7 @@ def _write_tower(draft: VersionDraft, config: Config, inputs: Mapping[str, Datas
     tower = user_states.load_tower(
         embeddings.part(user_states.PART),
         is_unit=bool(embeddings.extra("is_unit")),
-        history_length=int(embeddings.extra("history_length", int)),
+        history_length=embeddings.extra("history_length", int),
         event_weights=config.data.interactions.event_weights,
     )
     draft.write_user_tower(StoredTower(tower, bases, histories))

@@ -44,7 +44,8 @@ def choose(
         others: what the recall is measured on.
     """
     facts: dict[str, object] = {"lists": index.lists}
-    method, more = EXACT, {}
+    more: dict[str, int] = {}
+    method = EXACT
     if wanted.method in ("hnsw", "ivfpq"):
         method = _breadth(index, sample, k, wanted)
     elif wanted.method != "exact" and len(sample.vectors):
@@ -69,7 +70,7 @@ def _recall_of(index: ItemIndex, queries: Queries, k: int, method: Method) -> fl
     return _share(best, search(index, *queries, k, method), len(index.vectors))
 
 
-def _reach(index: ItemIndex, sample: Queries, k: int, recall: float) -> tuple[Method, dict[str, object]]:
+def _reach(index: ItemIndex, sample: Queries, k: int, recall: float) -> tuple[Method, dict[str, int]]:
     """The least reach with which the sample finds enough of the exact best k; the work per query, and that of exact."""
     best = search(index, *sample, k)
     needed = reach_needed(index, *sample, k)  # [m, lists]

@@ -134,10 +134,10 @@ def _best(users: np.ndarray, items: np.ndarray) -> np.ndarray:
 def _carry_files(batches: Iterable[pa.RecordBatch], *, folder: str, k: int, rows: int) -> Iterator[pa.RecordBatch]:
     """A task's share of the earlier files, carried into one file: whose lists are in it, and who is left."""
     number = task_number()
-    opened = [
+    user_of, dense_of, fresh, user_vectors = (
         np.load(Path(folder) / SCRATCH / name, mmap_mode="r") for name in (USER_OF, DENSE_OF, FRESH, USER_VECTORS)
-    ]
-    known = Known(*opened, k)
+    )
+    known = Known(user_of, dense_of, fresh, user_vectors, k)
     path = candidate_files.attempt_in(Path(folder) / PART, number)
     users, dropped = 0, [np.empty(0, dtype=np.int32)]
     sources = (source for batch in batches for source in batch.column("file").to_pylist())

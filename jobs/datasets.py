@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Dataset:
 
         return pyarrow.dataset.dataset(self.part(name), format="parquet")
 
-    def extra(self, name: str, kind: type = object) -> object:
+    def extra(self, name: str, kind: type = object) -> Any:
         """One of the manifest's further facts, decoded as `kind`.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,7 @@ class Epochs:
             if part
         ]
 
-    def batches(self, plan: list[Visit], rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, plan: list[Visit], rng: np.random.Generator) -> Generator[Batch, None, None]:
         """The batches of a plan, cut in a thread while the one before is in use; all randomness is from `rng`."""
         return ahead(self._batches(plan, rng), BATCHES_AHEAD)
 

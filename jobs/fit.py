@@ -21,7 +21,7 @@ from jobs.task import Task, unmet
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
 from jobs.training_log import TrainingLog
-from schemas.config import Train
+from schemas.train_config import Train
 
 RECENCY_RATE = 30.0
 """Learning rate of the history's recency weights, as a multiple: a dozen numbers that must travel far."""

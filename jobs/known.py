@@ -86,8 +86,8 @@ def write_known(prepared: Dataset, order: np.ndarray, folder: Path, *, before: i
 
 def open_known(folder: Path) -> Known:
     """What `write_known` has written, mapped."""
-    of_users = (np.load(folder / name, mmap_mode="r") for name in (RECENT, STARTS, ENDS))
-    return Known(*of_users, _mapped(folder / ITEMS, np.uint32), _mapped(folder / TIMES, np.float32))
+    recent, starts, ends = (np.load(folder / name, mmap_mode="r") for name in (RECENT, STARTS, ENDS))
+    return Known(recent, starts, ends, _mapped(folder / ITEMS, np.uint32), _mapped(folder / TIMES, np.float32))
 
 
 def _mapped(path: Path, kind: type) -> np.ndarray:

@@ -129,11 +129,12 @@ def _write_neighbours(
     shutil.rmtree(folder)
 
 
-def _samples(item_index: index.ItemIndex) -> list[calibration.Queries]:
+def _samples(item_index: index.ItemIndex) -> tuple[calibration.Queries, calibration.Queries]:
     """Items to calibrate on, and others to measure with."""
     sample = np.unique(np.linspace(0, len(item_index.vectors) - 1, 2 * SAMPLE_ITEMS).astype(np.int32))
     halves = (sample[::2], sample[1::2] if len(sample) > 1 else sample)
-    return [calibration.Queries(item_index.vectors[half], _itself(half)) for half in halves]
+    first, second = (calibration.Queries(item_index.vectors[half], _itself(half)) for half in halves)
+    return first, second
 
 
 def _search_batches(

@@ -20,7 +20,7 @@ import pyarrow.dataset
 from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
-from reranker.arrays import Float32, Mask, Positions
+from reranker.arrays import NO_PLACES, Float32, Mask, Positions
 from reranker.eligibility import eligible, hidden_items
 from reranker.familiar import familiar_items
 from reranker.fresh import Fresh
@@ -102,7 +102,7 @@ class Moments(Sequence[Moment]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, number: int) -> Moment:
+    def __getitem__(self, number: int) -> Moment:  # type: ignore[override]  # nobody asks for a slice
         session, place = self._sessions[self._numbers[number]], self._places[number]
         visit = session[place]
         before = [earlier.event for earlier in session[max(0, place - self._most_events) : place]]
@@ -119,7 +119,7 @@ class Sessions(Sequence[list[Visit]]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    def __getitem__(self, number: int) -> list[Visit]:
+    def __getitem__(self, number: int) -> list[Visit]:  # type: ignore[override]  # nobody asks for a slice
         rows = slice(self._starts[number], self._ends[number])
         columns = [column[rows].tolist() for column in self._rows[:5]]
         user, item, event, device = self._rows[5:]
@@ -181,7 +181,7 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     at = Circumstances(now, request.context.device or "", user=user)
     scoring = Scoring(stage.ranker, SignalInputs(version, pool, session, at))
     wanted = version.item_index(moment.wanted)
-    places = np.flatnonzero(pool.items == wanted) if wanted is not None else []
+    places = np.flatnonzero(pool.items == wanted) if wanted is not None else NO_PLACES
     place = int(places[0]) if len(places) else -1
     return Replayed(pool, eligible(pool.items, hidden, stage.live, now), scoring.values, place)
 
@@ -199,9 +199,9 @@ def _interactions(prepared: Path, since: int, until: int) -> tuple[Rows, np.ndar
     )
     session[session == pa.compute.index(ids, "").as_py()] = NO_SESSION
     order = np.lexsort((item.astype(np.uint64) * HASH, at, session, user))
-    kept = (column[order] for column in (user, item, event, device, at))
     texts = (_ids(prepared, "user"), _ids(prepared, "item"), events.to_pylist(), devices.to_pylist())
-    return Rows(*kept, *texts), session[order]
+    rows = Rows(user[order], item[order], event[order], device[order], at[order], *texts)
+    return rows, session[order]
 
 
 def _numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:

@@ -153,9 +153,9 @@ def _touched(
     """(items of a step int64[n], places of the drawn among them, places of those met)."""
     is_small = len(catalogue) <= NEGATIVES
     drawn = catalogue if is_small else catalogue[rng.integers(0, len(catalogue), NEGATIVES)]
-    rows, places = np.unique(np.concatenate([drawn, met]), return_inverse=True)
-    rows, places = torch.from_numpy(rows), torch.from_numpy(places.reshape(-1))
-    return rows, places[: len(drawn)], places[len(drawn) :]
+    rows, inverse = np.unique(np.concatenate([drawn, met]), return_inverse=True)
+    places = torch.from_numpy(inverse.reshape(-1))
+    return torch.from_numpy(rows), places[: len(drawn)], places[len(drawn) :]
 
 
 class _RowAdam:

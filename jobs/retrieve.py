@@ -100,14 +100,15 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
 
 def _build_index(
     config: Config, prepared: Dataset, embeddings: Dataset, draft: Draft
-) -> tuple[Unchanged | None, dict[str, object]]:
+) -> tuple[Unchanged | None, dict[str, str | int]]:
     """Write order.npy and the other files of the index; what is as it was, where lists are carried over, or why not."""
     items = prepared.arrow("items").count_rows()
     if items == 0:
         raise SourceError("there are no items to choose from", hint="check data.items and data.interactions")
     item_vectors = vectors.gather(embeddings.part("items"), "item", items)
     draft.rows["items"] = items
-    unchanged, details = None, {}
+    details: dict[str, str | int] = {}
+    unchanged = None
     if config.retrieve.changed_only:
         earlier, why = changed.find_earlier(config, embeddings)
         if earlier is None:
@@ -141,9 +142,9 @@ def _calibrate(config: Retrieve, prepared: Dataset, embeddings: Dataset, draft: 
     sample = sample.filter(pa.array(~vectors.bad_rows(sample.column("vector"), item_index.vectors.shape[1])))
     rows = np.arange(len(sample))
     halves = (rows[::2], rows[1::2] if len(rows) > 1 else rows)
-    queries = [_sampled(config, item_index, prepared, sample.take(pa.array(half))) for half in halves]
+    first, second = (_sampled(config, item_index, prepared, sample.take(pa.array(half))) for half in halves)
     k = min(config.candidates, len(item_index.vectors))
-    method, facts = calibration.choose(item_index, *queries, k, config)
+    method, facts = calibration.choose(item_index, first, second, k, config)
     draft.extra |= facts
     return method
 

@@ -212,5 +212,5 @@ def _day_of(number: Ints, opening: int, share: float) -> Ints:
     return day + (_arrived(day, opening, share) < wanted)
 
 
-def _shares(weights: Floats) -> Floats:
+def _shares(weights: np.ndarray) -> Floats:
     return weights / weights.sum()

@@ -24,7 +24,7 @@ from jobs.refine import Factors, Refinement
 from jobs.task import Task
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
-from schemas.config import Train
+from schemas.train_config import Train
 
 ROUNDS = 10
 """Of least squares."""
@@ -102,8 +102,9 @@ def distilled(towers: list[Factors], both: Factors, dimensions: int) -> Factors:
     The nearest to the sum of their scores, each of standard deviation 1, see `blend`.
     """
     alike = [balanced(*(side.numpy() for side in one)) for one in towers]
-    teacher = tuple(np.hstack(sides) for sides in zip(*alike, strict=True))
-    student = blend(teacher, tuple(side.numpy() for side in both), share=FACTORS_SHARE, dimensions=dimensions)
+    users, items = (np.hstack(sides) for sides in zip(*alike, strict=True))
+    factors = both.users.numpy(), both.items.numpy()
+    student = blend((users, items), factors, share=FACTORS_SHARE, dimensions=dimensions)
     return Factors(*(_padded(side, dimensions) for side in balanced(*student)))
 
 

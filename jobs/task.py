@@ -28,7 +28,7 @@ from jobs.shards import Counts, Shards, count, distinct_pairs
 from jobs.team import ALONE, Team
 from jobs.towers import Architecture, ItemTensors, UserTensors
 from jobs.validation import ValidationSlice
-from schemas.config import Train
+from schemas.train_config import Train
 
 Tensors = TypeVar("Tensors", ItemTensors, UserTensors)
 

@@ -24,8 +24,9 @@ from jobs.sentences import Texts, read_texts
 from jobs.task import Reading, Task, read_task
 from jobs.team import ALONE, Team
 from jobs.towers import TwoTowers
-from schemas.config import Config, Train
+from schemas.config import Config
 from schemas.tables import VALIDATION
+from schemas.train_config import Train
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -134,6 +135,7 @@ def _train(assignment: Assignment, spark: SparkSession | None, draft: Draft) -> 
     else:
         from jobs.workers import train_together
 
+        assert spark is not None
         outcome = train_together(spark, assignment)
     for phase in (CHOOSE, REFIT):
         checkpoint.remove(draft.path / phase)

@@ -61,7 +61,8 @@ def run(config: Config, day: str) -> Report:
     ) as draft:
         if draft.is_complete:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.rows)
-        weights, details = default_weights(""), {}
+        weights = default_weights("")
+        details: dict[str, Any] = {}
         earlier = earlier_version(Path(config.paths.store), end) if config.ranker.learn else None
         if earlier is not None:
             with earlier:

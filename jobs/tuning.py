@@ -18,8 +18,9 @@ from jobs.encoder import find_encoder
 from jobs.errors import NothingToTuneError, TrainingDivergedError
 from jobs.progress import Report
 from jobs.task import Reading
-from schemas.config import Config, Train, digest
+from schemas.config import Config, digest
 from schemas.errors import UsageError
+from schemas.train_config import Train
 
 WORTH = 0.005
 """A setting must raise the recall by this share of it."""

@@ -47,18 +47,18 @@ def gather(part: Path, users: int, order: np.ndarray, into: Path) -> Histories:
     dense_of = inverse(order)
     into.mkdir()
     np.save(into / OFFSETS, offsets)
-    found = Histories(offsets, *(_mapped(into / name, offsets[-1], kind) for name, kind in KINDS.items()))
+    all_items, all_weights = (_mapped(into / name, offsets[-1], kind) for name, kind in KINDS.items())
     for index, items, weights, counts in _batches(part):
         starts = offsets[index] - (np.cumsum(counts) - counts)
         places = np.arange(len(items)) + np.repeat(starts, counts)
-        found.items[places] = dense_of[items]
-        found.weights[places] = weights
-    found.items.flush()
-    found.weights.flush()
-    return found
+        all_items[places] = dense_of[items]
+        all_weights[places] = weights
+    all_items.flush()
+    all_weights.flush()
+    return Histories(offsets, all_items, all_weights)
 
 
-def _mapped(path: Path, rows: int, kind: type) -> np.ndarray:
+def _mapped(path: Path, rows: int, kind: type) -> np.memmap:
     return np.lib.format.open_memmap(path, "w+", kind, (int(rows),))
 
 

@@ -45,7 +45,9 @@ def read_vectors(prepared: Dataset, held_out: HeldOut) -> Vectors | None:
     table = prepared.arrow("items").to_table(["item_index", "title", "category", "brand"]).sort_by("item_index")
     texts = [table[name].to_pylist() for name in ("title", "category", "brand")]
     number: dict[tuple[str, str], int] = {}
-    lengths, terms, counts = [], [], []
+    lengths: list[int] = []
+    terms: list[int] = []
+    counts: list[int] = []
     by_popularity = index.inverse(held_out.dense_of)[held_out.popular]  # item_index
     for item in by_popularity.tolist():
         title, category, brand = (column[item] for column in texts)

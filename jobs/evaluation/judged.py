@@ -117,7 +117,7 @@ def _rows(users: np.ndarray, offered: np.ndarray, held_out: HeldOut) -> np.ndarr
     np.add.at(rows["wanted_in"], (wanted.user, band_of[wanted.item]), 1)
     for at, k in enumerate(SEGMENT_AT):
         is_first = place < k
-        np.add.at(rows["found_in"], (row[is_first], band[is_first], at), 1)
+        np.add.at(rows["found_in"][:, :, at], (row[is_first], band[is_first]), 1)
     is_judged = count > 0
     rows = rows[is_judged]
     rows["ndcg"] = metrics.ndcg_at(RANKED_AT, is_relevant[is_judged], count[is_judged])
