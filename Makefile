@@ -53,7 +53,7 @@ soak: install  ## every promise of the README with its full numbers, some hours;
 lint: install  ## ruff, mypy, Dockerfiles, compose file
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy -p schemas -p prediction_store -p reranker
+	@$(BIN)/mypy
 	@sh docker/lint.sh
 
 format:  ## let ruff put the code in shape

@@ -32,7 +32,7 @@ def is_cluster(master: str) -> bool:
 
 def runs_on_cluster(spark: SparkSession) -> bool:
     """True when the tasks of this session may run on other machines: they see only what lies on shared disks."""
-    return is_cluster(spark.sparkContext.master)
+    return is_cluster(spark.sparkContext.master)  # type: ignore[arg-type]  # None only before it has started
 
 
 def ship_code(context: SparkContext, folder: Path) -> None:

@@ -83,7 +83,7 @@ def _ending_quietly(spark: SparkSession) -> Iterator[None]:
         raise KeyboardInterrupt
 
     # A thread that adds up accumulators would print a stack trace when Java goes. Java itself says what fails.
-    spark.sparkContext._accumulatorServer.handle_error = lambda *_: None
+    spark.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         signal.signal(signal.SIGINT, interrupt)
@@ -133,7 +133,7 @@ def _join(spark: SparkSession) -> None:
     context = spark.sparkContext
     conf = context.getConf()
     grows = conf.get("spark.dynamicAllocation.enabled") == "true"  # executors come when there is work
-    if cluster.is_cluster(context.master):
+    if cluster.runs_on_cluster(spark):
         cluster.ship_code(context, _folder())
         if not grows:
             cluster.await_executors(context)

@@ -38,7 +38,8 @@ def train_together(spark: SparkSession, assignment: Assignment) -> Outcome:
     """
     workers = assignment.config.workers
     slots = spark.sparkContext.defaultParallelism
-    if spark.sparkContext.master.startswith("local") and workers > slots:
+    master = spark.sparkContext.master
+    if master.startswith("local") and workers > slots:  # type: ignore[union-attr]  # None only before it has started
         raise JobError(
             f"train.workers is {workers} and Spark runs {slots} tasks at a time",
             hint=f"set spark.master=local[{workers}], or lower train.workers",
