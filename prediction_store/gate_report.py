@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from prediction_store import contents, durable, layout
-from prediction_store.errors import DamagedVersionError, FormatError, GateRefusedError, MissingGateReportError
+from prediction_store.errors import (
+    DamagedVersionError,
+    FormatError,
+    GateRefusedError,
+    MissingGateReportError,
+    NewerFormatError,
+)
 from prediction_store.manifest import read_identity
 from schemas.gate_report import PASS, WARN, Gate, GateReport, decode_gate_report, encode_gate_report
 
@@ -21,12 +27,15 @@ def read_report(root: Path, name: str) -> GateReport | None:
 
     Raises:
         DamagedVersionError: there is one and it cannot be read.
+        NewerFormatError: a later Shortlist has written it.
     """
     path = layout.gate_path(root, name)
     try:
         report = decode_gate_report(contents.read_document(path))
     except FileNotFoundError:
         return None
+    except NewerFormatError:
+        raise
     except FormatError as error:
         raise DamagedVersionError(f"{path}: {error.message}", hint=f"shortlist gate {name}") from error
     if report.version != name:

@@ -15,7 +15,7 @@ import pytest
 from shop_store import REPORT, SPACE, MakeVersion, judge
 
 from prediction_store import layout
-from prediction_store.errors import DamagedVersionError, GateRefusedError
+from prediction_store.errors import DamagedVersionError, GateRefusedError, NewerFormatError
 from prediction_store.gate_report import read_report
 from prediction_store.gates import GATES, change, describe, require_passed, run_gates
 from prediction_store.gates.finding import Finding
@@ -344,6 +344,20 @@ def test_a_damaged_gate_report_is_an_error_and_can_be_made_anew(
         read_report(root, name)
     judge(root, name)
     assert read_report(root, name) is not None
+
+
+@pytest.mark.leaves_damage
+def test_a_gate_report_of_a_later_shortlist_is_not_damaged(root: Path, make_version: MakeVersion) -> None:
+    name = make_version("a")
+    judge(root, name)
+    path = layout.gate_path(root, name)
+    with_more = path.read_bytes().replace(b'"gates"', b'"mood": "good", "gates"')
+    path.write_bytes(with_more)
+    assert read_report(root, name) is not None, "what is not known is ignored"
+    path.write_bytes(with_more.replace(b'"format": 2', b'"format": 3'))
+    with pytest.raises(NewerFormatError, match="gate report has format 3; this Shortlist reads up to 2") as caught:
+        read_report(root, name)
+    assert caught.value.hint == "upgrade this host"
 
 
 def test_a_segment_whose_lists_changed_is_found_among_others(
