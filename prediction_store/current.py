@@ -106,7 +106,12 @@ class Store:
             return False
         taken = self._open(record)
         if self.prepare is not None:
-            self.prepare(taken.version)
+            try:
+                self.prepare(taken.version)
+            except BaseException:
+                if taken is not self._previous:  # which stays open as such
+                    self._let_go(taken)
+                raise
         with self._lock:
             before, oldest = self._current, self._previous
             self._current, self._previous = taken, before

@@ -20,9 +20,10 @@ from prediction_store.errors import (
     DiskError,
     MissingVersionError,
     NoCurrentVersionError,
+    StoreError,
 )
 from prediction_store.opened import _registry
-from prediction_store.reader import Store
+from prediction_store.reader import Store, Version
 from schemas.manifest import decode_manifest, encode_manifest
 
 Edit = Callable[[Path, Callable[[bytes], bytes]], None]
@@ -119,6 +120,23 @@ def test_only_the_current_version_and_the_one_before_stay_open(root: Path, make_
     store.close()
     assert not _registry
     assert not store.is_ready
+
+
+def test_a_version_that_cannot_be_made_ready_is_let_go(root: Path, make_version: MakeVersion) -> None:
+    a = make_version("a", cut_over=True)
+    store = Store(root)
+    store.refresh()
+    make_version("b", cut_over=True)
+
+    def refuse(version: Version) -> None:
+        raise StoreError(f"version {version.name} has no column 'price'")
+
+    store.prepare = refuse
+    for _ in range(2):
+        assert store.refresh() is False
+    assert (served_by(store), str(store.last_error).endswith("'price'")) == (a, True)
+    assert len(_registry) == 1, "nobody has the other one open"
+    store.close()
 
 
 @pytest.mark.leaves_damage
