@@ -112,8 +112,7 @@ class Comparison:
 
     def _name(self, code: int) -> tuple[str, str]:
         version, index = (self.before, code) if code < self.before.n_items else (self.after, code - self.before.n_items)
-        titles = version.column("title") if version.manifest.columns.get("title") == "text" else None
-        return version.item_ids([index])[0], titles.texts([index])[0] if titles is not None else ""
+        return version.item_ids([index])[0], version.titles([index])[0]
 
     def _read(self, users: Iterable[str]) -> list[Pair]:
         before = {sampled.user: sampled.candidates for sampled in read_lists(self.before, users)}

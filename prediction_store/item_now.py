@@ -21,9 +21,10 @@ def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: f
     live = NOTHING_SET if facts is None else facts
     in_stock, price = FlagNow(value=None, source="none"), NumberNow(value=None, source="none")
     if version is not None and index is not None:
-        in_stock = FlagNow(value=bool(version.column("in_stock")[index]), source="version")
+        in_stock = FlagNow(value=bool(version.in_stock[index]), source="version")
         # By its text: a column of float32 has 19.989999771118164 for 19.99.
-        found = float(str(version.column("price")[index])) if "price" in version.manifest.columns else math.nan
+        prices = version.numbers("price")
+        found = math.nan if prices is None else float(str(prices[index]))
         price = NumberNow(value=None if math.isnan(found) else found, source="version")
     if live.in_stock is not UNSET:
         in_stock = FlagNow(value=live.in_stock, source="live")

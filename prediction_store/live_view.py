@@ -33,7 +33,7 @@ class LiveView:
         count = version.n_items
         self.number = 0
         """Of the last change that has been read; 0: none."""
-        self.stocked: npt.NDArray[np.bool_] = np.asarray(version.column("in_stock")).astype(np.bool_)
+        self.stocked: npt.NDArray[np.bool_] = version.in_stock.copy()
         """bool[n]: in stock, as the live facts say or else the version."""
         self.shown = self.stocked.copy()
         """bool[n]: in stock and not hidden, all things considered but `available_until`."""
@@ -95,7 +95,7 @@ class LiveView:
 
     def _put(self, version: Version, index: int, facts: ItemFacts | None) -> None:
         found = NOTHING_SET if facts is None else facts
-        in_stock = bool(version.column("in_stock")[index]) if found.in_stock is UNSET else found.in_stock
+        in_stock = bool(version.in_stock[index]) if found.in_stock is UNSET else found.in_stock
         self.stocked[index] = in_stock
         self.in_stock[index] = AS_THE_VERSION_SAYS if found.in_stock is UNSET else found.in_stock
         self.hidden[index] = found.hidden is True
@@ -105,10 +105,11 @@ class LiveView:
             self.available_until = np.full(len(self.shown), np.inf)
         if self.available_until is not None:
             self.available_until[index] = np.inf if found.available_until is UNSET else found.available_until
-        if self.price is None and found.price is not UNSET and "price" in version.manifest.columns:
-            self.price = np.array(version.column("price"))
-        if self.price is not None:
-            self.price[index] = version.column("price")[index] if found.price is UNSET else found.price
+        prices = version.numbers("price")
+        if self.price is None and found.price is not UNSET and prices is not None:
+            self.price = np.array(prices)
+        if self.price is not None and prices is not None:
+            self.price[index] = prices[index] if found.price is UNSET else found.price
 
 
 class _Kept:

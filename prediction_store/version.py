@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from prediction_store.columns import Column
+from prediction_store.columns import CategoryColumn, Column, TextColumn
 from prediction_store.errors import ClosedVersionError, StoreError
 from prediction_store.lists import NO_ITEMS
 from prediction_store.near_items import NearItems
@@ -173,6 +173,27 @@ class Version:
                 f"version {self.name} has no column {name!r}; it has {', '.join(sorted(self._opened.columns))}"
             )
         return found
+
+    def numbers(self, name: str) -> npt.NDArray[Any] | None:
+        """A column with a number for each item, NaN where missing; None: the version has no such column of numbers."""
+        found = self._opened.columns.get(name)
+        return found if isinstance(found, np.ndarray) else None
+
+    def categories(self, name: str) -> CategoryColumn | None:
+        """A column of categories; None: the version has no such one."""
+        found = self._opened.columns.get(name)
+        return found if isinstance(found, CategoryColumn) else None
+
+    def titles(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
+        """The titles of some items, in the order of the indexes; "" where nothing says."""
+        found = self._opened.columns.get("title")
+        return found.texts(indexes) if isinstance(found, TextColumn) else [""] * len(indexes)
+
+    @property
+    def in_stock(self) -> npt.NDArray[np.bool_]:
+        """bool[n_items], not to be written to: what was in stock when the version was made; all, where nothing says."""
+        found = self.numbers("in_stock")
+        return np.broadcast_to(np.True_, self.n_items) if found is None else found.astype(np.bool_, copy=False)
 
     def has_segment(self, segment: str) -> bool:
         """True when the segment has a popular list of its own."""

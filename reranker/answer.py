@@ -256,7 +256,7 @@ def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, first_ra
 
 def _explained(found: list[AnsweredItem], ranked: _Ranked, ranker: Ranker, *, source: str) -> list[AnsweredItem]:
     given, best = ranked.given, ranked.best
-    titles = given.version.column("title").texts(given.pool.items[best])
+    titles = given.version.titles(given.pool.items[best])
     if ranked.scoring is None:
         why = reasons.as_stored(given.pool, best, source)
     else:

@@ -25,27 +25,32 @@ class Catalogue(NamedTuple):
     version: Version
     at: Circumstances
 
-    def column(self, name: str) -> Column:
-        """float32 or float64[n_items]: a column of numbers."""
+    def column(self, name: str) -> Column | None:
+        """float32 or float64[n_items]: a column of numbers; None where the version has no such one."""
+        numbers = self.version.numbers(name)
+        if numbers is None:
+            return None
         if name in OF_CANDIDATES:
             return self._of_candidates[name]
         kept = self.version.kept
         found: Column | None = kept.get(f"column {name}")
         if found is None:
-            found = self.version.column(name)
-            if found.dtype not in FLOATS:
-                found = found.astype(np.float32)
+            found = numbers if numbers.dtype in FLOATS else numbers.astype(np.float32)
             kept[f"column {name}"] = found
         return found
 
     def of_item(self, name: str) -> Form | None:
-        """The candidates' values in a column of numbers; None where the version is older than the column."""
-        return OfItem(self.column(name)) if name in self.version.manifest.columns else None
+        """The candidates' values in a column of numbers; None where the version has no such one."""
+        column = self.column(name)
+        return None if column is None else OfItem(column)
 
-    def affinity(self, column: str) -> Form:
-        """Share of the session, by weight, that has the candidate's value in one of OF_CANDIDATES; 0 of no value."""
-        values: CategoryColumn = self.version.column(column)
-        return OfCode(self._of_candidates[column], len(values.values))
+    def affinity(self, name: str) -> Form | None:
+        """Share of the session, by weight, that has the candidate's value in one of OF_CANDIDATES; 0 of no value.
+
+        None where the version has no such column of categories.
+        """
+        column = self.version.categories(name)
+        return None if column is None else OfCode(self._of_candidates[name], len(column.values))
 
     def met_together(self, count: int) -> Form | None:
         """How often a candidate is met with the last `count` items of the session, on average by their weights.
@@ -66,8 +71,11 @@ class Catalogue(NamedTuple):
         kept = self.version.kept
         found: dict[str, Column] | None = kept.get(OF_CANDIDATES)
         if found is None:
-            names = [name for name in OF_CANDIDATES if name in self.version.manifest.columns]
-            found = kept[OF_CANDIDATES] = side_by_side({name: self.version.column(name) for name in names})
+            version = self.version
+            columns = version.numbers("price"), version.categories("category"), version.categories("brand")
+            named = zip(OF_CANDIDATES, columns, strict=True)
+            found = side_by_side({name: column for name, column in named if column is not None})
+            kept[OF_CANDIDATES] = found
         return found
 
 

@@ -22,9 +22,8 @@ PLAIN = Order()
 
 def caps_of(version: Version, wanted: Order) -> Caps:
     """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
-    columns = {name: version.column(name) for name in wanted.caps if name in version.manifest.columns}
-    found = [(columns[name].codes, most) for name, most in wanted.caps.items() if _has_codes(columns.get(name))]
-    return Caps(found)
+    columns = {name: version.categories(name) for name in wanted.caps}
+    return Caps([(column.codes, wanted.caps[name]) for name, column in columns.items() if column is not None])
 
 
 def unfit_caps(version: Version, wanted: Order) -> list[str]:
@@ -36,7 +35,7 @@ def unfit_caps(version: Version, wanted: Order) -> list[str]:
         except StoreError as error:
             problems.append(f"cap {name!r}: {error.message}")
             continue
-        if not _has_codes(column):
+        if not isinstance(column, CategoryColumn):
             kind = "texts" if isinstance(column, TextColumn) else "numbers"
             problems.append(f"cap {name!r}: it is a column of {kind}; wanted one of categories")
     return problems
@@ -84,7 +83,3 @@ def choose(
 def unchanged(wanted: Order) -> Order:
     """What is left of it where nothing may change the order of a list: the caps."""
     return Order(caps=wanted.caps) if wanted.caps else PLAIN
-
-
-def _has_codes(column: object) -> bool:
-    return isinstance(column, CategoryColumn)

@@ -37,7 +37,7 @@ class Fresh(NamedTuple):
 
         Returns None where there are none.
         """
-        in_stock = np.asarray(version.column("in_stock")).astype(np.bool_)
+        in_stock = version.in_stock
         new = _newest(version, in_stock)
         trending = version.trending().items
         trending = trending[in_stock[trending]][:MOST_TRENDING]
@@ -65,9 +65,9 @@ class Fresh(NamedTuple):
 
 def _newest(version: Version, in_stock: Mask) -> Indexes:
     """uint32[at most MOST_NEW]: a release that is still to come says nothing."""
-    if "released" not in version.manifest.columns:
+    released = version.numbers("released")
+    if released is None:
         return NO_ITEMS
-    released = np.asarray(version.column("released"), np.float64)
     with np.errstate(invalid="ignore"):
         known = np.flatnonzero(in_stock & (released <= version.manifest.made_at))
     order = np.argsort(-released[known], kind="stable")

@@ -90,8 +90,9 @@ def _because(given: SignalInputs, strongest: str, position: int) -> str:
         return "because you looked at it before"
     if strongest in ("session_category", "session_brand"):
         column = strongest.removeprefix("session_")
-        values = given.version.column(column)
-        return f"same {column} as in this session, {values.values[values.codes[given.pool.items[position]]]}"
+        values = given.version.categories(column)
+        assert values is not None, "the signal says something of it"
+        return f"same {column} as in this session, {values.texts([given.pool.items[position]])[0]}"
     if strongest == "session_price":
         return "priced like what you looked at"
     cause = int(given.session.items[_cause(given, strongest, position)])
@@ -114,7 +115,7 @@ def _cause(given: SignalInputs, strongest: str, position: int) -> int:
 
 def _title_of(version: Version, index: int) -> str:
     """An item's title, or its id where it has none."""
-    return version.column("title").texts([index])[0] or version.item_ids([index])[0]
+    return version.titles([index])[0] or version.item_ids([index])[0]
 
 
 def _rounded(values: Float32, row: int) -> float:

@@ -93,7 +93,8 @@ def together_session(catalogue: Catalogue) -> Form | None:
 
 def session_price(catalogue: Catalogue) -> Form | None:
     """1 at the session's usual price, by weight; half of it at twice or half that price; 0 where no price is known."""
-    return NearNumber(catalogue.column("price"))
+    prices = catalogue.column("price")
+    return None if prices is None else NearNumber(prices)
 
 
 def session_category(catalogue: Catalogue) -> Form | None:
@@ -113,7 +114,8 @@ def popularity(catalogue: Catalogue) -> Form | None:
 
 def freshness(catalogue: Catalogue) -> Form | None:
     """1 at the release, half of it every two weeks, as the hour begins; 0 where the release is not known."""
-    return Halving(catalogue.column("released"), catalogue.at.hour_began, FRESH_HALF_LIFE_SECONDS)
+    released = catalogue.column("released")
+    return None if released is None else Halving(released, catalogue.at.hour_began, FRESH_HALF_LIFE_SECONDS)
 
 
 def trend(catalogue: Catalogue) -> Form | None:

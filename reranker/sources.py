@@ -69,8 +69,9 @@ def personal(
     gather = gathered if is_compiled else gathered_in_numpy
     items, scores = gather(version, candidates, visited, suiting, serve)
     listed = candidates.items.size
-    if items.size > listed and RECENT in version.manifest.columns:
-        scores[listed:] += version.column(RECENT)[items[listed:]]
+    recent = version.numbers(RECENT) if items.size > listed else None
+    if recent is not None:
+        scores[listed:] += recent[items[listed:]]
 
     def found() -> Mapping[str, Indexes]:
         near = version.every_neighbours.items[visited.items].view(np.uint32)  # what pads a list is no item

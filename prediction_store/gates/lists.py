@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def gini(given: Judged) -> Finding:
 
 def popularity_share(given: Judged) -> Finding:
     """Share of the first places of sampled lists that the most popular items take."""
-    popularity = _column(given, "popularity")
+    popularity = given.version.numbers("popularity")
     if popularity is None:
         return incomparable("the version has no column of popularity")
     shown, counts = given.shown
@@ -66,7 +66,7 @@ def consumed(given: Judged) -> Finding:
 
 def out_of_stock(given: Judged) -> Finding:
     """Share of sampled candidates that are out of stock."""
-    in_stock = _column(given, "in_stock")
+    in_stock = given.version.numbers("in_stock")
     if in_stock is None:
         return incomparable("the version has no column of stock")
     lists = [sampled.candidates.items for sampled in given.sample if len(sampled.candidates.items)]
@@ -75,8 +75,3 @@ def out_of_stock(given: Judged) -> Finding:
     is_out = ~in_stock.astype(np.bool_)
     found = is_out[np.concatenate(lists)].mean()
     return Finding(float(found), f"of the catalogue {is_out.mean():.1%}", {"catalogue": float(is_out.mean())})
-
-
-def _column(given: Judged, name: str) -> Any:
-    """An array with a number for each item; None: the version has none of that name."""
-    return given.version.column(name) if given.version.manifest.columns.get(name) == "number" else None

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from live_changes import change
 from serving_shop import MADE_AT, Shop
 from shop_store import SPACE, default_lists, small_tower, write_small_version
 
+from prediction_store.columns import Categories, Texts
+from prediction_store.item_now import item_now
 from prediction_store.layout import version_path
 from reranker.errors import InvalidFieldError, NotReadyError
 from reranker.recommend import Reranker, open_reranker
@@ -330,3 +333,42 @@ def _version_of(reranker: Reranker) -> tuple[str, str]:
     answer = reranker.recommend(convert_request({"user": "u0", "k": 5}))
     (kind,) = {item[0] for item in ids(answer)}
     return answer.version, kind
+
+
+COLUMNS = ("title", "category", "brand", "price", "released", "popularity", "in_stock")
+
+
+@pytest.mark.parametrize("lacking", [*COLUMNS, "all", "all, being of another kind"])
+def test_a_version_answers_without_columns_of_items(tmp_path: Path, lacking: str) -> None:
+    """Whoever writes a version by hand need not write them."""
+    shop = Shop(tmp_path / "store")
+    columns = {
+        name: (Categories if name == "title" else Texts)(["7"] * 12) if lacking.endswith("kind") else None
+        for name in COLUMNS
+        if lacking.startswith((name, "all"))
+    }
+    weights = RankerWeights([signal.name for signal in SIGNALS], [0.5] * len(SIGNALS), SPACE)
+    write_small_version(
+        shop.root, columns=columns, cut_over=True, lists={"ann": range(1, 9)}, made_at=MADE_AT,
+        tower=small_tower(1, 12, 4), ranker=weights,
+    )  # fmt: skip
+    config = shop.config("serve.order.caps={category = 4}")
+    with open_reranker(config, now=lambda: MADE_AT + HOUR) as reranker:
+        with reranker.store.acquire() as version:
+            reranker.prepare(version)
+            known = item_now("item-11", None, version, MADE_AT + HOUR)
+        request = {"user": "ann", "k": 20, "session": views("item-1", "item-2"), "explain": True}
+        answer = reranker.recommend(convert_request(request))
+        reranker.live.set([change("item-3", price=3.0, in_stock=False), change("item-4", in_stock=None)], now=5.0)
+        after = reranker.recommend(convert_request(request))
+    assert answer.rung == "personal"
+    assert ("item-3" in ids(answer), "item-3" in ids(after)) == (True, False)
+    signals = {"category": "session_category", "brand": "session_brand", "price": "session_price"}
+    signals |= {"released": "freshness", "popularity": "popularity"}
+    for name, signal in signals.items():
+        said = [item.signals[signal] for item in answer.items if isinstance(item.signals, dict)]
+        assert len(said) == len(answer.items)
+        assert any(said) == (name not in columns)
+    assert answer.items[0].title == ("" if "title" in columns else f"Title {answer.items[0].item[5:]}")
+    assert known is not None
+    assert known.is_shown == ("in_stock" in columns), "the last item is out of stock where anything says so"
