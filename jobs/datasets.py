@@ -47,6 +47,9 @@ STEP_OF = {
 }
 """The verb that makes each dataset, in journey order."""
 
+VERB_OF = STEP_OF | {"tuning": "tune"}
+"""And of what no journey makes."""
+
 REVISION = dict.fromkeys(STEP_OF, 1) | {
     "prepared": 2, "model": 8, "embeddings": 3, "candidates": 3, "lists": 3, "evaluation": 6, "version": 5, "ranker": 5,
 }  # fmt: skip
@@ -147,7 +150,7 @@ def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
     except (FileNotFoundError, NotADirectoryError):
         raise MissingDatasetError(
             f"the dataset {name!r} of {day} is not there: {path}",
-            hint=f"make it with: shortlist {STEP_OF.get(name, name)} --day {day}",
+            hint=f"make it with: shortlist {VERB_OF.get(name, name)} --day {day}",
         ) from None
     except OSError as error:
         raise JobError(
@@ -188,7 +191,7 @@ def step(
     draft_path = final.parent / (f".{name}.draft" if resumable else f".{name}.draft-{secrets.token_hex(4)}")
     sources = {dataset.name: dataset.fingerprint for dataset in inputs} | dict(outside or {})
     own = fingerprint(day, name, sources, settings)
-    with refusals_for_people(STEP_OF.get(name, name), final), contextlib.ExitStack() as stack:
+    with refusals_for_people(VERB_OF.get(name, name), final), contextlib.ExitStack() as stack:
         final.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(lock(final.parent / f".{name}.lock", f"{name} of {day}"))
         _sweep(final)
@@ -299,7 +302,7 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _again(manifest: DatasetManifest) -> str:
-    return f"make it again: shortlist {STEP_OF.get(manifest.name, manifest.name)} --day {manifest.day}"
+    return f"make it again: shortlist {VERB_OF.get(manifest.name, manifest.name)} --day {manifest.day}"
 
 
 def _read(path: Path) -> Dataset:

@@ -127,10 +127,11 @@ def test_a_resumable_step_killed_while_it_is_completed_finds_its_files_again(tmp
     assert sorted(path.name for path in found.iterdir()) == ["file", "manifest.json"]
 
 
-def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "verb"), [("model", "train"), ("tuning", "tune")])
+def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Path, name: str, verb: str) -> None:
     with (
-        pytest.raises(JobError, match=f"train: the disk is full: {tmp_path}/{DAY}/model") as caught,
-        datasets.step(tmp_path, DAY, "model"),
+        pytest.raises(JobError, match=f"{verb}: the disk is full: {tmp_path}/{DAY}/{name}") as caught,
+        datasets.step(tmp_path, DAY, name),
         Path("/dev/full").open("w") as full,
     ):
         full.write("x")
