@@ -21,7 +21,7 @@ class Freshness(NamedTuple):
     """Made after `now`: one of the clocks is wrong. Worth an alarm."""
 
 
-def state_of(made_at: int, expires_at: int, now: float, store: Store) -> Freshness:
+def freshness_of(made_at: int, expires_at: int, now: float, store: Store) -> Freshness:
     """How fresh a record made at `made_at`, in a version that expires at `expires_at`, is at `now`.
 
     A limit counts from its very second: a record that may live an hour is expired when it is 3,600 seconds old.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prediction_store.ttl import state_of
+from prediction_store.ttl import freshness_of
 from reranker.arrays import Float32, Indexes
 from reranker.errors import InvalidFieldError, UnknownItemError, UnknownUserError
 from reranker.requests import check_id
@@ -45,7 +45,7 @@ def shown(
     may = live.eligible(ranked.items, now)
     is_allowed = rules.effects(partial(live.column, version), ranked.items).is_allowed
     may = may if is_allowed is None else may & is_allowed
-    age = state_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds
+    age = freshness_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds
     return _listed(version, ranked.items[may], ranked.scores[may], k, age)
 
 
@@ -55,7 +55,7 @@ def stored(version: Version, user: str, *, k: int, settings: Store, now: float) 
     candidates = version.read(user)
     if candidates is None:
         raise UnknownUserError(f"there is no list of this user in version {version.name}", field="user")
-    fresh = state_of(candidates.made_at, version.manifest.expires_at, now, settings)
+    fresh = freshness_of(candidates.made_at, version.manifest.expires_at, now, settings)
     return _listed(version, candidates.items, candidates.scores, k, fresh.age_seconds)
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from prediction_store.ttl import state_of
+from prediction_store.ttl import freshness_of
 from reranker import docs_page, items
 from reranker.bodies import read_body
 from reranker.connections import Headers
@@ -106,7 +106,7 @@ async def version(request: Request, service: Service) -> Response:
     """GET /v1/version"""
     with (held := service.reranker.current()) as current:
         manifest = current.manifest
-        fresh = state_of(manifest.made_at, manifest.expires_at, service.now(), service.config.store)
+        fresh = freshness_of(manifest.made_at, manifest.expires_at, service.now(), service.config.store)
         return as_json(
             VersionAnswer(
                 version=current.name,

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from prediction_store.ttl import state_of
+from prediction_store.ttl import freshness_of
 from reranker.counts import Counter, Counts, Histogram
 from schemas.config import Store as StoreSettings
 from schemas.messages import RecommendAnswer
@@ -129,7 +129,7 @@ class VersionGauges(Collector):
         with (held := self._store.acquire()) as version:
             number = held.number
             manifest = version.manifest
-            fresh = state_of(manifest.made_at, manifest.expires_at, self._now(), self._settings)
+            fresh = freshness_of(manifest.made_at, manifest.expires_at, self._now(), self._settings)
             info = GaugeMetricFamily("shortlist_version", "1: the version that is served.", labels=["version"])
             info.add_metric([version.name], 1.0)
             live = self._live_view(version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from prediction_store.errors import ShardNotHeldError
-from prediction_store.ttl import state_of
+from prediction_store.ttl import freshness_of
 from schemas.config import Store
 from schemas.errors import DamagedRecordError
 from schemas.record import Candidates
@@ -40,11 +40,11 @@ def look_up(version: Version, user: str, store: Store, now: float) -> StoredList
         candidates, reason = None, OTHER_HOST
     manifest = version.manifest
     if candidates is not None:
-        fresh = state_of(candidates.made_at, manifest.expires_at, now, store)
+        fresh = freshness_of(candidates.made_at, manifest.expires_at, now, store)
         if not fresh.is_expired or store.expired == "serve_stale":
             return StoredList(candidates, candidates.user_row, None, fresh.age_seconds, fresh.is_expired)
         reason = EXPIRED_RECORD
     # What is nobody's own has no limit but the version's.
-    fresh = state_of(manifest.made_at, manifest.expires_at, now, store)
+    fresh = freshness_of(manifest.made_at, manifest.expires_at, now, store)
     user_row = None if candidates is None else candidates.user_row
     return StoredList(None, user_row, reason, fresh.age_seconds, now >= manifest.expires_at)

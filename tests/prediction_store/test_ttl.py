@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prediction_store.ttl import Freshness, expires_at, state_of
+from prediction_store.ttl import Freshness, expires_at, freshness_of
 from schemas.config import Store
 
 STORE = Store(record_ttl_hours=1.0, version_ttl_hours=2.0)
@@ -22,12 +22,12 @@ MADE_AT = 1_000_000
     ],
 )
 def test_a_record_is_fresh_until_its_hour_is_over(now: float, fresh: Freshness) -> None:
-    assert state_of(MADE_AT, MADE_AT + 7200, now, STORE) == fresh
+    assert freshness_of(MADE_AT, MADE_AT + 7200, now, STORE) == fresh
 
 
 def test_the_version_can_expire_before_the_record() -> None:
-    assert state_of(MADE_AT, MADE_AT + 10, MADE_AT + 9.9, STORE).is_expired is False
-    assert state_of(MADE_AT, MADE_AT + 10, MADE_AT + 10, STORE).is_expired is True
+    assert freshness_of(MADE_AT, MADE_AT + 10, MADE_AT + 9.9, STORE).is_expired is False
+    assert freshness_of(MADE_AT, MADE_AT + 10, MADE_AT + 10, STORE).is_expired is True
 
 
 @pytest.mark.parametrize(("hours", "seconds"), [(18.1, 65160), (0.55, 1980), (17.44, 62784), (0.1, 360)])
@@ -35,7 +35,10 @@ def test_hours_that_a_float_cannot_hold_exactly_end_on_their_very_second(hours: 
     """18.1 * 3600 is 65160.00000000001."""
     store = Store(record_ttl_hours=hours, version_ttl_hours=1e6)
     far = MADE_AT + 10**9
-    assert [state_of(MADE_AT, far, MADE_AT + seconds + off, store).is_expired for off in (-1e-4, 0)] == [False, True]
+    assert [freshness_of(MADE_AT, far, MADE_AT + seconds + off, store).is_expired for off in (-1e-4, 0)] == [
+        False,
+        True,
+    ]
 
 
 def test_a_version_lives_as_long_as_the_settings_say() -> None:

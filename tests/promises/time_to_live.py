@@ -15,7 +15,7 @@ from typing import Literal
 from serving_shop import MADE_AT, Shop
 
 from prediction_store.reader import Store
-from prediction_store.ttl import Freshness, expires_at, state_of
+from prediction_store.ttl import Freshness, expires_at, freshness_of
 from promises.outcome import Outcome
 from reranker.recommend import Reranker
 from schemas import config as settings
@@ -38,7 +38,7 @@ def run(seed: int, trials: int, folder: Path) -> Outcome:
             outcome.violate(f"made at {made_at}, {store.version_ttl_hours} hours: the version expires at {until}")
         for _ in range(20):
             now = some_time(made_at, store, dice)
-            found, wanted = state_of(made_at, until, now, store), exact_state(made_at, until, now, store)
+            found, wanted = freshness_of(made_at, until, now, store), exact_freshness(made_at, until, now, store)
             outcome.tried += 1
             if found != wanted:
                 outcome.violate(f"seed {seed}: made at {made_at}, now {now!r}, {store}: {found}; wanted {wanted}")
@@ -64,7 +64,7 @@ def run_answers(seed: int, trials: int, folder: Path) -> Outcome:
             clock[0] = some_time(MADE_AT, store, dice)
             user = dice.choice(USERS)
             answer = reranker.recommend(RecommendRequest(user=user, k=1))
-            wanted = exact_state(MADE_AT, until, clock[0], store)
+            wanted = exact_freshness(MADE_AT, until, clock[0], store)
             outcome.tried += 1
             is_stale = answer.stale if policy == "serve_stale" else answer.reason == "expired_record"
             if (is_stale, answer.age_seconds) != (wanted.is_expired, wanted.age_seconds):
@@ -78,8 +78,8 @@ def seconds_of(hours: float) -> Fraction:
     return Fraction(repr(hours)) * 3600
 
 
-def exact_state(made_at: int, until: int, now: float, store: settings.Store) -> Freshness:
-    """What `state_of` must say, computed without rounding anything."""
+def exact_freshness(made_at: int, until: int, now: float, store: settings.Store) -> Freshness:
+    """What `freshness_of` must say, computed without rounding anything."""
     age = Fraction(now) - made_at
     is_expired = age >= seconds_of(store.record_ttl_hours) or Fraction(now) >= until
     return Freshness(max(0, floor(age)), is_expired, age < 0)
