@@ -15,6 +15,8 @@ from prediction_store.plots import Range
 NAMES = {"popularity": "popularity", OURS: "this run", "content": "content only", "previous": "version before"}
 """What each ranking is called, in the order of the plots' colours."""
 HEADLINE = (("recall", "20"), ("recall", "100"), ("recall", "1000"), ("ndcg", "20"), ("hit_rate", "20"), ("mrr", "20"))
+FEWEST_USERS = 6
+"""With fewer, all of them can agree by chance more often than one time in twenty: no interval of 95 % says anything."""
 MEASURES = {"recall": "recall", "ndcg": "NDCG", "hit_rate": "hit rate", "mrr": "MRR"}
 PLOTTED_AT = ("20", "100")
 ITEM_BANDS = {"head": "head", "mid": "middle", "tail": "tail", "cold": "cold"}
@@ -116,6 +118,7 @@ def _headline(rankings: Mapping[str, Any]) -> str:
     about = (
         "Small: the interval that holds the number with a chance of 95 %, by resampling the users. A difference is"
         " measured user by user; it is coloured when its interval does not contain 0."
+        f" There is no interval with fewer than {FEWEST_USERS} users: they may all agree by chance."
     )
     return section("Against what else could be shown", table(head, rows), about=about)
 
@@ -124,8 +127,13 @@ def _ours_first(rankings: Mapping[str, Any]) -> list[str]:
     return [OURS, *(name for name in rankings if name != OURS)]
 
 
+def _interval(found: Mapping[str, Any], measure: str, k: str) -> Sequence[float] | None:
+    """Its two ends; None: nobody counts, or too few."""
+    return found["intervals"][measure][k] if found["users"] >= FEWEST_USERS else None
+
+
 def _ranged(found: Mapping[str, Any], measure: str, k: str, between: str = "<br/>") -> Cell:
-    value, ends = found[measure][k], found["intervals"][measure][k]
+    value, ends = found[measure][k], _interval(found, measure, k)
     if value is None:
         return Cell("–", "n")
     small = f"{between}<small>{ends[0]:.3f} – {ends[1]:.3f}</small>" if ends else ""
@@ -133,9 +141,11 @@ def _ranged(found: Mapping[str, Any], measure: str, k: str, between: str = "<br/
 
 
 def _change(found: Mapping[str, Any], measure: str, k: str) -> Cell:
-    value, ends = found[measure][k], found["intervals"][measure][k]
-    if value is None or ends is None:
+    value, ends = found[measure][k], _interval(found, measure, k)
+    if value is None:
         return Cell("–", "n")
+    if ends is None:
+        return Cell(f"{value:+.3f}", "n")
     style = "better" if ends[0] > 0 else "worse" if ends[1] < 0 else ""
     return Cell(f'<span class="{style}">{value:+.3f}</span><br/><small>{ends[0]:+.3f} – {ends[1]:+.3f}</small>', "n")
 
@@ -143,15 +153,15 @@ def _change(found: Mapping[str, Any], measure: str, k: str) -> Cell:
 def _curves(report: Mapping[str, Any], rankings: Mapping[str, Any]) -> str:
     at = [str(k) for k in RECALL_AT]
     series = {NAMES[name]: [found["recall"][k] for k in at] for name, found in rankings.items()}
-    ends = [report["intervals"]["recall"][k] for k in at]
+    ends = [found for k in at if (found := _interval(report, "recall", k))]
     plot = plots.lines(
         RECALL_AT,
         series,
-        title="recall by length of list; shaded: the interval of this run",
+        title="recall by length of list" + ("; shaded: the interval of this run" if ends else ""),
         x="length of list",
         y="recall",
         is_log=True,
-        band=([low for low, _ in ends], [high for _, high in ends]),
+        band=([low for low, _ in ends], [high for _, high in ends]) if ends else None,
     )
     order = _ours_first(rankings)
     rows = [[number(k), *(number(f"{rankings[name]['recall'][k]:.4f}") for name in order)] for k in at]
@@ -192,8 +202,8 @@ def _activity(segment: Mapping[str, Any]) -> str:
 
 
 def _range(found: Mapping[str, Any], k: str) -> Range | None:
-    value, ends = found["recall"][k], found["intervals"]["recall"][k]
-    return None if value is None or ends is None else Range(value, *ends)
+    value = found["recall"][k]
+    return None if value is None else Range(value, *(_interval(found, "recall", k) or (value, value)))
 
 
 def _segment_table(found: Sequence[tuple[str, Mapping[str, Any]]], rankings: Mapping[str, Any]) -> str:

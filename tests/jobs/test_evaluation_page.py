@@ -11,10 +11,12 @@ from xml.etree import ElementTree
 import msgspec
 import numpy as np
 import pytest
+from small_world import END
 
 from jobs import evaluate
 from jobs.evaluation.page import page_of
 from schemas.config import Config, Paths
+from schemas.tables import TEST, TRAIN
 
 DAY = "2026-03-02"
 
@@ -41,6 +43,25 @@ def test_lists_that_show_nothing_have_a_page(make_world: Callable[..., Any], tmp
     world.write_candidates(config.paths.workspace, {user: [] for user in world.judged()})
     page = Path(evaluate.run(config, DAY).details["page"]).read_text(encoding="utf-8")
     assert any(text.startswith("0% of 10 items") for text in texts(page))
+
+
+def test_of_a_handful_of_users_the_page_has_no_intervals(make_world: Callable[..., Any], tmp_path: Path) -> None:
+    """Five users who all agree do so by chance more often than an interval of 95 % says."""
+    for users in (5, 6):
+        config = Config(paths=Paths(workspace=str(tmp_path / f"{users}"), store=str(tmp_path / "store")))
+        met = [(user, user % 2, 1.0, END - 500_000, False, TRAIN) for user in range(users)]
+        wanted = [(user, 50 + user, 1.0, END - 500, False, TEST) for user in range(users)]
+        world = make_world(users=users, items=60, events=[*met, *wanted])
+        world.write(config.paths.workspace)
+        world.write_candidates(config.paths.workspace, {user: [50 + user] for user in range(users)})
+        report = evaluate.run(config, DAY)
+        root = ElementTree.fromstring(Path(report.details["page"]).read_text(encoding="utf-8"))
+        assert report.rows["users"] == users
+        smalls = ["".join(small.itertext()) for small in root.iter("small")]
+        is_ranged = [" – " in small for small in smalls]
+        bands = [element for element in root.iter() if element.get("class") == "band"]
+        coloured = [element for element in root.iter("span") if element.get("class") in ("better", "worse")]
+        assert (any(is_ranged), bool(bands), bool(coloured)) == (users == 6, users == 6, users == 6)
 
 
 def with_previous(report: dict[str, Any]) -> dict[str, Any]:
