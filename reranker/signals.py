@@ -124,12 +124,12 @@ def trend(catalogue: Catalogue) -> Form | None:
 
 
 def at_hour(catalogue: Catalogue) -> Form | None:
-    """How much more often than usual the item is met at this hour of the day."""
+    """How much more often than usual the item is met at this hour of the day, UTC."""
     return catalogue.in_context("hour", str(catalogue.at.hour))
 
 
 def on_weekday(catalogue: Catalogue) -> Form | None:
-    """How much more often than usual it is met on this day of the week."""
+    """How much more often than usual it is met on this day of the week, UTC."""
     return catalogue.in_context("weekday", str(catalogue.at.weekday))
 
 

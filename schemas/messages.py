@@ -42,7 +42,7 @@ class Context(Message, frozen=True):
 
     device: Annotated[str, Meta(max_length=64)] | None = None
     time: EpochSeconds | None = None
-    """The request's own time, from which events age; absent: the server's clock."""
+    """The request's own time, from which events age, with its hour and weekday in UTC; absent: the server's clock."""
     segment: Label | None = None
     """The segment whose popular list is the fallback; absent: the user's own, as the version knows it."""
 
