@@ -7,6 +7,7 @@ worker inherits nothing but the listening socket. A worker that loses its parent
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import os
 import secrets
@@ -34,6 +35,8 @@ QUICK_DEATH_SECONDS = 5.0
 MAX_PAUSE_SECONDS = 5.0
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """A product of one request is too small to share, and the workers have taken the cores already."""
+ANOTHER_HOST = "set serve.host to an address of this machine"
+ANOTHER_PORT = "choose another serve.port; 0 takes any free one"
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 log = logger(__name__)
 
@@ -168,15 +171,14 @@ def _listen(config: Config) -> Iterator[socket.socket]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        hint = "set serve.host to an address of this machine"
-        raise ServeError(f"cannot listen on {host}: {error}", hint=hint) from error
+    except (OSError, UnicodeError) as error:  # the latter of a name with a part that is empty or too long
+        raise ServeError(f"cannot listen on {host}: {error}", hint=ANOTHER_HOST) from error
     with listener:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
             listener.listen(BACKLOG)
         except OSError as error:
-            hint = "choose another serve.port; 0 takes any free one"
+            hint = ANOTHER_PORT if error.errno in (errno.EADDRINUSE, errno.EACCES) else ANOTHER_HOST
             raise ServeError(f"cannot listen on {host} port {port}: {error}", hint=hint) from error
         yield listener

@@ -184,6 +184,13 @@ def test_a_second_server_on_the_same_port_says_so_and_exits_1(server: Server, sh
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 64, "192.0.2.1", "no such host"])
+def test_a_host_that_is_no_address_of_this_machine_is_told_as_that(host: str) -> None:
+    with pytest.raises(ServeError, match="cannot listen on ") as caught:
+        serve(Config(serve=Serve(host=host, port=0)), announce=print)
+    assert caught.value.hint == "set serve.host to an address of this machine"
+
+
 def test_a_server_that_is_killed_leaves_no_temporary_files(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
