@@ -89,11 +89,14 @@ def gathered(
     fresh, of_fresh, moved = NO_ITEMS, NO_NUMBERS, NO_NUMBERS
     if suiting is not None:
         fresh, of_fresh, moved = suiting.fresh.items, suiting.fresh.vectors, suiting.vector
-    room = candidates.items.size + serve.neighbour_candidates + min(serve.fresh_candidates, fresh.size)
+    # As many as there are: what is wanted may be any number.
+    n_near = min(serve.neighbour_candidates, visited.items.size * near.items.shape[1])
+    n_fresh = min(serve.fresh_candidates, fresh.size)
+    room = candidates.items.size + n_near + n_fresh
     items, scores = np.empty(room, np.uint32), np.empty(room, np.float32)
     count = kernel.gather(
         items, scores, candidates.items, candidates.scores, near.items, near.scores, *visited, vectors, user,
-        fresh, of_fresh, moved, serve.neighbour_candidates, serve.fresh_candidates,
+        fresh, of_fresh, moved, n_near, n_fresh,
     )  # fmt: skip
     return items[:count], scores[:count]
 

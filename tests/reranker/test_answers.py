@@ -329,6 +329,15 @@ def test_of_versions_before_the_last_nothing_is_kept_open(shop: Shop) -> None:
     assert [name for name in names if str(version_path(shop.root, name)) in mapped] == names[-2:]
 
 
+@pytest.mark.parametrize("setting", ["serve.neighbour_candidates", "serve.fresh_candidates"])
+def test_more_candidates_may_be_wanted_than_there_are(stocked_shop: Shop, setting: str) -> None:
+    found = []
+    for wanted in (1000, 10**30):
+        with asking(stocked_shop, f"{setting}={wanted}") as ask:
+            found.append(ids(ask("u0", k=40, session=views("a01", "a22"))))
+    assert found[0] == found[1]
+
+
 def _version_of(reranker: Reranker) -> tuple[str, str]:
     answer = reranker.recommend(convert_request({"user": "u0", "k": 5}))
     (kind,) = {item[0] for item in ids(answer)}
