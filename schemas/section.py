@@ -12,8 +12,8 @@ Count = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Amount = Annotated[float, Meta(ge=0.0)]
 EventWeight = Annotated[float, Meta(ge=0.0, le=1e4)]
-Duration = Annotated[float, Meta(gt=0.0)]
-"""In the unit that the setting's name ends with."""
+Duration = Annotated[float, Meta(gt=0.0, le=1e9)]
+"""In the unit that the setting's name ends with; what is longer than the longest could not be added to a time."""
 Days = Annotated[int, Meta(ge=1, le=36_500)]
 Name = Annotated[str, Meta(min_length=1)]
 

@@ -6,6 +6,8 @@ import pytest
 
 from prediction_store.ttl import Freshness, expires_at, freshness_of
 from schemas.config import Store
+from schemas.config_file import load_config
+from schemas.errors import ConfigError
 
 STORE = Store(record_ttl_hours=1.0, version_ttl_hours=2.0)
 MADE_AT = 1_000_000
@@ -39,6 +41,13 @@ def test_hours_that_a_float_cannot_hold_exactly_end_on_their_very_second(hours: 
         False,
         True,
     ]
+
+
+def test_a_version_that_shall_live_for_ever_has_an_end_that_can_be_written() -> None:
+    with pytest.raises(ConfigError, match=r"store.version_ttl_hours = 1e\+308 .*: wanted `float` <= 1000000000.0"):
+        load_config(None, ["store.version_ttl_hours=1e308"], {})
+    for_ever = load_config(None, ["store.version_ttl_hours=1e9"], {}).store
+    assert MADE_AT < expires_at(MADE_AT, for_ever) < 2**63
 
 
 def test_a_version_lives_as_long_as_the_settings_say() -> None:
