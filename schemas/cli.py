@@ -46,9 +46,23 @@ def config(path: ConfigOption = None, overrides: SetOption = [], as_json: JsonOp
 def _toml(value: object) -> str:
     import json
 
+    if isinstance(value, str):
+        return _toml_text(value)
     if isinstance(value, dict):
-        entries = ", ".join(f"{json.dumps(key)} = {_toml(entry)}" for key, entry in value.items())
+        entries = ", ".join(f"{_toml_text(key)} = {_toml(entry)}" for key, entry in value.items())
         return f"{{ {entries} }}" if entries else "{}"
     if isinstance(value, list):
         return f"[{', '.join(_toml(entry) for entry in value)}]"
     return json.dumps(value)
+
+
+def _toml_text(text: str) -> str:
+    """In quotes and in ASCII, so that a file of it is UTF-8 whatever the terminal's encoding."""
+    import json
+    import re
+
+    def escaped(found: re.Match[str]) -> str:
+        code = ord(found[0])
+        return f"\\u{code:04x}" if code < 1 << 16 else f"\\U{code:08x}"  # where JSON would have two of the former
+
+    return re.sub("[^ -~]", escaped, json.dumps(text, ensure_ascii=False))

@@ -90,7 +90,7 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
         _put(tree, key, _checked(key, found, field, sources[key]))
         if table is not None:
             sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
-    base = (file.parent if file else Path.cwd()).resolve()
+    base = _working_folder() if file is None else file.parent.resolve()
     config = _converted(tree, sources)
     for key in schema:
         sources.setdefault(key, "default")
@@ -112,6 +112,13 @@ def _find(path: Path | None) -> Path | None:
     raise ConfigError(
         f"the configuration file {path} is not there", hint="name another with --config, or leave the option out"
     )
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd().resolve()
+    except OSError as error:  # it has been removed, say
+        raise ConfigError(f"the working folder cannot be read: {error.strerror}", hint="cd to another one") from error
 
 
 def _read(file: Path) -> list[tuple[str, Any]]:

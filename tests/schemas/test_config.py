@@ -251,6 +251,26 @@ def test_what_config_prints_is_a_file_that_says_the_same(tmp_path: Path, capsys:
     assert load(copy, environ={}).config == load(file, environ={}).config
 
 
+def test_text_of_any_characters_is_printed_so_that_toml_can_read_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = r'serve.bought_events=["\U0001f600 é\u007f\u0000\n", "\\", "\""]'
+    overrides = [texts, r'data.interactions.event_weights={"\U0001f6d2" = 2}']
+    print_config(None, overrides)
+    copy = tmp_path / "copy.toml"
+    copy.write_text(capsys.readouterr().out, encoding="ascii")  # whatever the locale, a redirected one is UTF-8
+    assert load(copy, environ={}).config == load(None, overrides, {}).config
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="the working folder cannot be read: No such file or directory"):
+        load(environ={})
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
