@@ -28,8 +28,9 @@ install: .venv/.installed .venv-airflow/.installed  ## both environments, from t
 	@$(UV) --python $(BIN)/python -r requirements/shortlist.lock
 	@$(UV) --python $(BIN)/python -e .
 	@# What every verb imports: compiled here, so that the first `rollback` is as quick as any, whoever may not write here.
-	@$(BIN)/python -m compileall -q $$($(BIN)/python -c 'import typer, rich, msgspec, pathlib; \
-		print(*(pathlib.Path(m.__file__).parent for m in (typer, rich, msgspec)))') schemas prediction_store shortlist.py
+	@$(BIN)/python -c 'import typer, rich, msgspec, pathlib; \
+		print(*(pathlib.Path(m.__file__).parent for m in (typer, rich, msgspec)), sep="\n")' | \
+		$(BIN)/python -m compileall -q -i - schemas prediction_store shortlist.py
 	@touch $@
 
 .venv-airflow/.installed: requirements/airflow.lock .venv/.installed

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import configparser
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +33,25 @@ def test_every_package_is_installed() -> None:
 
 def test_every_file_that_is_no_source_is_installed() -> None:
     assert sorted(DATA) == sorted(str(file) for file in files() if file.suffix not in SOURCES)
+
+
+def test_what_every_verb_imports_is_compiled_wherever_the_checkout_lies(tmp_path: Path) -> None:
+    """The line of `make install`, in a folder whose name has a blank in it."""
+    folder = tmp_path / "a b"
+    for package in ("typer", "rich", "msgspec"):
+        (folder / "site" / package).mkdir(parents=True)
+        (folder / "site" / package / "__init__.py").touch()
+    for package in ("schemas", "prediction_store"):
+        (folder / package).mkdir()
+    (folder / "shortlist.py").touch()
+    recipe = re.search(r"compiled here, .*\n\t@([^@]*)\n\t@touch", (ROOT / "Makefile").read_text())
+    assert recipe and "compileall" in recipe[1]
+    line = recipe[1].replace("$(BIN)/python", shlex.quote(sys.executable)).replace("$$", "$")
+    environ = {"PATH": os.defpath, "PYTHONPATH": str(folder / "site")}
+    done = subprocess.run(["bash", "-c", line], cwd=folder, env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout + done.stderr == ""
+    compiled = {path.parent.parent.name for path in folder.rglob("*.pyc")}
+    assert compiled == {"typer", "rich", "msgspec", folder.name}
 
 
 def test_a_type_checker_is_told_that_the_client_and_what_it_returns_are_typed() -> None:
