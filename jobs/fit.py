@@ -178,7 +178,8 @@ def pool_windows(towers: TwoTowers, vectors: torch.Tensor, batch: Batch) -> torc
     device = vectors.device
     by_distance = towers.user.weights(batch.weights.to(device)[:, None, :], batch.distances.to(device))
     weights = by_distance * batch.is_known.to(device)  # [windows, TARGETS, P]
-    total = weights.sum(dim=2, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+    total = weights.sum(dim=2, keepdim=True)
+    total = total.masked_fill(total == 0, 1.0)  # without a history; by a tiny number a slope would become infinite
     return torch.bmm(weights / total, vectors)[batch.is_example.to(device)]
 
 

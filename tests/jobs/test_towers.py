@@ -149,6 +149,17 @@ def test_an_example_sees_what_was_before_it_and_never_its_own_item(towers: TwoTo
     assert windows.examples == len(every)
 
 
+def test_an_example_without_a_history_teaches_nothing_of_recency_however_steep_the_loss(towers: TwoTowers) -> None:
+    """In a small batch each example has a large share of the slope."""
+    rng = np.random.default_rng(12)
+    known = random_histories(rng, users=7, items=9, events=60)
+    vectors = torch.from_numpy(rng.standard_normal((9, 8)).astype(np.float32))
+    for batch in Windows(known, history_length=5, cut="event", newest=0).batches(rng, batch_size=8, limit=0):
+        (100.0 * pool_windows(towers, vectors[batch.items], batch)).sum().backward()
+    assert towers.user.recency.grad is not None
+    assert torch.isfinite(towers.user.recency.grad).all()
+
+
 def random_histories(rng: np.random.Generator, *, users: int, items: int, events: int) -> Histories:
     table = pa.table(
         {
