@@ -19,6 +19,8 @@ from jobs.datasets import DAY_SECONDS
 
 TARGETS = 8
 """Targets of one window at most."""
+MOST_HALVINGS = 100
+"""Of what an example counts: it stays above 0, or a batch of old ones would have no mean."""
 
 Cut = Literal["day", "event"]
 """Where the history of an example ends. `day`: at the midnight before it, because lists are made at night and judged by
@@ -113,7 +115,9 @@ class Windows:
             newest: time of the newest interaction of all shards, in epoch seconds.
         """
         age_days = (newest - known.times) / DAY_SECONDS
-        self._importance = np.exp2(-age_days / half_life_days).astype(np.float32)
+        with np.errstate(over="ignore"):
+            halvings = np.minimum(age_days / half_life_days, MOST_HALVINGS)
+        self._importance = np.exp2(-halvings).astype(np.float32)
         self._known, self._length = known, history_length
         users = np.repeat(np.arange(len(known.starts) - 1), np.diff(known.starts))
         self._is_first = _is_first_meeting(users, known.items)

@@ -160,6 +160,14 @@ def test_an_example_without_a_history_teaches_nothing_of_recency_however_steep_t
     assert torch.isfinite(towers.user.recency.grad).all()
 
 
+def test_the_oldest_example_still_counts_something(towers: TwoTowers) -> None:
+    """Or a batch of such examples alone would have no mean."""
+    known = random_histories(np.random.default_rng(13), users=7, items=9, events=60)
+    windows = Windows(known, history_length=5, cut="event", newest=10**9, half_life_days=0.1)
+    for batch in windows.batches(np.random.default_rng(0), batch_size=8, limit=0):
+        assert (batch.importance > 0).all()
+
+
 def random_histories(rng: np.random.Generator, *, users: int, items: int, events: int) -> Histories:
     table = pa.table(
         {
