@@ -43,10 +43,10 @@ class Train(Section, frozen=True):
     example_half_life_days: Duration = 30.0
     """With a split by time, an example this much older than the newest counts half."""
     batch_size: Annotated[int, Meta(ge=8)] = 4096
-    negatives: Positive = 512
+    negatives: Annotated[int, Meta(ge=1, le=1_000_000)] = 512
     """Items drawn per batch and shared by all of its examples."""
     learning_rate: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.003
-    weight_decay: Amount = 0.0
+    weight_decay: Annotated[float, Meta(ge=0.0, le=1000.0)] = 0.0
     temperature: Annotated[float, Meta(gt=0.0)] = 0.1
     """Divides the cosine between user and item before the softmax."""
     popularity_debias: Share = 0.0
@@ -59,9 +59,9 @@ class Train(Section, frozen=True):
     """Length of a user's id embedding at the start, against an item's, with `factors`. Lower on small data."""
     id_dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.1
     """Share of ids hidden in training, so that content and history learn to carry new items and users."""
-    history_length: Positive = 50
+    history_length: Annotated[int, Meta(ge=1, le=10_000)] = 50
     """Most recent interactions of a user that the user tower pools."""
-    title_buckets: Positive = 4096
+    title_buckets: Annotated[int, Meta(ge=1, le=10_000_000)] = 4096
     """Hash buckets of title words."""
     text: Literal["words", "sentences"] = "words"
     """What the item tower reads of an item's text. `words`: hashed words of the title. `sentences`: also the vector
@@ -80,7 +80,7 @@ class Train(Section, frozen=True):
     """Processes that train together, as tasks of one Spark stage, each on its share of the users; `batch_size` is that
     of all together. 1: train in this process, without Spark."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count = 0
+    threads: Annotated[int, Meta(ge=0, le=1024)] = 0
     """Threads of torch on a CPU. 0: one per core or, with several workers, as many as Spark gives a task. The same
     number gives the same weights to the last bit; another number may change the last digits."""
 
