@@ -190,7 +190,7 @@ def _answers(  # noqa: PLR0917
 def _rows(version: Version, users: Sequence[str], answers: Sequence[RecommendAnswer]) -> list[Row]:
     ids = [*{item.item for answer in answers for item in answer.items}]
     indexes = np.array(version.indexes_of(ids), np.int64)
-    title_of = dict(zip(ids, version.column("title").texts(indexes), strict=True))
+    title_of = dict(zip(ids, version.titles(indexes), strict=True))
     return [
         Row(user, item.rank, item.item, title_of[item.item], item.score, item.base_score, item.rung, version.name)
         for user, answer in zip(users, answers, strict=True)

@@ -182,6 +182,12 @@ def test_nobody_is_a_file_without_rows(shop: Shop, out: Path, suffix: str) -> No
     assert exported(shop.config(), out / f"lists{suffix}", users=[]) == []
 
 
+def test_a_version_without_titles_is_written_without(tmp_path: Path, out: Path) -> None:
+    write_small_version(tmp_path / "store", columns={"title": None}, cut_over=True)
+    config = load_config(None, [f"paths.store={tmp_path / 'store'}"], environ={})
+    assert {row["title"] for row in exported(config, out / "lists.csv")} == {""}
+
+
 def test_csv_refuses_a_text_that_its_readers_would_cut_off(tmp_path: Path, out: Path) -> None:
     titles = Texts(["a\0b", *["a title"] * 11])
     write_small_version(tmp_path / "store", columns={"title": titles}, cut_over=True)
