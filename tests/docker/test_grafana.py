@@ -20,7 +20,8 @@ from reranker.app import create_app
 ROOT = Path(__file__).parents[2]
 BOARD = json.loads((ROOT / "docker/grafana/shortlist.json").read_text(encoding="utf-8"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DAGS = {f"shortlist_{file.stem}" for file in (ROOT / "dags").glob("*.py")}
+DAGS = {name for file in (ROOT / "dags").glob("*.py") for name in re.findall(r'"(shortlist_\w+)"', file.read_text())}
+"""The DAGs and what they write."""
 PROMETHEUS_ADDS = {"instance", "le"}
 FUNCTIONS = {
     "sum",
