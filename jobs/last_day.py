@@ -52,7 +52,7 @@ def last_day(config: Config, today: str | None = None) -> str:
         raise SourceError(
             f"no interaction in {source.path} has a time in the column {table.time!r}"
             + (f" up to today, {today}" if today else "")
-            + (f"; its first is {str(example)[:40]!r}" if example is not None else ""),
+            + (f"; its first is {_shown(example, source)!r}" if example is not None else ""),
             hint="wanted seconds or milliseconds since 1970, or 2026-11-21T18:30:00Z; "
             "see data.interactions.time and data.interactions.time_unit",
         )
@@ -82,6 +82,8 @@ def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
     wanted = raw[names.index(column)]
     reader = pyarrow.csv.open_csv(
         file,  # unzipped by its suffix
+        # Any bytes are Latin-1: of a row to skip that is not UTF-8 Arrow would print a stack trace, and stop.
+        read_options=pyarrow.csv.ReadOptions(encoding="latin-1", column_names=raw),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter="\t" if is_atomic else ",",
             quote_char=False if is_atomic else '"',
@@ -89,14 +91,17 @@ def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
             invalid_row_handler=lambda row: "skip",
         ),
         convert_options=pyarrow.csv.ConvertOptions(
-            include_columns=[wanted], column_types={wanted: pa.binary()}, strings_can_be_null=False
+            include_columns=[wanted], column_types={wanted: pa.string()}, strings_can_be_null=False
         ),
     )
-    for batch in reader:
-        try:
-            yield batch.column(0).cast(pa.string())
-        except pa.ArrowInvalid:  # bytes that are not UTF-8: those cells are no times, the others may be
-            yield pa.array([cell.decode("utf-8", "replace") for cell in batch.column(0).to_pylist()], pa.string())
+    for place, batch in enumerate(reader):
+        yield batch.column(0)[0 if place else 1 :]  # without the header
+
+
+def _shown(example: object, source: Source) -> str:
+    """The beginning of a value, for a message."""
+    text = str(example)
+    return (text if source.format == "parquet" else text.encode("latin-1").decode("utf-8", "replace"))[:40]
 
 
 def _latest(times: pa.Array, unit: str, before: float) -> int:

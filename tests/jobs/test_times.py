@@ -90,10 +90,22 @@ def test_times_after_today_do_not_choose_the_day(tmp_path: Path) -> None:
         last_day(config, "2026-03-06")
 
 
+def test_a_row_of_the_wrong_length_in_other_bytes_than_utf_8_is_passed_over(tmp_path: Path) -> None:
+    config = a_config(Interactions(path=str(tmp_path / "in.csv"), time="Zeit der Größe"))
+    head = "\ufeffname,Zeit der Größe\nBürste,2026-03-07\n".encode()
+    rows = "Bürste,2026-03-09,1\nBürste,2026-03-08\nÖl,7. März\n"
+    (tmp_path / "in.csv").write_bytes(head + rows.encode("latin-1"))
+    assert last_day(config) == "2026-03-08"
+    (tmp_path / "in.csv").write_bytes(head.replace(b"2026-03-07", "7. März".encode()))
+    with pytest.raises(SourceError, match=r"its first is '7\. März'"):
+        last_day(config)
+
+
 def test_a_table_without_rows_says_so_and_not_that_its_times_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("timestamp\n")
+    (tmp_path / "cut.csv").write_text("timestamp")
     pq.write_table(pa.table({"timestamp": pa.array([], pa.int64())}), tmp_path / "in.parquet")
-    for name in ("in.csv", "in.parquet"):
+    for name in ("in.csv", "cut.csv", "in.parquet"):
         with pytest.raises(SourceError, match="the table of interactions has no rows"):
             last_day(a_config(Interactions(path=str(tmp_path / name))))
 
