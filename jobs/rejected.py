@@ -37,14 +37,14 @@ def refuse_too_many(source: Source, found: Sequence[Row], counts: Mapping[str, i
         raise SourceError(f"the table of {source.name} has no rows: {source.path}")
     share = sum(of_malformed.values()) / total
     if share > limit:
-        lines = [
-            f"  {row['rows']:,} rows: {row['status']}, for example {shortened(row['example'])}"
+        told = [
+            f"{row['rows']:,} rows: {row['status']}, for example {shortened(row['example'])}"
             for row in sorted(found, key=lambda row: (-row["rows"], row["status"]))
             if row["status"] in of_malformed
         ]
         raise TooManyRejectedError(
             f"{sum(of_malformed.values()):,} of {total:,} rows of {source.path} are malformed "
-            f"({share:.1%}, allowed are {limit:.1%}):\n" + "\n".join(lines),
+            f"({share:.1%}, allowed are {limit:.1%}): " + "; ".join(told),
             hint="mend the table or its column mapping, or raise data.max_rejected_share",
         )
     if source.name == "interactions" and not counts.get(""):

@@ -26,6 +26,8 @@ def test_too_many_malformed_rows_stop_the_run_and_nothing_is_left_visible(spark:
     assert caught.value.exit_code == 1
     assert "2 of 10 rows" in str(caught.value)
     assert '1 rows: the user id is missing, for example {"user_id":null,"item_id":"i"' in str(caught.value)
+    assert "(20.0%, allowed are 19.0%): 1 rows: the event type has no weight, for example" in str(caught.value)
+    assert caught.value.message.isprintable()  # what is not is escaped on a terminal
     assert "max_rejected_share" in caught.value.hint
     assert not [path for path in (tmp_path / "work" / DAY).iterdir() if not path.name.endswith(".lock")]
 
