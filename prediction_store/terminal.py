@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 MARK: Final = {PASS: "passed", WARN: "WARNING", FAIL: "REFUSED"}
 """What stands before a gate, by its outcome."""
 
+_JOINERS: Final = "\u200c\u200d"
+"""Between the letters of Persian and Hindi, and the people of an emoji: they show how what is beside them is joined."""
+
 
 def print_json(value: object) -> None:
     """A report as indented JSON."""
@@ -33,8 +37,12 @@ def print_line(text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    """The text with control characters escaped, and what else is not printed; any space is, and so is a joiner."""
+    return "".join(char if _is_printed(char) else char.encode("unicode_escape").decode() for char in text)
+
+
+def _is_printed(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
 def print_versions(rows: Sequence[VersionRow], newest: HistoryRecord | None, place: str) -> None:

@@ -16,6 +16,7 @@ from shop_store import MakeVersion
 
 import shortlist
 from prediction_store import history, layout
+from prediction_store.terminal import printable
 
 
 @pytest.fixture
@@ -262,6 +263,12 @@ def test_rolling_back_loads_nothing_that_takes_long(root: Path, make_version: Ma
     place = Path(shortlist.__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
+
+
+def test_what_only_spaces_or_joins_letters_is_printed_as_it_is() -> None:
+    text = "می\u200cخواهم 👩\u200d👧 prix\u00a0: 5\u202f€ 夜\u3000空"
+    assert printable(text) == text
+    assert printable("\u202e\u2066\u2028\ufeff\u00ad") == "\\u202e\\u2066\\u2028\\ufeff\\xad"
 
 
 def test_the_command_line_itself_imports_almost_nothing() -> None:
