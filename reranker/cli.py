@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated
 
 import typer
@@ -82,10 +83,11 @@ def lookup(  # noqa: PLR0917 the options of the command line
     settings = load_config(config, overrides)
     # The first answer of a process is slow, and nobody waits for it.
     settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, deadline_ms=0.0))
+    event_types = {*settings.serve.session_event_weights, *settings.data.interactions.event_weights}
     fields = {
         "user": user,
         "k": k,
-        "session": [_event(text, settings.serve.session_event_weights) for text in _entries(session)],
+        "session": [_event(text, event_types) for text in _entries(session)],
         "exclude": _entries(exclude),
         "context": {"segment": segment},
         "explain": True,
@@ -276,7 +278,7 @@ def _entries(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
-def _event(text: str, known: dict[str, float]) -> dict[str, str]:
+def _event(text: str, known: Collection[str]) -> dict[str, str]:
     """ITEM or ITEM:EVENT; an id may hold colons itself, so that only a known event type is taken for one."""
     item, colon, event = text.rpartition(":")
     return {"item": item, "event": event} if colon and item and event in known else {"item": text}

@@ -62,6 +62,16 @@ def test_what_is_wrong_with_a_rule_is_said_beside_the_answer_and_not_in_it(
     assert "a rule does not hold" in said.err
 
 
+def test_an_event_type_of_your_own_table_is_known_in_a_session(
+    stocked_shop: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    types = 'data.interactions.event_weights={view = 1.0, purchase = 1.0, "4.5" = 1.0}'
+    assert run(stocked_shop, "u0", "--session", "a31:4.5", "--set", types) == 0
+    said = capsys.readouterr().out
+    assert "because you looked at Title of a31" in said
+    assert "unknown items" not in said
+
+
 def test_json_is_what_the_server_answers(
     stocked_shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
