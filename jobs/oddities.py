@@ -13,15 +13,18 @@ from schemas.data_config import Items
 _FEW = 0.1  # a share of the items that are met
 
 
-def of_numbers() -> list[Column]:
-    """What `unreadable` wants to know of staged items: an example, and how many there are of both kinds."""
+def of_items() -> list[Column]:
+    """What `unreadable` wants to know of staged items: of numbers an example, and how many there are of both kinds."""
     examples = [F.max(name).alias(name) for name in UNREADABLE]
     counts = [F.count_if(F.col(name) != "").alias(f"n_{name}") for name in UNREADABLE]
-    return [*examples, *counts, *[F.count_if(F.col(name) == "").alias(f"readable_{name}") for name in UNREADABLE]]
+    readable = [F.count_if(F.col(name) == "").alias(f"readable_{name}") for name in UNREADABLE]
+    words = F.concat_ws(" ", "title", "category", "brand")
+    return [*examples, *counts, *readable, F.count_if(words.contains("\ufffd")).alias("n_not_utf8")]
 
 
 def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
-    """How many prices and stocks of items are no numbers, where there are any.
+    """How many prices and stocks of items are no numbers, and how many items have words that are not UTF-8, where there
+    are any.
 
     Raises:
         SourceError: a column has values and none of them is a number.
@@ -36,6 +39,8 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
             )
         if count:
             told[name] = count
+    if row["n_not_utf8"]:
+        told["items_not_utf8"] = row["n_not_utf8"]
     return told
 
 

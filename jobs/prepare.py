@@ -138,7 +138,7 @@ class _Preparation:
         if source.name != "interactions":
             columns.append(F.count_distinct(f"{source.name.removesuffix('s')}_id").alias("ids"))
         if source.name == "items":
-            columns += oddities.of_numbers()
+            columns += oddities.of_items()
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
         rejected.refuse_too_many(source, found, counts, self.config.data.max_rejected_share)

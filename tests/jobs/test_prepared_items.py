@@ -38,6 +38,16 @@ def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(sp
     assert not any(name.startswith(("items_", "warning_")) for name in report.details)
 
 
+def test_items_whose_words_are_not_utf_8_are_counted(spark: Any, tmp_path: Path) -> None:
+    config = with_items(tmp_path, [], item="1")
+    lines = ["item_id,title,category,brand", "1,Bürste,Haus,", "2,B\udcfcrste,Haus,", "3,,Haus,\udcd6l"]
+    (tmp_path / "items.csv").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
+    report = prepare.run(config, DAY, spark)
+    items = part(report, config, "items")
+    assert items["title"].to_pylist() == ["Bürste", "B\ufffdrste", ""]
+    assert report.details["items_not_utf8"] == 2
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
