@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from shop_store import REPORT, SPACE, MakeVersion, judge
 
-from prediction_store import layout
+from prediction_store import history, layout
 from prediction_store.errors import DamagedVersionError, GateRefusedError, NewerFormatError
 from prediction_store.gate_report import read_report
 from prediction_store.gates import GATES, change, describe, require_passed, run_gates
@@ -295,6 +295,18 @@ def test_the_current_version_is_not_compared_with_itself(root: Path, make_versio
     report = judge(root, make_version("a", cut_over=True))
     assert report.passed
     assert "this version is the current one" in gate(report, "users_ratio").note
+
+
+def test_what_let_the_current_version_through_is_kept_when_it_is_judged_again(
+    root: Path, make_version: MakeVersion
+) -> None:
+    a, b = make_version("a", cut_over=True), make_version("b")
+    at_night = judge(root, b, now=7, users=AtLeast(warn=9))
+    assert (at_night.outcome, at_night.against) == (WARN, a)
+    history.cutover(root, b, "test@localhost", "its gates have passed", 8)
+    assert judge(root, b, now=9).against == ""
+    assert read_report(root, b) == at_night
+    assert judge(root, a, now=10) == read_report(root, a)
 
 
 @pytest.mark.leaves_damage
