@@ -275,6 +275,9 @@ def _wanted(reason: str, kind: Any) -> str:
 
 
 def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
+    for known in schema:
+        if known.startswith(f"{key}."):
+            return f": a section, with keys like {known!r}"
     near = difflib.get_close_matches(key, schema, n=1, cutoff=0.5)
     if not near:
         last = key.rsplit(".", 1)[-1]

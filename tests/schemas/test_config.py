@@ -56,6 +56,8 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ("[split]\nstrategy = 'x'", "split.strategy = \"x\" (from shortlist.toml): wanted one of 'time', 'per_user'"),
         ("[spark]\nconf = {a = 1}", 'spark.conf = {"a": 1} (from shortlist.toml): wanted `str`, found `int`'),
         ("train = 3", "unknown key 'train'"),
+        ("gates.gini = 1", "unknown key 'gates.gini' (from shortlist.toml): a section, with keys like 'gates.gini"),
+        ("serve.order = 1", "unknown key 'serve.order' (from shortlist.toml): a section, with keys like 'serve.order"),
         ("[gates]\nmin_users_ratio = 0.9", "unknown key 'gates.min_users_ratio' (from shortlist.toml); nearest known"),
         ("[gates.gini]\nfail = 'of'", "gates.gini.fail = \"of\" (from shortlist.toml): wanted a number or 'off'"),
         ("[gates.gini]\nfail = true", "gates.gini.fail = true (from shortlist.toml): wanted a number or 'off'"),
