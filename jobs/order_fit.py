@@ -26,6 +26,8 @@ BLOCK_USERS = 64
 FEWEST_WANTED = 100
 """With fewer wanted items in all lists together, nothing is learned."""
 JUDGED_AT = 100
+LEAST_OF_PRODUCTS = 0.05
+"""What a standard deviation of the products adds to the logarithm of the odds, at least: an order is in their unit."""
 PENALTY = 1.0
 """Of half the squared weights, in interactions: what is rare is not believed at once."""
 ROUNDS = 50
@@ -68,14 +70,17 @@ def learn_order(lists: Slice, *, with_recent: bool = True) -> Order:
 
 
 def fit(lists: Slice, *, with_recent: bool) -> Order:
-    """The most likely order. Where products say nothing, or the opposite, there is none but theirs."""
-    unit = float(lists.products[np.isfinite(lists.products)].std()) or 1.0
+    """The most likely order. Where products say nothing, or the opposite, they decide between equals."""
+    is_there = np.isfinite(lists.products)
+    unit = float(lists.products[is_there].std()) or 1.0
     _, product, own, again, *recent = _logistic(lists, unit, with_recent=with_recent)
+    if product < LEAST_OF_PRODUCTS:
+        product = LEAST_OF_PRODUCTS
+        alike = lists._replace(products=np.where(is_there, np.float32(0.0), lists.products))
+        _, _, own, again, *recent = _logistic(alike, unit, with_recent=with_recent)
     if recent and recent[0] < 0:
         # Nothing is the worse for having been met of late: it is that old items are wanted less than new ones.
         return fit(lists, with_recent=False)
-    if product <= 0:
-        return BY_PRODUCTS
 
     def in_products(weight: float) -> float:
         return round(float(weight / product * unit), 6)

@@ -82,9 +82,19 @@ def test_what_is_of_late_can_be_left_out() -> None:
     assert learn_order(lists).recent > 0.1
 
 
-def test_products_that_say_the_opposite_are_no_unit() -> None:
-    lists = slice_of(product=-5.0, recent=1.0, own=2.0, again=0.0)
-    assert order_fit.fit(lists, with_recent=True) == learn_order(lists) == BY_PRODUCTS
+@pytest.mark.parametrize("product", [0.0, -5.0], ids=["nothing", "the opposite"])
+def test_products_that_say_nothing_only_decide_between_equals(product: float) -> None:
+    lists = slice_of(product=product, recent=1.0, own=2.0, again=0.5, level=-6.0)
+    found = learn_order(lists)
+    rest = found.recent * lists.recent + found.of_times(lists.times)
+    is_apart = np.abs(np.diff(rest, axis=1)) > np.ptp(lists.products)
+    assert is_apart.mean() > 0.7, "most neighbours stand as the rest wants, whatever their products"
+    assert (found.own / found.recent, found.again / found.recent) == pytest.approx((2.0, 0.5), abs=0.3)
+
+
+def test_products_that_say_nothing_leave_items_where_they_are_that_were_met_of_late() -> None:
+    found = learn_order(slice_of(product=-5.0, recent=-1.0, own=2.0, again=0.0, level=-3.0))
+    assert (found.recent, found.own > 0) == (0.0, True)
 
 
 def test_what_is_rare_is_not_believed_at_once() -> None:
