@@ -6,21 +6,17 @@ Requests go into the application in this process, by ASGI, as a server would han
 from __future__ import annotations
 
 import json
-import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import msgspec
-import structlog
 from asgi_client import AsgiClient
 from fuzzed_requests import MARK, Fuzzer, Request
+from server_log import logged_as_by_a_server
 from serving_shop import Shop
 
 from promises.outcome import Outcome
-from reranker import log
 from reranker.app import create_app
 from schemas.messages import ErrorAnswer
 
@@ -58,7 +54,7 @@ def fuzz(shop: Shop, seed: int, trials: int, *, damaged: str = "", with_memory: 
     # To a file: lines kept in memory would look like a leak of the server.
     with (
         log_file.open("w", encoding="utf-8") as stream,
-        _logged_to(stream),
+        logged_as_by_a_server(stream),
         AsgiClient(create_app(shop.config("log.segment_minutes=0.5"))) as client,
     ):
         if damaged:
@@ -182,17 +178,3 @@ def _is_json(body: bytes) -> bool:
 
 def _is_no_object(body: bytes | None) -> bool:
     return body is None or not body.lstrip(b" \t\r\n").startswith(b"{")
-
-
-@contextmanager
-def _logged_to(stream: TextIO) -> Iterator[None]:
-    """Have the log written as a server writes it, and then as before."""
-    root = logging.getLogger()
-    before, level, kept = root.handlers[:], root.level, structlog.get_config()
-    log.configure(stream)
-    try:
-        yield
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
-        structlog.configure(**kept)

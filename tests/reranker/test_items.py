@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,12 +11,12 @@ import pytest
 import structlog
 from asgi_client import JSON_HEADERS, AsgiClient
 from live_changes import change, damage
+from server_log import logged_as_by_a_server
 from serving_shop import OUT_OF_STOCK, Shop
 from shop_server import eventually
 
 from prediction_store import layout
 from prediction_store.live_items import LiveItems
-from reranker import log
 from reranker.app import create_app
 from reranker.recommend import open_reranker
 from schemas.live_items import ItemChangesAnswer, ItemNow
@@ -210,19 +209,12 @@ def test_damaged_facts_fail_no_answer_and_are_counted_and_logged_once(
     with LiveItems(shop.root) as live:
         live.set([change("a01", hidden=True), change("a02", hidden=True)], now=5.0)
         damage(live, b"a01")
-    root_logger = logging.getLogger()
-    handlers, level = root_logger.handlers[:], root_logger.level
-    log.configure()
-    try:
-        with AsgiClient(create_app(shop.config())) as client:
-            for _ in range(3):
-                assert {"a01", "a02"} & set(shown(client)) == {"a01"}
-            page = client.get("/metrics").body.decode()
-            refused = client.post(PATH, {"items": [{"item": "a01", "price": 1.0}]})
-            asked = client.get(f"{PATH}/a01")
-    finally:
-        root_logger.handlers[:] = handlers
-        root_logger.setLevel(level)
+    with logged_as_by_a_server(), AsgiClient(create_app(shop.config())) as client:
+        for _ in range(3):
+            assert {"a01", "a02"} & set(shown(client)) == {"a01"}
+        page = client.get("/metrics").body.decode()
+        refused = client.post(PATH, {"items": [{"item": "a01", "price": 1.0}]})
+        asked = client.get(f"{PATH}/a01")
     assert "shortlist_live_read_failures_total 1.0" in page
     assert capsys.readouterr().err.count("live facts about items not read") == 1
     for reply in (refused, asked):
