@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     clicked: int
     """Answers with a click on an item of the group."""
     margin: float | None
-    """Half of the 95 % interval of `share`; None: too few users to tell."""
+    """Half of the 95 % interval of `share`, see `margin_of`."""
     events: dict[str, int]
     """Event type to the number of shown items with such an event, each counted once in an answer."""
 
@@ -107,13 +107,13 @@ def is_click(event: str, weights: Mapping[str, float]) -> bool:
 def margin_of(users: Collection[list[int]]) -> float | None:
     """Half of the 95 % interval of the share of answers with a click, from each user's [answers, answers with a click].
 
-    The answers of one user are alike, so that it is users who are drawn at random; None: they are too few.
+    The answers of one user are alike, so that it is users who are drawn at random; None: they are too few, or no answer
+    differs from another.
     Source: Deng, Knoblich, Lu 2018, Applying the delta method in metric analytics (the ratio of two means).
     """
-    count = len(users)
-    if count < FEWEST_USERS:
+    count, answers, clicked = len(users), sum(user[0] for user in users), sum(user[1] for user in users)
+    if count < FEWEST_USERS or not 0 < clicked < answers:
         return None
-    answers, clicked = sum(user[0] for user in users), sum(user[1] for user in users)
     spread = sum((user[1] - clicked / answers * user[0]) ** 2 for user in users) / (count - 1)
     return NORMAL_95 * math.sqrt(count * spread) / answers
 

@@ -174,7 +174,11 @@ def test_a_few_users_have_no_interval() -> None:
     users = [[1, 0], [3, 2]] * FEWEST_USERS
     assert margin_of(users[: FEWEST_USERS - 1]) is None
     assert margin_of(users[:FEWEST_USERS]) is not None
-    assert margin_of([[5, 5]] * FEWEST_USERS) == 0.0
+
+
+@pytest.mark.parametrize("clicked", [0, 5], ids=["none", "all"])
+def test_where_no_answer_differs_from_another_there_is_no_interval(clicked: int) -> None:
+    assert margin_of([[5, clicked]] * 1000) is None, "it would be of no width, and chance is not gone"
 
 
 def test_what_was_served_and_clicked_is_told_at_the_terminal_and_as_json(
