@@ -6,7 +6,7 @@ segment that it appends to, so that nothing which was acknowledged can be lost: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,12 +17,10 @@ from prediction_store.errors import DiskError, MissingVersionError
 from prediction_store.reader import Version
 from reranker.errors import LogBusyError
 from reranker.serving_log.frames import Tail, frame, frames, header
-from reranker.serving_log.reading import segments
+from reranker.serving_log.reading import Watch, segments
 from reranker.serving_log.records import AnswerRecord, Record, decode, encode
 from schemas.config import Config, events_folder
-from schemas.errors import ShortlistError
-
-Watch = Callable[[list[Path]], Iterable[Path]]
+from schemas.errors import ShortlistError, UsageError
 
 
 @dataclass
@@ -51,9 +49,13 @@ def forget(config: Config, users: Collection[str], *, watch: Watch = iter) -> Fo
     A killed run leaves each segment as it was or as it should be; the next one takes away what it had begun.
 
     Raises:
+        UsageError: a user's id is empty, or is no UTF-8.
         LogBusyError: another one is at work.
         FormatError, DiskError: a segment cannot be read or written.
     """
+    for user in users:
+        if not user or any("\ud800" <= char <= "\udfff" for char in user):
+            raise UsageError(f"{user!r} can be no user's id: wanted text that is UTF-8 and not empty")
     root, folder = Path(config.paths.store), Path(events_folder(config.paths))
     found = Forgotten(versions=[name for name in layout.version_names(root) if _has_list(root, name, users)])
     paths = segments(folder)

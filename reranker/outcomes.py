@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reranker.serving_log.frames import Tail
-from reranker.serving_log.reading import read_segments, segments
+from reranker.serving_log.reading import Watch, read_segments, segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, Record
 from reranker.sessions.stored import IMPRESSION
 from schemas.config import Config, events_folder
@@ -24,8 +24,6 @@ NORMAL_95 = 1.96
 FEWEST_USERS = 30
 """From which on a share has an interval."""
 
-Watch = Callable[[list[Path]], Iterable[Path]]
-"""Hands on the segments as they are read, so that somebody may see how far it is."""
 Clicks = dict[str, dict[str, set[str]]]
 """Request id to item to the types of its events."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prediction_store import layout
 from prediction_store.errors import DiskError
 from reranker.serving_log.frames import SegmentName, Tail, frames
 from reranker.serving_log.records import Record, decode
+
+Watch = Callable[[list[Path]], Iterable[Path]]
+"""Hands on the segments as they are read, so that somebody may see how far it is."""
 
 
 def segments(folder: Path) -> list[Path]:

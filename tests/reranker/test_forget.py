@@ -156,5 +156,14 @@ def test_a_server_that_runs_keeps_its_segment_and_loses_nothing(shop: Shop, caps
     assert left == ["u1"]
 
 
+@pytest.mark.parametrize("user", ["", "\udcff"], ids=["empty", "not UTF-8"])
+def test_what_can_be_no_id_is_told(config: Config, capsys: pytest.CaptureFixture[str], user: str) -> None:
+    log(config, answer("ann"))
+    places = [f"paths.{name}={getattr(config.paths, name)}" for name in ("events", "store")]
+    assert shortlist.run(["forget", user, "--set", places[0], "--set", places[1]]) == 2
+    assert "can be no user's id" in capsys.readouterr().err
+    assert logged(config) == [answer("ann")]
+
+
 def test_where_there_is_no_log_nothing_is_taken_out(config: Config) -> None:
     assert forget(config, {"ann"}) == Forgotten()
