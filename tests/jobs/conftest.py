@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from serving_shop import Shop
 from small_world import DAY, World
 
 from schemas.config import Config, Paths
@@ -53,3 +54,18 @@ def real_data() -> Callable[[str, Path], Config]:
         return load_config(file, overrides)
 
     return configure
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """A store whose version of kind "a" is current."""
+    shop = Shop(tmp_path / "store")
+    shop.publish("a")
+    return shop
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A folder with nothing in it."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"

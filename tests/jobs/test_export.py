@@ -49,21 +49,6 @@ STRANGE = ['say "hi"', "two\nlines", "two\r\nlines", "ends\r", "a,b;c\td", " bla
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A store whose version of kind "a" is current."""
-    shop = Shop(tmp_path / "store")
-    shop.publish("a")
-    return shop
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder with nothing in it."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
-@pytest.fixture
 def verb(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """The command line on the shop's store; its exit code."""
     monkeypatch.chdir(shop.root.parent)

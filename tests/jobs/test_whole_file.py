@@ -18,21 +18,6 @@ from prediction_store import durable
 from prediction_store.errors import DiskError
 
 
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    """A store whose version of kind "a" is current."""
-    shop = Shop(tmp_path / "store")
-    shop.publish("a")
-    return shop
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    """A folder with nothing in it."""
-    (tmp_path / "out").mkdir()
-    return tmp_path / "out"
-
-
 def at_a_step(step: str, act: str) -> str:
     """Code that does something just before a durable step of an export, whose arguments are those of the process."""
     return (
