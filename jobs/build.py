@@ -19,7 +19,7 @@ from jobs import datasets, known, train_ranker, user_histories, user_states, vec
 from jobs.datasets import Dataset
 from jobs.list_order import Order
 from jobs.progress import Report
-from jobs.shard_writing import write_shards
+from jobs.shard_writing import USER_VECTORS, write_shards
 from prediction_store.columns import NewColumn
 from prediction_store.contexts import Contexts
 from prediction_store.ttl import expires_at
@@ -63,14 +63,16 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             named.extra["version"] = found
             return Report(step="build", day=day, skipped=True, details={"version": found})
         with VersionDraft.begin(root, digest, now) as draft:
-            met = named.path / known.FOLDER
-            of_users = known.write_known(inputs["prepared"], np.load(inputs["candidates"].part("order.npy")), met)
+            met, drops = named.path / known.FOLDER, config.retrieve.consumed == "drop"
+            order = np.load(inputs["candidates"].part("order.npy"))
+            of_users = known.write_known(inputs["prepared"], order, met, drop_consumed=drops)
             _write_catalogue(draft, inputs, weights, of_users.recent)
             _write_users(draft, config, inputs, spark, named.path)
             _write_tower(draft, config, inputs, named.path)
             made_at = datasets.end_of(day)
             records = write_shards(draft, config, inputs, spark, made_at=made_at, known=met, scratch=named.path)
             shutil.rmtree(met)
+            (named.path / USER_VECTORS).unlink()
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,
@@ -162,11 +164,13 @@ def _popularity(prepared: Dataset, items: int) -> np.ndarray:
 def _write_users(
     draft: VersionDraft, config: Config, inputs: Mapping[str, Dataset], spark: SparkSession, scratch: Path
 ) -> None:
-    """The user vectors, through a file: they may be more than memory holds. Then segments and consumed items."""
-    path = scratch / "user_vectors.npy"
+    """The user vectors, through a file, which stays: they may be more than memory holds, and the shards need them.
+
+    Then segments and consumed items.
+    """
     users = inputs["prepared"].rows["users"]
+    path = scratch / USER_VECTORS
     draft.write_user_vectors(vectors.gather(inputs["embeddings"].part("users"), "user", users, file=path))
-    path.unlink()
     segments = inputs["prepared"].arrow("users").to_table(["user_index", "segment"]).sort_by("user_index")
     consumed = _consumed(inputs, spark, users) if config.retrieve.consumed == "drop" else None
     draft.write_user_facts(consumed, segments["segment"].to_pylist())

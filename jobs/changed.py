@@ -92,7 +92,6 @@ def compare(
     now = vectors.gather(embeddings.part("users"), "user", prepared.rows["users"], file=folder / USER_VECTORS)
     for indexes, then in _vectors(earlier.embeddings.part("users"), now.shape[1]):
         user_of[indexes] = np.where(_is_same(then, now, user_of[indexes]), user_of[indexes], -1)
-    now.flush()  # type: ignore[attr-defined]  # it is mapped, for there is a file
     if consumed:
         before = _consumed(earlier.prepared, user_of, by_id, len(item_vectors))
         today = _consumed(prepared, np.arange(prepared.rows["users"]), np.arange(len(item_vectors)), len(item_vectors))

@@ -73,7 +73,8 @@ def _evaluate(config: Config, day: str, prepared: Dataset, embeddings: Dataset, 
         if draft.is_complete:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
-        ours = judge(offered(prepared, embeddings, candidates, draft.path, BATCH_USERS), held_out)
+        lists = offered(config.retrieve, prepared, embeddings, candidates, scratch=draft.path, size=BATCH_USERS)
+        ours = judge(lists, held_out)
         found = _judge_all(prepared, candidates, ours, held_out)
         said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
         found["search"] = {name: candidates.extra(name) for name in said}

@@ -24,7 +24,7 @@ from jobs import candidate_files, cluster
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError
 from jobs.known import open_known
-from jobs.list_order import Order, put_in_order
+from jobs.list_order import Order, Vectors, put_in_order
 from jobs.partitions import task_number
 from jobs.temporary import temporary_folder
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
@@ -40,6 +40,8 @@ Reader = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 PAGE_BYTES = 4096
 BATCH_USERS = 2048
+USER_VECTORS = "user_vectors.npy"
+"""File of float32[users, d], by user_index."""
 
 
 class ShardPlan(NamedTuple):
@@ -51,6 +53,16 @@ class ShardPlan(NamedTuple):
     index_bits: int
     expected_bytes: int
     is_shared: bool = False  # the paths lie on a disk that several machines share, where LMDB must not write
+
+
+class Given(NamedTuple):
+    """What lists are put in order by, see `list_order.put_in_order`."""
+
+    order: Order
+    known: Path
+    user_vectors: Path
+    item_vectors: Path
+    k: int
 
 
 def write_shards(
@@ -67,7 +79,7 @@ def write_shards(
 
     Args:
         known: folder of what the lists are put in order by, see `known.open_known`.
-        scratch: folder for what is on its way. Both must be there for the tasks, wherever these run.
+        scratch: folder for what is on its way; USER_VECTORS is there. Tasks must find both, wherever these run.
     """
     from pyspark.sql import functions as F
 
@@ -88,7 +100,10 @@ def write_shards(
     draft.check_room(plan.expected_bytes * shards)
     ids = inputs["prepared"].read(spark, "users").selectExpr("user_index", "cast(user_id as binary) as key")
     order = inputs["embeddings"].extra("order", Order)
-    read = functools.partial(_read_files, order=order, known=str(known))
+    given = Given(
+        order, known, scratch / USER_VECTORS, inputs["candidates"].part("vectors.npy"), config.retrieve.candidates
+    )
+    read = functools.partial(_read_files, given=given)
     records = (
         _candidates(spark, inputs["candidates"].part("users"), read)
         .join(ids, "user_index")
@@ -125,12 +140,13 @@ def _candidates(spark: SparkSession, folder: Path, read: Reader) -> DataFrame:
     )
 
 
-def _read_files(batches: Iterable[pa.RecordBatch], *, order: Order, known: str) -> Iterator[pa.RecordBatch]:
-    by = open_known(Path(known))
+def _read_files(batches: Iterable[pa.RecordBatch], *, given: Given) -> Iterator[pa.RecordBatch]:
+    known = open_known(given.known)
+    vectors = Vectors(*(np.load(path, mmap_mode="r") for path in (given.user_vectors, given.item_vectors)))
     for batch in batches:
         for file in batch.column("file").to_pylist():
             for found in candidate_files.read(file, BATCH_USERS):
-                rows = put_in_order(found, order, by)
+                rows = put_in_order(found, given.order, known, vectors, given.k)
                 yield pa.RecordBatch.from_arrays(
                     [rows.column("user_index"), _as_bytes(rows.column("items")), _as_bytes(rows.column("scores"))],
                     names=CANDIDATES.names,

@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from jobs import metrics, order_fit
-from jobs.known import Known
+from jobs.known import LATE_ITEMS, Known
 from jobs.shards import Shards
 from jobs.towers import ItemTensors, TwoTowers, UserTensors
 from schemas.tables import VALIDATION
@@ -21,14 +21,14 @@ BATCH = 256
 
 
 class Lists(NamedTuple):
-    """The best items of some users of the slice."""
+    """The best items of some users of the slice, and what they were found by."""
 
     first: int
     """Place in the slice of the first of them."""
     items: np.ndarray
     """int64[users, k]: item_index"""
-    products: np.ndarray
-    """float32[users, k]"""
+    products: torch.Tensor
+    """float32[users, all items]; -inf: not to be listed."""
     is_wanted: np.ndarray
     """bool[users, k]"""
     wanted: np.ndarray
@@ -70,19 +70,31 @@ class ValidationSlice:
         return self._recall(self._lists(lambda _, part: users[part], items, k), k)
 
     def lists(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, known: Known, k: int) -> order_fit.Slice:
-        """The first k of the catalogue for some users, and what their order is learned from; `known` by item_index."""
+        """What the order of lists is learned from; `known` by item_index.
+
+        Of some users all that a list may be made of: the first k of the catalogue; behind them, in no order, what of
+        `known.late` is not among those, and of what the user has met, of the latter no more than LATE_ITEMS.
+        """
         every = -(-len(self.users) // order_fit.MOST_USERS)
         parts, of_user = [], np.zeros(self._items, np.float32)
         for some in self._lists_by(towers, items, users, k):
             rows = np.arange(0, len(some.items), every)
-            listed, times = some.items[rows], np.zeros((len(rows), some.items.shape[1]), np.float32)
-            for row, user in enumerate(self.users[some.first + rows]):
+            of_users = self.users[some.first + rows]
+            listed = np.full((len(rows), some.items.shape[1] + len(known.late) + LATE_ITEMS), -1)
+            times = np.zeros(listed.shape, np.float32)
+            for row, user in enumerate(of_users):
                 met = slice(known.starts[user], known.ends[user])
+                often = known.items[met][np.argsort(-known.times[met], kind="stable")[:LATE_ITEMS]]
+                others = np.setdiff1d(np.concatenate([known.late, often]), some.items[rows[row]])
+                mine = np.concatenate([some.items[rows[row]], others])
                 of_user[known.items[met]] = known.times[met]
-                times[row] = of_user[listed[row]]
+                listed[row, : len(mine)], times[row, : len(mine)] = mine, of_user[mine]
                 of_user[known.items[met]] = 0.0
-            lists = (some.products[rows], known.recent[listed], times, some.is_wanted[rows], some.wanted[rows])
-            parts.append(lists)
+            places = torch.from_numpy(listed).to(some.products.device)
+            products = some.products[torch.from_numpy(rows).to(places.device)].gather(1, places.clamp(min=0))
+            is_wanted = metrics.mark_relevant(listed, *self._of(self._wanted, of_users), self._items)
+            products = products.masked_fill(places < 0, -torch.inf).cpu().numpy()
+            parts.append((products, known.recent[listed], times, is_wanted, some.wanted[rows]))
         return order_fit.Slice(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def _lists_by(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> Iterator[Lists]:
@@ -107,10 +119,10 @@ class ValidationSlice:
             scores = of_users(first, torch.from_numpy(part).to(device)) @ vectors.T
             row, item = self._of(self._dropped, part)
             scores[torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)] = -torch.inf
-            products, lists = (found.cpu().numpy() for found in scores.topk(min(k, len(vectors))))
+            lists = scores.topk(min(k, len(vectors))).indices.cpu().numpy()
             row, item = self._of(self._wanted, part)
             is_wanted = metrics.mark_relevant(lists, row, item, len(vectors))
-            yield Lists(first, lists, products, is_wanted, np.bincount(row, minlength=len(part)))
+            yield Lists(first, lists, scores, is_wanted, np.bincount(row, minlength=len(part)))
 
     @staticmethod
     def _recall(lists: Iterator[Lists], k: int) -> float | None:

@@ -33,12 +33,21 @@ def matrix(lists: pa.ListArray | pa.ChunkedArray, dimensions: int) -> np.ndarray
     return np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(len(lists), dimensions)
 
 
-def gather(folder: Path, what: str, rows: int, *, column: str = "vector", file: Path | None = None) -> np.ndarray:
+def gather(
+    folder: Path,
+    what: str,
+    rows: int,
+    *,
+    column: str = "vector",
+    file: Path | None = None,
+    is_whole: bool = True,
+) -> np.ndarray:
     """float32[rows, d]: the vectors of a part of `embeddings`, row = `<what>_index`; read batch by batch.
 
     Args:
         what: "item" or "user".
         file: is made, and mapped as the array, which may be more than memory holds; None: the array is in memory.
+        is_whole: each row has a vector; else the others are zeros.
 
     Raises:
         DatasetDamagedError: not each row has exactly one vector.
@@ -51,7 +60,7 @@ def gather(folder: Path, what: str, rows: int, *, column: str = "vector", file: 
             continue
         if vectors is None:
             shape = (rows, len(batch.column(column)[0]))
-            vectors = np.lib.format.open_memmap(file, "w+", np.float32, shape) if file else np.empty(shape, np.float32)
+            vectors = np.lib.format.open_memmap(file, "w+", np.float32, shape) if file else np.zeros(shape, np.float32)
         indexes = batch.column(f"{what}_index").to_numpy()
         found = matrix(batch.column(column), vectors.shape[1])
         refuse_bad(found, indexes, what)
@@ -59,12 +68,15 @@ def gather(folder: Path, what: str, rows: int, *, column: str = "vector", file: 
             raise DatasetDamagedError(f"{folder}: {what}_index {indexes.min()} to {indexes.max()}; there are {rows}")
         np.add.at(seen, indexes, 1)
         vectors[indexes] = found
-    if vectors is None or (seen != 1).any():
-        wrong = np.flatnonzero(seen != 1)
+    is_wrong = seen != 1 if is_whole else seen > 1
+    if vectors is None or is_wrong.any():
+        wrong = np.flatnonzero(is_wrong)
         raise DatasetDamagedError(
             f"{folder}: {len(wrong)} of {rows} {what}s have no vector or several, the first {what}_index {wrong[:1]}",
             hint=f"remove {folder.parent} and run again: shortlist embed",
         )
+    if isinstance(vectors, np.memmap):
+        vectors.flush()  # for tasks on other machines
     return vectors
 
 

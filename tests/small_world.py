@@ -152,6 +152,7 @@ class World:
         """Candidates as if retrieved: the lists to judge, those to publish. The dense order is theirs turned around."""
         with datasets.step(workspace, DAY, "candidates", outside={"lists": repr(lists)}) as draft:
             np.save(draft.path / "order.npy", np.arange(self.items, dtype=np.int32)[::-1])
+            np.save(draft.path / "vectors.npy", self.item_vectors[::-1])
             for part, found in (("evaluation", lists), ("users", served or {})):
                 rows = [
                     {"user_index": user, "items": [self.items - 1 - i for i in items], "scores": [0.0] * len(items)}

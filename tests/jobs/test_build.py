@@ -18,7 +18,8 @@ from editable import editable
 
 from jobs import build, candidate_files, cluster, datasets, evaluate, lists, retrieve, shard_writing, train_ranker
 from jobs.known import Known
-from jobs.list_order import Order, put_in_order
+from jobs.list_order import Order, Vectors, put_in_order
+from jobs.vectors import on_grid
 from prediction_store.errors import ShardConflictError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
@@ -90,22 +91,30 @@ def test_every_user_reads_what_was_retrieved_in_its_order(
     late = np.zeros(world.items)
     for _, item, weight, when, _, _ in world.events:
         late[item] += weight * 0.5 ** ((end - when) / (2 * 86_400))
+    assert (late > 0).all()
     order = np.load(candidates.part("order.npy"))
     dense = {int(item): place for place, item in enumerate(order)}
     met = [{dense[item]: times for item, times in world.times(user).items()} for user in range(world.users)]
     ends = np.cumsum([*map(len, met)])
+    recent = np.log1p(late).astype(np.float32)[order]
     known = Known(
-        np.log1p(late).astype(np.float32)[order],
+        recent,
+        np.argsort(-recent, kind="stable").astype(np.uint32),
         ends - [*map(len, met)],
         ends,
         np.array([item for of_user in met for item in of_user], np.uint32),
         np.array([times for of_user in met for times in of_user.values()], np.float32),
+        np.array([order[item] in world.consumed(user) for user in range(world.users) for item in met[user]]),
     )
     np.testing.assert_allclose(version.column("recent"), ORDER.recent * known.recent, rtol=1e-6)
     (lists,) = rows.to_batches()
-    ordered = put_in_order(lists, ORDER, known)
-    assert ordered.column("items") != lists.column("items")
-    for row in ordered.to_pylist():
+    vectors = Vectors(world.user_vectors, on_grid(world.item_vectors[order]))
+    ordered, in_lists = put_in_order(lists, ORDER, known, vectors, 20).to_pylist(), lists.to_pylist()
+    joined = [set(row["items"]) - set(found["items"]) for row, found in zip(ordered, in_lists, strict=True)]
+    assert sum(map(len, joined)) > world.users, "lists hold more than what the search found"
+    for row, found in zip(ordered, in_lists, strict=True):
+        assert not world.consumed(row["user_index"]).intersection(order[row["items"]].tolist())
+        assert len(row["items"]) == len(found["items"])
         read = version.read(world.user_id(row["user_index"]))
         assert read is not None
         assert read.items.tolist() == row["items"]

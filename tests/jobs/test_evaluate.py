@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -184,6 +185,20 @@ def test_lists_are_judged_in_the_order_that_they_would_have_been_offered_in(
     assert {key: report[key] for key in by_products} == by_products
     found = datasets.open_dataset(config.paths.workspace, world_day, "evaluation").path
     assert sorted(path.name for path in found.iterdir()) == ["judged.npy", "manifest.json", "report.json"]
+
+
+def test_lists_are_judged_with_what_joins_them(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:
+    day, end = 86_400, datasets.end_of(world_day)
+    events = [(0, 1, 1.0, end - 3 * day, False, 0), (0, 2, 5.0, end - 3 * day, True, 0), (0, 1, 1.0, end - 5, False, 2)]
+    events += [(user, 9, 1.0, end - 2 * day, False, 0) for user in range(1, 6)] + [(1, 9, 1.0, end - 4, False, 2)]
+    world = make_world(users=6, items=12, events=events, order=Order(recent=50.0, own=90.0))
+    config = configure(tmp_path)
+    config = msgspec.structs.replace(config, retrieve=msgspec.structs.replace(config.retrieve, candidates=2))
+    world.write(config.paths.workspace)
+    world.write_candidates(config.paths.workspace, {0: [3, 4], 1: [3, 4]})
+    evaluate.run(config, world_day)
+    recall = read_report(config, world_day)["recall"]
+    assert (recall["1"], recall["2"]) == (1.0, 1.0), "its own item, and one of late; never what was consumed"
 
 
 def test_the_best_lists_score_one(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:

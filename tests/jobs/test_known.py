@@ -23,7 +23,11 @@ Events = list[tuple[int, int, float, int]]
 def known_of(make_world: Any, world_day: str, folder: Path, events: Events, **settings: Any) -> Known:
     """What is known of these events, the dense indexes being the numbers of the items turned around."""
     split = settings.pop("split", 0)
-    rows = [(user, item, weight, (END - age) * DAY_SECONDS, False, split) for user, item, weight, age in events]
+    consumed = settings.pop("consumed", ())
+    rows = [
+        (user, item, weight, (END - age) * DAY_SECONDS, (user, item, weight) in consumed, split)
+        for user, item, weight, age in events
+    ]
     world = make_world(events=rows)
     world.write(folder)
     prepared = datasets.open_dataset(folder, world_day, "prepared")
@@ -53,7 +57,9 @@ def test_what_is_of_late_halves_every_two_days_and_what_is_ones_own_every_ninety
     assert met_by(known, 0) == pytest.approx({2: math.log1p(1.5), 5: math.log1p(0.25)})
     assert met_by(known, 1) == pytest.approx({2: math.log1p(1 + 0.5 ** (4 / 90))})
     assert (met_by(known, 2), met_by(known, 3)) == ({}, {})
-    assert [array.dtype.name for array in known] == ["float32", "int64", "int64", "uint32", "float32"]
+    kinds = ["float32", "uint32", "int64", "int64", "uint32", "float32", "bool"]
+    assert [array.dtype.name for array in known] == kinds
+    assert not known.is_dropped.any()
 
 
 def test_every_user_of_a_world_is_known_by_all_that_was_done_until_then(
@@ -95,6 +101,32 @@ def test_what_is_of_late_is_the_same_in_whatever_order_the_interactions_come(
 def test_what_was_met_ages_ago_counts_for_nothing(make_world: Any, world_day: str, tmp_path: Path) -> None:
     found = known_of(make_world, world_day, tmp_path, [(0, 1, 1.0, 0), (0, 2, 1.0, 100), (0, 3, 1.0, 99 * 90)])
     assert sorted(met_by(found, 0)) == [1, 2]
+
+
+def test_what_was_consumed_is_dropped_however_long_ago_and_whatever_it_says(
+    make_world: Any, world_day: str, tmp_path: Path
+) -> None:
+    events = [(0, 1, 1.0, 0), (0, 2, 1.0, 99 * 90), (0, 3, 0.0, 5), (0, 4, 0.0, -9_000), (0, 5, 1.0, 0), (0, 5, 2.0, 9)]
+    consumed = [(0, 2, 1.0), (0, 3, 0.0), (0, 4, 0.0), (0, 5, 2.0)]
+    known = known_of(make_world, world_day, tmp_path, events, consumed=consumed, drop_consumed=True)
+    both = math.log1p(1 + 0.5 ** (9 / 90))
+    assert met_by(known, 0) == pytest.approx({1: math.log1p(1), 2: 0.0, 3: 0.0, 4: 0.0, 5: both})
+    assert sorted(59 - known.items[known.is_dropped].astype(int)) == [2, 3, 4, 5]
+    assert sorted(recent_of(known)) == [1, 5]
+    prepared = datasets.open_dataset(tmp_path, world_day, "prepared")
+    kept = write_known(prepared, np.arange(60)[::-1], tmp_path / "kept")
+    assert (sorted(met_by(kept, 0)), kept.is_dropped.any()) == ([1, 5], False)
+
+
+def test_what_is_of_late_for_everybody_is_a_short_list_the_most_met_first(
+    make_world: Any, world_day: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = [(user, item, 1.0, 0) for item in range(9) for user in range(item)] + [(0, 20, 1.0, 900), (0, 21, 1.0, 0)]
+    known = known_of(make_world, world_day, tmp_path / "all", events)
+    assert (59 - known.late.astype(int)).tolist() == [8, 7, 6, 5, 4, 3, 2, 21, 1]
+    monkeypatch.setattr("jobs.known.LATE_ITEMS", 3)
+    known = known_of(make_world, world_day, tmp_path / "three", events)
+    assert (59 - known.late.astype(int)).tolist() == [8, 7, 6]
 
 
 def test_nothing_may_be_known(make_world: Any, world_day: str, tmp_path: Path) -> None:

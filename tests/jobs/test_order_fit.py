@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jobs import order_fit
-from jobs.list_order import BY_PRODUCTS
+from jobs.list_order import BY_PRODUCTS, Order
 from jobs.order_fit import Slice, learn_order
 
 USERS, PLACES = 400, 60
@@ -61,6 +61,36 @@ def test_from_too_little_nothing_is_learned(monkeypatch: pytest.MonkeyPatch) -> 
     assert learn_order(lists) == BY_PRODUCTS
     monkeypatch.setattr(order_fit, "FEWEST_WANTED", int(lists.is_wanted.sum()))
     assert learn_order(lists) != BY_PRODUCTS
+
+
+def test_what_is_on_top_counts_more_than_what_is_likely_far_down() -> None:
+    """Half of the places follow other weights, but stand so low that no order brings them up."""
+    upper = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0, users=800)
+    lower = slice_of(product=5.0, recent=-2.0, own=-3.0, again=0.0, level=-1.0, users=800, seed=1)
+    both = [np.concatenate(pair, axis=1) for pair in zip(upper[:4], (lower.products - 5.0, *lower[1:4]), strict=True)]
+    lists = Slice(*both, upper.wanted + lower.wanted)
+    likeliest, found = order_fit.fit(lists, with_recent=True), learn_order(lists)
+    assert order_fit._ndcg(lists, found) > order_fit._ndcg(lists, likeliest)
+    assert (found.own, found.again) != (likeliest.own, likeliest.again)
+
+
+def test_climbing_ends_where_no_step_ranks_better() -> None:
+    lists = slice_of(product=5.0, recent=1.0, own=1.5, again=1.0)
+    found = order_fit.climb(lists, Order(recent=3.0, own=0.01, again=0.01))
+    assert order_fit._ndcg(lists, found) > 1.05 * order_fit._ndcg(lists, Order(recent=3.0, own=0.01, again=0.01))
+    assert order_fit.climb(lists, found) == found
+    assert order_fit.climb(lists, BY_PRODUCTS) == BY_PRODUCTS, "what is nothing stays nothing"
+
+
+def test_ranks_are_those_of_a_stable_sort() -> None:
+    rng = np.random.default_rng(5)
+    scores = rng.integers(0, 9, (50, 40)).astype(np.float32)
+    scores[:, 30:] = -np.inf
+    is_wanted = (rng.random(scores.shape) < 0.2) & np.isfinite(scores)
+    places = np.argsort(-scores, axis=1, kind="stable")
+    expected = np.take_along_axis(is_wanted, places, axis=1)
+    for k in (1, 7, 40):
+        np.testing.assert_array_equal(order_fit._is_first(scores, is_wanted, k), expected[:, :k])
 
 
 def test_nothing_is_learned_that_one_half_of_the_users_cannot_judge() -> None:

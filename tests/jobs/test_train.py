@@ -168,22 +168,30 @@ def test_the_slice_tells_how_often_each_item_of_a_list_was_met(
     read = task.read_task(prepared, learned.train, reading, made_at=0, device=torch.device("cpu"))
     towers, _ = trained_model(learned)
     found = known.write_known(prepared, np.arange(ITEMS + COLD_ITEMS), tmp_path / "known", before=1)
-    every_item = found._replace(
-        recent=np.arange(ITEMS + COLD_ITEMS, dtype=np.float32)
-    )  # so that a list tells its items
+    recent = np.arange(ITEMS + COLD_ITEMS, dtype=np.float32)  # so that a list tells its items
+    every_item = found._replace(recent=recent, late=found.late[:5])
     lists = read.validation.lists(towers, read.items, read.users, every_item, 30)
-    assert {part.shape for part in lists[:4]} == {(len(read.validation.users), 30)}
+    assert {part.shape for part in lists[:4]} == {(len(read.validation.users), 30 + 5 + known.LATE_ITEMS)}
     rows = pyarrow.dataset.dataset(prepared.part("interactions")).to_table().to_pylist()
     assert lists.times.sum() > 100
+    joined = 0
     for place, user in enumerate(read.validation.users.tolist()):
         met = slice(found.starts[user], found.ends[user])
         times = dict(zip(found.items[met].tolist(), found.times[met].tolist(), strict=True))
         assert set(times) == {row["item_index"] for row in rows if row["user_index"] == user and not row["split"]}
         wanted = {row["item_index"] for row in rows if row["user_index"] == user and row["split"] == 1}
-        items = lists.recent[place].astype(int).tolist()
-        assert lists.times[place].tolist() == [times.get(item, 0.0) for item in items]
-        assert lists.is_wanted[place].tolist() == [item in wanted for item in items]
+        is_there = np.isfinite(lists.products[place])
+        items = lists.recent[place, is_there].astype(int).tolist()
+        assert len(items) == len(set(items))
+        assert set(items[30:]) == {*times, *found.late[:5].tolist()} - set(items[:30])
+        assert (np.diff(lists.products[place, :30]) <= 0).all()
+        assert lists.products[place, is_there][30:].max(initial=-np.inf) <= lists.products[place, 29]
+        assert lists.times[place, is_there].tolist() == [times.get(item, 0.0) for item in items]
+        assert lists.is_wanted[place, is_there].tolist() == [item in wanted for item in items]
+        assert not lists.is_wanted[place, ~is_there].any()
+        joined += len(items) - 30
         assert lists.wanted[place] == len(wanted)
+    assert joined > 50
     monkeypatch.setattr(order_fit, "MOST_USERS", len(read.validation.users) - 1)
     some = read.validation.lists(towers, read.items, read.users, every_item, 30)
     for part, every in zip(some, lists, strict=True):
