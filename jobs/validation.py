@@ -93,8 +93,9 @@ class ValidationSlice:
             places = torch.from_numpy(listed).to(some.products.device)
             products = some.products[torch.from_numpy(rows).to(places.device)].gather(1, places.clamp(min=0))
             is_wanted = metrics.mark_relevant(listed, *self._of(self._wanted, of_users), self._items)
-            products = products.masked_fill(places < 0, -torch.inf).cpu().numpy()
-            parts.append((products, known.recent[listed], times, is_wanted, some.wanted[rows]))
+            products = products.masked_fill(places < 0, -torch.inf)
+            lists = products.cpu().numpy(), known.recent[listed], times, is_wanted, some.wanted[rows]
+            parts.append(lists)
         return order_fit.Slice(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     def _lists_by(self, towers: TwoTowers, items: ItemTensors, users: UserTensors, k: int) -> Iterator[Lists]:
