@@ -145,6 +145,7 @@ def _items(items: int, counts: np.ndarray) -> pa.Table:
 def _users(users: int, counts: np.ndarray) -> pa.Table:
     columns = {"user_index": np.arange(users, dtype=np.int32), "user_id": [str(n) for n in range(users)]}
     columns |= {"segment": [""] * users, "features": [[] for _ in range(users)], "interactions": counts}
+    columns |= {"has_row": np.zeros(users, bool)}
     return pa.table(columns, schema=tables.USERS)
 
 

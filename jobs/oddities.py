@@ -47,9 +47,9 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
 def unknown(noun: str, numbered: DataFrame, path: str) -> dict[str, int | str]:
     """How many items or users of the interactions their table does not have; a warning when it has hardly an item.
 
-    Requires: the columns `_is_met`, by an interaction, and `_is_unknown`, to the table.
+    Requires: the columns `_is_met`, by an interaction, and `has_row`, in the table.
     """
-    met, missing = numbered.agg(F.count_if("_is_met"), F.count_if("_is_unknown")).collect()[0]
+    met, missing = numbered.agg(F.count_if("_is_met"), F.count_if(~F.col("has_row"))).collect()[0]
     told: dict[str, int | str] = {f"{noun}s_unknown": missing} if missing else {}
     if noun == "item" and met - missing < _FEW * met:
         told["warning_items"] = (

@@ -179,14 +179,14 @@ class _Preparation:
             best = F.max(F.struct(*columns))
             one_each = table.where(F.col("status") == "").groupBy(identity).agg(best.alias("_row"))
             met = ids.withColumn("_is_met", F.lit(True)).join(one_each, identity, "full")
-            known = met.select(identity, "_row.*", "_is_met", F.col("_row").isNull().alias("_is_unknown"))
+            known = met.select(identity, "_row.*", "_is_met", F.col("_row").isNotNull().alias("has_row"))
         row = F.monotonically_increasing_id().bitwiseAND((1 << _ROW_BITS) - 1)
         placed = known.sort(identity).select("*", F.spark_partition_id().alias("_part"), row.alias("_row"))
         # Kept before it is counted: a second evaluation might cut the partitions elsewhere.
         placed = self.keep(placed, f"{noun}-numbers")
         if table is not None:
             self.told |= oddities.unknown(noun, placed, getattr(self.config.data, f"{noun}s").path)
-            placed = placed.drop("_is_met", "_is_unknown")
+            placed = placed.drop("_is_met")
         before, offsets = 0, []
         for part, rows in sorted(tuple(line) for line in placed.groupBy("_part").count().collect()):
             offsets += [F.lit(part), F.lit(before)]
@@ -226,7 +226,8 @@ class _Preparation:
         optional = {
             "item": {"title": empty, "category": empty, "brand": empty, "price": F.lit(None).cast("float")}
             | {"released": F.lit(None).cast("long"), "in_stock": F.lit(not self.tells_stock)},  # of one without a row
-            "user": {"segment": empty, "features": F.array(*[empty] * n_features).cast("array<string>")},
+            "user": {"segment": empty, "features": F.array(*[empty] * n_features).cast("array<string>")}
+            | {"has_row": F.lit(False)},
         }
         rows = {}
         for noun, frame, schema in (("item", items, tables.ITEMS), ("user", users, tables.USERS)):

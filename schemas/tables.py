@@ -47,6 +47,7 @@ USERS = pa.schema(
         pa.field("segment", pa.string(), nullable=False),
         pa.field("features", pa.list_(pa.string()), nullable=False),  # one per data.users.columns
         pa.field("interactions", pa.int64(), nullable=False),  # of the train split, of a weight above 0
+        pa.field("has_row", pa.bool_(), nullable=False),  # in your table of users
     ]
 )
 

@@ -123,7 +123,8 @@ def write_prepared(
         total = USERS + COLD_USERS
         features = [[["de", "fr"][k % 2]] for k in range(total)]
         counts = np.bincount(np.array(users)[trained], minlength=total)
-        columns = [range(total), [f"user-{k:03d}" for k in range(total)], [""] * total, features, counts]
+        ids, has_row = [f"user-{k:03d}" for k in range(total)], [True] * total
+        columns = [range(total), ids, [""] * total, features, counts, has_row]
         _write(draft.path / "users", columns, tables.USERS)
         draft.rows |= {"interactions": n, "items": ITEMS + COLD_ITEMS, "users": USERS + COLD_USERS}
 

@@ -35,7 +35,7 @@ def write_prepared(workspace: Path, day: str, rows: Sequence[Row], weights: Sequ
         catalogue |= {"brand": blank, "price": [None] * len(items), "released": [None] * len(items)}
         catalogue |= {"in_stock": [True] * len(items), "interactions": [1] * len(items)}
         people = {"user_index": range(len(users)), "user_id": users, "segment": [""] * len(users)}
-        people |= {"features": [[] for _ in users], "interactions": [1] * len(users)}
+        people |= {"features": [[] for _ in users], "interactions": [1] * len(users), "has_row": [False] * len(users)}
         for name, values, schema in (
             ("interactions", columns, tables.INTERACTIONS),
             ("items", catalogue, tables.ITEMS),

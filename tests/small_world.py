@@ -39,6 +39,8 @@ class World:
     item_ids: list[str] = field(default_factory=list)
     texts: list[tuple[str, str, str]] = field(default_factory=list)
     """Title, category and brand of each item; empty: such as there are in a shop of things."""
+    without_row: set[int] = field(default_factory=set)
+    """Users whom the table of users does not have."""
     order: Order = BY_PRODUCTS
     """What lists are put in order by."""
     item_vectors: np.ndarray = field(init=False)
@@ -123,7 +125,8 @@ class World:
             n = range(self.users)
             segments = [self.segments[i % len(self.segments)] for i in n]
             counts = np.bincount([e[0] for e in self.events if e[5] == tables.TRAIN], minlength=self.users)
-            columns = [n, [self.user_id(i) for i in n], segments, [[s] for s in segments], counts]
+            has_row = [i not in self.without_row for i in n]
+            columns = [n, [self.user_id(i) for i in n], segments, [[s] for s in segments], counts, has_row]
             _write(draft.path / "users", columns, tables.USERS)
             draft.rows |= {"interactions": len(self.events), "items": self.items, "users": self.users}
         vectors = self.item_vectors.tobytes().hex() + self.user_vectors.tobytes().hex() + repr(self.order)

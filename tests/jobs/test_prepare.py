@@ -32,6 +32,8 @@ def check_against_slow(report: Report, config: Config, raw: list[dict[str, Any]]
     assert sorted(rows(interactions), key=str) == slow["interactions"]
     assert rows(part(report, config, "items"), "item_index", "item_id", "interactions") == slow["items"]
     assert rows(part(report, config, "users"), "user_index", "user_id", "interactions") == slow["users"]
+    has_row = {user for user, is_there in rows(part(report, config, "users"), "user_id", "has_row") if is_there}
+    assert has_row == set(known.get("users", ()))
     statuses = dict(slow["statuses"])
     statuses.pop("", None)
     assert extra(report, config, "read") == len(raw)

@@ -224,8 +224,8 @@ def write_many_rows(config: Config, *, files: int, rows: int, users: int = 20, i
         columns = [k, k, blank, blank, blank, np.ones(items), k, np.ones(items, bool), np.ones(items)]
         arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, tables.ITEMS, strict=True)]
         pa.parquet.write_table(pa.Table.from_arrays(arrays, schema=tables.ITEMS), draft.path / "items" / "part.parquet")
-        features = pa.array([[""]] * n_users)
-        columns = [np.arange(n_users), np.arange(n_users), [""] * n_users, features, np.ones(n_users)]
+        features, k, ones = pa.array([[""]] * n_users), np.arange(n_users), np.ones(n_users)
+        columns = [k, k, [""] * n_users, features, ones, ones.astype(bool)]
         arrays = [pa.array(column).cast(field.type) for column, field in zip(columns, tables.USERS, strict=True)]
         pa.parquet.write_table(pa.Table.from_arrays(arrays, schema=tables.USERS), draft.path / "users" / "part.parquet")
         draft.rows |= {"interactions": rows * files, "items": items, "users": n_users}

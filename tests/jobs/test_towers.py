@@ -38,7 +38,7 @@ def items_table(**columns: list) -> pa.Table:
 
 def users_table(features: list[list[str]], interactions: list[int]) -> pa.Table:
     n = len(features)
-    columns = [range(n), [f"u{k}" for k in range(n)], [""] * n, features, interactions]
+    columns = [range(n), [f"u{k}" for k in range(n)], [""] * n, features, interactions, [True] * n]
     return pa.table(
         [pa.array(list(c), f.type) for c, f in zip(columns, tables.USERS, strict=True)], schema=tables.USERS
     )
