@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from jobs.datasets import DAY_SECONDS
 
 if TYPE_CHECKING:
@@ -19,3 +21,9 @@ def decayed(half_life_days: float, end: int) -> Column:
 
     age = F.greatest(F.lit(0), F.lit(end) - F.col("time")) / (half_life_days * DAY_SECONDS)
     return F.round(F.col("weight").cast("double") * F.pow(F.lit(0.5), age) * UNITS).cast("bigint")
+
+
+def halved(weight: np.ndarray | float, age: np.ndarray, half_life_days: float) -> np.ndarray:
+    """int64[n]: the same of interactions that are `age` seconds old; below 0 counts as 0."""
+    halvings = np.maximum(0, age) / (half_life_days * DAY_SECONDS)
+    return np.rint(weight * np.exp2(-halvings) * UNITS).astype(np.int64)

@@ -26,6 +26,7 @@ from jobs.evaluation.judged import Judged, first_of, judge
 from jobs.evaluation.offered import offered
 from jobs.evaluation.page import page_of
 from jobs.evaluation.previous import find_previous, judge_previous
+from jobs.evaluation.strangers import find_strangers, with_popular
 from jobs.evaluation.summary import OURS, Summary, add_to_segments, difference, said_of, segments
 from jobs.progress import Report
 from prediction_store.errors import StoreError
@@ -68,14 +69,16 @@ def run(config: Config, day: str) -> Report:
 
 def _evaluate(config: Config, day: str, prepared: Dataset, embeddings: Dataset, candidates: Dataset) -> bool:
     """Make `evaluation`; False: it was there."""
-    inputs, settings = [prepared, embeddings, candidates], [deciding(config.retrieve)]
+    inputs, settings = [prepared, embeddings, candidates], [deciding(config.retrieve), config.lists]
     with datasets.step(config.paths.workspace, day, "evaluation", inputs=inputs, settings=settings) as draft:
         if draft.is_complete:
             return False
         held_out = _held_out(config.retrieve, prepared, candidates)
+        strangers = find_strangers(prepared, held_out, config.lists)
         lists = offered(config.retrieve, prepared, embeddings, candidates, scratch=draft.path, size=BATCH_USERS)
-        ours = judge(lists, held_out)
+        ours = judge(with_popular(lists, strangers), held_out)
         found = _judge_all(prepared, candidates, ours, held_out)
+        found["users_without_list"] = int(strangers.is_one[ours.rows["user"]].sum())
         said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
         found["search"] = {name: candidates.extra(name) for name in said}
         found["active"] = _active(prepared, candidates, datasets.end_of(day))

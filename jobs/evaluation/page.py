@@ -177,8 +177,8 @@ def _segments(report: Mapping[str, Any], rankings: Mapping[str, Any]) -> str:
         (
             "For whom: users by what they had done before",
             users,
-            "Interactions before the judged part. Cold users had none: what they get comes from what else is known of"
-            " them.",
+            "Interactions before the judged part. Cold users had none: their lists come from what else is known of"
+            " them; whoever had no list is judged on what was popular.",
         ),
         (
             "Of what: wanted items by how popular they were before",
@@ -250,6 +250,11 @@ def _notes(report: Mapping[str, Any]) -> str:
     notes = [f"Left out: {NAMES[name]}, because {reason}." for name, reason in report["left_out"].items()]
     if "content" in report and report["content"]["users"] < report["users"]:
         notes.append(f"Content only is judged on a sample of {report['content']['users']:,} users, the others on all.")
+    if report["users_without_list"]:
+        notes.append(
+            f"{report['users_without_list']:,} of the users were unknown before the judged part: there would have been"
+            " no list for them, and they are judged on what was popular with everybody then."
+        )
     if "previous" in report:
         before = report["previous"]
         notes.append(

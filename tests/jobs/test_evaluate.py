@@ -19,7 +19,7 @@ from jobs.errors import NothingToJudgeError
 from jobs.evaluation import content, judged
 from jobs.list_order import Order
 from schemas import tables
-from schemas.config import Config, Paths, Retrieve
+from schemas.config import Config, Lists, Paths, Retrieve
 
 
 def configure(folder: Path, **settings: Any) -> Config:
@@ -199,6 +199,55 @@ def test_lists_are_judged_with_what_joins_them(make_world: Callable[..., Any], w
     evaluate.run(config, world_day)
     recall = read_report(config, world_day)["recall"]
     assert (recall["1"], recall["2"]) == (1.0, 1.0), "its own item, and one of late; never what was consumed"
+
+
+def test_whom_no_version_could_have_known_is_judged_on_what_was_popular_then(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path
+) -> None:
+    before, day = datasets.end_of(world_day) - 86_400, 86_400
+    events = [(0, 1, 1.0, before - 90 * day, False, tables.TRAIN) for _ in range(5)]
+    events += [(0, 2, 1.0, before - day, False, tables.VALIDATION), (0, 3, 0.0, before - day, False, tables.TRAIN)]
+    events += [(4, 3, 0.0, before - day, True, tables.TRAIN)]
+    events += [(user, 2, 1.0, before, False, tables.TEST) for user in range(5)]
+    # 1 is known by a row, 4 by something that weighs nothing; the order of late is 2, 1.
+    world = make_world(users=5, items=5, events=events, without_row={0, 2, 3, 4})
+    config = configure(tmp_path, consumed="keep")
+    world.write(config.paths.workspace)
+    world.write_candidates(config.paths.workspace, {user: [4, 0, 1] for user in range(5)})
+    evaluate.run(config, world_day)
+    report = read_report(config, world_day)
+    assert (report["users"], report["users_without_list"]) == (5, 2)
+    assert report["recall"]["1"] == report["recall"]["1000"] == pytest.approx(2 / 5)
+    assert report["popularity"]["recall"]["1"] == 0.0
+    assert report["exposure"]["coverage"]["20"] == pytest.approx(4 / 5)
+    assert report["segments"]["users"][0]["ours"]["recall"]["20"] == pytest.approx(2 / 4)
+
+
+@pytest.mark.parametrize("length", [7, 1000])
+def test_what_was_popular_then_is_that_of_a_loop(
+    make_world: Callable[..., Any], world_day: str, tmp_path: Path, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BATCH_USERS", 4)
+    world = make_world(users=50, items=150, seed=8, without_row=set(range(0, 50, 4)))
+    world.events = [event for event in world.events if event[0] % 3 or event[5] == tables.TEST]
+    config = configure(tmp_path, consumed="drop")
+    config = msgspec.structs.replace(config, lists=Lists(length=length, popular_half_life_days=3.0))
+    world.write(config.paths.workspace)
+    rng = np.random.default_rng(0)
+    lists = {user: list(map(int, rng.permutation(150)[: rng.integers(0, 50)])) for user in reversed(world.judged())}
+    world.write_candidates(config.paths.workspace, lists)
+    evaluate.run(config, world_day)
+    weights = np.zeros(150)
+    for _, item, weight, when, _, split in world.events:
+        weights[item] += weight * 0.5 ** ((datasets.end_of(world_day) - when) / (3 * 86_400)) * (split != tables.TEST)
+    popular = [item for item in sorted(range(150), key=lambda item: (-weights[item], item)) if weights[item]][:length]
+    strangers = [user for user in lists if user % 12 == 0]
+    served = lists | dict.fromkeys(strangers, popular)
+    report = read_report(config, world_day)
+    expected = slow_measures(world, served, dropped=True)
+    assert {key: report[key] for key in expected} == expected
+    assert expected != slow_measures(world, lists, dropped=True)
+    assert report["users_without_list"] == len(strangers) > 1
 
 
 def test_the_best_lists_score_one(make_world: Callable[..., Any], world_day: str, tmp_path: Path) -> None:

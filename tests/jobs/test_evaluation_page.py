@@ -112,6 +112,12 @@ def test_the_version_before_is_named_and_its_lack_of_lists_told(report: dict[str
     assert "of the users had no list" not in page_of(report, DAY)
 
 
+def test_it_is_told_how_many_users_had_no_list(report: dict[str, Any]) -> None:
+    told = "1,234 of the users were unknown before the judged part"
+    assert told in page_of(report | {"users_without_list": 1234}, DAY)
+    assert "were unknown before" not in page_of(report, DAY)
+
+
 def test_each_segment_has_a_row_for_each_ranking(report: dict[str, Any]) -> None:
     root = ElementTree.fromstring(page_of(with_previous(report), DAY))
     cells = [cell.text for cell in root.iter("td")]
