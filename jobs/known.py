@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.parquet
 
-from jobs.datasets import DAY_SECONDS, Dataset
-from jobs.decay import UNITS
+from jobs.datasets import Dataset
+from jobs.decay import UNITS, halved
 from jobs.errors import DatasetDamagedError
 from jobs.index import inverse
 from schemas.tables import TEST
@@ -79,7 +79,7 @@ def write_known(
         written = [stack.enter_context((folder / name).open("wb")) for name in names]
         for file in files:
             events = _counting(file, before, drop_consumed=drop_consumed)
-            np.add.at(recent, events.item, _halved(events.weight, newest - events.time, RECENT_DAYS))
+            np.add.at(recent, events.item, halved(events.weight, newest - events.time, RECENT_DAYS))
             user, item, *said = _met(events, newest, items)
             users, first, counts = np.unique(user, return_index=True, return_counts=True)
             if ends[users].any():
@@ -144,13 +144,7 @@ def _met(events: _Events, newest: int, items: int) -> tuple[np.ndarray, np.ndarr
     """
     pairs, place = np.unique(events.user.astype(np.int64) * items + events.item, return_inverse=True)
     times, is_dropped = np.zeros(len(pairs), np.int64), np.zeros(len(pairs), np.bool_)
-    np.add.at(times, place, _halved(events.weight > 0, newest - events.time, OWN_DAYS))
+    np.add.at(times, place, halved(events.weight > 0, newest - events.time, OWN_DAYS))
     is_dropped[place[events.is_dropped]] = True
     counts = (times > 0) | is_dropped
     return *np.divmod(pairs[counts], items), np.log1p(times[counts] / UNITS).astype(np.float32), is_dropped[counts]
-
-
-def _halved(weight: np.ndarray, age: np.ndarray, half_life_days: float) -> np.ndarray:
-    """int64[n]: what interactions still weigh, in units. Sums of those do not depend on the order of the additions."""
-    halvings = np.maximum(age, 0) / (half_life_days * DAY_SECONDS)  # what weighs nothing may be newer than the newest
-    return np.rint(weight * np.exp2(-halvings) * UNITS).astype(np.int64)
