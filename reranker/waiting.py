@@ -14,6 +14,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import TypeVar
 
 from reranker.errors import OverloadedError
@@ -57,12 +58,13 @@ class Waiting:
         if self.is_full and not is_admitted:
             raise OverloadedError("too many requests wait")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        context = copy_context()  # the line runs in that of whoever came first, to whose span all would be told
 
         def settle() -> None:
             if done.cancelled():  # whoever waited has given up
                 return
             try:
-                done.set_result(work())
+                done.set_result(context.run(work))
             except Exception as error:  # it is raised where it is awaited
                 done.set_exception(error)
 

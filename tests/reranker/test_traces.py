@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +93,31 @@ def test_each_answer_of_a_batch_is_a_span(found: Collector) -> None:
     ranked = [attributes(span) for span in found.named("rank") if span.parent_span_id == parent.span_id]
     assert [told["shortlist.rung"] for told in ranked] == ["personal", "popular"]
     assert "shortlist.user" not in attributes(parent)
+
+
+def test_what_is_told_of_requests_that_wait_in_one_line_is_told_in_the_span_of_each(stocked_shop: Shop) -> None:
+    users = {"u0": 1, "u1": 2, "nobody": 3}
+    with collector() as running:
+        app = create_app(stocked_shop.config(f"serve.traces_endpoint={running.endpoint}"), log_key=KEY)
+        with AsgiClient(app) as client:
+
+            async def at_once() -> None:
+                headers = [(b"content-type", b"application/json")]
+                bodies = [json.dumps({"user": user, "k": k}).encode() for user, k in users.items()]
+                await asyncio.gather(
+                    *(client.send("POST", "/v1/recommend", b"", headers, [body]) for body in bodies),
+                    client.send("GET", "/v1/popular", b"k=4", [], [b""]),
+                )
+
+            client.run(at_once())
+    spans = {span.span_id: attributes(span) for span in running.named("POST /v1/recommend")}
+    assert {told["shortlist.user"]: told["shortlist.k"] for told in spans.values()} == {
+        hash_user(user, KEY): k for user, k in users.items()
+    }
+    for rank in running.named("rank"):
+        assert attributes(rank)["shortlist.request_id"] == spans[rank.parent_span_id]["shortlist.request_id"]
+    (popular,) = running.named("GET /v1/popular")
+    assert attributes(popular)["shortlist.items"] == 4
 
 
 def test_no_id_stands_in_a_span(found: Collector) -> None:
