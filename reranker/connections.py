@@ -124,8 +124,7 @@ class Connection(LimitedHeads):
         if self.door.waiting.is_full and self._shed(data):
             return
         super().data_received(data)
-        # A body that uvicorn's way is on for has its deadline there.
-        if self._is_amid and (self._asked is not None or not self._is_busy):
+        if self._is_arriving:
             self._connections.arriving.setdefault(self, time.perf_counter())
 
     def on_message_begin(self) -> None:
@@ -166,6 +165,8 @@ class Connection(LimitedHeads):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._connections.arriving.pop(self, None)
+        if self._is_arriving:  # the next request has begun meanwhile
+            self._connections.arriving[self] = time.perf_counter()
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for each connection."""
@@ -219,6 +220,11 @@ class Connection(LimitedHeads):
     def _is_busy(self) -> bool:
         """A request has not been answered yet."""
         return self.cycle is not None and not self.cycle.response_complete
+
+    @property
+    def _is_arriving(self) -> bool:
+        """A message has begun, and nothing else has a deadline for its end: a body on uvicorn's way has one there."""
+        return self._is_amid and (self._asked is not None or not self._is_busy)
 
     def _is_plain(self) -> bool:
         """The request whose head has come can be answered on the short way."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -272,9 +273,12 @@ class Wire:
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.is_closed = False
+        self.then: Callable[[], None] = lambda: None
+        """Called after each write."""
 
     def write(self, data: bytes) -> None:
         self.written.append(data)
+        self.then()
 
     def get_extra_info(self, _: str) -> None:
         return None
@@ -303,6 +307,20 @@ class Worker:
     def overloaded(self, parts: list[bytes]) -> Wire:
         """What is written to one connection that these come on, one after the other, while another request waits."""
         return self._client._runner.run(self._overloaded(parts))
+
+    def read_late(self, data: bytes) -> Connection:
+        """A connection on which this has come, whose client reads none of an answer before all of it is written."""
+        return self._client._runner.run(self._read_late(data))
+
+    async def _read_late(self, data: bytes) -> Connection:
+        wire, connection = self._connected()
+        wire.then = connection.pause_writing
+        connection.data_received(data)
+        while connection.flow.write_paused or not connection.cycle.response_complete:
+            await asyncio.sleep(0)
+            if connection.flow.write_paused:
+                connection.resume_writing()
+        return connection
 
     async def _overloaded(self, parts: list[bytes]) -> Wire:
         (wire, second), (_, first), _ = self._connected(), self._connected(), self._connected()
@@ -355,6 +373,20 @@ def test_who_is_turned_away_stays_connected_however_the_request_arrives(stocked_
             assert wire.is_closed is is_closed
         since = [*client._state["door"].connections.idle.values()]
     assert since == sorted(since), "who has just been told something has not been idle for long"
+
+
+@pytest.mark.parametrize("request_", [plain(BODY), chunked(BODY)], ids=["short", "long"])
+def test_a_request_that_stops_half_way_has_a_deadline_also_behind_an_answer_that_was_read_late(
+    stocked_shop: Shop, request_: bytes
+) -> None:
+    app = create_app(stocked_shop.config())
+    with AsgiClient(app) as client:
+        worker, connections = Worker(client, app), client._state["door"].connections
+        half = worker.read_late(request_ + plain(BODY)[:20])
+        assert half in connections.arriving
+        done = worker.read_late(request_)
+        assert done in connections.idle
+        assert done not in connections.arriving
 
 
 def test_no_request_goes_around_the_middleware_of_an_application(stocked_shop: Shop) -> None:
