@@ -35,7 +35,8 @@ SWEPT_PER_USER: Final = 4
 SWEPT_AT_ONCE: Final = 1000
 LOOK_SECONDS: Final = 1.0
 """A worker that only reads looks this often whether another file lies in the place of its own."""
-SPARE_BYTES: Final = 1 << 20
+SPARE_SHARE: Final = 1 / 16
+"""Of the file, which writing leaves free: removing who has gone needs room itself, for the pages that change."""
 _LATEST: Final = struct.Struct("<d")
 
 
@@ -59,8 +60,8 @@ class EmbeddedSessions:
         """
         self._folder = folder
         self._limits = limits
-        self._first_map_bytes = first_map_bytes
-        self._max_bytes = max(max_bytes, first_map_bytes)
+        self._first_map_bytes = min(first_map_bytes, max_bytes)
+        self._max_bytes = max_bytes
         self._writing = threading.Lock()
         self._mapping = threading.Lock()  # held by whoever reads, so that the map is not changed under them
         self._hand = b""  # the sweep goes on after this key
@@ -144,11 +145,10 @@ class EmbeddedSessions:
             try:
                 return self._write(found, now)
             except lmdb.MapResizedError:
-                with self._mapping:
-                    self._environment.set_mapsize(0)
+                self._set_map(0)
             except lmdb.MapFullError as error:
                 if self._map_bytes() < self._max_bytes:
-                    self._grow_to(min(self._max_bytes, 2 * self._map_bytes()))
+                    self._set_map(min(self._max_bytes, 2 * self._map_bytes()))
                 elif has_swept:
                     raise SessionsError(
                         f"the sessions fill all {self._max_bytes} bytes", hint="raise sessions.max_mb"
@@ -160,6 +160,8 @@ class EmbeddedSessions:
     def _write(self, found: dict[str, tuple[set[Happened], set[Shown]]], now: float) -> None:
         span, limits = self._limits.span(now), self._limits
         with self._environment.begin(write=True) as transaction:
+            if self._used_bytes() > (1 - SPARE_SHARE) * self._max_bytes:
+                raise lmdb.MapFullError("only the spare is left")
             for user, (happened, shown) in found.items():
                 key = user.encode()
                 known = _decode(transaction.get(key))
@@ -188,21 +190,27 @@ class EmbeddedSessions:
             self._hand = bytes(cursor.key()) if is_there else b""
 
     def _sweep_all(self, now: float) -> None:
-        span = self._limits.span(now)
-        left = self.users()
-        while left > 0:
+        span, left, at_once = self._limits.span(now), self.users(), SWEPT_AT_ONCE
+        while left > 0 and at_once > 0:
+            hand = self._hand
             try:
                 with self._environment.begin(write=True) as transaction:
-                    self._sweep(transaction, span, SWEPT_AT_ONCE)
-                left -= SWEPT_AT_ONCE
-            except lmdb.MapFullError:  # removing needs room itself, for the pages that change
-                self._grow_to(self._map_bytes() + SPARE_BYTES)
+                    self._sweep(transaction, span, at_once)
+                left -= at_once
+            except lmdb.MapFullError:  # not so many pages can change at once
+                self._hand, at_once = hand, at_once // 2
+
+    def _used_bytes(self) -> int:
+        """Of all users; pages that are free are not counted."""
+        facts = self._environment.stat()
+        return facts["psize"] * (facts["branch_pages"] + facts["leaf_pages"] + facts["overflow_pages"])
 
     def _map_bytes(self) -> int:
         found: int = self._environment.info()["map_size"]
         return found
 
-    def _grow_to(self, bytes_: int) -> None:
+    def _set_map(self, bytes_: int) -> None:
+        """Map so much of the file; 0: as much as another worker has made of it."""
         with self._mapping:
             self._environment.set_mapsize(bytes_)
 

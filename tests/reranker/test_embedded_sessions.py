@@ -98,6 +98,26 @@ def test_a_file_that_is_full_makes_room_of_what_has_expired_and_else_says_so(tmp
     sessions.close()
 
 
+def test_the_file_never_grows_beyond_its_limit_however_often_it_is_full(tmp_path: Path) -> None:
+    most = 2 << 20
+    sessions = EmbeddedSessions(tmp_path, Limits(events=50, ttl_seconds=300.0), max_bytes=most)
+    now, dice, outcomes = NOW, random.Random(7), list[bool]()
+    for number in range(3000):  # it has room for half of what comes in five minutes
+        now += 0.5
+        events = [LoggedEvent(f"u{dice.randrange(800)}", f"{number}-{place}" * 50, "view", now) for place in range(5)]
+        try:
+            sessions.add(events, now)
+            outcomes.append(True)
+        except SessionsError:
+            outcomes.append(False)
+    (file,) = tmp_path.glob("*.mdb")
+    assert file.stat().st_size <= most
+    assert set(outcomes[-600:]) == {True, False}, "what has expired makes room, over and over"
+    sessions.add([LoggedEvent("last", "i", "view", now + 1200.0)], now + 1200.0)
+    assert items(sessions, "last", now + 1200.0) == ["i"]
+    sessions.close()
+
+
 def test_a_file_of_an_earlier_boot_is_removed_unread(tmp_path: Path) -> None:
     old = tmp_path / "sessions-1-00000000-0000-0000-0000-000000000000.mdb"
     old.write_bytes(b"torn")
