@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from prediction_store.durable import translated
-from prediction_store.errors import DamagedVersionError, DiskError
+from prediction_store.errors import DamagedVersionError, DiskError, StoreError
 
 READ_BYTES = 1 << 20
 MAX_DOCUMENT_BYTES = 64 << 20
 """No manifest, history record or report is larger; a file that is, is not one."""
+
+OUT_OF: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Open files or memory: what the process, or the machine, has too little of. It says nothing of the bytes."""
 
 
 def read_document(path: Path) -> bytes:
@@ -61,6 +66,7 @@ def sha256_of(path: Path) -> str:
 
     Raises:
         DamagedVersionError: it is not there, or the disk cannot read it.
+        DiskError: too many files are open.
     """
     return digest_of(path).hexdigest()
 
@@ -74,5 +80,10 @@ def digest_of(path: Path) -> hashlib._Hash:
             while count := file.readinto(buffer):
                 digest.update(buffer[:count])
     except OSError as error:
-        raise DamagedVersionError(f"reading {path}: {error.strerror or error}") from error
+        raise unreadable(f"reading {path}: {error.strerror or error}", error.errno) from error
     return digest
+
+
+def unreadable(message: str, code: int | None) -> StoreError:
+    """The error of a version's file that cannot be read, by the system's code: another try helps with a DiskError."""
+    return DiskError(message) if code in OUT_OF else DamagedVersionError(message)

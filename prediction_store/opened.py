@@ -14,7 +14,7 @@ from pathlib import Path
 
 import lmdb
 
-from prediction_store import layout, locks
+from prediction_store import contents, layout, locks
 from prediction_store.arrays import map_array
 from prediction_store.columns import ID, TextColumn, open_columns
 from prediction_store.contexts import open_contexts
@@ -85,7 +85,9 @@ class OpenedVersion:
             self.ranker = decode_weights((path / layout.RANKER).read_bytes())
         except (NewerFormatError, DamagedVersionError):
             raise
-        except (OSError, FormatError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise contents.unreadable(f"version {self.manifest.name}: {error}", error.errno) from error
+        except (FormatError, UnicodeDecodeError) as error:
             raise DamagedVersionError(f"version {self.manifest.name}: {error}") from error
         if self.ranker.space_id != self.manifest.space_id:
             raise ForeignVersionError(

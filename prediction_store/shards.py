@@ -16,7 +16,7 @@ from zlib import crc32
 import lmdb
 
 from prediction_store import contents, durable, layout
-from prediction_store.errors import BuildError, DamagedVersionError, DiskError, ShardConflictError
+from prediction_store.errors import BuildError, DiskError, ShardConflictError
 from schemas.record import MAX_KEY_BYTES, is_key
 
 LIB_VERSION: Final = 0
@@ -112,6 +112,7 @@ def open_shard(path: Path) -> lmdb.Environment:
 
     Raises:
         DamagedVersionError: LMDB does not take it for one of its files.
+        DiskError: too many files are open, or there is no memory to map it.
     """
     try:
         return lmdb.open(
@@ -119,7 +120,7 @@ def open_shard(path: Path) -> lmdb.Environment:
             lib_version=LIB_VERSION,
         )  # fmt: skip
     except lmdb.Error as error:
-        raise DamagedVersionError(f"opening {path}: {error}") from error
+        raise contents.unreadable(f"opening {path}: {error}", error.code) from error
 
 
 def _write(path: Path, records: Iterable[tuple[bytes, bytes | memoryview]], map_bytes: int) -> int:

@@ -52,6 +52,7 @@ class Version:
             DamagedVersionError: bytes are not the ones that were sealed.
             ForeignVersionError: built for another kind of machine, or of mixed embedding spaces.
             NewerFormatError: written by a later Shortlist.
+            DiskError: it may not be read, or too many files are open.
         """
         return cls(open_version(root, name, verify_hashes=verify, manifest_sha256=manifest_sha256))
 

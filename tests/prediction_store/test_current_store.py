@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import threading
 from collections.abc import Callable
@@ -230,6 +231,29 @@ def test_a_version_that_cannot_be_opened_is_taken_as_soon_as_it_can(root: Path, 
     path.joinpath("aside").rename(path / layout.MANIFEST)
     assert (store.refresh(), served_by(store)) == (True, b)
     store.close()
+
+
+def test_a_version_that_came_when_no_file_could_be_opened_is_taken_when_one_can(
+    root: Path, make_version: MakeVersion
+) -> None:
+    make_version("a", cut_over=True)
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for room in range(100):
+        store = Store(root)
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, most))
+        try:
+            is_taken = store.refresh()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+        if not is_taken:
+            assert isinstance(store.last_error, DiskError)
+            assert (store.refresh(), store.last_error) == (True, None), f"with room for {room} files"
+        store.close()
+        if is_taken:
+            assert room > 10
+            break
 
 
 @pytest.mark.leaves_damage
