@@ -154,7 +154,10 @@ class Gatekeeper:
 
 
 def _change(path: Path, change: Callable[[list[str], list[Token]], Sequence[str]]) -> None:
-    """Write the file anew with its lines changed; comments stay. Raises DiskError; UsageError while another does."""
+    """Write the file anew with its lines changed; comments stay.
+
+    Raises DiskError, TokensFileError; UsageError while another does.
+    """
     durable.make_folder(path.parent)
     lock = locks.lock(path.parent, exclusive=True)
     if lock is None:
@@ -164,6 +167,8 @@ def _change(path: Path, change: Callable[[list[str], list[Token]], Sequence[str]
             text = contents.read_document(path).decode()
         except FileNotFoundError:
             text = ""
+        except UnicodeDecodeError as error:
+            raise TokensFileError(f"reading the tokens file {path}: {error}") from error
         lines = change(text.splitlines(), parse_tokens(text, path))
         durable.replace_document(path, "".join(f"{line}\n" for line in lines).encode())
     finally:

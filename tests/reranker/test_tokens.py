@@ -230,6 +230,15 @@ def test_a_line_that_is_no_token_is_named(line: str, problem: str) -> None:
         parse_tokens(line, Path("tokens"))
 
 
+def test_a_file_that_is_no_text_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_bytes(b"# caf\xe9\n")
+    for use in (read_tokens, lambda path: add_token(path, "shop", "read"), lambda path: revoke_token(path, "shop")):
+        with pytest.raises(TokensFileError, match="utf-8"):
+            use(file)
+    assert file.read_bytes() == b"# caf\xe9\n"
+
+
 def test_comments_stay_and_a_name_is_given_once(tmp_path: Path) -> None:
     file = tmp_path / "tokens"
     file.write_text("# the shop's\n")
