@@ -114,10 +114,15 @@ class Appended:
         self.size = len(head)
         with create(path) as file:
             file.write(head)
-        sync_folder(path.parent)
-        with translated("opening", path):
-            before("extend", path)
-            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            sync_folder(path.parent)
+            with translated("opening", path):
+                before("extend", path)
+                self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
         self.is_broken = False
 
     def append(self, data: bytes) -> None:

@@ -84,7 +84,11 @@ class SegmentWriter:
             self._number += 1
             name = SegmentName(int(self._started * 1000), self._series, self._number)
             self._open = durable.Appended(self._folder / str(name), header())
-            self._lock = locks.lock(self._open.path, exclusive=True)
+            try:
+                self._lock = locks.lock(self._open.path, exclusive=True)
+            except DiskError:
+                durable.remove_file(self._open.path)  # or each try would leave one
+                raise
             if self._lock is None:
                 raise DiskError(f"locking {self._open.path}: somebody else has a lock on it, or it has gone")
             self._is_dirty = False
@@ -94,11 +98,12 @@ class SegmentWriter:
     def _remove_old(self) -> None:
         """Remove segments that were ended before the time to keep began, whoever wrote them."""
         begin = self._started - self._settings.keep_days * DAY_SECONDS - self._settings.segment_minutes * 60.0
-        for path in segments(self._folder):
-            name = SegmentName.parse(path.name)
-            if name is not None and name.started_ms < begin * 1000:
-                with contextlib.suppress(StoreError):  # what cannot be removed now is tried again with the next segment
-                    durable.remove_file(path)
+        with contextlib.suppress(StoreError):  # what cannot be listed or removed is tried again with the next one
+            for path in segments(self._folder):
+                name = SegmentName.parse(path.name)
+                if name is not None and name.started_ms < begin * 1000:
+                    with contextlib.suppress(StoreError):
+                        durable.remove_file(path)
 
     @contextlib.contextmanager
     def _giving_up(self) -> Iterator[None]:

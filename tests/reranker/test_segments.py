@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -291,9 +292,12 @@ def test_records_are_not_said_to_survive_in_a_segment_that_is_gone(tmp_path: Pat
     assert users(folder) == (["u1", "u3"] if is_restored else ["u3"])
 
 
-def test_a_segment_that_cannot_be_begun_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("refused", ["create", "sync file", "sync folder", "extend"])
+def test_a_segment_that_cannot_be_begun_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
     def refuse(step: str, path: Path) -> None:
-        if step == "sync file":
+        if step == refused:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     log = writer(tmp_path)
@@ -305,6 +309,23 @@ def test_a_segment_that_cannot_be_begun_leaves_no_file(tmp_path: Path, monkeypat
     log.append([encode(event(2))])
     log.close()
     assert users(tmp_path) == ["u2"]
+
+
+def test_a_segment_for_which_no_file_can_be_opened_leaves_none(tmp_path: Path) -> None:
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for room in range(10):
+        log = writer(tmp_path)
+        os.close(free := os.dup(0))
+        before = segments(tmp_path)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free + room, most))
+        is_written = False
+        with contextlib.suppress(DiskError):
+            log.append([encode(event(1))])
+            is_written = True
+        resource.setrlimit(resource.RLIMIT_NOFILE, (least, most))
+        assert len(segments(tmp_path)) == len(before) + is_written, f"with room for {room} files"
+        log.close()
+    assert set(users(tmp_path)) == {"u1"}
 
 
 def test_a_record_beyond_all_bounds_is_refused_before_it_is_written(tmp_path: Path) -> None:
