@@ -31,6 +31,8 @@ REASONS = {
     DEADLINE: "{user}, with no time to rank",
     HOLDOUT: "{user}, who is in a holdout",
 }
+MOST_WIDTH = 1_000_000
+"""Of a table, in characters."""
 RUNGS = {
     fallbacks.PERSONAL: "answered from the stored list",
     fallbacks.STORED_ORDER: "answered from the stored list in its own order",
@@ -45,13 +47,13 @@ def print_answer(answer: RecommendAnswer, user: str) -> None:
     """Print one answer: a line on how it was made, then the items."""
     console = Console()
     for line in headlines(answer, user):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("item", no_wrap=True)
     table.add_column("title")
-    table.add_column("base score", justify="right", no_wrap=True)
-    table.add_column("final score", justify="right", no_wrap=True)
+    for title in ("base score", "final score"):
+        table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
     table.add_column("why")
     for item in answer.items:
         table.add_row(
@@ -62,7 +64,7 @@ def print_answer(answer: RecommendAnswer, user: str) -> None:
             f"{item.score:.3f}",
             _plain(str(item.why or "")),
         )
-    console.print(table)
+    _print_table(console, table)
 
 
 def watch_segments(paths: list[Path]) -> Iterable[Path]:
@@ -83,7 +85,7 @@ def print_outcomes(found: Outcomes) -> None:
         margin = "" if group.margin is None else f" ± {100 * group.margin:.2f}"
         numbers = (group.answers, group.users, f"{100 * group.share:.2f}{margin} %")
         table.add_row(_plain(group.group), *map(str, numbers), *(str(group.events.get(type, 0)) for type in types))
-    console.print(table)
+    _print_table(console, table)
     lines = [
         (found.nameless, "events name no answer: send its request_id along with them"),
         (found.astray, "clicks are on answers that are not of that time, or not in the log, or did not show the item"),
@@ -120,7 +122,7 @@ def print_skew(found: Skew) -> None:
     table.add_column("signal", no_wrap=True)
     for title in ("values", "unequal", "mean difference", "greatest", "PSI"):
         table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     again = {
         signal.name: (
             str(signal.values),
@@ -136,7 +138,7 @@ def print_skew(found: Skew) -> None:
     for name in sorted({*again, *indexes}):
         table.add_row(name, *again.get(name, ("",) * 4), *indexes.get(name, ("",) * 2))
     if table.row_count:
-        console.print(table)
+        _print_table(console, table)
 
 
 def _compared(drift: Drift) -> str:
@@ -161,6 +163,14 @@ def headlines(answer: RecommendAnswer, user: str) -> list[str]:
         facts += f"; {answer.ignored_events} session event{'s' if answer.ignored_events > 1 else ''} of unknown items"
     lines.append(facts)
     return lines
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """A table of which nothing is cut off; texts are folded to the width of a terminal, where there is one."""
+    widths = console.measure(table, options=console.options.update(width=MOST_WIDTH))
+    folds = console.is_terminal and not all(column.no_wrap for column in table.columns)
+    console.width = max(console.width, widths.minimum if folds else widths.maximum)
+    console.print(table)
 
 
 def _age(seconds: int) -> str:

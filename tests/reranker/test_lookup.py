@@ -38,6 +38,18 @@ def test_the_table_has_rank_item_title_scores_and_why(stocked_shop: Shop, capsys
     assert "number 1 of your list" in rows[0]
 
 
+def test_an_answer_that_is_not_for_a_terminal_has_one_line_for_each_item_whatever_its_length(
+    stocked_shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert run(stocked_shop, "u0", "--k", "3", "--session", "a31") == 0
+    _, _, _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 3
+    for row in rows:
+        assert "Title of a" in row
+        assert row.rstrip().endswith(" of your list")
+
+
 def test_an_unknown_user_is_told_which_rung_answered(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(stocked_shop, "nobody", "--segment", "DE") == 0
     said = capsys.readouterr().out

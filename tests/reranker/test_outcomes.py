@@ -17,6 +17,7 @@ from reranker.outcomes import FEWEST_USERS, Outcome, Outcomes, margin_of, outcom
 from reranker.serving_log.reading import segments
 from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, Record, ShownItems, encode
 from reranker.serving_log.segments import SegmentWriter
+from reranker.terminal import print_outcomes
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.serving_config import Log
@@ -216,6 +217,18 @@ def test_what_was_served_and_clicked_is_told_at_the_terminal_and_as_json(
     assert lines[1] == ["personal", "2", "2", "50.00", "%", "1", "1"]
     assert lines[2] == ["popular", "1", "1", "100.00", "%", "1", "1"]
     assert " ".join(lines[3]) == "2 events name no answer: send its request_id along with them"
+
+
+def test_no_number_is_cut_off_where_there_is_no_terminal_to_be_as_wide_as(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    version = "20261125T031500Z-3f9c0a1b"
+    types = dict.fromkeys(("cart", "click", "purchase", "rating", "share", "view", "wish"), 1348)
+    print_outcomes(Outcomes("version", [Outcome(version, 66451, 8000, 6600, 0.0023, types)], 0, 0, 0))
+    names, numbers = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert names == ["version", "answers", "users", "clicked", *types]
+    assert numbers == [version, "66451", "8000", "9.93", "±", "0.23", "%", *["1348"] * 7]
 
 
 def test_a_log_without_answers_and_an_unknown_group_are_told(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
