@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 import unicodedata
 from collections import Counter
@@ -93,7 +94,8 @@ def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> Non
     else:
         print(f"would append history record {record.number}: {said(record)}{left}; every check has passed")
         to = f" --to {record.version}" if record.action == ROLLBACK else f" {record.version}"
-        print(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}")
+        how = " --force" * record.forced + (f" --why {shlex.quote(record.why)}" if record.why else "")
+        print_line(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}{how}")
 
 
 def print_gates(report: GateReport) -> None:

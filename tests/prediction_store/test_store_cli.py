@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,17 @@ def test_a_night_at_three(root: Path, make_version: MakeVersion, verb: Verb) -> 
     ]  # fmt: skip
     assert "until somebody has looked" in out
     assert f"rollback to {a}, {b} quarantined" in out
+
+
+def test_a_plan_prints_the_command_that_does_just_this(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b = make_version("a", cut_over=True), make_version("b")
+    for planned in (("cutover", b, "--force", "--why", "it's urgent; all of it"), ("rollback", "--to", a)):
+        out = verb(*planned, "--plan")[1]
+        command = shlex.split(out.splitlines()[1].removeprefix("to do it: shortlist "))
+        assert verb(*command)[0] == 0
+    second, third = history.read_record(root, 2), history.read_record(root, 3)
+    assert (second.version, second.forced, second.why) == (b, True, "it's urgent; all of it")
+    assert (third.version, third.action) == (a, "rollback")
 
 
 def test_versions_of_no_store_is_not_an_error(verb: Verb) -> None:
