@@ -26,7 +26,7 @@ MAX_READERS: Final = 1024
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 TRIES: Final = 3
 """To read what others write meanwhile."""
-SPACE_HINT: Final = "shortlist items clear what need not be set, or raise store.live_items_mb"
+SPACE_HINT: Final = "raise store.live_items_mb: to clear items needs room, too"
 FOLDER_HINT: Final = "restore live/items from a copy; or remove that folder, and send the changes again"
 DISK_HINT: Final = "df and ls -l tell whether it can be written"
 FACTS: Final = b"facts"

@@ -83,6 +83,26 @@ def test_without_room_nothing_changes_and_the_error_says_what_to_do(root: Path) 
         assert live.get("a") == ItemFacts(changed_at=7.0, price=3.0)
 
 
+def test_a_larger_limit_is_the_way_out_where_there_is_no_room_even_to_clear(root: Path) -> None:
+    root.mkdir()
+    nothing = {"in_stock": None, "hidden": None, "price": None, "available_until": None}
+    items: list[str] = []
+    with LiveItems(root, map_bytes=200_000) as live:
+        with pytest.raises(LiveItemsError, match="no room"):
+            while True:
+                live.set([change(f"{len(items)}", price=1.0)], now=5.0)
+                items.append(f"{len(items)}")
+        with pytest.raises(LiveItemsError, match="no room") as caught:
+            for item in items:
+                live.set([change(item, **nothing)], now=6.0)
+        assert caught.value.hint.startswith("raise store.live_items_mb")
+    with LiveItems(root, map_bytes=400_000) as live:
+        live.set([change(item, **nothing) for item in items], now=7.0)
+        assert live.read().entries == []
+    with LiveItems(root, map_bytes=200_000) as live:
+        assert live.set([change("a", price=1.0)], now=8.0) == ["a"]
+
+
 def test_on_a_full_disk_nothing_changes_and_writing_goes_on_when_there_is_space(live: LiveItems, root: Path) -> None:
     live.set([change("a", price=1.0)], now=5.0)
     code = (
