@@ -40,8 +40,11 @@ class Follower:
     def _look(self) -> None:
         try:
             changed = self._store.refresh()
-        except Exception:  # the thread's edge: one unforeseen failure must not end the following
-            log.exception("refresh failed")
+        except Exception as error:  # the thread's edge: one unforeseen failure must not end the following
+            self._store.last_error = error  # what is newest is not served: the metrics say so
+            if repr(error) != self._reported:
+                log.exception("refresh failed")
+            self._reported = repr(error)
             return
         if changed:
             with (held := self._store.acquire()) as version:
