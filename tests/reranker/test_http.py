@@ -11,7 +11,7 @@ import pytest
 import structlog
 from asgi_client import JSON_HEADERS, STALL, AsgiClient
 from malformed_bodies import MALFORMED
-from serving_shop import Shop
+from serving_shop import MADE_AT, Shop
 
 from prediction_store import layout
 from reranker.app import create_app
@@ -159,6 +159,20 @@ def test_the_counters_know_rungs_reasons_and_statuses(stocked_shop: Shop) -> Non
         "shortlist_ready 1.0",
     ):
         assert line in page
+
+
+@pytest.mark.parametrize(
+    ("hours", "age", "expired", "from_future"),
+    [(1, 3600, 0, 0), (71, 255_600, 0, 0), (72, 259_200, 1, 0), (-1, 0, 0, 1)],
+)
+def test_the_metrics_say_how_old_the_version_is_and_what_that_means(
+    stocked_shop: Shop, hours: int, age: int, expired: int, from_future: int
+) -> None:
+    with AsgiClient(create_app(stocked_shop.config(), now=lambda: MADE_AT + 3600.0 * hours)) as client:
+        lines = client.get("/metrics").body.decode().splitlines()
+    told = {name: float(number) for name, number in (line.rsplit(" ", 1) for line in lines if line[:1] != "#")}
+    names = ("version_age_seconds", "version_expired", "version_from_future", "ready", "behind")
+    assert [told[f"shortlist_{name}"] for name in names] == [age, expired, from_future, 1, 0]
 
 
 def test_the_openapi_document_describes_what_is_served_with_this_servers_limits(client: AsgiClient) -> None:
