@@ -15,6 +15,7 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -307,10 +308,12 @@ def require_room(folder: Path, needed_bytes: int) -> None:
 
 
 def replace_document(path: Path, data: bytes, *, for_all: bool = False) -> None:
-    """Write a small file in the place of an older one, durably and in one step."""
+    """Write a small file in the place of an older one, whose owner and mode it keeps, durably and in one step."""
     make_folder(path.parent, for_all=for_all)
     temporary = layout.temporary_path(path, secrets.token_hex(4))
     with create(temporary, for_all=for_all) as file:
+        if not for_all:
+            _take_after(path, file.fileno())
         file.write(data)
     try:
         rename(temporary, path)
@@ -319,6 +322,15 @@ def replace_document(path: Path, data: bytes, *, for_all: bool = False) -> None:
             remove_file(temporary)
         raise
     sync_folder(path.parent)
+
+
+def _take_after(path: Path, descriptor: int) -> None:
+    """Give a new file the owner and mode of the one at a path, where there is one and this user may."""
+    with contextlib.suppress(OSError):  # in a container the owner may be nobody that it knows
+        facts = path.lstat()
+        if stat.S_ISREG(facts.st_mode):
+            os.fchown(descriptor, facts.st_uid, facts.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(facts.st_mode))
 
 
 @contextlib.contextmanager

@@ -129,3 +129,16 @@ def test_logs_and_documents_of_users_heed_the_umask(tmp_path: Path) -> None:
     durable.replace_document(tmp_path / "keys" / "tokens", b"")
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
     assert modes == {"events": 0o700, "log": 0o600, "keys": 0o700, "tokens": 0o600}
+
+
+@pytest.mark.usefixtures("careful_umask")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_document_that_takes_the_place_of_another_is_of_the_same_owner_and_mode(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.touch()
+    os.chown(tokens, 4321, 1234)
+    tokens.chmod(0o640)  # its readers are a server's group
+    durable.replace_document(tokens, b"new")
+    facts = tokens.stat()
+    assert (facts.st_uid, facts.st_gid, stat.S_IMODE(facts.st_mode)) == (4321, 1234, 0o640)
+    assert tokens.read_bytes() == b"new"
