@@ -7,6 +7,8 @@ is wanted: hit rate@20 and MRR@20. All rank the user's stored 1,000 and what the
 know every session up to the version, rank the catalogue too: all of it, or what the user has not consumed, which is all
 that the re-ranker may show where `retrieve.consumed` drops it.
 
+What is trending is known to nobody but the re-ranker: alone it is a rule, too.
+
     python -m benchmarks.sessions --data FOLDER      # deskdrop and online-retail in it
 """
 
@@ -29,9 +31,10 @@ from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, Sessi
 from jobs import datasets, journey, release, train_ranker
 from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay
 from jobs.ranking_fit import Lists
+from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker.arrays import Float32
-from reranker.signals import default_weights
+from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
 from schemas.messages import SessionEvent
@@ -49,6 +52,8 @@ RULES: dict[str, Callable[[Sequence[Sequence[str]]], Rule]] = {
     "item to item": ItemToItem,
     "popularity": Popularity,
 }
+
+TRENDING = "trending now, same candidates"
 
 
 class Data(NamedTuple):
@@ -128,7 +133,7 @@ def compare(
     data: Data, config: Config, sessions: Sequence[Sequence[Visit]], rows: list[measure.Row]
 ) -> dict[str, float | None]:
     """Night after night: learn, or rank what came next in every way."""
-    learned_from, cases = [], []
+    learned_from, cases, happened = [], [], events_of(sessions)
     for day, until in nights(data):
         journey.run(config, day, STEPS, now=time.time)
         made = datasets.end_of(day)
@@ -136,10 +141,11 @@ def compare(
         during = [s for s in sessions if made <= s[0].event.time and s[-1].event.time < until]
         every = Moments(during, most_events=config.serve.max_session_events)
         with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
+            stage = Stage.of(version, TrendingThen(version, happened))
             if day < data.learn_until:
-                learned_from.append(train_ranker.examples(version, every, config))
+                learned_from.append(train_ranker.examples(stage, every, config))
             else:
-                cases += list(judged(version, before, every, config))
+                cases += list(judged(stage, before, every, config))
     lists = Lists(*(np.concatenate(part) for part in zip(*learned_from, strict=True)))
     untrained = default_weights("")
     learned = train_ranker.learn(lists, untrained, config)
@@ -151,6 +157,8 @@ def compare(
     for name, weights in (("the re-ranker, learned", learned), ("the re-ranker, untrained", untrained)):
         used = np.array(weights.weights, np.float32)
         ranks[name] = [_rank(case.signals @ used, case.replayed) for case in cases]
+    now = [signal.name for signal in SIGNALS].index("trending_now")
+    ranks[TRENDING] = [_rank(case.signals[:, now], case.replayed) for case in cases]
     for rule in RULES:
         ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
         ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
@@ -158,7 +166,7 @@ def compare(
         ranks[f"{rule}, what is not consumed"] = unread
     found = {name: _measured(rows, data.name, name, of_rule) for name, of_rule in ranks.items()}
     batch, ours = found["batch order"], found["the re-ranker, learned"]
-    best = max(found[name]["hit20"] for name in found if name.startswith(tuple(RULES)))
+    best = max(found[name]["hit20"] for name in found if name.startswith((TRENDING, *RULES)))
     return {
         f"{data.key}_hit20_vs_batch": round(ours["hit20"] / max(batch["hit20"], 1e-9), 3),
         f"{data.key}_mrr20_vs_batch": round(ours["mrr20"] / max(batch["mrr20"], 1e-9), 3),
@@ -166,13 +174,19 @@ def compare(
     }
 
 
-def judged(
-    version: Version, before: Sequence[Sequence[Visit]], every: Sequence[Moment], config: Config
-) -> Iterator[Case]:
+def events_of(sessions: Sequence[Sequence[Visit]]) -> Events:
+    """What all users did, by time."""
+    visits = sorted((visit for session in sessions for visit in session), key=lambda visit: visit.event.time)
+    _, user = np.unique([visit.user for visit in visits], return_inverse=True)
+    items, item = np.unique([visit.event.item for visit in visits], return_inverse=True)
+    return Events(user, item, np.array([visit.event.time for visit in visits], np.int64), items.tolist())
+
+
+def judged(stage: Stage, before: Sequence[Sequence[Visit]], every: Sequence[Moment], config: Config) -> Iterator[Case]:
     """Some moments of users who have a list."""
+    version = stage.version
     known = [[visit.event.item for visit in session] for session in before]
     rules = {name: make(known) for name, make in RULES.items()}
-    stage = Stage.of(version)
     chosen = np.random.default_rng(1).permutation(len(every))[:MOST_MOMENTS]
     for number in chosen.tolist():
         moment = every[number]

@@ -181,6 +181,7 @@ def _answers(  # noqa: PLR0917
             request_id="",
             haste=Haste(),
             holdout=holdout,
+            trending=None,
             note=None,
         )
         for user, holdout in zip(users, holdouts, strict=True)

@@ -11,7 +11,6 @@ import numpy as np
 
 from jobs.moments import Moment, Stage, replay
 from jobs.ranking_fit import Lists
-from prediction_store.reader import Version
 from reranker.signals import SIGNALS
 from reranker.stability import spread_of
 from schemas.ranker import LOG, SESSIONS, LearnedFrom, RankerWeights
@@ -27,12 +26,12 @@ def of_log(lists: Lists) -> LearnedFrom:
     return _learned_from(LOG, len(lists.signals), lists.signals[lists.is_there])
 
 
-def of_sessions(version: Version, every: Sequence[Moment], weights: RankerWeights, serve: Serve) -> LearnedFrom:
+def of_sessions(stage: Stage, every: Sequence[Moment], weights: RankerWeights, serve: Serve) -> LearnedFrom:
     """Of what the weights put on top in some of these moments, `serve.default_k` items each.
 
     Requires: of one moment at least the version has the list.
     """
-    stage, by = Stage.of(version), np.array(weights.weights, np.float32)
+    by = np.array(weights.weights, np.float32)
     shown: list[np.ndarray] = []
     for number in map(int, np.random.default_rng(SEED).permutation(len(every))):
         case = replay(stage, every[number], serve)

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 
+from jobs.trending_then import TrendingThen
 from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
@@ -63,12 +64,13 @@ class Stage(NamedTuple):
     live: LiveView
     """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
     fresh: Fresh | None
+    trending: TrendingThen | None
 
     @classmethod
-    def of(cls, version: Version) -> Stage:
+    def of(cls, version: Version, trending: TrendingThen | None = None) -> Stage:
         tower = UserTower.of(version)
         ranker = Ranker(tuple((signal, 1.0) for signal in SIGNALS), tower=tower)
-        return cls(version, ranker, LiveView(version), Fresh.of(version) if tower else None)
+        return cls(version, ranker, LiveView(version), Fresh.of(version) if tower else None, trending)
 
 
 class Replayed(NamedTuple):
@@ -175,10 +177,11 @@ def replay(stage: Stage, moment: Moment, serve: Serve) -> Replayed | None:
     session = read_session(request.session, version, serve, now)
     row = candidates.user_row
     user = UserNow(tower, row, session)
-    pool = sources.personal(version, candidates, session, serve, stage.fresh, user=user)
+    trending = None if stage.trending is None else stage.trending.at(now)
+    pool = sources.personal(version, candidates, session, serve, stage.fresh, user=user, trending=trending)
     familiar = familiar_items(request.session, session, version, serve, user_row=row, tower=tower, now=now)
     hidden = hidden_items(request, version, familiar)
-    at = Circumstances(now, request.context.device or "", user=user)
+    at = Circumstances(now, request.context.device or "", user=user, trending=trending)
     scoring = Scoring(stage.ranker, SignalInputs(version, pool, session, at))
     wanted = version.item_index(moment.wanted)
     places = np.flatnonzero(pool.items == wanted) if wanted is not None else NO_PLACES

@@ -26,6 +26,7 @@ from jobs.logged_lists import LoggedLists
 from jobs.moments import Moment, Moments, Stage, replay, sessions
 from jobs.progress import Report
 from jobs.ranking_fit import Lists, fit
+from jobs.trending_then import TrendingThen, events_of
 from prediction_store import history, layout
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
@@ -92,14 +93,13 @@ def earlier_version(root: Path, end: int) -> Version | None:
     return None
 
 
-def examples(version: Version, every: Sequence[Moment], config: Config) -> Lists:
+def examples(stage: Stage, every: Sequence[Moment], config: Config) -> Lists:
     """The lists in which the wanted item is a candidate that may be shown; many of them at random, by time.
 
     Args:
         every: moments, by time. Only those that are drawn are asked for.
     """
     rng = np.random.default_rng(SEED)
-    stage = Stage.of(version)
     kept: dict[int, np.ndarray] = {}
     for number in map(int, rng.permutation(len(every))):
         case = replay(stage, every[number], config.serve)
@@ -161,9 +161,10 @@ def _taught(
         since, gap = version.manifest.made_at, config.lists.session_gap_minutes
         found = sessions(prepared, since=since, until=end, gap_minutes=gap)
         every = Moments(found, most_events=config.serve.max_session_events)
-        weights, details = _better(examples(version, every, config), usual, config)
+        stage = Stage.of(version, TrendingThen(version, events_of(prepared, since=since, until=end)))
+        weights, details = _better(examples(stage, every, config), usual, config)
         facts = {"learned_from": SESSIONS, "clicks": clicks}
-        seen = of_sessions(version, every, weights, config.serve) if "mrr" in details else None
+        seen = of_sessions(stage, every, weights, config.serve) if "mrr" in details else None
     if seen is not None:
         weights = msgspec.structs.replace(weights, learned_from=seen)
     return weights, details | facts
@@ -201,6 +202,7 @@ def _replayed_with(serve: Serve) -> Serve:
         session_event_weights=serve.session_event_weights,
         neighbour_candidates=serve.neighbour_candidates,
         fresh_candidates=serve.fresh_candidates,
+        trending_now_candidates=serve.trending_now_candidates,
         seen=serve.seen,
         seen_before=serve.seen_before,
         bought=serve.bought,

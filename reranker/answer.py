@@ -25,6 +25,7 @@ from reranker.rules import Effects, Rules
 from reranker.session import Session, read_session
 from reranker.signal_inputs import HOUR_SECONDS, Circumstances, SignalInputs
 from reranker.stored_list import StoredList, look_up
+from reranker.trending_now import Trending
 from reranker.user_tower import UserNow
 from schemas.config import Store
 from schemas.messages import AnsweredItem, RecommendAnswer, RecommendRequest
@@ -106,13 +107,14 @@ def answer(
     ignored: Mapping[str, int],
     haste: Haste,
     holdout: str,
+    trending: Trending | None,
     note: Callable[[Shown], None] | None,
 ) -> RecommendAnswer:
     """The answer to a valid request.
 
-    `fresh` are the version's new and trending items; `ignored` says how often items were shown to the user without a
-    click; `haste`, before each rung, whether there is no time to rank; `holdout` is the user's, see `holdout_of`;
-    `note` is told what each rung gives the answer.
+    `fresh` are the version's new and trending items, `trending` what is so just now; `ignored` says how often items
+    were shown to the user without a click; `haste`, before each rung, whether there is no time to rank; `holdout` is
+    the user's, see `holdout_of`; `note` is told what each rung gives the answer.
 
     Requires: the version stays open until this returns.
     """
@@ -128,7 +130,7 @@ def answer(
         segment = version.segment_of(stored.user_row)
     user = UserNow(ranker.tower, stored.user_row, session)
 
-    at = _circumstances(version, request, ignored, moment, user)
+    at = _circumstances(version, request, ignored, moment, user)._replace(trending=trending)
     asked = _Asked(
         version=version,
         ranker=ranker,
@@ -150,7 +152,7 @@ def answer(
     if holdout != NOBODY:
         haste = Haste.as_before(0)
     for rung, pool, is_hasty in fallbacks.ladder(
-        version, candidates, session, segment, user=user, serve=serve, fresh=fresh, haste=haste
+        version, candidates, session, segment, user=user, serve=serve, fresh=fresh, trending=trending, haste=haste
     ):
         ranked = _rank(asked, pool, hidden, wanted - len(items), is_hasty=is_hasty, is_first=not items)
         if ranked.best.size == 0:

@@ -18,6 +18,7 @@ from schemas.messages import Context, RecommendAnswer, RecommendRequest, Session
 DECIDING: Final = {
     "serve": (
         "max_k", "session_half_life_seconds", "session_event_weights", "neighbour_candidates", "fresh_candidates",
+        "trending_now_candidates",
         "seen", "seen_before", "bought", "bought_events", "rules", "order",
     ),
     "store": ("record_ttl_hours", "expired"),
@@ -40,6 +41,7 @@ def record_of(
     live: int,
     hasty_since: int,
     holdout: str,
+    trending: str,
 ) -> AnswerRecord:
     """The record of an answer.
 
@@ -54,6 +56,7 @@ def record_of(
         live: number of the last change of the live facts about items.
         hasty_since: see `Haste.since`.
         holdout: the user's.
+        trending: the number of what was.
     """
     context = request.context
     return AnswerRecord(
@@ -91,6 +94,7 @@ def record_of(
         placement=request.placement,
         hasty_since=hasty_since,
         holdout=holdout,
+        trending=trending,
     )
 
 

@@ -90,6 +90,7 @@ def create_app(
         metrics = Metrics(store, config.store, now, reranker.live_view, Counts() if counts is None else counts)
         feedback = Feedback(config, metrics, now)
         reranker.known_of, reranker.on_answer = feedback.known_of, feedback.answered if config.log.answers else None
+        reranker.trending_now = feedback.trending_now()
         store.prepare = reranker.prepare
         follower = Follower(store, config.serve.poll_seconds)
         follower.start()

@@ -20,7 +20,8 @@ OF_CANDIDATES = ("price", "category", "brand")
 
 
 class Catalogue(NamedTuple):
-    """The items of a version in the circumstances of a request, of which only hour, weekday and device matter."""
+    """The items of a version in the circumstances of a request: of these only hour, weekday, device and what is
+    trending matter."""
 
     version: Version
     at: Circumstances

@@ -75,7 +75,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
 
     import msgspec
 
-    from reranker.feedback import stored_sessions
+    from reranker.feedback import stored_sessions, stored_trending
     from reranker.recommend import open_reranker
     from reranker.requests import convert_request
     from schemas.config_file import load_config
@@ -95,7 +95,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
     request = convert_request(fields)
     with (
         stored_sessions(settings, time.time) as known_of,
-        open_reranker(settings, known_of=known_of) as reranker,
+        open_reranker(settings, known_of=known_of, trending_now=stored_trending(settings, time.time)) as reranker,
     ):
         answer = reranker.recommend(request)
     if as_json:

@@ -10,6 +10,7 @@ from reranker.deadline import Haste
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
+from reranker.trending_now import Trending
 from reranker.user_tower import UserNow
 from schemas.record import Candidates
 from schemas.serving_config import Serve
@@ -42,6 +43,7 @@ def ladder(
     user: UserNow,
     serve: Serve,
     fresh: Fresh | None,
+    trending: Trending | None,
     haste: Haste,
 ) -> Iterator[Step]:
     """The rungs that are open for this request, best first; a pool is made when it is asked for.
@@ -52,9 +54,11 @@ def ladder(
         if haste():
             yield Step(STORED_ORDER, sources.stored(candidates), True)
         else:
-            yield Step(PERSONAL, sources.personal(version, candidates, session, serve, fresh, user=user), False)
+            pool = sources.personal(version, candidates, session, serve, fresh, user=user, trending=trending)
+            yield Step(PERSONAL, pool, False)
     if not session.is_empty and not haste():
-        yield Step(SESSION, sources.session_only(version, session, serve, fresh, user=user), False)
+        pool = sources.session_only(version, session, serve, fresh, user=user, trending=trending)
+        yield Step(SESSION, pool, False)
     if segment and version.has_segment(segment):
         yield Step(SEGMENT, sources.popular(version, segment), haste())
     yield Step(POPULAR, sources.popular(version), haste())

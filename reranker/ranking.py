@@ -16,6 +16,7 @@ from reranker.forms import Form, OfItem, values_of
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import BY_NAME, Signal, default_weights
 from reranker.standing import standing_of
+from reranker.trending_now import Trending
 from reranker.user_tower import UserTower
 from schemas.ranker import RankerWeights
 
@@ -64,40 +65,46 @@ class Ranker:
     def forms(self, version: Version, at: Circumstances, *, is_now: bool) -> Forms:
         """What the signals look at in a version, kept with it for each device that it knows of.
 
-        Kept is the latest hour of the clock, and beside it the latest that somebody has asked about (not `is_now`).
+        Kept is the latest hour of the clock, and beside it the latest that somebody has asked about (not `is_now`);
+        both as long as the same is trending.
         """
         kept = version.kept
         found: Forms | None = kept.get((self, at.device, is_now))
-        if found is None or found.hour_number != at.hour_number:
+        if found is None or not found.is_of(at):
             device = at.device if version.context("device", at.device) is not None else ""
             found = kept.get((self, device, is_now))
-            if found is None or found.hour_number != at.hour_number:
+            if found is None or not found.is_of(at):
                 found = kept[self, device, is_now] = self._made(version, at._replace(device=device), is_now=is_now)
         return found
 
     def _made(self, version: Version, at: Circumstances, *, is_now: bool) -> Forms:
         every = [signal.compute(Catalogue(version, at)) for signal in self.signals]
         if not is_now:  # to sum up the whole catalogue would not pay
-            return Forms(at.hour_number, every, every, self.weights)
+            return Forms(at.hour_number, at.trending, every, every, self.weights)
         of_hour = [place for place, signal in enumerate(self.signals) if signal.of_hour]
         others = [place for place, signal in enumerate(self.signals) if not signal.of_hour]
         standing = standing_of(
             version, [every[place] for place in of_hour], [self.weights[place] for place in of_hour], at
         )
         scored = [*(every[place] for place in others), OfItem(standing)]
-        return Forms(at.hour_number, every, scored, [*(self.weights[place] for place in others), 1.0])
+        return Forms(at.hour_number, at.trending, every, scored, [*(self.weights[place] for place in others), 1.0])
 
 
 class Forms(NamedTuple):
     """What a ranker's signals look at in a version, at an hour and on a device; None: nothing to say there."""
 
     hour_number: int
+    trending: Trending | None
     every: list[Form | None]
     """Of each signal."""
     scored: list[Form | None]
     """Less in number and the same by their sum: what is the item's own at this hour may be one form."""
     weights: list[float]
     """Of `scored`."""
+
+    def is_of(self, at: Circumstances) -> bool:
+        """They serve whoever asks then, from the device that they are kept for."""
+        return self.hour_number == at.hour_number and self.trending is at.trending
 
 
 class Scoring:

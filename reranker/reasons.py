@@ -15,10 +15,13 @@ from reranker.pool import Pool
 from reranker.ranking import Ranker
 from reranker.signal_inputs import SignalInputs
 from reranker.signals import SIGNALS, TOGETHER_ITEMS
+from reranker.sources import TRENDING_NOW
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
 
+WORDS = {NEW: "new", TRENDING: "trending", TRENDING_NOW: "what many want just now"}
+"""What a source other than the list is called in a sentence."""
 NOTABLE = 0.05
 """A contribution smaller than this explains nothing."""
 
@@ -75,7 +78,7 @@ def _sentence(
     given: SignalInputs, parts: dict[str, float], position: int, *, source: str, found_by: Sequence[str]
 ) -> str:
     listed = position < given.pool.listed
-    fresh = [name for name in found_by if name in (NEW, TRENDING)]
+    fresh = [WORDS[name] for name in found_by if name in WORDS]
     added = f"{' and '.join(fresh)}, not on {source}" if fresh else f"not on {source}"
     base = f"number {position + 1} of {source}" if listed else added
     telling = [signal.name for signal in SIGNALS if signal.of_session or signal.name == "met_before"]

@@ -28,6 +28,7 @@ from reranker.rules import Rules
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import NOTHING, Stored, with_stored
 from reranker.signal_inputs import Circumstances
+from reranker.trending_now import Trending, TrendingNow
 from reranker.user_tower import UserTower
 from schemas.config import Config
 from schemas.errors import ShortlistError
@@ -72,6 +73,8 @@ class Reranker:
         self._pace = Pace()
         self.known_of = known_of
         """Tells what is known of a user beside the request."""
+        self.trending_now: TrendingNow | None = None
+        """Tells what is; None: nobody counts."""
         self.on_answer: Callable[[AnswerRecord], None] | None = None
         """Hears of each answer."""
         self._settings = settings_digest(config)
@@ -111,9 +114,10 @@ class Reranker:
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             ignored = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
+            trending = None if self.trending_now is None else self.trending_now.of(version)
             found = self.answer_on(
                 version, request, ignored, live,
-                now=now, request_id=os.urandom(16).hex(), haste=haste, holdout=holdout, note=note,
+                now=now, request_id=os.urandom(16).hex(), haste=haste, holdout=holdout, trending=trending, note=note,
             )  # fmt: skip
         if haste.since >= 0:
             self._pace.was_skipped()
@@ -134,6 +138,7 @@ class Reranker:
                     live=live.number,
                     hasty_since=haste.since,
                     holdout=holdout,
+                    trending="" if trending is None else trending.number,
                 )
             )
         return found
@@ -188,12 +193,13 @@ class Reranker:
         request_id: str,
         haste: Haste,
         holdout: str,
+        trending: Trending | None,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         """The answer of one version to a request whose session is complete.
 
         `ignored` are the times that items were shown without a click; `haste` says when there is no time to rank,
-        `holdout` which one the user is in.
+        `holdout` which one the user is in, `trending` what is so just now.
         Requires: the version stays open.
         """
         return answer(
@@ -210,6 +216,7 @@ class Reranker:
             ignored=ignored,
             haste=haste,
             holdout=holdout,
+            trending=trending,
             note=note,
         )
 
@@ -235,6 +242,8 @@ class Reranker:
         """
         self.views.prepare(version)
         self.fresh_of(version)
+        if self.trending_now is not None:
+            self.trending_now.prepare(version)
         self.ranker_of(version).forms(version, Circumstances(self._now()), is_now=True)
 
     def fresh_of(self, version: Version) -> Fresh | None:
@@ -280,10 +289,13 @@ class Reranker:
 
 
 @contextlib.contextmanager
-def open_reranker(config: Config, *, now: Clock = time.time, known_of: Known | None = None) -> Iterator[Reranker]:
+def open_reranker(
+    config: Config, *, now: Clock = time.time, known_of: Known | None = None, trending_now: TrendingNow | None = None
+) -> Iterator[Reranker]:
     """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
     store = Store(Path(config.paths.store), now=now)
     reranker = Reranker(store, config, now=now, known_of=known_of)
+    reranker.trending_now = trending_now
     try:
         store.refresh()
         yield reranker

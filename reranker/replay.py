@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -21,7 +21,8 @@ from reranker.errors import NotInLogError, VersionRetiredError
 from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_segments, segments
-from reranker.serving_log.records import AnswerRecord
+from reranker.serving_log.records import AnswerRecord, TrendingRecord
+from reranker.trending_now import Trending
 from schemas.config import Config, events_folder
 
 SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events", "hasty_since")
@@ -49,7 +50,9 @@ def replay(config: Config, request_id: str) -> Replay:
         VersionRetiredError: its version is not in the store any more.
         DamagedVersionError, FormatError: the version, or a segment of the log, is not as it was written.
     """
-    recorded = find(Path(events_folder(config.paths)), request_id)
+    folder = Path(events_folder(config.paths))
+    recorded = find(folder, request_id)
+    trending = trending_then(folder, {recorded.trending}).get(recorded.trending)
     root = Path(config.paths.store)
     try:
         version = Version.open(root, recorded.version)
@@ -59,18 +62,24 @@ def replay(config: Config, request_id: str) -> Replay:
             hint="store.keep_versions says how many are kept",
         ) from error
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
-        replayed = made_again(reranker, version, recorded, settings_digest(config))
+        replayed = made_again(reranker, version, recorded, trending, settings_digest(config))
     found = list(differences(recorded, replayed))
     return Replay(recorded, replayed, [*_causes(recorded, replayed), *found] if found else [])
 
 
-def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, settings: str) -> AnswerRecord:
+def made_again(
+    reranker: Reranker, version: Version, recorded: AnswerRecord, trending: TrendingRecord | None, settings: str
+) -> AnswerRecord:
     """The answer to the recorded request on its version, as a record; `settings` is the digest of today's.
 
+    `trending` is what was so then, see `trending_then`.
     Requires: the version stays open until this returns.
     """
     noted: list[Shown] = []
     request, live = request_of(recorded), reranker.live_view(version)
+    wanted = None
+    if trending is not None:
+        wanted = Trending.of(version, trending.number, trending.items, numbers(trending.counts))
     haste = Haste.as_before(recorded.hasty_since)
     made = reranker.answer_on(
         version,
@@ -81,6 +90,7 @@ def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, set
         request_id=recorded.request_id,
         haste=haste,
         holdout=recorded.holdout,
+        trending=wanted,
         note=noted.append,
     )
     return record_of(
@@ -95,6 +105,7 @@ def made_again(reranker: Reranker, version: Version, recorded: AnswerRecord, set
         live=live.number,
         hasty_since=haste.since,
         holdout=recorded.holdout,
+        trending="" if wanted is None else wanted.number,
     )
 
 
@@ -110,6 +121,18 @@ def find(folder: Path, request_id: str) -> AnswerRecord:
         f"the log in {folder} has no answer {request_id[:64]!r}{torn}",
         hint="log.answers must have been on, and log.keep_days not have passed",
     )
+
+
+def trending_then(folder: Path, numbers: Collection[str]) -> dict[str, TrendingRecord]:
+    """What was trending, of these numbers; the log has lost those that are missing. No number stands for nothing."""
+    left, found = set(numbers) - {""}, dict[str, TrendingRecord]()
+    for path in reversed(segments(folder)) if left else ():
+        for record in read_segments([path], lambda _: None):
+            if isinstance(record, TrendingRecord) and record.number in left:
+                found[record.number] = record
+        if len(found) == len(left):
+            break
+    return found
 
 
 def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
@@ -140,6 +163,8 @@ def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]
 
 def _causes(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
     """The causes: what the two answers were made from and is not the same any more."""
+    if recorded.trending != replayed.trending:
+        yield f"the log has lost what was trending then, {recorded.trending}"
     if recorded.live != replayed.live:
         yield f"the live facts about items have changed: {recorded.live} then, {replayed.live} now"
     if recorded.settings != replayed.settings:

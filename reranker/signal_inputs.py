@@ -12,6 +12,7 @@ import numpy as np
 from reranker.arrays import NO_ITEMS, NO_NUMBERS, SHORTEST, Float32, Indexes, Mask, Positions
 from reranker.pool import Pool
 from reranker.session import Session
+from reranker.trending_now import Trending
 from reranker.user_tower import UserNow
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Circumstances(NamedTuple):
     """Dense item index to the times that the user was shown the item lately and did not click it."""
     user: UserNow | None = None
     """Of the session; None: there is no vector to ask for."""
+    trending: Trending | None = None
+    """What is trending now; None: nothing."""
 
     @property
     def hour_number(self) -> int:

@@ -26,6 +26,7 @@ from reranker.forms import (
     Missed,
     Nearest,
     NearNumber,
+    OfItem,
     Placed,
     Share,
     Toward,
@@ -149,6 +150,13 @@ def met_before(catalogue: Catalogue) -> Form | None:
     return Met()
 
 
+def trending_now(catalogue: Catalogue) -> Form | None:
+    """1 for the item with which most users have done something in the last hours, the earlier for less; less for
+    others, by the logarithm, and 0 for what is not among the first of them."""
+    now = catalogue.at.trending
+    return None if now is None else OfItem(now.counts)
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """A named number about a candidate."""
@@ -159,7 +167,8 @@ class Signal:
     of_session: bool = False
     """Needs a session; 0 without one."""
     of_hour: bool = False
-    """The same for whoever asks within the hour from such a device: of the item alone, and of the time by its hour."""
+    """The same for whoever asks within the hour from such a device, as long as the same is trending: of the item alone,
+    and of the time by its hour."""
     default_weight: float = 0.0
     """Until weights are learned. Without a session the order is that of the list."""
 
@@ -190,6 +199,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("freshness", freshness, of_hour=True),
     Signal("ignored", ignored, default_weight=-0.5),
     Signal("met_before", met_before),
+    Signal("trending_now", trending_now, of_hour=True),
 )
 """In the order in which weights are stored. Append only: a version's weights name the signals they belong to."""
 

@@ -23,7 +23,7 @@ from prediction_store.reader import Store, Version
 from reranker.answered import numbers, settings_digest
 from reranker.arrays import Float32
 from reranker.recommend import Reranker
-from reranker.replay import made_again
+from reranker.replay import made_again, trending_then
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import AnswerRecord, ShownItems
@@ -99,6 +99,7 @@ def skew(config: Config, answers: int) -> Skew:
             passed_over[OTHER_SETTINGS] += 1
         else:
             by_version[record.version].append(record)
+    trending = trending_then(Path(events_folder(config.paths)), {record.trending for record in drawn})
     root, compared, missing = Path(config.paths.store), 0, 0
     differences: dict[str, list[Float32]] = defaultdict(list)
     with contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
@@ -110,7 +111,7 @@ def skew(config: Config, answers: int) -> Skew:
                 continue
             with version:
                 for record in records:
-                    made = made_again(reranker, version, record, digest)
+                    made = made_again(reranker, version, record, trending.get(record.trending), digest)
                     missing += _compare(record.shown, made.shown, differences)
                     compared += 1
     signals = [_of_signal(name, parts) for name, parts in sorted(differences.items())]

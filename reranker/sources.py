@@ -12,6 +12,7 @@ from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
 from reranker.pool import Pool
 from reranker.session import Session
+from reranker.trending_now import Trending
 from reranker.user_tower import UserNow
 from schemas.record import Candidates
 from schemas.serving_config import Serve
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prediction_store.reader import NearItems, Version
 
 STORED_LIST, SESSION_NEIGHBOURS = "stored_list", "session_neighbours"
+TRENDING_NOW = "trending_now"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
 RECENT = "recent"
 """The column of what the order of lists adds to an item's base score; a version may be older than it."""
@@ -56,18 +58,33 @@ def stored(candidates: Candidates) -> Pool:
 
 
 def personal(
-    version: Version, candidates: Candidates, session: Session, serve: Serve, fresh: Fresh | None, *, user: UserNow
+    version: Version,
+    candidates: Candidates,
+    session: Session,
+    serve: Serve,
+    fresh: Fresh | None,
+    *,
+    user: UserNow,
+    trending: Trending | None = None,
 ) -> Pool:
-    """The user's stored list; after it neighbours of the session's items, and new and trending ones that suit it.
+    """The user's stored list; after it neighbours of the session's items, new and trending ones that suit it, and what
+    is trending just now.
 
-    Both as many as `serve` says, each part in the order of its products with the user's vector of the version. To
-    these comes what the order of lists adds for having been met of late, as in the stored list: such are base scores.
+    All as many as `serve` says. The first two are in the order of their products with the user's vector of the version,
+    what is trending is by how many want it. To the products comes what the order of lists adds for having been met of
+    late, as in the stored list: such are base scores.
     """
-    if session.is_empty:
+    if session.is_empty and trending is None:
         return stored(candidates)
-    visited, suiting = Visited.of(session), _suiting(fresh, user, serve)
-    gather = gathered if is_compiled else gathered_in_numpy
-    items, scores = gather(version, candidates, visited, suiting, serve)
+    items, scores, suiting = candidates.items, candidates.scores, None
+    visited = Visited.of(session)
+    if not session.is_empty:
+        suiting, gather = _suiting(fresh, user, serve), gathered if is_compiled else gathered_in_numpy
+        items, scores = gather(version, candidates, visited, suiting, serve)
+    others = NO_ITEMS if trending is None else trending.beside(items, serve.trending_now_candidates)
+    if others.size:
+        products = version.item_vectors[others] @ version.user_vector(candidates.user_row)
+        items, scores = np.concatenate([items, others]), np.concatenate([scores, products])
     listed = candidates.items.size
     recent = version.numbers(RECENT) if items.size > listed else None
     if recent is not None:
@@ -75,8 +92,10 @@ def personal(
 
     def found() -> Mapping[str, Indexes]:
         near = version.every_neighbours.items[visited.items].view(np.uint32)  # what pads a list is no item
-        sources = {STORED_LIST: candidates.items, **({SESSION_NEIGHBOURS: near} if serve.neighbour_candidates else {})}
-        return {**sources, **_by_source(suiting, serve)}
+        sources = {STORED_LIST: candidates.items}
+        if near.size and serve.neighbour_candidates:
+            sources[SESSION_NEIGHBOURS] = near
+        return {**sources, **_by_source(suiting, serve), **_of_many(trending, serve)}
 
     return Pool(items, scores, listed=listed, found=found)
 
@@ -147,23 +166,37 @@ def neighbours_in_numpy(near: NearItems, visited: Visited) -> tuple[Indexes, Flo
     return items[order].astype(np.uint32), scores[order]
 
 
-def session_only(version: Version, session: Session, serve: Serve, fresh: Fresh | None, *, user: UserNow) -> Pool:
-    """The best neighbours of the session's items, and after them new and trending items that suit it.
+def session_only(
+    version: Version,
+    session: Session,
+    serve: Serve,
+    fresh: Fresh | None,
+    *,
+    user: UserNow,
+    trending: Trending | None = None,
+) -> Pool:
+    """The best neighbours of the session's items; after them new and trending items that suit it, and what is trending
+    just now.
 
     The base score of these is 0, which is what the neighbour lists say of them; they are in the order in which they
-    suit. As a rung of its own the pool carries a whole answer, whatever share of another pool neighbours may have.
+    suit, or are wanted. As a rung of its own the pool carries a whole answer, whatever share of another pool neighbours
+    may have.
     """
     items, scores = session_neighbours(version, session)
     limit = max(serve.neighbour_candidates, serve.max_k)
     pool = Pool.of_list(items[:limit], scores[:limit], SESSION_NEIGHBOURS)
-    suiting = _suiting(fresh, user, serve)
-    if suiting is None:
+    suiting, known = _suiting(fresh, user, serve), pool.items
+    if suiting is not None:
+        known = np.concatenate([known, suiting.beside(known, serve.fresh_candidates)])
+    if trending is not None:
+        known = np.concatenate([known, trending.beside(known, serve.trending_now_candidates)])
+    added = known.size - pool.items.size
+    if not added:
         return pool
-    added = suiting.beside(pool.items, serve.fresh_candidates)
     return pool.extended(
-        np.concatenate([pool.items, added]),
-        np.concatenate([pool.base_scores, np.zeros(added.size, np.float32)]),
-        lambda: _by_source(suiting, serve),
+        known,
+        np.concatenate([pool.base_scores, np.zeros(added, np.float32)]),
+        lambda: {**_by_source(suiting, serve), **_of_many(trending, serve)},
     )
 
 
@@ -178,6 +211,10 @@ def _suiting(fresh: Fresh | None, user: UserNow, serve: Serve) -> Suiting | None
         return None
     vector = user.vector
     return None if vector is None else Suiting(fresh, vector)
+
+
+def _of_many(trending: Trending | None, serve: Serve) -> Mapping[str, Indexes]:
+    return {} if trending is None else {TRENDING_NOW: trending.items[: serve.trending_now_candidates]}
 
 
 def _by_source(suiting: Suiting | None, serve: Serve) -> Mapping[str, Indexes]:

@@ -24,6 +24,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from reranker.deadline import Haste
 from reranker.log import hash_user
 from reranker.recommend import Clock, Reranker
+from reranker.trending_now import Trending
 from schemas import __version__
 
 if TYPE_CHECKING:
@@ -163,6 +164,7 @@ class TracedReranker(Reranker):
         request_id: str,
         haste: Haste,
         holdout: str,
+        trending: Trending | None,
         note: Callable[[Shown], None] | None,
     ) -> RecommendAnswer:
         candidates = 0
@@ -175,7 +177,7 @@ class TracedReranker(Reranker):
 
         answer = super().answer_on(
             version, request, ignored, live,
-            now=now, request_id=request_id, haste=haste, holdout=holdout, note=counting,
+            now=now, request_id=request_id, haste=haste, holdout=holdout, trending=trending, note=counting,
         )  # fmt: skip
         trace.get_current_span().set_attribute("shortlist.candidates", candidates)
         _note({"shortlist.candidates": candidates})

@@ -110,8 +110,8 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     title: str | UnsetType = UNSET
     """With `explain`."""
     sources: list[str] | UnsetType = UNSET
-    """With `explain`: how it came to be a candidate: stored_list, session_neighbours, new, trending; popular or
-    segment_popular."""
+    """With `explain`: how it came to be a candidate: stored_list, session_neighbours, new, trending, trending_now;
+    popular or segment_popular."""
     signals: dict[str, float] | UnsetType = UNSET
     """With `explain`: the value of every signal."""
     contributions: dict[str, float] | UnsetType = UNSET

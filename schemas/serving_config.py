@@ -92,6 +92,9 @@ class Serve(Section, frozen=True):
     fresh_candidates: Count = 100
     """New and trending items added to the pool: those that score best with the user's vector as the session moves it.
     0: none. A version without the user tower adds none either."""
+    trending_now_candidates: Count = 50
+    """Items added to the pool that most users have done something with in the last hours, by the events posted to this
+    host. 0: none."""
     seen: Repeat = field(default_factory=Repeat)
     """Items of the session, except those bought."""
     seen_before: Repeat = field(default_factory=lambda: Repeat(policy="allow"))

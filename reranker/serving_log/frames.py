@@ -13,7 +13,8 @@ from zlib import crc32
 
 from schemas.errors import NewerFormatError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""2: with what was trending; 1 is read as well."""
 MAGIC: Final = b"\x93SLOG\r\n\x1a"
 """The first byte is no text, and the line ends show a file that was carried as text."""
 MAX_RECORD_BYTES: Final = 16 << 20

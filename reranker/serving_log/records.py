@@ -90,9 +90,24 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     """The rung, counted along those that were open from 0, from which on there was no time to rank; -1: there was."""
     holdout: str = ""
     """The holdout that the user was in, by the rung that answers there; empty: none."""
+    trending: str = ""
+    """The number of what was trending, see `TrendingRecord`; empty: nothing was."""
 
 
-Record = EventsRecord | AnswerRecord
+class TrendingRecord(msgspec.Struct, frozen=True, array_like=True, tag="trending"):
+    """What was trending for some seconds, with the answers of one worker."""
+
+    number: str
+    """16 hex digits, drawn at random."""
+    time: float
+    """UTC epoch seconds by the server's clock."""
+    items: list[str]
+    """The most met first."""
+    counts: bytes
+    """float32[n], little-endian: what the signal was."""
+
+
+Record = EventsRecord | AnswerRecord | TrendingRecord
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Record)

@@ -13,7 +13,7 @@ from asgi_client import AsgiClient
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs.learned_from import of_log, of_sessions
-from jobs.moments import Moments, Visit
+from jobs.moments import Moments, Stage, Visit
 from jobs.ranking_fit import Lists
 from prediction_store.reader import Version
 from reranker.app import create_app
@@ -64,8 +64,9 @@ def served(shop: Shop, *, seed: int) -> list[AnswerRecord]:
 
 def test_what_is_served_in_such_sessions_is_spread_likewise(shop: Shop) -> None:
     with Version.open(shop.root, shop.current()) as version:
-        seen = of_sessions(version, Moments([*sessions(1)], most_events=1), WEIGHTS, Serve())
-    silent = {"on_device", "ignored"}  # no session had a device, nor tells what was shown in vain
+        seen = of_sessions(Stage.of(version), Moments([*sessions(1)], most_events=1), WEIGHTS, Serve())
+    # No session had a device, nor tells what was shown in vain, or what others do.
+    silent = {"on_device", "ignored", "trending_now"}
     assert (seen.source, seen.lists, {*NAMES} - {*seen.spreads}) == ("sessions", MOMENTS, silent)
     found = drift("v", seen, served(shop, seed=2))
     assert (found.answers, found.indexes.keys()) == (MOMENTS, seen.spreads.keys())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -15,6 +16,7 @@ from interactions_of import write_prepared
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay, sessions
+from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker import ranking
 from reranker.recommend import open_reranker
@@ -181,7 +183,27 @@ def test_the_signals_of_a_moment_are_those_of_the_definitions(
         seen.append(expected)
     spread = np.ptp(np.concatenate(seen), axis=0)
     constant = [signal.name for signal, width in zip(SIGNALS, spread, strict=True) if width < 1e-3]
-    assert constant == ["ignored"], "a replay knows of nothing shown in vain; the data must tell the others apart"
+    silent = ["ignored", "trending_now"]
+    assert constant == silent, "this replay knows of nothing shown in vain, and of nobody else; the data tells the rest"
+
+
+def test_what_was_trending_at_the_moment_is_a_candidate_and_counts(version: Version) -> None:
+    now = float(MADE_AT + 60)
+    events = Events(np.arange(3), np.zeros(3, np.int64), np.full(3, MADE_AT + 5), ["a25"])
+    stage = Stage.of(version, TrendingThen(version, events))
+    request = RecommendRequest(user="u0", session=[SessionEvent(item="a02", time=now)], context=Context(time=now))
+    moment, serve = Moment(request, "a25"), Serve(fresh_candidates=0)
+    without, case = (replay(made, moment, serve) for made in (Stage.of(version), stage))
+    assert without is not None
+    assert case is not None
+    assert (without.wanted, case.wanted) == (-1, case.pool.items.size - 1)
+    column = [signal.name for signal in SIGNALS].index("trending_now")
+    values = case.signals(np.arange(case.pool.items.size))[:, column]
+    assert (values[case.wanted], np.count_nonzero(values)) == (pytest.approx(np.log(4) / np.log(5), abs=1e-3), 1)
+    earlier = msgspec.structs.replace(request, context=Context(time=float(MADE_AT)))
+    before = replay(stage, Moment(earlier, "a25"), serve)
+    assert before is not None
+    assert before.wanted == -1, "what lies ahead was not known then"
 
 
 def test_what_a_replay_keeps_with_the_version_does_not_grow_with_its_hours(version: Version) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from prediction_store import durable
 from prediction_store.errors import DiskError
-from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, SegmentName, Tail, frame, frames, header
+from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, Frame, SegmentName, Tail, frame, frames, header
 from reranker.serving_log.reading import read_log, read_segments, segments
 from reranker.serving_log.records import EventsRecord, LoggedEvent, Record, encode
 from reranker.serving_log.segments import SegmentWriter
@@ -136,13 +136,18 @@ def test_a_flipped_byte_in_the_header_loses_that_segment_and_no_other(tmp_path: 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     from zlib import crc32
 
-    begin = header()[:8] + (2).to_bytes(4, "little")
-    with pytest.raises(NewerFormatError, match="format 2"):
+    begin = header()[:8] + (3).to_bytes(4, "little")
+    with pytest.raises(NewerFormatError, match="format 3"):
         list(frames(tmp_path, begin + crc32(begin).to_bytes(4, "little")))
 
 
+def test_an_earlier_format_is_read(tmp_path: Path) -> None:
+    first = bytes.fromhex("93534c4f470d0a1a" + "01000000" + "4a679d75") + frame(b"\x90")
+    assert list(frames(tmp_path, first)) == [Frame(16, b"\x90")]
+
+
 def test_the_bytes_of_a_segment_are_the_ones_that_the_format_describes() -> None:
-    assert header().hex() == "93534c4f470d0a1a" + "01000000" + "4a679d75"
+    assert header().hex() == "93534c4f470d0a1a" + "02000000" + "a4c82867"
     assert frame(b"\x90").hex() == "01000000" + "e94d4d0b" + "90"
 
 

@@ -15,6 +15,7 @@ from reranker.pool import Pool
 from reranker.session import EMPTY, Session, read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import FRESH_HALF_LIFE_SECONDS, SIGNALS, Signal
+from reranker.trending_now import Trending
 from reranker.user_tower import UserNow, UserTower
 from schemas.messages import SessionEvent
 from schemas.serving_config import Serve
@@ -41,7 +42,11 @@ def given(version: Version) -> SignalInputs:
         kinds=("view", "cart", "view", "cart", "view"),
     )
     ignored = {int(items[2]): 1, int(items[9]): 3, 39: 2}
-    at = Circumstances(NOW, device="phone", ignored=ignored, user=UserNow(UserTower.of(version), 1, session))
+    many = items[[4, 0, 19]].astype(np.uint32)
+    counts = np.zeros(version.n_items, np.float32)
+    counts[many] = [1.0, 0.7, 0.2]
+    user, trending = UserNow(UserTower.of(version), 1, session), Trending("", many, counts)
+    at = Circumstances(NOW, device="phone", ignored=ignored, user=user, trending=trending)
     return SignalInputs(version, Pool(items, scores, listed=20), session, at)
 
 
@@ -195,6 +200,7 @@ SLOW: dict[str, Callable[[SignalInputs, int], float]] = {
     "trend": slow_trend,
     "ignored": slow_ignored,
     "met_before": slow_met_before,
+    "trending_now": lambda given, position: {4: 1.0, 0: 0.7, 19: 0.2}.get(position, 0.0),
     "freshness": slow_freshness,
 }
 

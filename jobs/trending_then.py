@@ -1,0 +1,84 @@
+"""What would have been trending at moments of the past: as `reranker.trending_now` has it, from the interactions.
+
+Counted exactly where serving has a sketch, and of all hosts together. A user counts once for an item within a half life
+there as here, and what was trending is looked up as often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.dataset
+
+from prediction_store.reader import Version
+from reranker.decayed_counts import HALF_LIFE_SECONDS
+from reranker.trending_now import REFRESH_SECONDS, Trending, first_of, shares_of
+
+SPAN_SECONDS = 8 * HALF_LIFE_SECONDS
+"""What is older counts for less than a two hundred and fiftieth."""
+
+
+class Events(NamedTuple):
+    """What users did, by time: arrays of one length."""
+
+    user: np.ndarray  # int[n]: a number for each user
+    item: np.ndarray  # int[n], place in `items`
+    time: np.ndarray  # int64[n], epoch seconds
+    items: Sequence[str]
+
+
+class TrendingThen:
+    """What was trending with the items of a version."""
+
+    def __init__(self, version: Version, events: Events) -> None:
+        self._version = version
+        places = [version.item_index(item) for item in events.items]
+        dense = np.array([-1 if place is None else place for place in places], np.int64)[events.item]
+        window = events.time // int(HALF_LIFE_SECONDS)
+        order = np.lexsort((events.time, window, events.user, dense))
+        keys = np.stack([dense[order], events.user[order], window[order]])
+        counts = (dense[order] >= 0) & np.append([True], (np.diff(keys, axis=1) != 0).any(axis=0))[: len(order)]
+        kept = np.sort(order[counts])  # the first of each user, item and window, by time again
+        self._time, self._dense = events.time[kept], dense[kept]
+        self._found: dict[int, Trending | None] = {}
+
+    def at(self, now: float) -> Trending | None:
+        """What was trending at a time; None: nothing."""
+        look = int(now // REFRESH_SECONDS)
+        if look not in self._found:
+            self._found[look] = self._look(look * REFRESH_SECONDS)
+        return self._found[look]
+
+    def _look(self, now: float) -> Trending | None:
+        first, last = np.searchsorted(self._time, [now - SPAN_SECONDS, now])
+        worth = np.exp2((self._time[first:last] - now) / HALF_LIFE_SECONDS)
+        counts = np.zeros(self._version.n_items)
+        np.add.at(counts, self._dense[first:last], worth)
+        items = first_of(counts)
+        if not items.size:
+            return None
+        every = np.zeros(len(counts), np.float32)
+        every[items] = shares_of(counts[items])
+        return Trending("", items, every)
+
+
+def events_of(prepared: Path, *, since: int, until: int) -> Events:
+    """The interactions from so long before `since` as they count, and before `until`, that say something.
+
+    Args:
+        prepared: the dataset of this name.
+    """
+    time, weight = (pa.dataset.field(name) for name in ("time", "weight"))
+    wanted = (time >= since - int(SPAN_SECONDS)) & (time < until) & (weight > 0)
+    columns = ["user_index", "item_index", "time"]
+    found = pa.dataset.dataset(prepared / "interactions", format="parquet").to_table(columns=columns, filter=wanted)
+    user, item, at = (found[name].to_numpy() for name in columns)
+    order = np.argsort(at, kind="stable")
+    items = pa.dataset.dataset(prepared / "items", format="parquet").to_table(columns=["item_index", "item_id"])
+    ids = items.sort_by("item_index")["item_id"].to_pylist()
+    return Events(user[order], item[order], at[order], ids)
