@@ -75,6 +75,8 @@ class DatasetManifest(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     files: dict[str, int] = {}
     """Bytes of each file but the hidden ones; those of an earlier release say nothing."""
+    revision: int = 0
+    """See REVISION."""
 
 
 class Dataset:
@@ -142,7 +144,8 @@ def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
 
     Raises:
         MissingDatasetError: the step that makes it has not run, or has not finished.
-        DatasetDamagedError: its manifest cannot be read, or a file is gone or has another size.
+        DatasetDamagedError: its manifest cannot be read, another release has made it otherwise, or a file is gone or
+            has another size.
         JobError: this user may not read it, or such.
     """
     path = Path(workspace) / day / name
@@ -220,6 +223,7 @@ def step(
             extra={key: msgspec.Raw(msgspec.json.encode(value)) for key, value in draft.extra.items()},
             seconds=round(time.monotonic() - started, 3),
             files=_sizes(draft_path),
+            revision=REVISION.get(name, 1),
         )
         _complete(draft_path, final, manifest)
 
@@ -317,6 +321,8 @@ def _read(path: Path) -> Dataset:
         raise DatasetDamagedError(
             f"{path} has format {manifest.format}, this release reads {FORMAT}", hint=f"remove {path} and run again"
         )
+    if manifest.revision != REVISION.get(manifest.name, 1):
+        raise DatasetDamagedError(f"{path} was made by another release, otherwise than now", hint=_again(manifest))
     for name, size in manifest.files.items():
         file = path / name
         found = file.stat().st_size if file.is_file() else None

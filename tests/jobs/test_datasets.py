@@ -46,6 +46,16 @@ def test_what_an_earlier_release_does_not_say_is_said_to_be_missing(tmp_path: Pa
     assert refused.value.hint == f"make it again: shortlist train --day {DAY}"
 
 
+def test_what_another_release_has_made_otherwise_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "one")
+    monkeypatch.setitem(datasets.REVISION, "model", 99)
+    with pytest.raises(DatasetDamagedError, match="model was made by another release") as refused:
+        datasets.open_dataset(tmp_path, DAY, "model")
+    assert refused.value.hint == f"make it again: shortlist train --day {DAY}"
+    assert make(tmp_path, "one")
+    assert datasets.open_dataset(tmp_path, DAY, "model").manifest.revision == 99
+
+
 def test_the_same_inputs_and_settings_are_skipped(tmp_path: Path) -> None:
     assert make(tmp_path, "one")
     assert not make(tmp_path, "two")
