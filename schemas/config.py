@@ -16,7 +16,7 @@ from msgspec import Meta, field
 from schemas.data_config import Data, Simulate, Split
 from schemas.gate_config import Gates
 from schemas.held import SHARDS_PATTERN
-from schemas.hosts import HOST_PATTERN, HostName
+from schemas.hosts import HOST_EXAMPLE, HOST_PATTERN, HostName
 from schemas.section import Amount, Count, Duration, Name, Positive, Section, Share
 from schemas.serving_config import Log, Serve, Sessions
 from schemas.train_config import Ranker, Train
@@ -113,7 +113,7 @@ class Transfer(Section, frozen=True):
 class Follow(Section, frozen=True):
     """A serving host among several: `shortlist follow`."""
 
-    host: Annotated[str, Meta(pattern=rf"^$|{HOST_PATTERN}")] = ""
+    host: Annotated[str, Meta(pattern=rf"^$|{HOST_PATTERN}", examples=[HOST_EXAMPLE])] = ""
     """Name of this host; no two hosts may have the same. Empty: the operating system's host name."""
     hosts: list[HostName] = field(default_factory=list)
     """The hosts that flip together: none takes a new version before all have it. Empty: each flips by itself."""
@@ -121,7 +121,7 @@ class Follow(Section, frozen=True):
     """A host that is ready waits for the others no longer than this."""
     poll_seconds: Annotated[float, Meta(gt=0.0, le=3600.0)] = 1.0
     """How often the shared history is looked at."""
-    shards: Annotated[str, Meta(pattern=SHARDS_PATTERN)] = ""
+    shards: Annotated[str, Meta(pattern=SHARDS_PATTERN, examples=["0-15/64"])] = ""
     """The shards of users that this host holds, FIRST-LAST/ALL, like 0-15/64. Empty: all of them."""
 
 
@@ -129,7 +129,7 @@ class Spark(Section, frozen=True):
     """The one SparkSession of a job. Any master: the job files and all other settings stay as they are."""
 
     master: Name = "local[*]"
-    driver_memory: Annotated[str, Meta(pattern=r"^\d+[kmgt]$")] = "2g"
+    driver_memory: Annotated[str, Meta(pattern=r"^\d+[kmgt]$", examples=["2g"])] = "2g"
     shuffle_partitions: Count = 0
     """0: twice the number of cores, of this machine with a local master and else of the executors that have registered.
     With Spark's dynamic allocation 0 means Spark's own 200. Results do not depend on it."""

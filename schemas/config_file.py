@@ -13,6 +13,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -107,11 +108,11 @@ def _find(path: Path | None) -> Path | None:
     with _translated(file):
         if file.is_file():
             return file
-    if path is None:
-        return None
-    raise ConfigError(
-        f"the configuration file {path} is not there", hint="name another with --config, or leave the option out"
-    )
+        if path is None and not file.exists() and not file.is_symlink():
+            return None
+        problem = "is no file" if file.exists() else "is not there"
+    or_none = "" if path is None else ", or leave the option out"
+    raise ConfigError(f"the configuration file {file} {problem}", hint=f"name another with --config{or_none}")
 
 
 def _working_folder() -> Path:
@@ -125,7 +126,10 @@ def _read(file: Path) -> list[tuple[str, Any]]:
     """Every key of a file with its value."""
     try:
         with _translated(file):
-            return list(_leaves(tomllib.loads(file.read_text(encoding="utf-8"))))
+            return list(_leaves(tomllib.loads(file.read_text(encoding="utf-8-sig"))))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{file} is not text in UTF-8 (at line {line})", hint="save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # nested too deeply, or a number of too many digits, included
         raise ConfigError(f"{file} is not valid TOML: {error}") from error
 
@@ -233,7 +237,8 @@ def _require_shown(key: str, value: Any, source: str) -> None:
 
 
 def _shown(key: str, value: Any) -> str:
-    text = json.dumps(hide(key, value), default=str)
+    # A date is shown as it stands in TOML, without quotes: that they are missing is what is wrong.
+    text = str(value) if isinstance(value, date) else json.dumps(hide(key, value), default=str)
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
@@ -266,6 +271,8 @@ def _wanted(reason: str, kind: Any) -> str:
     if get_origin(kind) is Union and ">=" not in reason:
         (word,) = (word for choice in get_args(kind) for word in get_args(choice) if isinstance(word, str))
         return f"wanted a number or {word!r}"
+    if "matching regex" in reason:
+        return f"wanted text like {kind.__metadata__[0].examples[0]!r}"
     if reason.startswith("Invalid enum value"):
         return "wanted one of " + ", ".join(map(repr, get_args(kind)))
     if reason.startswith("Object contains unknown field"):

@@ -9,7 +9,7 @@ from msgspec import Meta, field
 
 from schemas.section import Count, Days, EventWeight, Name, Positive, Section, Share
 
-Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2026-01-31"])]
 
 
 class Simulate(Section, frozen=True):

@@ -27,7 +27,8 @@ STOPPED: Final = "stopped"
 """`follow` has ended; what was served is still served."""
 
 HOST_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
-HostName = Annotated[str, Meta(pattern=HOST_PATTERN)]
+HOST_EXAMPLE: Final = "host-1.example.org"
+HostName = Annotated[str, Meta(pattern=HOST_PATTERN, examples=[HOST_EXAMPLE])]
 
 
 class HostStatus(msgspec.Struct, frozen=True, kw_only=True):

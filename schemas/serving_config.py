@@ -46,7 +46,7 @@ class Serve(Section, frozen=True):
     tokens_file: str = ""
     """Names, roles and hashes of the tokens that requests must carry, see `shortlist tokens`. Empty: whoever reaches
     the server may do everything."""
-    traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$")] = ""
+    traces_endpoint: Annotated[str, Meta(pattern=r"^(https?://.+)?$", examples=["http://host:4318/v1/traces"])] = ""
     """Where spans go, by OTLP over HTTP, such as `http://127.0.0.1:4318/v1/traces`. Needs the extra `traces`. Empty:
     off."""
     traces_share: Share = 1.0

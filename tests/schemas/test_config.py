@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
         ("[train]\nweight_decay = 1e300", "wanted `float` <= 1000.0"),
         ("[retrieve]\nmin_recall = 1.5", "retrieve.min_recall = 1.5 (from shortlist.toml): wanted `float` <= 1.0"),
         ("[split]\nstrategy = 'x'", "split.strategy = \"x\" (from shortlist.toml): wanted one of 'time', 'per_user'"),
+        ('[spark]\ndriver_memory = "2GB"', "(from shortlist.toml): wanted text like '2g'"),
+        ("[simulate]\nstart_day = '1.2.2026'", "(from shortlist.toml): wanted text like '2026-01-31'"),
+        ("[simulate]\nstart_day = 2026-01-31", "simulate.start_day = 2026-01-31 (from shortlist.toml): wanted `str`"),
+        ("[serve]\ntraces_endpoint = 'collector:4318'", "wanted text like 'http://host:4318/v1/traces'"),
+        ("[follow]\nhost = 'my host'", "(from shortlist.toml): wanted text like 'host-1.example.org'"),
+        ("[follow]\nhosts = ['a', 'b, c']", 'follow.hosts[1] = "b, c" (from shortlist.toml): wanted text like'),
+        ("[follow]\nshards = '0-15'", "(from shortlist.toml): wanted text like '0-15/64'"),
         ("[spark]\nconf = {a = 1}", 'spark.conf = {"a": 1} (from shortlist.toml): wanted `str`, found `int`'),
         ("train = 3", "unknown key 'train'"),
         ("gates.gini = 1", "unknown key 'gates.gini' (from shortlist.toml): a section, with keys like 'gates.gini"),
@@ -156,6 +164,23 @@ def test_a_file_that_is_not_toml_is_an_error_with_its_line(tmp_path: Path) -> No
         load(write(tmp_path, "[train]\nseed = = 1\n"), environ={})
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("# caf\u00e9\n", 1), ("[train]\n# caf\u00e9\n", 2)],
+)
+def test_a_file_that_is_not_utf_8_is_an_error_with_its_line(tmp_path: Path, text: str, line: int) -> None:
+    file = tmp_path / "shortlist.toml"
+    file.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=rf"shortlist\.toml is not text in UTF-8 \(at line {line}\)") as caught:
+        load(file, environ={})
+    assert "UTF-8" in caught.value.hint
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_passed_over(tmp_path: Path) -> None:
+    """As editors on Windows put there."""
+    assert load(write(tmp_path, "\ufeff[train]\r\nseed = 9\r\n"), environ={}).config.train.seed == 9
+
+
 DEEP = "[" * 100_000
 DIGITS = "9" * 6_000
 
@@ -208,6 +233,26 @@ def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path) -> None:
 def test_a_named_file_that_cannot_be_read_is_an_error_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="x cannot be read: File name too long"):
         load(tmp_path / ("x" * 300), environ={})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), r"shortlist\.toml is no file"),  # as Docker does where a mount's file is missing
+        (lambda path: path.symlink_to("gone"), r"shortlist\.toml is not there"),
+        (lambda path: path.symlink_to(path.name), r"shortlist\.toml is not there"),
+    ],
+    ids=["a folder", "a link to nothing", "a loop"],
+)
+def test_what_stands_where_the_file_should_be_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "shortlist.toml")
+    for path in (None, tmp_path / "shortlist.toml"):
+        with pytest.raises(ConfigError, match=message) as caught:
+            load(path, environ={})
+        assert "--config" in caught.value.hint
 
 
 def test_a_home_that_nobody_has_is_an_error(tmp_path: Path) -> None:
