@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from prediction_store.place import folder_of, settings_of
+from prediction_store.place import folder_of, settings_of, store_of
 from schemas.errors import ShortlistError, UsageError
 from schemas.options import ConfigOption, JsonOption, SetOption
 
@@ -123,6 +123,8 @@ def show(
     settings = settings_of(config, overrides)
     with _live(settings) as live, _current(settings) as version:
         found = list(_facts_of(live, version, names or []))
+    if not found:
+        store_of(settings)
     if as_json:
         return terminal.print_json(found)
     if not found:

@@ -24,6 +24,23 @@ def folder_of(config: Config) -> Path:
     return Path(config.paths.store)
 
 
+def require_log(config: Config) -> None:
+    """Go on only if there is a serving log, or a store that has none yet. Raises StoreError."""
+    from pathlib import Path
+
+    from prediction_store.durable import translated
+    from prediction_store.errors import StoreError
+    from schemas.config import events_folder
+
+    folder = Path(events_folder(config.paths))
+    with translated("reading", folder):
+        is_there = folder.is_dir()
+    if not is_there and config.paths.events:
+        raise StoreError(f"there is no log at {folder}", hint="set paths.events to where it is")
+    if not is_there:
+        store_of(config)
+
+
 def store_of(config: Config) -> Path:
     """The folder of the store, for verbs of which an empty answer would be a false one. Raises StoreError."""
     from prediction_store import layout

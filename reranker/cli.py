@@ -254,6 +254,7 @@ def forget(
 
     Example: shortlist forget u00042
     """
+    from prediction_store.place import require_log
     from prediction_store.terminal import print_json
     from reranker.errors import LogBusyError
     from reranker.forget import forget as take_out
@@ -261,6 +262,7 @@ def forget(
     from schemas.config_file import load_config
 
     settings = load_config(config, overrides)
+    require_log(settings)  # or nobody would know that nothing has been taken out
     found = take_out(settings, frozenset(users), watch=watch_segments)
     if as_json:
         print_json(found.facts())

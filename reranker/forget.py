@@ -58,8 +58,7 @@ def forget(config: Config, users: Collection[str], *, watch: Watch = iter) -> Fo
             raise UsageError(f"{user!r} can be no user's id: wanted text that is UTF-8 and not empty")
     root, folder = Path(config.paths.store), Path(events_folder(config.paths))
     found = Forgotten(versions=[name for name in layout.version_names(root) if _has_list(root, name, users)])
-    paths = segments(folder)
-    if not paths:
+    if not layout.entries(folder):
         return found
     alone = locks.lock(folder, exclusive=True)
     if alone is None:
@@ -68,7 +67,7 @@ def forget(config: Config, users: Collection[str], *, watch: Watch = iter) -> Fo
         for entry in layout.entries(folder):
             if entry.startswith(layout.TEMPORARY):  # of a killed run
                 durable.remove_file(folder / entry)
-        for path in watch(paths):
+        for path in watch(segments(folder)):
             _forget_in(path, users, found)
     finally:
         locks.unlock(alone)

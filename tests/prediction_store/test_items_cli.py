@@ -56,6 +56,15 @@ def test_facts_are_set_shown_and_cleared(items: Any, root: Path) -> None:
     assert items("show")[1] == "nothing is set\n"
 
 
+@pytest.mark.parametrize("how", [[], ["--json"]])
+def test_of_a_store_that_is_not_there_it_is_not_said_that_nothing_is_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: list[str]
+) -> None:
+    assert shortlist.run(["items", "show", *how, "--set", f"paths.store={tmp_path / 'nowhere'}"]) == 1
+    said = capsys.readouterr()
+    assert (said.out, f"there is no store at {tmp_path / 'nowhere'}" in said.err) == ("", True)
+
+
 def test_programs_get_json(items: Any) -> None:
     assert json.loads(items("set", "item-0", "zz", "--hide", "--json")[1]) == {"changed": 2, "unknown": ["zz"]}
     (found,) = json.loads(items("show", "item-0", "--json")[1])

@@ -167,3 +167,29 @@ def test_what_can_be_no_id_is_told(config: Config, capsys: pytest.CaptureFixture
 
 def test_where_there_is_no_log_nothing_is_taken_out(config: Config) -> None:
     assert forget(config, {"ann"}) == Forgotten()
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        ({"store": "nowhere"}, "there is no store at {}/nowhere\n  next: set paths.store"),
+        ({"store": "store", "events": "copy"}, "there is no log at {}/copy\n  next: set paths.events"),
+    ],
+)
+def test_a_log_that_is_not_where_it_is_looked_for_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], places: dict[str, str], told: str
+) -> None:
+    """Or nobody would know that nothing has been taken out."""
+    (tmp_path / "store" / "versions").mkdir(parents=True)
+    options = [f"--set=paths.{name}={tmp_path / place}" for name, place in places.items()]
+    assert shortlist.run(["forget", "ann", *options]) == 1
+    assert told.format(tmp_path) in capsys.readouterr().err
+    assert shortlist.run(["forget", "ann", f"--set=paths.store={tmp_path / 'store'}"]) == 0
+
+
+def test_what_a_killed_run_began_goes_also_when_its_segment_has_gone(config: Config) -> None:
+    segment = log(config, answer("ann"), answer("bob"))
+    begun = layout.temporary_path(segment, "dead")
+    segment.rename(begun)
+    assert forget(config, {"ann"}) == Forgotten()
+    assert not begun.exists()
