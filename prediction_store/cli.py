@@ -142,7 +142,7 @@ def quarantine(
     """
     from prediction_store import holds
 
-    _decide(partial(holds.quarantine, name=version, why=why), who, config, overrides, as_json)
+    _decide(partial(holds.quarantine, name=version, why=why), who, config, overrides, as_json, held=version)
 
 
 @app.command()
@@ -161,7 +161,7 @@ def release(
     """
     from prediction_store import holds
 
-    _decide(partial(holds.release, name=version, why=why), who, config, overrides, as_json)
+    _decide(partial(holds.release, name=version, why=why), who, config, overrides, as_json, held=version)
 
 
 @app.command()
@@ -211,7 +211,7 @@ def retire(
 
 def _decide(
     decide: Callable[..., HistoryRecord], who: str, config: Path | None, overrides: list[str], as_json: bool, *,
-    applied: bool = True,
+    applied: bool = True, held: str = "",
 ) -> None:  # fmt: skip
     """Take a decision, with the clock and the caller's name, and print what came of it."""
     from prediction_store import history, layout, terminal
@@ -223,7 +223,7 @@ def _decide(
     record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:
         return terminal.print_json(record)
-    terminal.print_decision(record, applied=applied, is_new=record.number > newest)
+    terminal.print_decision(record, applied=applied, is_new=record.number > newest, held=held)
     if applied and record.number not in layout.history_numbers(root):
         print("the hosts share it now; this one takes it with shortlist follow")
     return None

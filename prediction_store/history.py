@@ -143,7 +143,7 @@ def _nearest_way_back(root: Path, found: Ground) -> str:
     """The version that `rollback` goes to. Raises NoCurrentVersionError or NothingToRollBackToError."""
     if found.newest is None:
         raise NoCurrentVersionError(
-            "no version is current, so there is nothing to go back from", hint="shortlist cutover VERSION"
+            f"no version is current in {root}, so there is nothing to go back from", hint="shortlist cutover VERSION"
         )
     ways = way_back(found.newest, layout.version_names(root))
     if not ways:

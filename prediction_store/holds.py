@@ -104,7 +104,7 @@ def _remark(
         newest = at.newest
         if newest is None:
             raise NoCurrentVersionError(
-                f"no version is current, so there is nothing to {action}", hint="shortlist cutover VERSION"
+                f"no version is current in {root}, so there is nothing to {action}", hint="shortlist cutover VERSION"
             )
         if is_done(newest):
             return None

@@ -48,10 +48,10 @@ def _is_printed(char: str) -> bool:
 
 def print_versions(rows: Sequence[VersionRow], newest: HistoryRecord | None, place: str) -> None:
     """The table of versions, and under it what forbids a cutover."""
-    if not rows:
+    if rows:
+        print(f"  {'version':<25} {'state':<11} {'age':>7} {'users':>10} {'size':>9} {'gates':<8} made current by")
+    else:
         print_line(f"no versions in {place}")
-        return
-    print(f"  {'version':<25} {'state':<11} {'age':>7} {'users':>10} {'size':>9} {'gates':<8} made current by")
     for row in rows:
         mark = "*" if row.is_current else "<" if row.is_rollback_target else " "
         head = f"{mark} {row.version:<25} {row.state:<11}"
@@ -62,9 +62,13 @@ def print_versions(rows: Sequence[VersionRow], newest: HistoryRecord | None, pla
         facts = f"{age(row.age_seconds):>7} {row.users:>10} {size(row.bytes):>9} {row.gates:<8}"
         print_line(f"{head} {facts} {by}".rstrip())
     if newest is None:
-        print("no version is current: shortlist cutover VERSION")
+        if rows:
+            print("no version is current: shortlist cutover VERSION")
         return
-    print(f"* current by history record {newest.number}; < rollback goes there")
+    if any(row.is_current for row in rows):
+        print(f"* current by history record {newest.number}; < rollback goes there")
+    else:
+        print(f"version {newest.version} is current by history record {newest.number}, and is not there")
     if newest.pinned:
         print(f"pinned by history record {newest.pinned}: cutovers are refused until shortlist unpin")
     for name, held in sorted(newest.quarantined.items()):
@@ -83,10 +87,10 @@ def print_history(rows: Sequence[HistoryRow]) -> None:
         print_line(f"{record.number:>6}  {minute(record.at)}  {said(record)}{forced}  {record.who}{why}")
 
 
-def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool) -> None:
-    """What a verb has decided, or would decide."""
+def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool, held: str = "") -> None:
+    """What a verb has decided, or would decide; `held`: the version that it was to quarantine or to release."""
     if not is_new:
-        print(f"nothing to do: {record.version} is current, history record {record.number}")
+        print(f"nothing to do: {_standing_of(record, held)}")
         return
     left = f", instead of {record.previous}" if record.previous not in ("", record.version) else ""
     if applied:
@@ -138,6 +142,16 @@ def said(record: HistoryRecord) -> str:
     if record.action in (QUARANTINE, RELEASE, RETIRE):
         return f"{record.action} of {about}"
     return f"{record.action}, with {record.version} current"
+
+
+def _standing_of(record: HistoryRecord, held: str) -> str:
+    """What a decision that changes nothing has found."""
+    if held in record.quarantined:
+        return f"{held} is quarantined by history record {record.quarantined[held].number}"
+    if held:
+        return f"{held} is not quarantined"
+    pinned = f"pinned by history record {record.pinned}" if record.pinned else "not pinned"
+    return f"{record.version} is current, history record {record.number}, and {pinned}"
 
 
 def minute(seconds: int) -> str:

@@ -335,6 +335,27 @@ def test_without_a_current_version_the_next_command_is_named(
     make_version("a")
     code, _, err = verb(argv)
     assert (code, "shortlist cutover VERSION" in err) == (1, True)
+    assert f"no version is current in {root}" in err, "it may be another store than the one that was meant"
+
+
+def test_a_current_version_that_is_not_there_is_told(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    away = [layout.version_path(root, name).rename(root / name) for name in (b, a)]
+    told = f"version {b} is current by history record 2, and is not there"
+    assert told in verb("versions")[1]
+    away.pop().rename(layout.version_path(root, a))
+    assert told in verb("versions")[1]
+    away.pop().rename(layout.version_path(root, b))
+    assert "not there" not in verb("versions")[1]
+
+
+def test_a_hold_that_is_there_already_is_told(root: Path, make_version: MakeVersion, verb: Verb) -> None:
+    a, b = (make_version(inputs, cut_over=True) for inputs in "ab")
+    assert verb("unpin")[1] == f"nothing to do: {b} is current, history record 2, and not pinned\n"
+    assert verb("release", a)[1] == f"nothing to do: {a} is not quarantined\n"
+    assert verb("pin")[0] == verb("quarantine", a)[0] == 0
+    assert verb("pin")[1] == f"nothing to do: {b} is current, history record 4, and pinned by history record 3\n"
+    assert verb("quarantine", a)[1] == f"nothing to do: {a} is quarantined by history record 4\n"
 
 
 @pytest.mark.parametrize("option", ["--why", "--who"])
