@@ -53,7 +53,7 @@ def run(
     """
     from jobs.journey import STEPS
 
-    steps = [step.strip() for step in only.split(",")] if only else list(STEPS)
+    steps = list(STEPS) if only is None else [step.strip() for step in only.split(",")]
     _run(config, _with_changed_only(overrides, changed_only), day, steps)
 
 
@@ -99,7 +99,7 @@ def tune(
     loaded, on = _what_to_run(config, overrides, day, ["tune"])
     from jobs import progress, tuning
 
-    wanted = [knob.strip() for knob in knobs.split(",")] if knobs else list(tuning.KNOBS)
+    wanted = list(tuning.KNOBS) if knobs is None else [knob.strip() for knob in knobs.split(",")]
     report, trials = tuning.run(loaded, on, wanted)
     progress.stage(report)
     print(tuning.advice(trials))
@@ -220,4 +220,5 @@ def _what_to_run(config: ConfigOption, overrides: list[str], day: str | None, on
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     loaded = load_config(config, overrides)
     now = time.time()
-    return loaded, journey.checked_day(loaded, day or journey.default_day(loaded, now, only), now, only)
+    on = journey.default_day(loaded, now, only) if day is None else day
+    return loaded, journey.checked_day(loaded, on, now, only)

@@ -70,7 +70,9 @@ def cutover(
 def rollback(
     *,
     why: WhyOption = "",
-    to: Annotated[str, typer.Option("--to", metavar="VERSION", help="Default: the version served before.")] = "",
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="VERSION", help="Default: the version served before.")
+    ] = None,
     plan: PlanOption = False,
     expect: ExpectOption = None,
     who: WhoOption = "",
@@ -86,7 +88,7 @@ def rollback(
     """
     from prediction_store import history
 
-    decide = partial(history.rollback, why=why, to=to or None, expect=expect, apply=not plan)
+    decide = partial(history.rollback, why=why, to=to, expect=expect, apply=not plan)
     _decide(decide, who, config, overrides, as_json, applied=not plan)
 
 

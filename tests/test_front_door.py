@@ -249,6 +249,24 @@ def test_changed_only_is_the_setting_for_one_run(verb: str, monkeypatch: pytest.
     assert found == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("rollback --to=", "'' is not the name of a version"),
+        ("run --only= --day=2026-01-02", "there is no step ''"),
+        ("run --day=", "--day '' is not a day"),
+        ("tune --knobs= --day=2026-01-02", "there is no knob ''"),
+    ],
+)
+def test_an_option_that_is_given_nothing_is_not_one_that_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], argv: str, message: str
+) -> None:
+    """`--to "$VERSION"` of a script in which that is empty."""
+    monkeypatch.chdir(tmp_path)
+    assert shortlist.run([*argv.split(), "--set", "data.interactions.path=events.csv"]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture
 def wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with paths of `REASONS`, which not even root can look into."""
