@@ -172,7 +172,10 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
     if as_json:
         return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:MAX_UNKNOWN]))
     print(f"{len(changed)} of {len(names)} items are other than before")
-    if unknown and version is not None:
+    if version is None:
+        place = settings.paths.store
+        terminal.print_line(f"no version is served from {place}, or it cannot be read: kept for a later one")
+    elif unknown:
         more = " …" if len(unknown) > 10 else ""
         terminal.print_line(
             f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}"

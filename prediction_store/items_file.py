@@ -47,8 +47,10 @@ def to_change(fields: dict[str, Any]) -> ItemChange:
     try:
         change = msgspec.convert(fields, ItemChange)
         n_bytes = len(change.item.encode("utf-8"))
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+    except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
+    except UnicodeEncodeError as error:
+        raise UsageError(f"item {change.item[:64]!r} is not text in UTF-8") from error
     if n_bytes > MAX_ID_BYTES:
         raise UsageError(f"item {change.item[:64]!r} has {n_bytes} bytes in UTF-8; wanted at most {MAX_ID_BYTES}")
     if change.is_empty:

@@ -65,6 +65,15 @@ def test_of_a_store_that_is_not_there_it_is_not_said_that_nothing_is_set(
     assert (said.out, f"there is no store at {tmp_path / 'nowhere'}" in said.err) == ("", True)
 
 
+def test_a_change_where_no_version_is_served_is_not_told_like_one_that_is_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recall that went to another folder than the servers read from."""
+    assert shortlist.run(["items", "set", "item-0", "--hide", "--set", f"paths.store={tmp_path}"]) == 0
+    told = f"no version is served from {tmp_path}, or it cannot be read: kept for a later one"
+    assert told in capsys.readouterr().out
+
+
 def test_programs_get_json(items: Any) -> None:
     assert json.loads(items("set", "item-0", "zz", "--hide", "--json")[1]) == {"changed": 2, "unknown": ["zz"]}
     (found,) = json.loads(items("show", "item-0", "--json")[1])
@@ -96,6 +105,7 @@ def test_prices_are_shown_as_they_were_given(items: Any, make_version: MakeVersi
         (("set", "a", "--available-until", "nan"), "'nan' is not a time"),
         (("set", "", "--hide"), "`$.item`"),
         (("set", "ü" * 256, "--hide"), "512 bytes"),
+        (("set", "a\udcff", "--hide"), "item 'a\\udcff' is not text in UTF-8"),
         (("show", "unheard-of"), "nothing is known of item 'unheard-of'"),
         (("load", "stock.xml"), "neither .jsonl nor .csv"),
         (("load", "nowhere.csv"), "No such file"),
