@@ -278,18 +278,28 @@ def _wanted(reason: str, kind: Any) -> str:
     if reason.startswith("Object contains unknown field"):
         return f"{reason.removeprefix('Object contains ')}; wanted {', '.join(field.name for field in fields(kind))}"
     said = reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
-    return said.replace("`object`", "a table").replace("`array`", "a list")
+    said = said.replace("`object`", "a table").replace("`array`", "a list")
+    is_dotted = get_origin(kind) is dict and said.endswith("found a table")
+    return f"{said}; a name with dots in it stands in quotes" if is_dotted else said
 
 
 def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
     for known in schema:
         if known.startswith(f"{key}."):
             return f": a section, with keys like {known!r}"
+        if key.startswith(f"{known}.") and _holds_tables(schema[known]):
+            return f": {known!r} is a list, and begins an entry with [[{known}]]"
     near = difflib.get_close_matches(key, schema, n=1, cutoff=0.5)
     if not near:
         last = key.rsplit(".", 1)[-1]
         near = [known for known in schema if known.rsplit(".", 1)[-1] == last][:1]
     return f"; nearest known key: {near[0]!r}" if near else ""
+
+
+def _holds_tables(field: FieldInfo) -> bool:
+    """True for a list whose entries are tables: rules."""
+    kind = next(iter(get_args(field.type)), None)
+    return get_origin(field.type) is list and isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -9,6 +9,7 @@ from msgspec import Meta, field
 
 from schemas.section import Count, Days, EventWeight, Name, Positive, Section, Share
 
+CONSUMED = ["purchase"]
 Day = Annotated[str, Meta(pattern=r"^\d{4}-\d{2}-\d{2}$", examples=["2026-01-31"])]
 
 
@@ -61,11 +62,21 @@ class Interactions(Section, frozen=True):
     event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"view": 1.0, "cart": 3.0, "purchase": 5.0})
     """How much one event of each type says about taste. With weight 0 it says nothing: lists are neither learned from
     it nor judged by it. An event type that is not listed is rejected."""
-    consumed_events: list[str] = field(default_factory=lambda: ["purchase"])
+    consumed_events: list[str] = field(default_factory=CONSUMED.copy)
     """Events after which an item is not recommended to that user again (see `retrieve.consumed`)."""
     serving_log: str = ""
     """Folder of a serving log (`paths.events` of the servers, or a copy) whose events are read as interactions, too.
     Impressions and event types without a weight are left out. Empty: no log is read."""
+
+    def __post_init__(self) -> None:
+        if self.consumed_events == CONSUMED:  # the default need not suit the table
+            return
+        for name in self.consumed_events:
+            if name not in self.event_weights:
+                raise ValueError(
+                    f"consumed_events names {name!r} and event_weights does not: such rows are rejected, and nothing is"
+                    " consumed by them; give it a weight, 0 maybe"
+                )
 
 
 class Items(Section, frozen=True):

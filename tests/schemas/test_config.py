@@ -95,6 +95,20 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
             "[[serve.rules]]\nnmae = 'a'\nwhere = 'b'\naction = 'pin'",
             "(from shortlist.toml): unknown field `nmae`; wanted name, where, action, placements, weight, position",
         ),
+        (
+            "[serve.rules]\nname = 'a'\nwhere = 'b'\naction = 'pin'",
+            "unknown key 'serve.rules.name' (from shortlist.toml): 'serve.rules' is a list, and begins an entry with"
+            " [[serve.rules]]",
+        ),
+        ("[follow.hosts]\na = 1", "unknown key 'follow.hosts.a' (from shortlist.toml); nearest known key"),
+        (
+            "[spark.conf]\nspark.executor.memory = '4g'",
+            "wanted `str`, found a table; a name with dots in it stands in quotes",
+        ),
+        (
+            "[data.interactions]\nconsumed_events = ['purchase', 'purchse']",
+            "(data.interactions.consumed_events from shortlist.toml): consumed_events names 'purchse'",
+        ),
         ("[data]\nhistory_days = 1000000", "data.history_days = 1000000 (from shortlist.toml): wanted `int` <= 36500"),
         ("[split]\ntest_days = 1000000000000000", "(from shortlist.toml): wanted `int` <= 36500"),
         ("[split]\nvalidation_days = 36501", "(from shortlist.toml): wanted `int` <= 36500"),
@@ -280,6 +294,11 @@ def test_of_a_gate_one_threshold_is_set_and_the_other_stays(tmp_path: Path) -> N
     assert gates.items_ratio == AtLeast(warn=0.95, fail=0.5)
     assert gates.recall == AtLeast(warn=0.01, fail="off")
     assert gates.coverage == Gates().coverage
+
+
+def test_what_is_consumed_by_default_need_not_be_in_the_table(tmp_path: Path) -> None:
+    text = "[data.interactions]\nevent_weights = { rating = 1.0 }\n"
+    assert load(write(tmp_path, text), environ={}).config.data.interactions.consumed_events == ["purchase"]
 
 
 def test_a_table_in_the_file_replaces_the_default_table(tmp_path: Path) -> None:
