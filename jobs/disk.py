@@ -40,9 +40,11 @@ def refusals_for_people(step: str, path: Path) -> Iterator[None]:
         number = getattr(error, "errno", None) or _number(str(error))
         if number not in REFUSALS:
             raise
+        needs_room = number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room" if needs_room else "ls -ld tells what it is, and whose"
         raise JobError(
             f"{step}: {REFUSALS[number]}: {getattr(error, 'filename', None) or path}",
-            hint="make room or take another disk, see paths.workspace; then run again: finished steps are skipped",
+            hint=f"{remedy}; or take another disk, see paths.workspace; then run again: finished steps are skipped",
         ) from error
 
 

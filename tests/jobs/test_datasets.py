@@ -147,10 +147,12 @@ def test_what_a_disk_refuses_is_told_with_the_place_and_a_next_step(tmp_path: Pa
         full.write("x")
     assert "paths.workspace" in str(caught.value.hint)
     (tmp_path / "file").touch()
-    with pytest.raises(JobError, match=f"train: a file lies where a folder is wanted: {tmp_path}/file/{DAY}"):
+    with pytest.raises(JobError, match=f"train: a file lies where a folder is wanted: {tmp_path}/file/{DAY}") as other:
         make(tmp_path / "file", "one")
     with pytest.raises(ZeroDivisionError), datasets.step(tmp_path, DAY, "model"):
         raise ZeroDivisionError
+    assert "ls -ld" in other.value.hint
+    assert "room" not in other.value.hint
 
 
 @pytest.mark.parametrize(("place", "reason"), [("a loop", "symbolic links"), ("x" * 300, "File name too long")])
