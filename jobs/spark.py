@@ -40,6 +40,7 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     Raises:
         JobError: Spark does not start, as when there is no master at the address, or no room for temporary files.
     """
+    from pyspark import SparkConf, SparkContext
     from pyspark.sql import SparkSession
 
     # Workers are started as `python3` from PATH otherwise, which may be another Python without our packages.
@@ -51,6 +52,8 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
     builder = SparkSession.builder.appName(f"shortlist-{name}")
     with ExitStack() as stack:
         with _start_for_people(config.master):
+            with _interrupted_later():
+                SparkContext._ensure_initialized(conf=SparkConf().setAll([*settings(config).items()]))
             for key, value in settings(config).items():
                 builder = builder.config(key, value)
             spark = builder.getOrCreate()
@@ -58,6 +61,25 @@ def session(config: Spark, name: str) -> Iterator[SparkSession]:
             spark.sparkContext.setLogLevel("ERROR")
             _join(spark)
         yield spark
+
+
+@contextmanager
+def _interrupted_later() -> Iterator[None]:
+    """Put Ctrl-C off until the block ends, in which Java starts: some seconds.
+
+    At a Ctrl-C pyspark removes the folder into which that Java is to write its port, and without it Java never ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 @contextmanager

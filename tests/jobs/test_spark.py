@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from pyspark.errors import PySparkException
+from shop_server import eventually
 
 from jobs import java
 from jobs.errors import JobError, NoJavaError
@@ -174,6 +175,44 @@ def test_ctrl_c_ends_a_session_without_stack_traces(interrupted: Ended) -> None:
     assert interrupted.lines[1] == "interrupted"
     assert "Traceback" not in interrupted.errors
     assert "\tat " not in interrupted.errors.partition("interrupted\n")[0], "of Java"
+
+
+START = """
+import contextlib, os, signal, threading
+from pathlib import Path
+from jobs.spark import session
+from schemas.config import Spark
+
+def interrupt():
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    while True:
+        for child in children.read_text().split():
+            with contextlib.suppress(OSError):  # the one that says which Java it is has ended
+                program, *arguments = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\\0")
+                if program.endswith(b"/java") and b"org.apache.spark.deploy.SparkSubmit" in arguments:
+                    Path("java").write_text(child)
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    with session(Spark(master="local[1]"), "tests"):
+        print("started")
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_ctrl_c_while_java_starts_leaves_no_java(tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w") as said:
+        subprocess.run(
+            [sys.executable, "-c", START], stdout=said, stderr=said, check=True, cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    assert "interrupted\n" in (tmp_path / "said").read_text()
+    assert "Traceback" not in (tmp_path / "said").read_text()
+    child = Path("/proc") / (tmp_path / "java").read_text()
+    eventually(lambda: not child.exists(), lambda: f"{child} is there")
 
 
 def test_a_java_that_dies_is_told_in_one_line(without_java: Ended) -> None:
