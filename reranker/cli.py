@@ -83,7 +83,8 @@ def lookup(  # noqa: PLR0917 the options of the command line
     settings = load_config(config, overrides)
     # The first answer of a process is slow, and nobody waits for it.
     settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, deadline_ms=0.0))
-    event_types = {*settings.serve.session_event_weights, *settings.data.interactions.event_weights}
+    serve, weighed = settings.serve, settings.data.interactions.event_weights
+    event_types = {"view", *serve.session_event_weights, *serve.bought_events, *weighed}
     fields = {
         "user": user,
         "k": k,

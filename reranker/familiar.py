@@ -71,7 +71,7 @@ def familiar_items(
     policies = {BOUGHT: serve.bought, SEEN: serve.seen, SEEN_BEFORE: serve.seen_before}
     consumed = NO_ITEMS if user_row is None else version.consumed(user_row)
     if (serve.bought.policy, serve.seen.policy, serve.seen_before.policy) == ("hide", "hide", "allow"):
-        return Familiar(np.concatenate([session.items, consumed]))
+        return Familiar(np.concatenate([session.items, session.silent, consumed]))
     history = NO_ITEMS
     if tower is not None and user_row is not None and serve.seen_before.policy != "allow":
         history = tower.history_of(user_row)

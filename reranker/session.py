@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 UNLISTED_EVENT_WEIGHT = 1.0
-"""Weight of an event type that `serve.session_event_weights` does not list."""
+"""Weight of an event type that `serve.session_event_weights` does not list, and that the data did not say to be 0."""
 
 
 class Session(NamedTuple):
@@ -33,6 +33,8 @@ class Session(NamedTuple):
     """The types of these events."""
     old: int = 0
     """So many of these events, the first ones, are from before the end of the version's data, which may have them."""
+    silent: Indexes = NO_ITEMS
+    """uint32[q], other items: all of their events are of types that weigh nothing. They move no order."""
 
     @property
     def is_empty(self) -> bool:
@@ -46,7 +48,8 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     """The session that a request's events make in this version.
 
     An event's weight is its type's, halved every `serve.session_half_life_seconds`; one without a time, or from the
-    future, happened now. Unknown items are counted and left out.
+    future, happened now. A type that weighed 0 in training weighs 0 here, unless `serve.session_event_weights` lists
+    it. Unknown items are counted and left out.
     """
     if not events:
         return EMPTY
@@ -57,8 +60,10 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
     weights: dict[int, float] = {}
     visits: list[int] = []
     kinds: list[str] = []
+    silent: dict[int, None] = {}
     old, made_at = 0, version.manifest.made_at
-    known, half_life = serve.session_event_weights, serve.session_half_life_seconds
+    half_life = serve.session_half_life_seconds
+    weight_of = _weights_of({event.event for event in events}, version, serve)
     for place in order:
         if (index := indexes[place]) is None:
             continue
@@ -66,7 +71,10 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         visits.append(index)
         kinds.append(kind)
         old += times[place] < made_at
-        weight = known.get(kind, UNLISTED_EVENT_WEIGHT) * 0.5 ** ((now - times[place]) / half_life)
+        if weight_of[kind] == 0.0:
+            silent[index] = None
+            continue
+        weight = weight_of[kind] * 0.5 ** ((now - times[place]) / half_life)
         # Taken out and put back, so that the dictionary's order is that of each item's latest event.
         weights[index] = weights.pop(index, 0.0) + weight
     return Session(
@@ -76,4 +84,12 @@ def read_session(events: Sequence[SessionEvent], version: Version, serve: Serve,
         visits=np.array(visits, np.uint32),
         kinds=tuple(kinds),
         old=old,
+        silent=np.array([item for item in silent if item not in weights], np.uint32),
     )
+
+
+def _weights_of(kinds: Iterable[str], version: Version, serve: Serve) -> dict[str, float]:
+    tower = version.user_tower
+    in_training = {} if tower is None else tower.tower.facts.event_weights
+    usual = {kind: 0.0 if in_training.get(kind) == 0.0 else UNLISTED_EVENT_WEIGHT for kind in kinds}
+    return usual | serve.session_event_weights

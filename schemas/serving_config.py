@@ -83,10 +83,9 @@ class Serve(Section, frozen=True):
     limit. Where too little time is left to rank, the answer is the stored list in its own order. 0: no limit."""
     session_half_life_seconds: Duration = 1800.0
     """An event of the session counts half after this long."""
-    session_event_weights: dict[str, EventWeight] = field(
-        default_factory=lambda: {"view": 1.0, "cart": 2.0, "purchase": 1.0}
-    )
-    """How much an event of each type moves the order. An unlisted type counts as 1."""
+    session_event_weights: dict[str, EventWeight] = field(default_factory=lambda: {"cart": 2.0})
+    """How much an event of each type moves the order. An unlisted type counts as 1, or as 0 where it weighed 0 in
+    `data.interactions.event_weights` when the version was made."""
     neighbour_candidates: Count = 200
     """Items added to the pool from the neighbours of the session's items."""
     fresh_candidates: Count = 100

@@ -199,7 +199,8 @@ class Shop:
     def _tower(self) -> StoredTower:
         """Halves what was pooled and turns it by one cluster; each user's history is the first three of the list."""
         matrix = 0.5 * np.roll(np.eye(CLUSTERS, dtype=np.float32), 1, axis=0)
-        facts = TowerFacts(is_unit=False, history_length=8, event_weights={"view": 1.0, "cart": 2.0})
+        weights = {"view": 1.0, "cart": 2.0, "dismiss": 0.0}
+        facts = TowerFacts(is_unit=False, history_length=8, event_weights=weights)
         tower = Tower(facts, matrix, np.full(CLUSTERS, 0.25, np.float32), np.ones(4, np.float32))
         items = np.concatenate([np.array(self.indexes_of(user)[:3], np.uint32) for user in self.users])
         histories = Histories(np.arange(len(self.users) + 1) * 3, items, np.ones(len(items), np.float32))

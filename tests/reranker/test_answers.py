@@ -153,6 +153,17 @@ def test_a_session_of_unknown_items_is_no_session(ask: Ask) -> None:
     assert (answer.rung, answer.ignored_events) == ("popular", 2)
 
 
+def test_events_that_say_nothing_move_no_order_and_hide_their_items(ask: Ask, stocked_shop: Shop) -> None:
+    dismissed = [{"item": "a31", "event": "dismiss"}, {"item": "a02", "event": "dismiss"}]
+    answer = ask("nobody", k=5, session=[{"item": stocked_shop.popular("")[0], "event": "dismiss"}])
+    assert (answer.rung, ids(answer)) == ("popular", stocked_shop.popular("")[1:6])
+    silent, without = ask("u0", k=20, session=dismissed), ask("u0", k=20, exclude=["a31", "a02"])
+    assert [(item.item, item.score) for item in silent.items] == [(item.item, item.score) for item in without.items]
+    beside_views, views_alone = ask("u0", k=20, session=views("a12") + dismissed), ask("u0", k=21, session=views("a12"))
+    shown = [(item.item, item.score) for item in views_alone.items if item.item not in {"a31", "a02"}]
+    assert [(item.item, item.score) for item in beside_views.items] == shown[:20]
+
+
 def test_a_list_that_runs_dry_is_filled_up_and_the_answer_says_so(ask: Ask, stocked_shop: Shop) -> None:
     excluded = stocked_shop.list_of("u0")[:18]
     answer = ask("u0", k=10, exclude=excluded, context={"segment": "DE"})

@@ -40,6 +40,10 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "context": {"device": "phone", "time": 1_790_000_060.0, "segment": "DE"},
         "explain": True,
     },
+    "with what says nothing": {
+        "user": "u0",
+        "session": [{"item": "a13"}, {"item": "a02", "event": "dismiss"}, {"item": "a14", "event": "dismiss"}],
+    },
     "topped up": {"user": "nobody", "k": 39, "session": [{"item": "a05"}]},
     "of nothing": {"user": "u0", "k": 3, "exclude": [f"a{number:02}" for number in range(40)]},
 }

@@ -252,6 +252,34 @@ def test_an_event_counts_half_after_the_half_life_and_by_its_type(version: Versi
     assert session.weights.tolist() == [1.0, 1.0, 0.25]
 
 
+def test_a_type_that_weighs_nothing_in_the_data_says_nothing_in_a_session_unless_it_is_listed(version: Version) -> None:
+    events = [SessionEvent(item="a01", time=NOW), SessionEvent(item="a02", event="dismiss", time=NOW)]
+    session = read_session(events, version, SERVE, NOW)
+    assert (version.item_ids(session.items), session.weights.tolist()) == (["a01"], [1.0])
+    assert (version.item_ids(session.silent), session.ignored) == (["a02"], 0)
+    listed = read_session(events, version, Serve(session_event_weights={"dismiss": 0.5}), NOW)
+    assert (version.item_ids(listed.items), listed.weights.tolist()) == (["a02", "a01"], [0.5, 1.0])
+    silenced = read_session(events, version, Serve(session_event_weights={"view": 0.0, "dismiss": 0.5}), NOW)
+    assert (version.item_ids(silenced.items), version.item_ids(silenced.silent)) == (["a02"], ["a01"])
+
+
+def test_by_default_no_view_is_listed_so_that_the_data_may_say_that_it_weighs_nothing(version: Version) -> None:
+    assert Serve().session_event_weights == {"cart": 2.0}
+    views = [SessionEvent(item="a01", event=event, time=NOW) for event in ("view", "purchase")]
+    assert read_session(views, version, Serve(), NOW).weights.tolist() == [2.0]
+
+
+def test_what_also_says_something_keeps_the_place_of_that(version: Version) -> None:
+    events = [
+        SessionEvent(item="a01", time=NOW - 20),
+        SessionEvent(item="a02", time=NOW - 10),
+        SessionEvent(item="a01", event="dismiss", time=NOW),
+    ]
+    session = read_session(events, version, SERVE, NOW)
+    assert version.item_ids(session.items) == ["a02", "a01"]
+    assert session.silent.tolist() == []
+
+
 def test_an_event_without_a_time_or_from_the_future_happened_now(version: Version) -> None:
     events = [SessionEvent(item="a01", time=NOW + 500), SessionEvent(item="a02")]
     session = read_session(events, version, SERVE, NOW)
