@@ -18,6 +18,8 @@ LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
 UNREADABLE = ("unreadable_price", "unreadable_stock")
 """Of items, beside what is kept of them: text that was meant to be a number, "" for a number, null for nothing."""
+NO_WEIGHT = "the event type has no weight"
+NO_TIME = "the time cannot be read"
 WRONG_WIDTH = "the row has the wrong number of columns"
 LINES_IN_VALUE = "a value holds line breaks: a quote was not closed"
 """Said of the values of a CSV file that no name needs to break: the lines in one were rows."""
@@ -51,8 +53,8 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
         identifier_fault(user, "user id"),
         identifier_fault(item, "item id"),
         F.when(event.isNull(), "the event type is missing"),
-        F.when(~event.isin(list(config.event_weights)), "the event type has no weight"),
-        F.when(time.isNull(), "the time cannot be read"),
+        F.when(~event.isin(list(config.event_weights)), NO_WEIGHT),
+        F.when(time.isNull(), NO_TIME),
         F.when(time >= made_at, LATER),
         F.when(time < since, OLDER),
         F.lit(""),

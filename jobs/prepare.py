@@ -141,7 +141,7 @@ class _Preparation:
             columns += oddities.of_items()
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
-        rejected.refuse_too_many(source, found, counts, self.config.data.max_rejected_share)
+        rejected.refuse_too_many(source, staged, found, counts, self.config.data.max_rejected_share)
         valid = next((row for row in found if row["status"] == ""), None)
         if source.name != "interactions":
             self.repeated_ids[source.name] = valid["rows"] - valid["ids"] if valid else 0

@@ -37,6 +37,35 @@ def test_too_many_malformed_rows_stop_the_run_and_nothing_is_left_visible(spark:
 
 
 @pytest.mark.parametrize(
+    ("line", "reason", "hint"),
+    [
+        (["", "i", "view", "2026-03-01"], "user id is missing", "a column that names every visitor, such as a cookie"),
+        (["u", "i", "view", str(END * 10**9)], "time cannot be read", "or as seconds or milliseconds since 1970, see"),
+    ],
+)
+def test_the_most_frequent_reason_has_its_own_remedy(
+    spark: Any, tmp_path: Path, line: list[str], reason: str, hint: str
+) -> None:
+    lines = [["u", "i", "view", "2026-03-01"], line, line, ["u", "i", "", "2026-03-01"]]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")), max_rejected_share=0.05)
+    with pytest.raises(TooManyRejectedError, match=f": 2 rows: .*{reason}.*; 1 rows: the event type is") as caught:
+        prepare.run(config, DAY, spark)
+    assert hint in caught.value.hint
+    assert "raise data.max_rejected_share" in caught.value.hint
+
+
+def test_event_types_without_a_weight_are_named(spark: Any, tmp_path: Path) -> None:
+    kinds = ["view", *["click"] * 3, *["a" * 100] * 2, "b", "c", "d", "e"]
+    lines = [["u", f"i{n}", kind, "2026-03-01"] for n, kind in enumerate(kinds)]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in.csv")), max_rejected_share=0.05)
+    with pytest.raises(TooManyRejectedError) as caught:
+        prepare.run(config, DAY, spark)
+    assert f"list 'click', '{'a' * 40}', 'b', 'c', 'd', … in data.interactions.event_weights" in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([], "has no rows"),
