@@ -11,6 +11,9 @@ from jobs.sources import Source
 from schemas.data_config import Items
 
 _FEW = 0.1  # a share of the items that are met
+_LOOKED_AT = 10_000
+"""Ids that a table does not have and that are compared with those it has."""
+_BLANKS = " \t\r\n\u00a0\u3000"
 
 
 def of_items() -> list[Column]:
@@ -45,7 +48,8 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
 
 
 def unknown(noun: str, numbered: DataFrame, path: str) -> dict[str, int | str]:
-    """How many items or users of the interactions their table does not have; a warning when it has hardly an item.
+    """How many items or users of the interactions their table does not have; warnings when it has hardly an item, and
+    when ids are written in two ways.
 
     Requires: the columns `_is_met`, by an interaction, and `has_row`, in the table.
     """
@@ -55,4 +59,23 @@ def unknown(noun: str, numbered: DataFrame, path: str) -> dict[str, int | str]:
         told["warning_items"] = (
             f"{missing:,} of {met:,} items of the interactions are not in {path}: are their ids written alike?"
         )
+    if missing and (found := _alike(noun, numbered)):
+        alike, example = found
+        looked_at = min(missing, _LOOKED_AT)
+        told[f"warning_{noun}_ids"] = (
+            f"{alike:,} of {looked_at:,} {noun}s that {path} does not have differ from one it has by capitals or "
+            f"blanks alone, for example {example[0]!r} from {example[1]!r}"
+        ) + (f"; not looked at: {missing - looked_at:,}" if missing > looked_at else "")
     return told
+
+
+def _alike(noun: str, numbered: DataFrame) -> tuple[int, tuple[str, str]] | None:
+    """How many of the first unknown ids equal a known one but for capitals and the blanks around them, and the first
+    with its like; None: none does."""
+    identity = F.col(f"{noun}_id")
+    plain = F.lower(F.trim(identity, F.lit(_BLANKS))).alias("plain")
+    unknown = numbered.where("NOT has_row").select(identity.alias("unknown"), plain).sort("unknown").limit(_LOOKED_AT)
+    known = numbered.where("has_row").select(identity.alias("known"), plain)
+    pairs = known.join(F.broadcast(unknown), "plain")
+    count, first = pairs.agg(F.count_distinct("unknown"), F.min(F.struct("unknown", "known"))).collect()[0]
+    return (count, tuple(first)) if count else None

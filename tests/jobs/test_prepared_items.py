@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from small_tables import DAY, a_config, part, write_csv
 
-from jobs import prepare
+from jobs import oddities, prepare
 from jobs.errors import SourceError
 from schemas.config import Config
-from schemas.data_config import Interactions, Items
+from schemas.data_config import Interactions, Items, Users
 
 
 def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1", stock: str = "stock") -> Config:
@@ -68,6 +69,29 @@ def test_items_that_the_table_does_not_know_are_counted_and_a_table_of_others_is
     report = prepare.run(with_items(tmp_path, [["1", "", ""], ["2", "", ""]], item="i001"), DAY, spark)
     assert (report.rows["items"], report.details["items_unknown"]) == (3, 1)
     assert report.details["warning_items"].startswith("1 of 1 items of the interactions are not in ")
+
+
+def test_unknown_ids_that_capitals_or_blanks_alone_tell_from_known_ones_are_told_and_not_repaired(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oddities, "_LOOKED_AT", 6)
+    config = with_items(tmp_path, [["A1", "", ""], ["b2 ", "", ""], ["Ö3", "", ""], ["d4", "", ""]])
+    ids = ["a1", " A1", "b2", "\u00a0ö3\t", "d4", "D-4", "x", "日"]
+    lines = [["u", item, "view", "2026-03-01"] for item in ids]
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "event", "timestamp"], lines)
+    (tmp_path / "users.csv").write_text("user_id\nU\n")
+    users = Users(path=str(tmp_path / "users.csv"), columns=[], segment="")
+    config = msgspec.structs.replace(config, data=msgspec.structs.replace(config.data, users=users))
+    report = prepare.run(config, DAY, spark)
+    assert (report.rows["items"], report.details["items_unknown"]) == (11, 7)
+    assert report.details["warning_item_ids"] == (
+        f"4 of 6 items that {tmp_path}/items.csv does not have differ from one it has by capitals or blanks alone, for "
+        "example ' A1' from 'A1'; not looked at: 1"
+    )
+    assert report.details["warning_user_ids"] == (
+        f"1 of 1 users that {tmp_path}/users.csv does not have differ from one it has by capitals or blanks alone, for "
+        "example 'u' from 'U'"
+    )
 
 
 @pytest.mark.parametrize(("stock", "is_in_stock"), [("stock", False), ("", True)])
