@@ -24,13 +24,14 @@ from jobs.evaluation import bootstrap, content
 from jobs.evaluation.held_out import HeldOut, read_held_out
 from jobs.evaluation.judged import Judged, first_of, judge
 from jobs.evaluation.offered import offered
-from jobs.evaluation.page import page_of
+from jobs.evaluation.page import FEW_USERS, off_by, page_of
 from jobs.evaluation.previous import find_previous, judge_previous
 from jobs.evaluation.strangers import find_strangers, with_popular
 from jobs.evaluation.summary import OURS, Summary, add_to_segments, difference, said_of, segments
 from jobs.progress import Report
 from prediction_store.errors import StoreError
 from schemas.config import Config, Retrieve, deciding
+from schemas.data_config import Split
 
 ACTIVE_DAYS = 30
 BATCH_USERS = 512
@@ -62,7 +63,7 @@ def run(config: Config, day: str) -> Report:
     evaluation = datasets.open_dataset(config.paths.workspace, day, "evaluation")
     is_new |= _report(config, day, prepared, candidates, evaluation)
     report = datasets.open_dataset(config.paths.workspace, day, "report")
-    details = {**_headline(report), "page": str(report.part(PAGE))}
+    details = {**_headline(report), **_few(evaluation.rows["users"], config.split), "page": str(report.part(PAGE))}
     seconds = time.monotonic() - started
     return Report(step="evaluate", day=day, rows=evaluation.rows, seconds=seconds, skipped=not is_new, details=details)
 
@@ -186,6 +187,18 @@ def _headline(report: Dataset) -> dict[str, float | None]:
     found = msgspec.json.decode(report.part(REPORT).read_bytes(), type=dict[str, Any])
     rankings = {"recall": found} | {name: found[name] for name in ("popularity", "previous") if name in found}
     return {f"{name}@{k}": ranking["recall"][k] for k in ("20", "100") for name, ranking in rankings.items()}
+
+
+def _few(users: int, config: Split) -> dict[str, str]:
+    """A warning where too few users are judged to tell much."""
+    if users >= FEW_USERS:
+        return {}
+    found = "nobody is judged"
+    if users:
+        found = f"{users} users are judged: by chance alone a recall may be off by {off_by(users)}"
+    is_by_time = config.strategy == "time"
+    remedy = "raise split.test_days" if is_by_time else "lower split.test_per_user or split.validation_per_user"
+    return {"warning_users": f"{found}; {remedy}"}
 
 
 def _held_out(config: Retrieve, prepared: Dataset, candidates: Dataset) -> HeldOut:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +18,8 @@ NAMES = {"popularity": "popularity", OURS: "this run", "content": "content only"
 HEADLINE = (("recall", "20"), ("recall", "100"), ("recall", "1000"), ("ndcg", "20"), ("hit_rate", "20"), ("mrr", "20"))
 FEWEST_USERS = 6
 """With fewer, all of them can agree by chance more often than one time in twenty: no interval of 95 % says anything."""
+FEW_USERS = 100
+"""With fewer, a mean over the users may be off by more than a tenth by chance alone, see `off_by`."""
 MEASURES = {"recall": "recall", "ndcg": "NDCG", "hit_rate": "hit rate", "mrr": "MRR"}
 PLOTTED_AT = ("20", "100")
 ITEM_BANDS = {"head": "head", "mid": "middle", "tail": "tail", "cold": "cold"}
@@ -71,6 +74,11 @@ def page_of(report: Mapping[str, Any], day: str) -> str:
     )
 
 
+def off_by(users: int) -> str:
+    """How far a mean of shares over so many users may be from that of many, with a chance of 95 %."""
+    return f"{1 / math.sqrt(users):.2f}"
+
+
 def _head(report: Mapping[str, Any], day: str) -> str:
     head = f"<h1>How good are the lists of {escape(day)}?</h1>\n"
     if not report["users"]:
@@ -80,6 +88,9 @@ def _head(report: Mapping[str, Any], day: str) -> str:
         f" {_moment(report['test_to'])}: {report['interactions']:,} pairs of a user and an item, by"
         " interactions that training has not seen."
     )
+    if report["users"] < FEW_USERS:
+        chance = off_by(report["users"])
+        about += f" They are few: by chance alone a recall may be off by {chance}. Hold out more: see [split]."
     return head + f'<p class="muted">{escape(about)}</p>\n'
 
 

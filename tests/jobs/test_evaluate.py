@@ -373,6 +373,7 @@ def test_no_test_interactions_judge_nothing(make_world: Callable[..., Any], worl
     assert set(report["recall"].values()) == {None}
     page = (Path(config.paths.workspace) / world_day / "report/report.html").read_text()
     assert "No interaction is held out" in page
+    assert evaluate.run(config, world_day).details["warning_users"] == "nobody is judged; raise split.test_days"
 
 
 def test_test_interactions_without_judged_lists_are_an_error(

@@ -16,6 +16,7 @@ from small_world import END
 from jobs import evaluate
 from jobs.evaluation.page import page_of
 from schemas.config import Config, Paths
+from schemas.data_config import Split
 from schemas.tables import TEST, TRAIN
 
 DAY = "2026-03-02"
@@ -62,6 +63,25 @@ def test_of_a_handful_of_users_the_page_has_no_intervals(make_world: Callable[..
         bands = [element for element in root.iter() if element.get("class") == "band"]
         coloured = [element for element in root.iter("span") if element.get("class") in ("better", "worse")]
         assert (any(is_ranged), bool(bands), bool(coloured)) == (users == 6, users == 6, users == 6)
+
+
+@pytest.mark.parametrize(("users", "off_by"), [(4, "0.50"), (99, "0.10"), (100, "")])
+def test_where_few_users_are_judged_the_line_and_the_page_say_so(
+    make_world: Callable[..., Any], tmp_path: Path, users: int, off_by: str
+) -> None:
+    paths = Paths(workspace=str(tmp_path / "work"), store=str(tmp_path / "store"))
+    wanted = [(user, user % 3, 1.0, END - 500, False, TEST) for user in range(users)]
+    world = make_world(users=users, items=10, events=wanted)
+    world.write(paths.workspace)
+    world.write_candidates(paths.workspace, {user: [0] for user in range(users)})
+    by_time = evaluate.run(Config(paths=paths), DAY)
+    per_user = evaluate.run(Config(paths=paths, split=Split(strategy="per_user")), DAY)
+    page = " ".join(texts(Path(by_time.details["page"]).read_text(encoding="utf-8")))
+    assert ("They are few: by chance alone a recall may be off by 0" in page) == bool(off_by)
+    told = [report.details.get("warning_users", "") for report in (by_time, per_user)]
+    few = f"{users} users are judged: by chance alone a recall may be off by {off_by}; "
+    settings = ("raise split.test_days", "lower split.test_per_user or split.validation_per_user")
+    assert told == ([few + setting for setting in settings] if off_by else ["", ""])
 
 
 def with_previous(report: dict[str, Any]) -> dict[str, Any]:
