@@ -92,7 +92,7 @@ def require_column(source: Source, key: str, wanted: str, found: Sequence[str], 
     raise SourceError(
         f"the table of {source.name} has no column {wanted!r}: {source.path} has {shortened(', '.join(found))}"
         + (f"; nearest: {nearest!r}" if nearest else ""),
-        hint=_separator_hint(source, found) or hint or f"set data.{source.name}.{key}",
+        hint=_separator_hint(source, found) or _field_hint(wanted, found) or hint or f"set data.{source.name}.{key}",
     )
 
 
@@ -108,6 +108,11 @@ def _separator_hint(source: Source, found: Sequence[str]) -> str:
     if source.format != "csv" or len(found) > 1 or not others:
         return ""
     return f"the columns look separated by {others[0]}; wanted commas"
+
+
+def _field_hint(wanted: str, found: Sequence[str]) -> str:
+    outer, dot, _ = wanted.partition(".")
+    return f"write what is in {outer!r} as columns of their own" if dot and outer in found else ""
 
 
 def _refuse_other_bytes(file: Path) -> None:

@@ -8,7 +8,7 @@ from pyspark.sql import functions as F
 from jobs.errors import SourceError
 from jobs.intake import UNREADABLE
 from jobs.sources import Source
-from schemas.data_config import Items
+from schemas.data_config import Interactions, Items
 
 _FEW = 0.1  # a share of the items that are met
 _LOOKED_AT = 10_000
@@ -45,6 +45,15 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
     if row["n_not_utf8"]:
         told["items_not_utf8"] = row["n_not_utf8"]
     return told
+
+
+def never_consumed(config: Interactions) -> dict[str, str]:
+    """A warning where a type that uses an item up is none that an event may have, as the usual one among others."""
+    never = [kind for kind in config.consumed_events if kind not in config.event_weights]
+    if not never:
+        return {}
+    found = f"data.interactions.consumed_events names {', '.join(never)}, which no event can be"
+    return {"warning_consumed_events": f"{found}: event_weights lists {', '.join(config.event_weights)}"}
 
 
 def unknown(noun: str, numbered: DataFrame, path: str) -> dict[str, int | str]:

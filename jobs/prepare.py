@@ -75,6 +75,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     if log is not None:
         details |= {"logged": draft.extra["logged"], "logged_left_out": dict(log.left_out)}
     details |= work.told
+    details |= oddities.never_consumed(config.data.interactions)
     return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 

@@ -166,7 +166,7 @@ def _format(name: str, files: Sequence[Path], wanted: str) -> str:
     if None in kinds:
         raise SourceError(
             f"the format of {kinds[None]} cannot be told from its name; known are {', '.join(SUFFIXES)}",
-            hint=f"set data.{name}.format",
+            hint=f"set data.{name}.format, or write the table as one of these",
         )
     if len(kinds) > 1:
         raise SourceError(f"the table of {name} mixes formats: " + ", ".join(str(file) for file in kinds.values()))

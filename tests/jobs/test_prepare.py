@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,46 @@ def test_the_same_rows_in_other_files_and_order_give_the_same_dataset(spark: Any
         report = prepare.run(config, DAY, spark)
         found.append([part(report, config, p).to_pydict() for p in ("interactions", "items", "users")])
     assert found[0] == found[1]
+
+
+def test_other_files_are_read_once_pandas_has_written_them_as_the_page_says(
+    spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sales = ["date;customer;article;quantity;price", "01.03.2026 18:30;7;007;2,5;1.234,50", "02.03.2026 09:00;7;08;1;2"]
+    (tmp_path / "sales.csv").write_text("\n".join([*sales, "02.03.2026 09:01;7;007;-2,5;-1.234,50"]))
+    event = {"item": {"id": "007", "title": "Bürste", "tags": ["Haus", "Bad"]}, "user": {"id": 7}}
+    (tmp_path / "events.jsonl").write_text(json.dumps(event, ensure_ascii=False) + "\n" + json.dumps(event) + "\n")
+    page = Path(__file__, "../../../docs/your-data.md").resolve().read_text()
+    (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {})
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(
+            path="sales.parquet",
+            user="customer",
+            item="article",
+            time="time",
+            event="",
+            default_event="sale",
+            event_weights={"sale": 1.0},
+        ),
+        items=Items(path="events.parquet", item="item.id", title="item.title", category="item.tags"),
+    )
+    assert last_day(config) == "2026-03-02"
+    report = prepare.run(config, DAY, spark)
+    assert rows(part(report, config, "items"), "item_id", "title", "category") == [
+        ("007", "Bürste", "Haus"),
+        ("08", "", ""),
+    ]
+    times = [
+        datetime.datetime(2026, 3, 1, 18, 30, tzinfo=datetime.UTC),
+        datetime.datetime(2026, 3, 2, 9, tzinfo=datetime.UTC),
+    ]
+    assert rows(part(report, config, "interactions"), "time") == [(int(time.timestamp()),) for time in times]
+    assert report.details["warning_consumed_events"] == (
+        "data.interactions.consumed_events names purchase, which no event can be: event_weights lists sale"
+    )
 
 
 EXAMPLES = {

@@ -15,6 +15,7 @@ from small_tables import DAY, END, HUGE, a_config, part, rows, write_csv
 
 from jobs import prepare
 from jobs.errors import SourceError
+from jobs.headers import require_column
 from jobs.sources import locate
 from schemas.data_config import Interactions, Items, Users
 
@@ -47,7 +48,7 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         "missing": "is not there: .*missing",
         "*.json": "is not there",
         "folder": "holds no file",
-        "what.xlsx": "format of .*what.xlsx cannot be told",
+        "what.xlsx": "format of .*what.xlsx cannot be told.* or write the table as one of these",
         "text.parquet": "text.parquet cannot be read as Parquet",
         "zip.csv.gz": "zip.csv.gz cannot be read",
         "cut.csv.gz": "cut.csv.gz cannot be read: Compressed file ended",
@@ -162,3 +163,10 @@ def test_a_table_is_known_by_its_bytes_and_not_by_its_place_or_age(tmp_path: Pat
         locate("users", str(tmp_path / folder)).fingerprint() for folder in ("here", "there", "changed")
     )
     assert here == there != changed
+
+
+def test_a_field_in_a_column_is_to_be_a_column_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(SourceError, match=r"no column 'actor\.id': .* has ts, actor") as caught:
+        require_column(locate("interactions", str(tmp_path / "a.csv")), "user", "actor.id", ["ts", "actor"])
+    assert caught.value.hint == "write what is in 'actor' as columns of their own"
