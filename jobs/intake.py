@@ -16,8 +16,8 @@ from schemas.errors import ConfigError
 
 LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
-UNREADABLE = ("unreadable_price", "unreadable_stock")
-"""Of items, beside what is kept of them: text that was meant to be a number, "" for a number, null for nothing."""
+UNREADABLE = ("unreadable_price", "unreadable_stock", "unreadable_released")
+"""Of items, beside what is kept of them: text that was meant to be a number or a time, "" for one, null for nothing."""
 NO_WEIGHT = "the event type has no weight"
 NO_TIME = "the time cannot be read"
 WRONG_WIDTH = "the row has the wrong number of columns"
@@ -81,11 +81,9 @@ def items(rows: Rows, config: Items) -> DataFrame:
     rows.require("item", config.item)
     _require_named(rows, config, "title", "category", "brand", "price", "released", "stock")
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
-    released = F.lit(None).cast("long")
     price, unreadable_price = _number(rows, config.price)
     stock, unreadable_stock = _number(rows, config.stock)
-    if rows.has(config.released):
-        released = seconds(rows.column(config.released), rows.kind(config.released), "auto", config.released)
+    released, unreadable_released = _time(rows, config.released)
     return _with_raw(
         rows,
         _entity_status(rows, config.item, item, "item id"),
@@ -100,6 +98,7 @@ def items(rows: Rows, config: Items) -> DataFrame:
         in_stock=F.coalesce(stock > 0, unreadable_stock.isNull()),
         unreadable_price=unreadable_price,
         unreadable_stock=unreadable_stock,
+        unreadable_released=unreadable_released,
     )
 
 
@@ -164,9 +163,21 @@ def _number(rows: Rows, name: str) -> tuple[Column, Column]:
         return F.lit(None).cast("float"), F.lit(None).cast("string")
     found = number(rows.column(name), rows.kind(name)).cast("float")
     found = F.when(F.abs(found) < float("inf"), found)  # float32 ends long before float64
+    return found, _unreadable(rows, name, found)
+
+
+def _time(rows: Rows, name: str) -> tuple[Column, Column]:
+    """The same of a time in epoch seconds."""
+    if not rows.has(name):
+        return F.lit(None).cast("long"), F.lit(None).cast("string")
+    found = seconds(rows.column(name), rows.kind(name), "auto", name)
+    return found, _unreadable(rows, name, found)
+
+
+def _unreadable(rows: Rows, name: str, found: Column) -> Column:
     written = F.trim(text(rows.column(name), rows.kind(name), name))
     is_empty = F.lower(written).isin("", "nan")  # pandas writes NaN where nothing is
-    return found, F.when(found.isNotNull(), "").when(~is_empty, F.substring(written, 1, 40))
+    return F.when(found.isNotNull(), "").when(~is_empty, F.substring(written, 1, 40))
 
 
 def _optional(rows: Rows, name: str) -> Column:

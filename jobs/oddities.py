@@ -10,6 +10,11 @@ from jobs.intake import UNREADABLE
 from jobs.sources import Source
 from schemas.data_config import Interactions, Items
 
+_WANTED = {
+    "price": ("a number", "numbers, like 1.50"),
+    "stock": ("a number", "numbers, like 3"),
+    "released": ("a time from 1970 on", "days like 2026-11-21"),
+}
 _FEW = 0.1  # a share of the items that are met
 _LOOKED_AT = 10_000
 """Ids that a table does not have and that are compared with those it has."""
@@ -17,7 +22,7 @@ _BLANKS = " \t\r\n\u00a0\u3000"
 
 
 def of_items() -> list[Column]:
-    """What `unreadable` wants to know of staged items: of numbers an example, and how many there are of both kinds."""
+    """What `unreadable` wants to know of staged items: an example, and how many can be read and cannot."""
     examples = [F.max(name).alias(name) for name in UNREADABLE]
     counts = [F.count_if(F.col(name) != "").alias(f"n_{name}") for name in UNREADABLE]
     readable = [F.count_if(F.col(name) == "").alias(f"readable_{name}") for name in UNREADABLE]
@@ -26,19 +31,20 @@ def of_items() -> list[Column]:
 
 
 def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
-    """How many prices and stocks of items are no numbers, and how many items have words that are not UTF-8, where there
-    are any.
+    """How many prices and stocks of items are no numbers, and days of release no times, and how many items have words
+    that are not UTF-8, where there are any.
 
     Raises:
-        SourceError: a column has values and none of them is a number.
+        SourceError: such a column has values and none of them can be read.
     """
     told = {}
     for name in UNREADABLE:
         count, key = row[f"n_{name}"], name.removeprefix("unreadable_")
         if count and not row[f"readable_{name}"]:
+            kind, examples = _WANTED[key]
             raise SourceError(
-                f"no {key} in {source.path} is a number, for example {row[name]!r}: column {getattr(config, key)!r}",
-                hint=f'write numbers, like 1.50, or set data.items.{key} to "" for none',
+                f"no {key} in {source.path} is {kind}, for example {row[name]!r}: column {getattr(config, key)!r}",
+                hint=f'write {examples}, or set data.items.{key} to "" for none',
             )
         if count:
             told[name] = count

@@ -39,6 +39,23 @@ def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(sp
     assert not any(name.startswith(("items_", "warning_")) for name in report.details)
 
 
+def test_days_of_release_that_cannot_be_read_are_counted_and_a_column_without_any_is_refused(
+    spark: Any, tmp_path: Path
+) -> None:
+    config = with_items(tmp_path, [])
+    days = ["2026-03-01", "01.03.2026", "", "NaN", "1955-01-01", "soon"]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,released", *(f"i{n},{day}" for n, day in enumerate(days))]))
+    report = prepare.run(config, DAY, spark)
+    assert part(report, config, "items")["released"].to_pylist() == [1772323200, *[None] * 5]
+    assert report.details["unreadable_released"] == 3
+    (tmp_path / "items.csv").write_text("item_id,released\ni1,01.03.2026\ni2,\n")
+    with pytest.raises(
+        SourceError, match=r"no released in .* is a time from 1970 on, for example '01\.03\.2026'"
+    ) as caught:
+        prepare.run(config, DAY, spark)
+    assert caught.value.hint == 'write days like 2026-11-21, or set data.items.released to "" for none'
+
+
 def test_items_whose_words_are_not_utf_8_are_counted(spark: Any, tmp_path: Path) -> None:
     config = with_items(tmp_path, [], item="1")
     lines = ["item_id,title,category,brand", "1,Bürste,Haus,", "2,B\udcfcrste,Haus,", "3,,Haus,\udcd6l"]
