@@ -38,7 +38,8 @@ def identifier(column: Column, kind: T.DataType, name: str) -> Column:
         return column.cast("string")
     raise SourceError(
         f"the id column {name!r} is {kind.simpleString()}; wanted text or integers",
-        hint="write the ids as text: other types cannot be compared exactly",
+        hint="write the ids as text or integers, which pandas makes of numbers by astype('Int64'): other types cannot "
+        "be compared exactly",
     )
 
 
