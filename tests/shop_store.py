@@ -63,6 +63,7 @@ def write_small_version(
     n_items: int = 12,
     item_ids: Sequence[str] | None = None,
     lists: Mapping[str, Sequence[int]] | None = None,
+    scores: Mapping[str, Sequence[float]] | None = None,
     vectors: npt.NDArray[np.float32] | None = None,
     user_vectors: npt.NDArray[np.float32] | None = None,
     columns: Mapping[str, Any] | None = None,
@@ -91,6 +92,7 @@ def write_small_version(
         inputs: any text; its digest is the version's inputs digest.
         item_ids: in dense order.
         lists: user id to dense items, best first; by default `default_lists`.
+        scores: user id to those of the list.
         columns: added to the default columns, or put in the place of one; None: without that one.
         popular, trending: segment to dense items. By default everybody's are all items, in order and backwards, and
             segment "DE" has popular items 3, 2 and 1.
@@ -117,7 +119,7 @@ def write_small_version(
         ids = item_ids or [f"item-{i}" for i in numbers]
         draft.write_items(vectors, ids, {name: column for name, column in kept.items() if column is not None})
         draft.write_user_vectors(user_vectors)
-        _write_records(draft, lists, made_at, shards)
+        _write_records(draft, lists, scores or {}, made_at, shards)
         everything = list(range(n_items))
         draft.write_lists(
             {
@@ -198,14 +200,20 @@ def _columns(n_items: int, made_at: int) -> dict[str, Any]:
     }
 
 
-def _write_records(draft: VersionDraft, lists: Mapping[str, Sequence[int]], made_at: int, shards: int) -> None:
+def _write_records(
+    draft: VersionDraft,
+    lists: Mapping[str, Sequence[int]],
+    scores: Mapping[str, Sequence[float]],
+    made_at: int,
+    shards: int,
+) -> None:
     records: list[list[tuple[bytes, bytes]]] = [[] for _ in range(shards)]
     for row, (user, items) in enumerate(lists.items()):
         key = user.encode()
         value = encode_record(
             key,
             np.array(items, np.int64),
-            [score_at(rank) for rank in range(len(items))],
+            scores.get(user) or [score_at(rank) for rank in range(len(items))],
             made_at=made_at,
             user_row=row,
             seed=draft.seed,

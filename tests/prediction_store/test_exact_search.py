@@ -72,6 +72,47 @@ def test_lists_of_the_best_items_have_them_all_and_ties_are_no_loss(root: Path, 
     assert recall(root, make_version("worse", lists={"ann": [0, 4]}, **world)) == (1, 2, 1)
 
 
+def with_more(seed: int, *, lost: int = 0) -> dict[str, Any]:
+    """Lists of the best twenty by product, what is of late and what is the user's own; of each so many are lost."""
+    rng = np.random.default_rng(seed)
+    vectors, user_vectors = rng.normal(size=(200, 8)), rng.normal(size=(30, 8))
+    recent = rng.exponential(1.0, 200) * (rng.random(200) < 0.2)
+    lists, scores = {}, {}
+    for row in range(30):
+        own = (rng.random(200) < 0.05) * 4.0
+        products = vectors @ user_vectors[row]
+        # As in `jobs.list_order`: of the best by product, the most met of late and the user's own the best in all.
+        found = {*np.argsort(-products)[:20], *np.argsort(-recent)[:15], *np.flatnonzero(own)}
+        best = sorted(found, key=lambda item: -float((products + recent + own)[item]))
+        kept = [int(item) for item in best if item not in np.argsort(-products)[:lost]][:20]
+        lists[f"user-{row:02}"] = kept
+        scores[f"user-{row:02}"] = (products + recent + own)[kept].tolist()
+    columns = {"recent": recent.astype(np.float32)}
+    return {
+        "n_items": 200, "vectors": vectors.astype(np.float32), "user_vectors": user_vectors.astype(np.float32),
+        "lists": lists, "scores": scores, "columns": columns,
+    }  # fmt: skip
+
+
+def test_what_gave_way_to_something_better_is_no_loss(root: Path, make_version: MakeVersion) -> None:
+    for seed in range(3):
+        assert recall(root, make_version(f"a{seed}", **with_more(seed))) == (600, 600, 30)
+    world = with_more(0)
+    products = world["user_vectors"] @ world["vectors"].T
+    least = np.sort(products)[:, -20]
+    others = [(products[row][items] < least[row]).sum() for row, items in enumerate(world["lists"].values())]
+    assert sum(others) > 60, "one item in ten is not among the best by product"
+
+
+def test_what_should_have_come_before_is_a_loss_however_long_the_rest(root: Path, make_version: MakeVersion) -> None:
+    found, wanted, users = recall(root, make_version("a", **with_more(0, lost=3)))
+    assert (wanted - found, users) == (90, 30), "three of the best by product are in no list, and would head it"
+    world = with_more(1)
+    del world["scores"]["user-00"][:], world["scores"]["user-00"]
+    world["consumed"] = {user: items[:1] for user, items in world["lists"].items()}
+    assert recall(root, make_version("b", **world))[0] < 600, "what may not be there takes somebody's place"
+
+
 def test_rounding_is_no_loss(root: Path, make_version: MakeVersion) -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(300, 64)).astype(np.float32)
