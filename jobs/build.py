@@ -19,8 +19,8 @@ from jobs import datasets, known, train_ranker, user_histories, user_states, vec
 from jobs.datasets import Dataset
 from jobs.list_order import Order
 from jobs.progress import Report
-from jobs.shard_writing import USER_VECTORS, write_shards
-from prediction_store.columns import NewColumn
+from jobs.shard_writing import write_shards
+from prediction_store.columns import RECENT, NewColumn
 from prediction_store.contexts import Contexts
 from prediction_store.ttl import expires_at
 from prediction_store.user_facts import Consumed
@@ -72,7 +72,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             made_at = datasets.end_of(day)
             records = write_shards(draft, config, inputs, spark, made_at=made_at, known=met, scratch=named.path)
             shutil.rmtree(met)
-            (named.path / USER_VECTORS).unlink()
+            (named.path / vectors.USER_VECTORS).unlink()
             manifest = draft.seal(
                 space_id=weights.space_id,
                 made_at=made_at,
@@ -119,7 +119,7 @@ def _write_catalogue(
     made = inputs["lists"]
     columns = _columns(dense) | {"popularity": _popularity(inputs["prepared"], len(order))[order]}
     of_late = np.float32(inputs["embeddings"].extra("order", Order).recent)
-    columns |= {"trend": np.load(made.part("trend.npy")), "recent": of_late * recent}
+    columns |= {"trend": np.load(made.part("trend.npy")), RECENT: of_late * recent}
     draft.write_items(item_vectors[order], dense["item_id"].to_pylist(), columns)
     lists = pa.parquet.read_table(made.part("lists.parquet")).to_pylist()
     ranked: dict[str, dict[str, RankedItems]] = {"popular": {}, "trending": {}}
@@ -169,7 +169,7 @@ def _write_users(
     Then segments and consumed items.
     """
     users = inputs["prepared"].rows["users"]
-    path = scratch / USER_VECTORS
+    path = scratch / vectors.USER_VECTORS
     draft.write_user_vectors(vectors.gather(inputs["embeddings"].part("users"), "user", users, file=path))
     segments = inputs["prepared"].arrow("users").to_table(["user_index", "segment"]).sort_by("user_index")
     consumed = _consumed(inputs, spark, users) if config.retrieve.consumed == "drop" else None

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from jobs import candidate_files, index
-from jobs.changed import USER_VECTORS, Unchanged
+from jobs.changed import Unchanged
 from jobs.errors import DatasetDamagedError
 from jobs.partitions import task_number, tasks_of
-from jobs.vectors import on_grid
+from jobs.vectors import USER_VECTORS, on_grid
 from schemas.config import Retrieve
 from schemas.tables import CANDIDATES
 

@@ -19,12 +19,11 @@ from jobs import datasets, vectors
 from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError, MissingDatasetError
 from jobs.kept_model import ids_of, row_of
+from jobs.vectors import USER_VECTORS
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.records import current_or_none
 from schemas.config import Config, deciding
-
-USER_VECTORS = "user_vectors.npy"
 
 
 class Earlier(NamedTuple):

@@ -10,14 +10,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 
-from jobs.trending_then import TrendingThen
 from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
@@ -33,6 +32,9 @@ from reranker.signals import SIGNALS
 from reranker.user_tower import UserNow, UserTower
 from schemas.messages import Context, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
+
+if TYPE_CHECKING:
+    from jobs.trending_then import TrendingThen
 
 HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: shuffles items of one time (the lines of an invoice), whose order means nothing."""
@@ -202,7 +204,7 @@ def _interactions(prepared: Path, since: int, until: int) -> tuple[Rows, np.ndar
     )
     session[session == pa.compute.index(ids, "").as_py()] = NO_SESSION
     order = np.lexsort((item.astype(np.uint64) * HASH, at, session, user))
-    texts = (_ids(prepared, "user"), _ids(prepared, "item"), events.to_pylist(), devices.to_pylist())
+    texts = (ids_by_index(prepared, "user"), ids_by_index(prepared, "item"), events.to_pylist(), devices.to_pylist())
     rows = Rows(user[order], item[order], event[order], device[order], at[order], *texts)
     return rows, session[order]
 
@@ -216,7 +218,7 @@ def _numbered(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     return places[texts.indices.to_numpy()], texts.dictionary.take(order)
 
 
-def _ids(prepared: Path, noun: str) -> pa.ChunkedArray:
+def ids_by_index(prepared: Path, noun: str) -> pa.ChunkedArray:
     """The ids of all users or items, by their index."""
     table = pa.dataset.dataset(prepared / f"{noun}s", format="parquet").to_table(
         columns=[f"{noun}_index", f"{noun}_id"]

@@ -27,6 +27,7 @@ from jobs.known import open_known
 from jobs.list_order import Order, Vectors, put_in_order
 from jobs.partitions import task_number
 from jobs.temporary import temporary_folder
+from jobs.vectors import USER_VECTORS
 from prediction_store.writer import ShardReport, VersionDraft, attempt_at, commit_shard, copy_shard, write_shard
 from schemas.config import Config
 from schemas.record import HEADER_BYTES, index_bits_for
@@ -40,8 +41,6 @@ Reader = Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]
 
 PAGE_BYTES = 4096
 BATCH_USERS = 2048
-USER_VECTORS = "user_vectors.npy"
-"""File of float32[users, d], by user_index."""
 
 
 class ShardPlan(NamedTuple):
@@ -101,7 +100,11 @@ def write_shards(
     ids = inputs["prepared"].read(spark, "users").selectExpr("user_index", "cast(user_id as binary) as key")
     order = inputs["embeddings"].extra("order", Order)
     given = Given(
-        order, known, scratch / USER_VECTORS, inputs["candidates"].part("vectors.npy"), config.retrieve.candidates
+        order,
+        known,
+        scratch / USER_VECTORS,
+        inputs["candidates"].part("vectors.npy"),
+        config.retrieve.candidates,
     )
     read = functools.partial(_read_files, given=given)
     records = (

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 
+from jobs.moments import ids_by_index
 from prediction_store.reader import Version
 from reranker.decayed_counts import HALF_LIFE_SECONDS
 from reranker.trending_now import REFRESH_SECONDS, Trending, first_of, shares_of
@@ -79,6 +80,4 @@ def events_of(prepared: Path, *, since: int, until: int) -> Events:
     found = pa.dataset.dataset(prepared / "interactions", format="parquet").to_table(columns=columns, filter=wanted)
     user, item, at = (found[name].to_numpy() for name in columns)
     order = np.argsort(at, kind="stable")
-    items = pa.dataset.dataset(prepared / "items", format="parquet").to_table(columns=["item_index", "item_id"])
-    ids = items.sort_by("item_index")["item_id"].to_pylist()
-    return Events(user[order], item[order], at[order], ids)
+    return Events(user[order], item[order], at[order], ids_by_index(prepared, "item").to_pylist())

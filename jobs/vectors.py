@@ -11,6 +11,9 @@ import pyarrow.dataset
 
 from jobs.errors import BadVectorsError, DatasetDamagedError
 
+USER_VECTORS = "user_vectors.npy"
+"""What a step's scratch file of float32[users, d], by user_index, is called."""
+
 LARGEST = 1e15
 """Components beyond this are refused like infinity: with 1,024 of them a dot product would leave float32."""
 

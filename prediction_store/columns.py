@@ -15,6 +15,8 @@ from prediction_store.arrays import NUMBER_TYPES, AnyArray, map_array, map_bytes
 from prediction_store.errors import BuildError, DamagedVersionError
 
 TEXT, CATEGORY, NUMBER = "text", "category", "number"
+RECENT: Final = "recent"
+"""The column of what the order of lists adds to an item's product with a user; a version may be older than it."""
 ID: Final = "id"
 """The column of the items' ids, which every version has."""
 MISSING = -1

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prediction_store.columns import RECENT
 from prediction_store.sample import Sampled
 from prediction_store.version import Version
 from schemas.record import index_bits_for, score_bits_for
@@ -20,8 +21,6 @@ MAX_CELLS: Final = 1 << 21
 MAX_ROWS: Final = 1 << 15
 MAX_KEPT: Final = 1 << 21
 """Scores kept of what has been searched so far, before all but the best are forgotten."""
-RECENT: Final = "recent"
-"""The column of what is added to a product for an item's interactions of late; a version may be older than it."""
 TOLERANCE: Final = 1e-5
 """Of the product of both vectors' lengths: float32 sums, and the grid of 21 bits on which `retrieve` computes."""
 
@@ -76,9 +75,7 @@ class _Search:
         self._recent = version.numbers(RECENT)
         self._has_place: list[npt.NDArray[np.bool_]] = []  # of the same: they are above the list's last one
         self._last = np.full(len(chosen), -np.inf, np.float32)
-        steps = max(
-            1, (1 << score_bits_for(index_bits_for(version.n_items))) - 1
-        )  # stored scores are off by half of one
+        steps = (1 << score_bits_for(index_bits_for(version.n_items))) - 1
         self._slack = np.empty(len(chosen), np.float32)
         for place, sampled in enumerate(chosen):
             vectors = version.item_vectors[sampled.candidates.items]  # [n, d]
@@ -88,7 +85,7 @@ class _Search:
             self._scores.append((vectors @ self.users[place])[allowed])
             if self._recent is not None and allowed.all():
                 stored = sampled.candidates.scores
-                self._last[place] = stored.min() + np.ptp(stored) / steps
+                self._last[place] = stored.min() + np.ptp(stored) / steps  # they are off by half of one
             added = 0.0 if self._recent is None else self._recent[sampled.candidates.items][allowed]
             self._has_place.append(self._scores[-1] + added > self._last[place])
         # Nothing below a list's last item can be among the best: few other scores have to be kept.

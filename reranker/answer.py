@@ -130,7 +130,7 @@ def answer(
         segment = version.segment_of(stored.user_row)
     user = UserNow(ranker.tower, stored.user_row, session)
 
-    at = _circumstances(version, request, ignored, moment, user)._replace(trending=trending)
+    at = _circumstances(version, request, ignored, moment, user=user, trending=trending)
     asked = _Asked(
         version=version,
         ranker=ranker,
@@ -182,10 +182,16 @@ def answer(
 
 
 def _circumstances(
-    version: Version, request: RecommendRequest, ignored: Mapping[str, int], moment: float, user: UserNow
+    version: Version,
+    request: RecommendRequest,
+    ignored: Mapping[str, int],
+    moment: float,
+    *,
+    user: UserNow,
+    trending: Trending | None,
 ) -> Circumstances:
     counts = {index: times for item, times in ignored.items() if (index := version.item_index(item)) is not None}
-    return Circumstances(moment, request.context.device or "", counts, user)
+    return Circumstances(moment, request.context.device or "", counts, user, trending)
 
 
 def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool, is_first: bool) -> _Ranked:

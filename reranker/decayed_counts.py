@@ -4,9 +4,9 @@ An item has a cell in each of ROWS rows, by the hash of its id, and its count is
 into the same cells, and only make a count too high. So there need be no list of items, no version, and no room for more
 of them. A cell holds a count and the time of it, and is worth half after every HALF_LIFE_SECONDS.
 
-A user counts once for an item within a half life, as far as the places go that remember who has counted: one user
-alone can put nothing among what is trending. Two workers that count into one cell at the same instant may lose one of
-the two; a lock would cost every event more than that is worth. Nothing here has to survive a power cut.
+A user counts once for an item within a half life, as far as the places go that remember who has counted: nobody can
+look like many. Two workers that count into one cell at the same instant may lose one of the two; a lock would cost
+every event more than that is worth. Nothing here has to survive a power cut.
 
 Source: Cormode and Muthukrishnan 2005, An improved data stream summary: the count-min sketch and its applications.
 """

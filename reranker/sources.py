@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from prediction_store.columns import RECENT
 from reranker.arrays import NO_ITEMS, NO_NUMBERS, Float32, Indexes, contains
 from reranker.compiled import is_compiled, kernel
 from reranker.fresh import Fresh
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 STORED_LIST, SESSION_NEIGHBOURS = "stored_list", "session_neighbours"
 TRENDING_NOW = "trending_now"
 POPULAR, SEGMENT_POPULAR = "popular", "segment_popular"
-RECENT = "recent"
-"""The column of what the order of lists adds to an item's base score; a version may be older than it."""
 MAX_NEIGHBOURHOODS = 50
 """Neighbour lists read for one session: those of its most recent items."""
 

@@ -30,7 +30,7 @@ def offered(
     of_users = known.write_known(prepared, order, folder, before=TEST, drop_consumed=drops)
     part, users = embeddings.part("evaluation_users"), prepared.rows["users"]
     made_of = Vectors(
-        vectors.gather(part, "user", users, file=folder / "user_vectors.npy", is_whole=False),
+        vectors.gather(part, "user", users, file=folder / vectors.USER_VECTORS, is_whole=False),
         np.load(candidates.part("vectors.npy"), mmap_mode="r"),
     )
     for batch in candidate_files.read_all(candidates.part("evaluation"), size):
