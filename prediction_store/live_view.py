@@ -43,6 +43,8 @@ class LiveView:
         """bool[n]"""
         self.available_until: npt.NDArray[np.float64] | None = None
         """float64[n], inf where there is no end; None: nowhere."""
+        self.arrivals: dict[str, ItemFacts] = {}
+        """By id: what is set for items that the version lacks, if they are in stock and not hidden."""
         self.price: npt.NDArray[np.floating] | None = None
         """float[n], as exact as the version's, so that a rule says the same of what has not changed: as the live facts
         say or else the version, NaN where nobody does; None: as the version says."""
@@ -80,18 +82,26 @@ class LiveView:
         return int(np.count_nonzero(self.in_stock == 0))
 
     def put(self, version: Version, entries: Iterable[Entry]) -> DamagedFactsError | None:
-        """Take over the facts of some items; those that the version lacks are passed over.
+        """Take over the facts of some items.
 
         Returns: the error of an item whose facts are damaged, if there is one; what was known of it stays.
         """
         problem = None
         entries = list(entries)
-        for index, (_, facts) in zip(version.indexes_of_keys([key for key, _ in entries]), entries, strict=True):
+        for index, (key, facts) in zip(version.indexes_of_keys([key for key, _ in entries]), entries, strict=True):
             if isinstance(facts, DamagedFactsError):
                 problem = facts
             elif index is not None:
                 self._put(version, index, facts)
+            else:
+                self._put_arrival(key.decode("utf-8"), facts)
         return problem
+
+    def _put_arrival(self, item: str, facts: ItemFacts | None) -> None:
+        if facts is not None and facts.in_stock is True and facts.hidden is not True:
+            self.arrivals[item] = facts
+        else:
+            self.arrivals.pop(item, None)
 
     def _put(self, version: Version, index: int, facts: ItemFacts | None) -> None:
         found = NOTHING_SET if facts is None else facts

@@ -12,6 +12,7 @@ import numpy as np
 
 from reranker import fallbacks, reasons
 from reranker.arrays import Float32, Indexes, Positions
+from reranker.arrivals import ARRIVALS, Arrivals, arrivals_of
 from reranker.choice import caps_of, choose, is_plain, unchanged
 from reranker.deadline import Haste
 from reranker.eligibility import eligible, hidden_items
@@ -23,6 +24,7 @@ from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring
 from reranker.rules import Effects, Rules
 from reranker.session import Session, read_session
+from reranker.shown import Shown
 from reranker.signal_inputs import HOUR_SECONDS, Circumstances, SignalInputs
 from reranker.stored_list import StoredList, look_up
 from reranker.trending_now import Trending
@@ -47,20 +49,6 @@ MOST = 1e9
 """Numbers beyond it, and what is no number, are told as they are."""
 
 
-class Shown(NamedTuple):
-    """The numbers of the items that one rung gave to an answer, in the order of their rank."""
-
-    scores: Float32
-    base_scores: Float32
-    signals: Float32
-    """float32[n, signals]: the values of those that have a weight, see `Ranker.names`. NaN: not computed."""
-    propensities: Float32
-    added: Float32 | None
-    """float32[n]: what rules and discounts have added to the score; None: there were none."""
-    candidates: int
-    """Number of items that the rung ranked."""
-
-
 class _Asked(NamedTuple):
     """What is the same on every rung of one request."""
 
@@ -71,6 +59,7 @@ class _Asked(NamedTuple):
     is_now: bool
     """The request is of this hour, by the server's clock."""
     rules: Rules
+    arrivals: Arrivals
     familiar: Familiar
     live: LiveView
     order: Order
@@ -114,7 +103,7 @@ def answer(
 
     `fresh` are the version's new and trending items, `trending` what is so just now; `ignored` says how often items
     were shown to the user without a click; `haste`, before each rung, whether there is no time to rank; `holdout` is
-    the user's, see `holdout_of`; `note` is told what each rung gives the answer.
+    the user's, see `holdout_of`; `note` is told what the items are shown by, in the order of their ranks.
 
     Requires: the version stays open until this returns.
     """
@@ -131,16 +120,24 @@ def answer(
     user = UserNow(ranker.tower, stored.user_row, session)
 
     at = _circumstances(version, request, ignored, moment, user=user, trending=trending)
+    rules = rules.at(request.placement)
+    arrivals = Arrivals()
+    if holdout == NOBODY:
+        arrivals = arrivals_of(
+            version, request, rules, serve, trending=trending, live=live, ignored=ignored, wanted=wanted, now=now
+        )
+    wanted -= len(arrivals.items)
     asked = _Asked(
         version=version,
         ranker=ranker,
         session=session,
         at=at,
         is_now=at.hour_number == now // HOUR_SECONDS,
-        rules=rules.at(request.placement),
+        rules=rules,
+        arrivals=arrivals,
         familiar=familiar,
         live=live,
-        order=serve.order,
+        order=arrivals.order_of(serve.order),
         caps=caps_of(version, serve.order),
         now=now,
         seed=request_id,
@@ -148,18 +145,20 @@ def answer(
     hidden = hidden_items(request, version, familiar)
     items: list[AnsweredItem] = []
     rungs: list[str] = []
+    parts: list[Shown] = []
     candidates = None if holdout == fallbacks.POPULAR else stored.candidates
     if holdout != NOBODY:
         haste = Haste.as_before(0)
-    for rung, pool, is_hasty in fallbacks.ladder(
+    ladder = fallbacks.ladder(
         version, candidates, session, segment, user=user, serve=serve, fresh=fresh, trending=trending, haste=haste
-    ):
+    )
+    for rung, pool, is_hasty in ladder if wanted else ():
         ranked = _rank(asked, pool, hidden, wanted - len(items), is_hasty=is_hasty, is_first=not items)
         if ranked.best.size == 0:
             continue
         rungs.append(rung)
         if note is not None:
-            note(_numbers_of(ranked, ranker))
+            parts.append(_numbers_of(ranked, ranker))
         found = _shown(version, pool, ranked, rung=rung, first_rank=len(items) + 1)
         if request.explain:
             found = _explained(found, ranked, ranker, source=reasons.source_name(rung, segment))
@@ -168,13 +167,20 @@ def answer(
             break
         hidden = np.concatenate([hidden, pool.items[ranked.best]])
 
+    if arrivals.items:
+        items = arrivals.among(items, explain=request.explain)
+        parts = [Shown.with_arrivals(parts, arrivals, len(ranker.names))] if note is not None else parts
+    if note is not None:
+        for part in parts:
+            note(part)
+    otherwise = ARRIVALS if arrivals.items else fallbacks.EMPTY
     return RecommendAnswer(
         items=items,
         version=version.name,
         age_seconds=stored.age_seconds,
-        rung=rungs[0] if rungs else fallbacks.EMPTY,
+        rung=rungs[0] if rungs else otherwise,
         topped_up_from=rungs[1:],
-        reason=HOLDOUT if holdout != NOBODY else _reason(stored, rungs, haste),
+        reason=HOLDOUT if holdout != NOBODY else _reason(stored, rungs, haste, wanted),
         stale=stored.is_stale,
         ignored_events=session.ignored,
         request_id=request_id,
@@ -205,7 +211,7 @@ def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool,
     if effects.is_allowed is not None:
         allowed &= effects.is_allowed
     order = unchanged(asked.order) if is_hasty else asked.order
-    pins = effects.pins if is_first else ()
+    pins = [(asked.arrivals.around(place), holds) for place, holds in effects.pins] if is_first else ()
     if scoring is not None and is_plain(order, pins):
         scores, best = scoring.best(allowed, k, boosts=boosts)
         return _Ranked(given, scoring, extras, scores, best, as_they_are(best).propensities)
@@ -214,10 +220,10 @@ def _rank(asked: _Asked, pool: Pool, hidden: Indexes, k: int, *, is_hasty: bool,
     return _Ranked(given, scoring, extras, scores, chosen.positions, chosen.propensities)
 
 
-def _reason(stored: StoredList, rungs: Sequence[str], haste: Haste) -> str | None:
+def _reason(stored: StoredList, rungs: Sequence[str], haste: Haste, wanted: int) -> str | None:
     if haste.since >= 0:
         return DEADLINE
-    if stored.candidates is not None and (not rungs or rungs[0] != fallbacks.PERSONAL):
+    if wanted and stored.candidates is not None and (not rungs or rungs[0] != fallbacks.PERSONAL):
         return LIST_RAN_DRY
     return stored.reason
 

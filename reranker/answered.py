@@ -9,9 +9,9 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from reranker.answer import Shown
 from reranker.arrays import Float32
 from reranker.serving_log.records import AnswerRecord, ShownItems
+from reranker.shown import Shown
 from schemas.config import Config, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
 
@@ -19,7 +19,7 @@ DECIDING: Final = {
     "serve": (
         "max_k", "session_half_life_seconds", "session_event_weights", "neighbour_candidates", "fresh_candidates",
         "trending_now_candidates",
-        "seen", "seen_before", "bought", "bought_events", "rules", "order",
+        "arrivals", "seen", "seen_before", "bought", "bought_events", "rules", "order",
     ),
     "store": ("record_ttl_hours", "expired"),
 }  # fmt: skip
@@ -50,7 +50,7 @@ def record_of(
         ignored: times that items had been shown, as used.
         signals: names of the columns of `Shown.signals`.
         k: how many items were wanted.
-        shown: what `answer` has noted, rung by rung.
+        shown: what `answer` has noted.
         now: the server's clock that the answer was made with.
         settings: see `settings_digest`.
         live: number of the last change of the live facts about items.

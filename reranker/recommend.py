@@ -14,7 +14,7 @@ from prediction_store.live_items import LiveItems
 from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
 from reranker import browse
-from reranker.answer import Shown, answer
+from reranker.answer import answer
 from reranker.answered import record_of, settings_digest
 from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
@@ -27,6 +27,7 @@ from reranker.requests import check_limits, check_limits_of_many, checked, decod
 from reranker.rules import Rules
 from reranker.serving_log.records import AnswerRecord
 from reranker.sessions.stored import NOTHING, Stored, with_stored
+from reranker.shown import Shown
 from reranker.signal_inputs import Circumstances
 from reranker.trending_now import Trending, TrendingNow
 from reranker.user_tower import UserTower
@@ -114,7 +115,8 @@ class Reranker:
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             ignored = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
-            trending = None if self.trending_now is None else self.trending_now.of(version)
+            arrivals = live.arrivals if self._config.serve.arrivals else ()
+            trending = None if self.trending_now is None else self.trending_now.of(version, arrivals)
             found = self.answer_on(
                 version, request, ignored, live,
                 now=now, request_id=os.urandom(16).hex(), haste=haste, holdout=holdout, trending=trending, note=note,

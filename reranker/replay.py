@@ -13,7 +13,6 @@ import numpy as np
 
 from prediction_store.errors import MissingVersionError
 from prediction_store.reader import Store, Version
-from reranker.answer import Shown
 from reranker.answered import numbers, record_of, request_of, settings_digest
 from reranker.arrays import Float32
 from reranker.deadline import Haste
@@ -22,6 +21,7 @@ from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_segments, segments
 from reranker.serving_log.records import AnswerRecord, TrendingRecord
+from reranker.shown import Shown
 from reranker.trending_now import Trending
 from schemas.config import Config, events_folder
 
@@ -77,9 +77,7 @@ def made_again(
     """
     noted: list[Shown] = []
     request, live = request_of(recorded), reranker.live_view(version)
-    wanted = None
-    if trending is not None:
-        wanted = Trending.of(version, trending.number, trending.items, numbers(trending.counts))
+    wanted = None if trending is None else Trending.of(version, trending)
     haste = Haste.as_before(recorded.hasty_since)
     made = reranker.answer_on(
         version,

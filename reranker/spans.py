@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from prediction_store.live_view import LiveView
     from prediction_store.reader import Store, Version
-    from reranker.answer import Shown
+    from reranker.shown import Shown
     from schemas.config import Config
     from schemas.messages import ListAnswer, RecommendAnswer, RecommendRequest
     from schemas.serving_config import Serve

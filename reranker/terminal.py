@@ -13,6 +13,7 @@ from rich.table import Table
 from prediction_store.terminal import printable
 from reranker import fallbacks
 from reranker.answer import DEADLINE, HOLDOUT, LIST_RAN_DRY
+from reranker.arrivals import ARRIVALS
 from reranker.forget import Forgotten
 from reranker.outcomes import Outcomes
 from reranker.skew import Skew
@@ -39,6 +40,7 @@ RUNGS = {
     fallbacks.SESSION: "answered from the neighbours of the session",
     fallbacks.SEGMENT: "answered from what is popular in the segment",
     fallbacks.POPULAR: "answered from what is popular",
+    ARRIVALS: "answered from what has arrived since",
     fallbacks.EMPTY: "and nothing is left to show",
 }
 

@@ -2,21 +2,22 @@
 
 A version knows what was trending last night. Where what people want changes within the day, that is late: half of what
 is read on a news site was written since. So events count (`decayed_counts`), and every REFRESH_SECONDS the first few
-items are candidates for everybody, and their counts a signal. What they were is written into the log under a number,
-which an answer names: so it can be made again.
+items are candidates for everybody, and their counts a signal. Items that the version lacks have no signals; they are
+looked up all the same, for the places that answers keep for them (`arrivals`). What was trending is written into the
+log under a number, which an answer names: so it can be made again.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from reranker.arrays import Float32, Indexes, contains
-from reranker.decayed_counts import DecayedCounts, cells_of
+from reranker.arrays import NO_NUMBERS, Float32, Indexes, Positions, contains
+from reranker.decayed_counts import ROWS, DecayedCounts, cells_of
 from reranker.serving_log.records import TrendingRecord
 
 if TYPE_CHECKING:
@@ -29,7 +30,10 @@ LEAST: Final = 1 / 64
 """An item that counts less is not trending: what one user did a day and a half ago has been forgotten."""
 FEW: Final = 4.0
 """So many users and fewer are not many, even if nothing else counts more."""
+LEAST_ARRIVED: Final = 1.0
+"""An arrival that counts less is not shown: what a single user did a moment ago counts less already."""
 _KEPT: Final = "trending now"
+_ARRIVED: Final = "cells of arrivals"
 
 
 class Trending(NamedTuple):
@@ -41,15 +45,19 @@ class Trending(NamedTuple):
     """uint32[m]: most first"""
     counts: Float32
     """float32[n_items]: log(1 + count) as a share of the highest, or of FEW; 0 for what is not trending"""
+    arrivals: Sequence[str] = ()
+    """Items that the version lacks, most first."""
+    arrived: Float32 = NO_NUMBERS
+    """float32[arrivals]: their counts, as they are"""
 
     @classmethod
-    def of(cls, version: Version, number: str, items: Sequence[str], counts: Float32) -> Self:
-        """Of ids and what is to stand in `counts`; ids that the version does not know are left out."""
-        places = [version.item_index(item) for item in items]
+    def of(cls, version: Version, record: TrendingRecord) -> Self:
+        """What a log says of it; items that the version does not know are left out of those that it should."""
+        places = [version.item_index(item) for item in record.items]
         known = np.array([place for place in places if place is not None], np.uint32)
         every = np.zeros(version.n_items, np.float32)
-        every[known] = counts[[place is not None for place in places]]
-        return cls(number, known, every)
+        every[known] = np.frombuffer(record.counts, "<f4")[[place is not None for place in places]]
+        return cls(record.number, known, every, record.arrivals, np.frombuffer(record.arrived, "<f4"))
 
     def beside(self, known: Indexes, count: int) -> Indexes:
         """uint32[at most count]: the first items, most first, without those that are known."""
@@ -57,13 +65,14 @@ class Trending(NamedTuple):
         return first[~contains(np.sort(few), first)]
 
 
-def first_of(counts: npt.NDArray[np.float64]) -> Indexes:
+def first_of(counts: npt.NDArray[np.float64], least: float = LEAST) -> Indexes:
     """uint32[at most MOST]: the items of the highest counts, most first, of equal ones the lower index.
 
     Args:
         counts: float64[n_items]
+        least: what counts less is none of them.
     """
-    found = np.flatnonzero(counts >= LEAST)
+    found = np.flatnonzero(counts >= least)
     if found.size > MOST:
         least = np.partition(counts[found], found.size - MOST)[found.size - MOST]
         found = found[counts[found] >= least]
@@ -72,7 +81,7 @@ def first_of(counts: npt.NDArray[np.float64]) -> Indexes:
 
 def shares_of(counts: npt.NDArray[np.float64]) -> Float32:
     """float32[m]: what stands in `Trending.counts` for the counts of what is trending, most first."""
-    shares: Float32 = (np.log1p(counts) / np.log1p(max(float(counts[0]), FEW))).astype(np.float32)
+    shares: Float32 = (np.log1p(counts) / np.log1p(counts.max(initial=FEW))).astype(np.float32)
     return shares
 
 
@@ -87,15 +96,16 @@ class TrendingNow:
         self._now = now
         self._found = found
 
-    def of(self, version: Version) -> Trending | None:
+    def of(self, version: Version, arrivals: Collection[str] = ()) -> Trending | None:
         """What is trending now. Cost: once in REFRESH_SECONDS some milliseconds, 15 for a million items.
 
+        `arrivals` are the items beside those of the version that may be.
         Requires: the version stays open until this returns.
         """
         now = self._now()
         looked_at, trending = version.kept.get((self, _KEPT), (-np.inf, None))
         if not 0.0 <= now - looked_at < REFRESH_SECONDS:
-            trending = self._look(version, now)
+            trending = self._look(version, [*arrivals], now)
             version.kept[self, _KEPT] = now, trending
         found: Trending | None = trending
         return found
@@ -105,16 +115,27 @@ class TrendingNow:
         if _KEPT not in version.kept:
             version.kept[_KEPT] = cells_of(version.item_ids(np.arange(version.n_items)))
 
-    def _look(self, version: Version, now: float) -> Trending | None:
+    def _look(self, version: Version, arrivals: Sequence[str], now: float) -> Trending | None:
         self.prepare(version)
         counts = self._counts.of(version.kept[_KEPT], now)
-        items = first_of(counts)
-        if not items.size:
+        of_arrivals = self._counts.of(_cells_of_arrivals(version, arrivals), now) if arrivals else np.zeros(0)
+        items, arrived = first_of(counts), first_of(of_arrivals, LEAST_ARRIVED)
+        if not items.size and not arrived.size:
             return None
         shares = shares_of(counts[items])
         every = np.zeros(version.n_items, np.float32)
         every[items] = shares
-        trending = Trending(secrets.token_hex(8), items, every)
+        names, numbers = [arrivals[place] for place in arrived.tolist()], of_arrivals[arrived].astype(np.float32)
+        trending = Trending(secrets.token_hex(8), items, every, names, numbers)
         if self._found is not None:
-            self._found(TrendingRecord(trending.number, now, version.item_ids(items), shares.tobytes()))
+            ids = version.item_ids(items)
+            self._found(TrendingRecord(trending.number, now, ids, shares.tobytes(), names, numbers.tobytes()))
         return trending
+
+
+def _cells_of_arrivals(version: Version, arrivals: Sequence[str]) -> Positions:
+    """int64[ROWS, n]: where their counts stand; found once for each, as long as the version is served."""
+    known: dict[str, list[int]] = version.kept.setdefault(_ARRIVED, {})
+    others = [item for item in arrivals if item not in known]
+    known.update(zip(others, cells_of(others).T.tolist(), strict=True))
+    return np.array([known[item] for item in arrivals], np.int64).reshape(-1, ROWS).T

@@ -106,12 +106,13 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     base_rank: int
     """Place in the list it came from, from 1."""
     rung: str
-    """The list it came from: personal, stored_order, session, segment or popular."""
+    """The list it came from: personal, stored_order, session, segment or popular; arrivals: it came after the version
+    was made, and many want it now. Its scores are how many, and its base rank is its place among those."""
     title: str | UnsetType = UNSET
     """With `explain`."""
     sources: list[str] | UnsetType = UNSET
     """With `explain`: how it came to be a candidate: stored_list, session_neighbours, new, trending, trending_now;
-    popular or segment_popular."""
+    popular or segment_popular; arrivals."""
     signals: dict[str, float] | UnsetType = UNSET
     """With `explain`: the value of every signal."""
     contributions: dict[str, float] | UnsetType = UNSET
@@ -130,7 +131,7 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Age of the user's list, or of the version where the user has none."""
     rung: str
     """How the answer was made: personal, session, segment, popular; `stored_order`: the user's list in its own order;
-    `empty` when nothing was left to show."""
+    `arrivals` when there was nothing but these; `empty` when nothing was left to show."""
     topped_up_from: list[str]
     """Further rungs that filled the answer up when the first one ran dry."""
     reason: str | None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from schemas.rules import Order, Rule
+from schemas.rules import Order, Place, Rule
 from schemas.section import Count, Duration, EventWeight, Name, Positive, Section, Share
 
 
@@ -94,6 +94,9 @@ class Serve(Section, frozen=True):
     trending_now_candidates: Count = 50
     """Items added to the pool that most users have done something with in the last hours, by the events posted to this
     host. 0: none."""
+    arrivals: list[Place] = field(default_factory=list)
+    """Positions, from 1, for items that came after the version was made: what is most wanted just now of those that
+    the version lacks and the live facts say are in stock. Empty: none."""
     seen: Repeat = field(default_factory=Repeat)
     """Items of the session, except those bought."""
     seen_before: Repeat = field(default_factory=lambda: Repeat(policy="allow"))
@@ -119,6 +122,11 @@ class Serve(Section, frozen=True):
         for position in self.order.explore_positions:
             if position > self.max_k:
                 raise ValueError(f"order.explore_positions {position} is {beyond}")
+        for position in self.arrivals:
+            if position > self.max_k:
+                raise ValueError(f"arrivals {position} is {beyond}")
+            if position in self.order.explore_positions:
+                raise ValueError(f"position {position} is for arrivals, and left to chance in order.explore_positions")
         for rule in self.rules:
             if rule.action == "pin" and rule.position > self.max_k:
                 raise ValueError(f"the pin {rule.name!r} of rules stands at {rule.position}, {beyond}")

@@ -105,6 +105,10 @@ class TrendingRecord(msgspec.Struct, frozen=True, array_like=True, tag="trending
     """The most met first."""
     counts: bytes
     """float32[n], little-endian: what the signal was."""
+    arrivals: list[str] = []
+    """Items that the version lacks, the most met first."""
+    arrived: bytes = b""
+    """float32[m], little-endian: their counts."""
 
 
 Record = EventsRecord | AnswerRecord | TrendingRecord

@@ -51,7 +51,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
 DECIDING = (
     "serve.max_k=300", "serve.session_half_life_seconds=1", "serve.session_event_weights={view=2.0}",
     "serve.neighbour_candidates=0", "serve.fresh_candidates=0", "serve.trending_now_candidates=0",
-    "serve.seen.policy=allow",
+    "serve.arrivals=[2]", "serve.seen.policy=allow",
     "serve.seen_before.policy=hide", "serve.bought.discount=2", "serve.bought_events=[]",
     "serve.rules=[{name='r', where='in_stock', action='boost', weight=1.0}]", "serve.order.diversity=0.3",
     "store.record_ttl_hours=1", "store.expired=fallback",

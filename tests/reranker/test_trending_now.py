@@ -266,7 +266,8 @@ def test_a_version_sees_the_items_that_it_has(version: Version, tmp_path: Path) 
     assert found.items.tolist() == [31, 7]
     assert np.flatnonzero(found.counts).tolist() == [7, 31]
     assert now.of(version) is found
-    again = Trending.of(version, "n", ["a31", "new since", "a07"], found.counts[[31, 0, 7]])
+    shares = found.counts[[31, 0, 7]].tobytes()
+    again = Trending.of(version, TrendingRecord("n", NOW, ["a31", "new since", "a07"], shares))
     assert (again.items.tolist(), again.counts.tolist()) == (found.items.tolist(), found.counts.tolist())
     assert TrendingNow(DecayedCounts(tmp_path), lambda: NOW + 1e9).of(version) is None
 

@@ -1,0 +1,281 @@
+"""Items that came after the version was made: at places of their own while many want them and the shop has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from asgi_client import AsgiClient
+from serving_shop import MADE_AT, Shop
+
+from reranker.app import create_app
+from reranker.outcomes import outcomes
+from reranker.replay import replay
+from reranker.serving_log.reading import read_log
+from reranker.serving_log.records import AnswerRecord, TrendingRecord
+from reranker.skew import skew
+from reranker.trending_now import REFRESH_SECONDS
+from schemas.serving_config import Serve
+
+NOW = float(MADE_AT + 600)
+PLACES = "serve.arrivals=[2, 4]"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self) -> None:
+        """Until what is trending is looked up again."""
+        self.now += REFRESH_SECONDS
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    made = Shop(tmp_path / "store")
+    made.publish("a")
+    return made
+
+
+def client_of(shop: Shop, clock: Clock, *overrides: str) -> AsgiClient:
+    return AsgiClient(create_app(shop.config(PLACES, *overrides), now=clock))
+
+
+def announce(client: AsgiClient, *items: str, **facts: Any) -> dict[str, Any]:
+    reply = client.post("/v1/items", {"items": [{"item": item, "in_stock": True, **facts} for item in items]})
+    assert reply.status == 200, reply.body
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def read(client: AsgiClient, counts: dict[str, int], kind: str = "view") -> None:
+    """So many users do something with each item."""
+    events = [
+        {"user": f"reader {user}", "item": item, "event": kind} for item, many in counts.items() for user in range(many)
+    ]
+    assert client.post("/v1/events", {"events": events}).status == 200
+
+
+def asked(client: AsgiClient, user: str = "u0", **fields: Any) -> dict[str, Any]:
+    reply = client.post("/v1/recommend", {"user": user, "k": 6, **fields})
+    assert reply.status == 200, reply.body
+    found: dict[str, Any] = reply.json()
+    assert [item["rank"] for item in found["items"]] == [*range(1, len(found["items"]) + 1)]
+    return found
+
+
+def ids(answer: dict[str, Any]) -> list[str]:
+    return [item["item"] for item in answer["items"]]
+
+
+def shown(shop: Shop) -> list[str]:
+    return [item for item in shop.list_of("u0") if shop.in_stock(item)]
+
+
+def answers(shop: Shop) -> list[AnswerRecord]:
+    return [record for record in read_log(shop.root / "events", pytest.fail) if isinstance(record, AnswerRecord)]
+
+
+def test_what_many_want_and_no_version_knows_stands_at_its_places(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        assert announce(client, "new-1", "new-2", "new-3")["unknown"] == ["new-1", "new-2", "new-3"]
+        read(client, {"new-1": 3, "new-2": 7, "new-3": 2, "never announced": 9})
+        answer = asked(client, explain=True)
+        stranger = asked(client, "nobody")
+        session = asked(client, "nobody", session=[{"item": "a02"}])
+    own = shown(shop)
+    assert ids(answer) == [own[0], "new-2", own[1], "new-1", own[2], own[3]]
+    assert [item["rung"] for item in answer["items"][:4]] == ["personal", "arrivals", "personal", "arrivals"]
+    first = answer["items"][1]
+    assert (first["score"], first["base_rank"], first["sources"]) == (7.0, 1, ["arrivals"])
+    assert first["why"] == "new since the lists were made, and what many want just now"
+    assert (answer["rung"], answer["topped_up_from"]) == ("personal", [])
+    for other, rung in ((stranger, "popular"), (session, "session")):
+        assert (ids(other)[1], ids(other)[3], other["rung"]) == ("new-2", "new-1", rung)
+
+
+def test_without_places_for_them_everything_is_as_ever(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock, "serve.arrivals=[]") as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 9})
+        assert ids(asked(client)) == shown(shop)[:6]
+
+
+def test_what_one_user_wants_or_nobody_has_announced_is_no_arrival(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 1, "never announced": 9})
+        clock.now += 1.0
+        assert ids(asked(client)) == shown(shop)[:6]
+
+
+def test_an_item_of_the_version_is_none(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "a39")
+        read(client, {"a39": 9})
+        assert "arrivals" not in {item["rung"] for item in asked(client)["items"]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"hidden": True}, {"in_stock": False}, {"in_stock": None}, {"available_until": NOW + 1}],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_the_shop_has_no_more_goes_with_the_next_request(shop: Shop, clock: Clock, change: dict[str, Any]) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        assert ids(asked(client))[1] == "new-1"
+        assert client.post("/v1/items", {"items": [{"item": "new-1", **change}]}).status == 200
+        clock.now += 2.0
+        after = ids(asked(client))
+        assert (after[1], "new-1" in after) == ("new-2", False)
+
+
+def test_what_the_user_excludes_or_has_seen_is_not_shown_again(shop: Shop, clock: Clock) -> None:
+    own = shown(shop)
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        assert ids(asked(client, exclude=["new-1"]))[:4] == [own[0], "new-2", own[1], own[2]]
+        assert "new-1" not in ids(asked(client, session=[{"item": "new-1"}]))
+        read(client, {"new-1": 1})  # by one who asks next
+        assert "new-1" not in ids(asked(client, "reader 0"))
+    with client_of(shop, clock, 'serve.seen.policy="allow"') as client:
+        assert "new-1" in ids(asked(client, session=[{"item": "new-1"}]))
+        assert "new-1" not in ids(asked(client, session=[{"item": "new-1", "event": "purchase"}]))
+
+
+def test_what_was_shown_in_vain_steps_back(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock, "sessions.impressions=true") as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 5, "new-2": 4})
+        read(client, {"new-1": 1}, "impression")
+        assert [ids(asked(client, "reader x"))[place] for place in (1, 3)] == ["new-1", "new-2"]
+        impression = {"user": "reader x", "item": "new-1", "event": "impression"}
+        client.post("/v1/events", {"events": [impression]})
+        assert [ids(asked(client, "reader x"))[place] for place in (1, 3)] == ["new-2", "new-1"]
+
+
+def test_pins_keep_their_positions_and_rules_hold(shop: Shop, clock: Clock) -> None:
+    last = shown(shop)[-1]
+    pin = '{name="top", where="popularity > 0.9", action="pin", position=2, placements=["home"]}'
+    later = f'{{name="later", where="id == \\"{last}\\"", action="pin", position=5, placements=["home"]}}'
+    dear = '{name="dear", where="price > 50", action="exclude", placements=["home"]}'
+    include = '{name="shoes", where="category == \\"category 1\\"", action="include", placements=["basket"]}'
+    where = 'id == \\"new-2\\" or in_stock and title == \\"\\" or brand != \\"x\\" and trend >= 0'
+    named = f'{{name="named", where="{where}", action="exclude", placements=["x"]}}'
+    with client_of(shop, clock, f"serve.rules=[{pin}, {later}, {dear}, {include}, {named}]") as client:
+        announce(client, "new-1", price=99.0)
+        announce(client, "new-2", price=9.0)
+        read(client, {"new-1": 5, "new-2": 4})
+        home, basket, other = asked(client), asked(client, placement="basket"), asked(client, placement="x")
+        elsewhere = asked(client, placement="elsewhere")
+    assert (ids(home)[3], ids(home)[4]) == ("new-2", last)
+    assert home["items"][1]["rung"] == "personal"
+    assert {item["rung"] for item in basket["items"]} <= {"personal", "popular"}
+    assert (ids(other)[1], "new-2" in ids(other)) == ("new-1", False)
+    assert [ids(elsewhere)[place] for place in (1, 3)] == ["new-1", "new-2"]
+
+
+def test_they_move_up_where_the_list_is_short_and_may_be_all_there_is(shop: Shop, clock: Clock) -> None:
+    everything = [item for item in shop.items if item != shop.list_of("u0")[0]]
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        short = asked(client, exclude=everything)
+        nothing = asked(client, exclude=shop.items)
+        one = asked(client, k=1)
+    assert ids(short) == [shop.list_of("u0")[0], "new-1", "new-2"]
+    assert (ids(nothing), nothing["rung"], nothing["reason"]) == (["new-1", "new-2"], "arrivals", "list_ran_dry")
+    assert ids(one) == shown(shop)[:1]
+
+
+def test_a_place_for_the_only_item_is_all_of_an_answer(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock, "serve.arrivals=[1]") as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+        found = asked(client, k=1)
+    assert (ids(found), found["rung"], found["reason"]) == (["new-1"], "arrivals", None)
+
+
+def test_chance_keeps_its_positions_and_odds(shop: Shop, clock: Clock) -> None:
+    order = ("serve.order.explore_positions=[3, 5]", "serve.order.explore_among=10")
+    with client_of(shop, clock, *order) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        asked(client)
+    (record,) = answers(shop)
+    odds = np.frombuffer(record.shown.propensities, "<f4")
+    assert [record.shown.items[place] for place in (1, 3)] == ["new-1", "new-2"]
+    assert [float(odds[place]) for place in (0, 1, 3, 5)] == [1.0] * 4
+    assert 0.0 < odds[2] < 1.0
+    assert 0.0 < odds[4] < 1.0
+
+
+def test_the_log_has_them_at_their_ranks_and_a_replay_is_equal(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        answer = asked(client)
+        click = {"user": "u0", "item": "new-1", "event": "view", "request_id": answer["request_id"]}
+        client.post("/v1/events", {"events": [click]})
+    (record,) = answers(shop)
+    part = record.shown
+    assert part.items == ids(answer)
+    assert np.frombuffer(part.scores, "<f4").round(6) == pytest.approx([item["score"] for item in answer["items"]])
+    values = np.frombuffer(part.values, "<f4").reshape(6, -1)
+    assert np.isnan(values).all(axis=1).tolist() == [False, True, False, True, False, False]
+    assert len(part.propensities) == len(part.base_scores) == 4 * 6
+    config = shop.config(PLACES)
+    assert replay(config, record.request_id).differences == []
+    assert {of.unequal for of in skew(config, 10).signals} == {0}
+    clicked = {group.group: group.clicked for group in outcomes(config, "rung", NOW - 1, NOW + 1).groups}
+    assert clicked == {"arrivals": 1, "personal": 0}
+
+
+def test_a_worker_that_starts_later_and_another_version_know_them(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "b07")
+        read(client, {"new-1": 3, "b07": 2})
+    with client_of(shop, clock) as client:
+        assert [ids(asked(client))[place] for place in (1, 3)] == ["new-1", "b07"]
+    shop.publish("b")  # tonight's version has b07
+    with client_of(shop, clock) as client:
+        answer = asked(client)
+    assert [item["item"] for item in answer["items"] if item["rung"] == "arrivals"] == ["new-1"]
+
+
+def test_who_is_in_a_holdout_gets_none(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock, "serve.holdouts.popular=1.0") as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+        assert "new-1" not in ids(asked(client))
+
+
+def test_a_log_without_them_is_read(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        read(client, {"a07": 3})
+        asked(client)
+    (record,) = (found for found in read_log(shop.root / "events", pytest.fail) if isinstance(found, TrendingRecord))
+    older = msgspec.msgpack.encode(["trending", record.number, record.time, record.items, record.counts])
+    assert msgspec.msgpack.decode(older, type=TrendingRecord) == record
+
+
+def test_places_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="arrivals 300 is beyond max_k 200"):
+        Serve(arrivals=[300])
+    order = msgspec.convert({"explore_positions": [3]}, type=type(Serve().order))
+    with pytest.raises(ValueError, match="position 3 is for arrivals, and left to chance"):
+        Serve(arrivals=[3], order=order)
