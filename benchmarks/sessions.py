@@ -7,7 +7,8 @@ is wanted: hit rate@20 and MRR@20. All rank the user's stored 1,000 and what the
 know every session up to the version, rank the catalogue too: all of it, or what the user has not consumed, which is all
 that the re-ranker may show where `retrieve.consumed` drops it.
 
-What is trending is known to nobody but the re-ranker: alone it is a rule, too.
+What is trending is known to nobody but the re-ranker: alone it is a rule, too. Beside the learned order stands the same
+with places for arrivals (`serve.arrivals`), as if each item had been announced when it was first met.
 
     python -m benchmarks.sessions --data FOLDER      # deskdrop and online-retail in it
 """
@@ -23,6 +24,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -34,10 +36,14 @@ from jobs.ranking_fit import Lists
 from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker.arrays import Float32
+from reranker.arrivals import Arrivals, arrivals_of
+from reranker.rules import Rules
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
+from schemas.live_items import ItemFacts
 from schemas.messages import SessionEvent
+from schemas.serving_config import Serve
 
 K = 20
 SPLIT = ["split.validation_days=7", "split.test_days=1"]
@@ -54,6 +60,8 @@ RULES: dict[str, Callable[[Sequence[Sequence[str]]], Rule]] = {
 }
 
 TRENDING = "trending now, same candidates"
+PLACES = ((2, 4, 6), (2, 4, 6, 8, 10), (1, 3, 5, 7, 9, 11, 13, 15, 17, 19))
+"""For arrivals."""
 
 
 class Data(NamedTuple):
@@ -84,6 +92,7 @@ class Case(NamedTuple):
     rules: dict[str, Scores]
     ids: list[str]  # of the pool
     consumed: frozenset[str]  # by the user, up to the version
+    arrivals: tuple[Arrivals, ...]  # for each of PLACES
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -142,6 +151,9 @@ def compare(
         every = Moments(during, most_events=config.serve.max_session_events)
         with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
             stage = Stage.of(version, TrendingThen(version, happened))
+            is_known = version.indexes_of(happened.items)
+            others = (item for item, index in zip(happened.items, is_known, strict=True) if index is None)
+            stage.live.arrivals.update(dict.fromkeys(others, ItemFacts(changed_at=0.0, in_stock=True)))
             if day < data.learn_until:
                 learned_from.append(train_ranker.examples(stage, every, config))
             else:
@@ -159,6 +171,11 @@ def compare(
         ranks[name] = [_rank(case.signals @ used, case.replayed) for case in cases]
     now = [signal.name for signal in SIGNALS].index("trending_now")
     ranks[TRENDING] = [_rank(case.signals[:, now], case.replayed) for case in cases]
+    for number, places in enumerate(PLACES):
+        pairs = zip(cases, ranks["the re-ranker, learned"], strict=True)
+        ranks[_with_arrivals(places)] = [
+            _rank_around(case.arrivals[number], rank, case.moment.wanted) for case, rank in pairs
+        ]
     for rule in RULES:
         ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
         ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
@@ -166,11 +183,13 @@ def compare(
         ranks[f"{rule}, what is not consumed"] = unread
     found = {name: _measured(rows, data.name, name, of_rule) for name, of_rule in ranks.items()}
     batch, ours = found["batch order"], found["the re-ranker, learned"]
+    arrived = found[_with_arrivals(PLACES[1])]
     best = max(found[name]["hit20"] for name in found if name.startswith((TRENDING, *RULES)))
     return {
         f"{data.key}_hit20_vs_batch": round(ours["hit20"] / max(batch["hit20"], 1e-9), 3),
         f"{data.key}_mrr20_vs_batch": round(ours["mrr20"] / max(batch["mrr20"], 1e-9), 3),
         f"{data.key}_hit20_vs_best_rule": round(ours["hit20"] / max(best, 1e-9), 3),
+        f"{data.key}_hit20_with_arrivals_vs_batch": round(arrived["hit20"] / max(batch["hit20"], 1e-9), 3),
     }
 
 
@@ -197,7 +216,8 @@ def judged(stage: Stage, before: Sequence[Sequence[Visit]], every: Sequence[Mome
             user = version.read(moment.request.user)
             consumed = version.item_ids(version.consumed(user.user_row)) if user is not None else ()
             signals, ids = found.signals(np.arange(found.pool.items.size)), version.item_ids(found.pool.items)
-            yield Case(moment, found, signals, scores, ids, frozenset(consumed))
+            arrivals = tuple(_arrivals(stage, moment, config.serve, places) for places in PLACES)
+            yield Case(moment, found, signals, scores, ids, frozenset(consumed), arrivals)
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:
@@ -226,6 +246,30 @@ def _rank(scores: np.ndarray, case: Replayed) -> int:
     mine = scores[case.wanted]
     better = (scores > mine) | ((scores == mine) & (np.arange(len(scores)) < case.wanted))
     return 1 + int(np.count_nonzero(better & case.is_eligible))
+
+
+def _with_arrivals(places: Sequence[int]) -> str:
+    return f"the re-ranker, learned, arrivals at {' '.join(map(str, places))}"
+
+
+def _arrivals(stage: Stage, moment: Moment, serve: Serve, places: Sequence[int]) -> Arrivals:
+    now = moment.request.context.time
+    assert stage.trending is not None
+    assert now is not None
+    settings = msgspec.structs.replace(serve, arrivals=[*places])
+    return arrivals_of(
+        stage.version, moment.request, Rules(), settings,
+        trending=stage.trending.at(now), live=stage.live, ignored={}, wanted=K, now=now,
+    )  # fmt: skip
+
+
+def _rank_around(arrivals: Arrivals, rank: int, wanted: str) -> int:
+    """The place in an answer with arrivals of what had a rank in one without, or is an arrival; 0: it is not there."""
+    if wanted in arrivals.items:
+        return arrivals.places[[*arrivals.items].index(wanted)]
+    for place in arrivals.places:
+        rank += 0 < rank >= place
+    return rank
 
 
 def _rank_of(scores: Scores, moment: Moment, hidden: Set[str] = frozenset()) -> int:

@@ -6,6 +6,7 @@ there as here, and what was trending is looked up as often.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import pyarrow.dataset
 from jobs.moments import ids_by_index
 from prediction_store.reader import Version
 from reranker.decayed_counts import HALF_LIFE_SECONDS
-from reranker.trending_now import REFRESH_SECONDS, Trending, first_of, shares_of
+from reranker.trending_now import REFRESH_SECONDS, Trending, trending_of
 
 SPAN_SECONDS = 8 * HALF_LIFE_SECONDS
 """What is older counts for less than a two hundred and fiftieth."""
@@ -34,17 +35,19 @@ class Events(NamedTuple):
 
 
 class TrendingThen:
-    """What was trending with the items of a version."""
+    """What was trending, as a version sees it; every item that it lacks counts as announced."""
 
     def __init__(self, version: Version, events: Events) -> None:
         self._version = version
-        places = [version.item_index(item) for item in events.items]
-        dense = np.array([-1 if place is None else place for place in places], np.int64)[events.item]
+        places = version.indexes_of(events.items)
+        self._others = [item for item, place in zip(events.items, places, strict=True) if place is None]
+        others = itertools.count(version.n_items)  # behind the items of the version
+        dense = np.array([next(others) if place is None else place for place in places], np.int64)[events.item]
         window = events.time // int(HALF_LIFE_SECONDS)
         order = np.lexsort((events.time, window, events.user, dense))
         keys = np.stack([dense[order], events.user[order], window[order]])
-        counts = (dense[order] >= 0) & np.append([True], (np.diff(keys, axis=1) != 0).any(axis=0))[: len(order)]
-        kept = np.sort(order[counts])  # the first of each user, item and window, by time again
+        is_first = np.append([True], (np.diff(keys, axis=1) != 0).any(axis=0))[: len(order)]
+        kept = np.sort(order[is_first])  # the first of each user, item and window, by time again
         self._time, self._dense = events.time[kept], dense[kept]
         self._found: dict[int, Trending | None] = {}
 
@@ -58,14 +61,10 @@ class TrendingThen:
     def _look(self, now: float) -> Trending | None:
         first, last = np.searchsorted(self._time, [now - SPAN_SECONDS, now])
         worth = np.exp2((self._time[first:last] - now) / HALF_LIFE_SECONDS)
-        counts = np.zeros(self._version.n_items)
-        np.add.at(counts, self._dense[first:last], worth)
-        items = first_of(counts)
-        if not items.size:
-            return None
-        every = np.zeros(len(counts), np.float32)
-        every[items] = shares_of(counts[items])
-        return Trending("", items, every)
+        every = np.zeros(self._version.n_items + len(self._others))
+        np.add.at(every, self._dense[first:last], worth)
+        known, others = np.split(every, [self._version.n_items])
+        return trending_of("", known, others, self._others)
 
 
 def events_of(prepared: Path, *, since: int, until: int) -> Events:

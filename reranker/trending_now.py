@@ -85,6 +85,24 @@ def shares_of(counts: npt.NDArray[np.float64]) -> Float32:
     return shares
 
 
+def trending_of(
+    number: str, counts: npt.NDArray[np.float64], of_arrivals: npt.NDArray[np.float64], arrivals: Sequence[str]
+) -> Trending | None:
+    """What is trending by its counts; None: nothing is.
+
+    Args:
+        counts: float64[n_items] of the version's items.
+        of_arrivals: float64[m] of the arrivals.
+    """
+    items, arrived = first_of(counts), first_of(of_arrivals, LEAST_ARRIVED)
+    if not items.size and not arrived.size:
+        return None
+    every = np.zeros(counts.size, np.float32)
+    every[items] = shares_of(counts[items])
+    names = [arrivals[place] for place in arrived.tolist()]
+    return Trending(number, items, every, names, of_arrivals[arrived].astype(np.float32))
+
+
 class TrendingNow:
     """What is trending by the counts of this host; looked up anew after REFRESH_SECONDS."""
 
@@ -119,18 +137,12 @@ class TrendingNow:
         self.prepare(version)
         counts = self._counts.of(version.kept[_KEPT], now)
         of_arrivals = self._counts.of(_cells_of_arrivals(version, arrivals), now) if arrivals else np.zeros(0)
-        items, arrived = first_of(counts), first_of(of_arrivals, LEAST_ARRIVED)
-        if not items.size and not arrived.size:
-            return None
-        shares = shares_of(counts[items])
-        every = np.zeros(version.n_items, np.float32)
-        every[items] = shares
-        names, numbers = [arrivals[place] for place in arrived.tolist()], of_arrivals[arrived].astype(np.float32)
-        trending = Trending(secrets.token_hex(8), items, every, names, numbers)
-        if self._found is not None:
-            ids = version.item_ids(items)
-            self._found(TrendingRecord(trending.number, now, ids, shares.tobytes(), names, numbers.tobytes()))
-        return trending
+        found = trending_of(secrets.token_hex(8), counts, of_arrivals, arrivals)
+        if found is not None and self._found is not None:
+            ids, shares = version.item_ids(found.items), found.counts[found.items].tobytes()
+            arrived = found.arrived.tobytes()
+            self._found(TrendingRecord(found.number, now, ids, shares, [*found.arrivals], arrived))
+        return found
 
 
 def _cells_of_arrivals(version: Version, arrivals: Sequence[str]) -> Positions:

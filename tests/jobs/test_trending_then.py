@@ -43,12 +43,13 @@ def test_it_is_what_a_server_would_have_counted(version: Version, tmp_path: Path
         while time < now[0]:
             counts.add(f"user {user}", ITEMS[item], float(time))
             user, item, time = next(at, (0, 0, math.inf))
-        found, expected = then.at(moment), served.of(version)
+        found, expected = then.at(moment), served.of(version, ["new since"])
         assert found is not None
         assert expected is not None
         np.testing.assert_allclose(found.counts, expected.counts, atol=0.01)
         assert found.items[:3].tolist() == expected.items[:3].tolist()
-        compared += np.count_nonzero(found.counts)
+        assert ([*found.arrivals], found.arrived) == (expected.arrivals, pytest.approx(expected.arrived, abs=0.01))
+        compared += np.count_nonzero(found.counts) + bool(found.arrivals)
     assert compared > 100
 
 
@@ -71,8 +72,15 @@ def test_it_is_looked_up_as_often_as_a_server_does(version: Version) -> None:
 
 def test_there_may_be_nothing(version: Version) -> None:
     nothing = Events(*np.zeros((3, 0), np.int64), ITEMS)
-    unknown = Events(np.arange(9), np.full(9, 12), np.full(9, MADE_AT), ITEMS)
+    unknown = Events(np.zeros(1, np.int64), np.array([12]), np.array([MADE_AT]), ITEMS)
     assert [TrendingThen(version, events).at(MADE_AT + 60.0) for events in (nothing, unknown)] == [None, None]
+
+
+def test_what_the_version_lacks_has_arrived(version: Version) -> None:
+    unknown = Events(np.arange(9), np.full(9, 12), np.full(9, MADE_AT), ITEMS)
+    found = TrendingThen(version, unknown).at(MADE_AT + 60.0)
+    assert found is not None
+    assert (found.items.size, found.arrivals, found.arrived) == (0, ["new since"], pytest.approx([9.0], abs=0.1))
 
 
 def test_the_interactions_that_count_are_read(tmp_path: Path) -> None:
