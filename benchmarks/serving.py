@@ -3,10 +3,10 @@
     python -m benchmarks.serving [--rounds 3] [--seconds 4]
 
 Two cores: the server has one, the load comes from another process on the other. The most is found in a closed loop of
-32 connections; latency at 70 % of it in an open loop, where a request's time counts from when it was due. Rounds of all
-servers follow one another, and the best round of each counts: other work on the machine only ever takes away. The CPU
-time that a server uses for a request is printed beside; that of two workers, which share their cores with the load, is
-their limit there.
+32 connections by wrk, which has to be installed; latency at 70 % of it in an open loop, where a request's time counts
+from when it was due. Rounds of all servers follow one another, and the best round of each counts: other work on the
+machine only ever takes away. The CPU time that a server uses for a request is printed beside; that of two workers,
+which share their cores with the load, is their limit there.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from benchmarks import load, peers, services
+from benchmarks import load, peers, services, wrk
 from benchmarks.measure import Row, finish, header
 from benchmarks.ranking import measure_ranking
 from benchmarks.versions import item_name, list_pool, user_name, write_version
@@ -41,6 +41,8 @@ AT = 0.7
 """Of the most: the rate of the open loop."""
 ECHO, OURS, TWO = "echo", "shortlist, one worker", "shortlist, two workers"
 JSON, PACKED = "FastAPI + Redis (JSON) + numpy", "FastAPI + Redis (packed) + numpy"
+CLIENTS = {TWO: {SERVER, CLIENT}}
+"""Who shares their cores with the load; the others leave it one of its own."""
 Opened = Callable[[], Any]
 
 
@@ -92,32 +94,32 @@ def bodies_for(users: int) -> list[bytes]:
 
 def http_rows(contestants: dict[str, Opened], bodies: list[bytes], rounds: int, seconds: float) -> list[Row]:
     """Each contestant in each round: the most, and the latency at a share of it."""
-    requests = [services.request_of(body) for body in bodies]
     rows = []
     for _ in range(rounds):
         for name, opened in contestants.items():
             with opened() as running, services.client(CLIENT) as client:
-                rows.append(_measure(name, running, client, requests, seconds))
+                rows.append(_measure(name, running, client, bodies, seconds))
     return rows
 
 
 def _measure(
-    name: str, running: services.Running, client: ProcessPoolExecutor, requests: list[bytes], seconds: float
+    name: str, running: services.Running, client: ProcessPoolExecutor, bodies: list[bytes], seconds: float
 ) -> Row:
-    closed = partial(load.closed_loop, running.port, requests, connections=CONNECTIONS)
-    client.submit(closed, seconds=0.5, warm_up=0.0).result()
+    closed = partial(wrk.closed_loop, running.port, bodies, connections=CONNECTIONS, cores=CLIENTS.get(name, {CLIENT}))
+    closed(seconds=1)
     before = cpu_seconds(running.pid)
-    most = client.submit(closed, seconds=seconds, warm_up=0.0).result()
-    cpu_us = 1e6 * (cpu_seconds(running.pid) - before) / max(1, sum(most.statuses.values()))
+    most = closed(seconds=seconds)
+    cpu_us = 1e6 * (cpu_seconds(running.pid) - before) / max(1, most.answers)
+    requests = [services.request_of(body) for body in bodies]
     opened = partial(load.open_loop, running.port, requests, connections=4 * CONNECTIONS)
-    steady = client.submit(opened, per_second=AT * most.per_second(), seconds=seconds, warm_up=0.5).result()
+    steady = client.submit(opened, per_second=AT * most.per_second, seconds=seconds, warm_up=0.5).result()
     found: Row = {
         "name": name,
-        "most_per_second": round(most.per_second(), 1),
+        "most_per_second": round(most.per_second, 1),
         "cpu_us": round(cpu_us, 1),
         "p50_ms": round(steady.percentile_ms(50), 3),
         "p99_ms": round(steady.percentile_ms(99), 3),
-        "not_200": sum(count for one in (most, steady) for status, count in one.statuses.items() if status != "200"),
+        "not_200": most.not_200 + sum(count for status, count in steady.statuses.items() if status != "200"),
         "load_1m": round(os.getloadavg()[0], 2),
     }
     print(
