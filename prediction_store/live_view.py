@@ -94,7 +94,7 @@ class LiveView:
             elif index is not None:
                 self._put(version, index, facts)
             else:
-                self._put_arrival(key.decode("utf-8"), facts)
+                self._put_arrival(key.decode("utf-8", "replace"), facts)
         return problem
 
     def _put_arrival(self, item: str, facts: ItemFacts | None) -> None:

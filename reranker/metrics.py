@@ -134,11 +134,13 @@ class VersionGauges(Collector):
             info.add_metric([version.name], 1.0)
             live = self._live_view(version)
             hidden, out_of_stock = float(live.n_hidden), float(live.n_out_of_stock)
+            arrivals = float(len(live.arrivals))
         yield info
         yield GaugeMetricFamily("shortlist_live_hidden_items", "Its items hidden within the day.", value=hidden)
         yield GaugeMetricFamily(
             "shortlist_live_out_of_stock_items", "Its items set out of stock within the day.", value=out_of_stock
         )
+        yield GaugeMetricFamily("shortlist_live_arrivals", "In stock, and not in the version.", value=arrivals)
         yield GaugeMetricFamily("shortlist_version_number", "Its history record.", value=float(number))
         yield GaugeMetricFamily("shortlist_version_age_seconds", "Since its data's time.", value=fresh.age_seconds)
         yield GaugeMetricFamily("shortlist_version_expired", "1: past its time to live.", value=float(fresh.is_expired))

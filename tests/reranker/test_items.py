@@ -190,13 +190,15 @@ def test_the_counters_know_changes_items_and_paths_without_ids(client: AsgiClien
     set_facts(client, {"item": "a01", "hidden": True}, {"item": "a02", "hidden": True, "in_stock": False})
     told(client, "a01")
     told(client, "a02")
+    set_facts(client, {"item": "not in the version", "in_stock": True}, {"item": "nor this", "hidden": True})
     page = client.get("/metrics").body.decode()
     for line in (
-        "shortlist_item_changes_total 2.0",
+        "shortlist_item_changes_total 4.0",
+        "shortlist_live_arrivals 1.0",
         "shortlist_live_hidden_items 2.0",
         "shortlist_live_out_of_stock_items 1.0",
         "shortlist_live_read_failures_total 0.0",
-        'shortlist_requests_total{path="/v1/items",status="200"} 1.0',
+        'shortlist_requests_total{path="/v1/items",status="200"} 2.0',
         'shortlist_requests_total{path="/v1/items/{item}",status="200"} 2.0',
     ):
         assert line in page, line
