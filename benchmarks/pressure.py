@@ -33,6 +33,7 @@ from benchmarks.serving import CLIENT, CONNECTIONS, ITEMS, SERVER, bodies_for, c
 from benchmarks.versions import write_version
 from prediction_store.durable import remove_folder
 
+OVERLOADED, ROUNDS = "three times the most", 3
 TIMES = 3.0
 """The most that the server can do."""
 OPEN_CONNECTIONS = 512
@@ -67,7 +68,7 @@ def main() -> None:
         with serving(workers=2, cores={SERVER, CLIENT}) as running, services.client(CLIENT) as client:
             rows.append(_killed_of_two(running, client, requests, 0.2 * most, options.seconds))
         found = {str(row["name"]): row for row in rows}
-        over, held = found["three times the most"], found["held connections"]
+        over, held = found[OVERLOADED], found["held connections"]
         summary = {
             "goodput_at_3x": over["goodput"],
             "shed_p50_ms_at_3x": over["shed_p50_ms"],
@@ -122,8 +123,21 @@ def hold(port: int, half_sent: int, idle: int) -> None:
 def _overload(
     running: services.Running, client: ProcessPoolExecutor, requests: list[bytes], seconds: float
 ) -> tuple[list[Row], float]:
+    """Some rounds, of which the one in the middle counts, by its goodput; and the most that the server could do."""
     closed = partial(load.closed_loop, running.port, requests, connections=CONNECTIONS)
     client.submit(closed, seconds=1.0, warm_up=0.0).result()
+    rows = sorted((_overloaded(running, client, requests, seconds) for _ in range(ROUNDS)), key=_goodput)
+    most = max(float(row["most_per_second"]) for row in rows)
+    rows[ROUNDS // 2]["name"] = OVERLOADED
+    return rows, most
+
+
+def _goodput(row: Row) -> float:
+    return float(row["goodput"])
+
+
+def _overloaded(running: services.Running, client: ProcessPoolExecutor, requests: list[bytes], seconds: float) -> Row:
+    closed = partial(load.closed_loop, running.port, requests, connections=CONNECTIONS)
     peak = client.submit(closed, seconds=seconds, warm_up=0.0).result()
     most = peak.per_second()
     opened = partial(load.open_loop, running.port, requests, connections=OPEN_CONNECTIONS)
@@ -134,7 +148,7 @@ def _overload(
     offered = sum(over.statuses.values()) / over.seconds
     has_shed = "503" in over.latencies
     row: Row = {
-        "name": "three times the most",
+        "name": "one of the rounds",
         "most_per_second": round(most, 1),
         "most_afterwards": round(after.per_second(), 1),
         "offered_per_second": round(offered, 1),
@@ -149,7 +163,7 @@ def _overload(
         "load_1m": round(os.getloadavg()[0], 2),
     }
     print(row, flush=True)
-    return [row], most
+    return row
 
 
 def _held(
