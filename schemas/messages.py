@@ -126,7 +126,7 @@ class RecommendAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     items: list[AnsweredItem]
     version: str
-    """The one version that everything in this answer comes from."""
+    """The one version that everything in this answer comes from, but arrivals."""
     age_seconds: int
     """Age of the user's list, or of the version where the user has none."""
     rung: str
