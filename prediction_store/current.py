@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from prediction_store.errors import DiskError, MissingVersionError, NoCurrentVer
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
 from schemas.history import HistoryRecord
+
+RETRY_SECONDS = 60.0
+"""A version that an unforeseen fault has kept from being taken is tried again after so long: that reads every byte."""
 
 
 class _Served:
@@ -29,11 +33,12 @@ class _Served:
 
 
 class _Failed(NamedTuple):
-    """What was wrong with the version of a record, and the files that were tried."""
+    """What was wrong with the version of a record, the files that were tried, and until when they need no other try."""
 
     record: HistoryRecord
-    error: ShortlistError
+    error: Exception
     files: set[tuple[str, int, int, int]]
+    until: float
 
 
 class Store:
@@ -76,7 +81,8 @@ class Store:
         """Look at the newest history record and take its version, if it is another one; True: it was taken.
 
         Never raises for a store that is wrong: the version at hand goes on serving and `last_error` says what was
-        wrong. Bytes found damaged are not tried again until they change, or the history names something new.
+        wrong. Bytes found damaged are not tried again until they change, or the history names something new; what else
+        fails once they are read is tried again after RETRY_SECONDS.
         """
         with self._refreshing:
             try:
@@ -101,17 +107,15 @@ class Store:
             self.last_error = None
             return False
         failed = self._failed
-        if failed is not None and failed.record == record and failed.files == self._files(record):
+        if (
+            failed is not None
+            and failed.record == record
+            and self._now() < failed.until
+            and failed.files == self._files(record)
+        ):
             self.last_error = failed.error
             return False
-        taken = self._open(record)
-        if self.prepare is not None:
-            try:
-                self.prepare(taken.version)
-            except BaseException:
-                if taken is not self._previous:  # which stays open as such
-                    self._let_go(taken)
-                raise
+        taken = self._reopened(record) or self._opened(record)
         with self._lock:
             before, oldest = self._current, self._previous
             self._current, self._previous = taken, before
@@ -120,20 +124,36 @@ class Store:
         self._failed, self.last_error, self.changed_at = None, None, self._now()
         return True
 
-    def _open(self, record: HistoryRecord) -> _Served:
+    def _reopened(self, record: HistoryRecord) -> _Served | None:
+        """The version served before, made ready again, if it is the one; it stays open as such if that fails."""
         previous = self._previous
-        if previous is not None and previous.record.identity == record.identity:
-            previous.record = record
-            return previous  # what it holds as the previous one, it now holds as the current one
+        if previous is None or previous.record.identity != record.identity:
+            return None
+        self._make_ready(previous.version)
+        previous.record = record
+        return previous  # what it holds as the previous one, it now holds as the current one
+
+    def _opened(self, record: HistoryRecord) -> _Served:
+        """A version, verified and made ready; what fails is remembered, because each try reads every byte."""
         files = self._files(record)  # before they are read: what changes meanwhile is tried again
+        version: Version | None = None
         try:
             version = Version.open(self._root, record.version, manifest_sha256=record.manifest_sha256)
-        except (MissingVersionError, DiskError):
-            raise  # it may still arrive, or get other rights
-        except ShortlistError as error:
-            self._failed = _Failed(record, error, files)
+            self._make_ready(version)
+        except (MissingVersionError, DiskError, OSError):  # it may still arrive, or get other rights
+            _close(version)
+            raise
+        except Exception as error:
+            _close(version)
+            is_damaged = version is None and isinstance(error, ShortlistError)
+            until = math.inf if is_damaged else self._now() + RETRY_SECONDS
+            self._failed = _Failed(record, error, files, until)
             raise
         return _Served(version, record)
+
+    def _make_ready(self, version: Version) -> None:
+        if self.prepare is not None:
+            self.prepare(version)
 
     def _files(self, record: HistoryRecord) -> set[tuple[str, int, int, int]]:
         """Path, inode, size and time of change of all that lies in a version: other ones once it is put right."""
@@ -158,6 +178,11 @@ class Store:
                 served.holders += 1
                 return served
         raise NoCurrentVersionError("no version is open", hint="shortlist versions") from self.last_error
+
+
+def _close(version: Version | None) -> None:
+    if version is not None:
+        version.close()
 
 
 class Acquired:

@@ -42,9 +42,9 @@ class Follower:
             changed = self._store.refresh()
         except Exception as error:  # the thread's edge: one unforeseen failure must not end the following
             self._store.last_error = error  # what is newest is not served: the metrics say so
-            if repr(error) != self._reported:
+            if str(error) != self._reported:
                 log.exception("refresh failed")
-            self._reported = repr(error)
+            self._reported = str(error)
             return
         if changed:
             with (held := self._store.acquire()) as version:

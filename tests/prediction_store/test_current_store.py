@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from shop_store import MakeVersion
 
 from prediction_store import history, holds, layout, manifest
+from prediction_store.current import RETRY_SECONDS
 from prediction_store.errors import (
     ClosedVersionError,
     DamagedHistoryError,
@@ -137,6 +139,52 @@ def test_a_version_that_cannot_be_made_ready_is_let_go(root: Path, make_version:
         assert store.refresh() is False
     assert (served_by(store), str(store.last_error).endswith("'price'")) == (a, True)
     assert len(_registry) == 1, "nobody has the other one open"
+    store.close()
+
+
+@pytest.mark.parametrize("fault", [StoreError("no column 'price'"), KeyError("price"), MemoryError()])
+def test_a_version_that_fails_unforeseen_is_read_again_after_a_while_and_not_at_each_look(
+    root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    clock = [1000.0]
+    a = make_version("a", cut_over=True)
+    store = Store(root, now=lambda: clock[0])
+    store.refresh()
+    b = make_version("b", cut_over=True)
+    verify, hashed = manifest.verify_hashes, list[str]()
+    monkeypatch.setattr(manifest, "verify_hashes", lambda *args: (hashed.append("once more"), verify(*args)))
+
+    def refuse(version: Version) -> None:
+        raise fault
+
+    store.prepare = refuse
+    for clock[0] in (1000.0, 1001.0, 999.0 + RETRY_SECONDS):
+        with contextlib.suppress(type(fault)):
+            store.refresh()
+        assert served_by(store) == a
+    assert len(hashed) == 1
+    assert store.last_error is fault
+    store.prepare, clock[0] = None, 1000.0 + RETRY_SECONDS
+    assert (store.refresh(), served_by(store), store.last_error) == (True, b, None)
+    store.close()
+
+
+def test_the_version_before_is_tried_at_each_look_since_it_is_open(root: Path, make_version: MakeVersion) -> None:
+    a, b = make_version("a", cut_over=True), make_version("b")
+    store = Store(root)
+    store.refresh()
+    history.cutover(root, b, "ann@host", "a test", 4, force=True)
+    store.refresh()
+    history.rollback(root, "ann@host", "bad", 5)
+
+    def refuse(version: Version) -> None:
+        raise KeyError("price")
+
+    store.prepare = refuse
+    with pytest.raises(KeyError):
+        store.refresh()
+    store.prepare = None
+    assert (store.refresh(), served_by(store)) == (True, a)
     store.close()
 
 

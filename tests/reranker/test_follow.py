@@ -10,7 +10,7 @@ from server_log import logged_as_by_a_server
 from serving_shop import Shop
 from shop_server import eventually
 
-from prediction_store import layout
+from prediction_store import current, layout
 from prediction_store.reader import Version
 from reranker.app import create_app
 from reranker.recommend import Reranker
@@ -34,6 +34,7 @@ def test_a_fault_that_nobody_foresaw_is_told_once_and_counts_as_behind(
         raise ValueError("nobody foresaw this")
 
     monkeypatch.setattr(Reranker, "prepare", fail)
+    monkeypatch.setattr(current, "RETRY_SECONDS", 0.05)
     stream = io.StringIO()
     with logged_as_by_a_server(stream), AsgiClient(create_app(shop.config("serve.poll_seconds=0.01"))) as client:
         assert behind(client) == "0.0"
@@ -41,6 +42,7 @@ def test_a_fault_that_nobody_foresaw_is_told_once_and_counts_as_behind(
         eventually(lambda: len(tries) > 4)
         assert (behind(client), client.get("/v1/version").json()["version"]) == ("1.0", first)
     assert stream.getvalue().count("ValueError: nobody foresaw this") == 1
+    assert "version not taken" not in stream.getvalue()
 
 
 def test_a_record_that_cannot_be_read_counts_as_behind_for_as_long_as_it_is_the_newest(shop: Shop) -> None:
