@@ -55,6 +55,11 @@ class Connections:
             self._is_sweeping = True
             connection.loop.call_later(SWEEP_SECONDS, self._sweep, connection.loop)
 
+    def begin(self, connection: Connection) -> None:
+        """Give a connection the whole time from now on to send what it has begun, or to read."""
+        self.arriving.pop(connection, None)  # or it would keep its place before those that began earlier
+        self.arriving[connection] = time.perf_counter()
+
     def remove(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self._number -= 1

@@ -160,18 +160,19 @@ class Connection(LimitedHeads):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._connections.arriving[self] = time.perf_counter()  # not reading is as bad as not sending
+        self._connections.begin(self)  # not reading is as bad as not sending
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._connections.arriving.pop(self, None)
         if self._is_arriving:  # the next request has begun meanwhile
-            self._connections.arriving[self] = time.perf_counter()
+            self._connections.begin(self)
 
     def on_response_complete(self) -> None:
         """As uvicorn's, but without a timer for each connection."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
+            self._limit_closing()
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -191,14 +192,24 @@ class Connection(LimitedHeads):
         if sent.is_last or not keep_alive:
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        self._limit_closing()
+
     def refuse(self, sent: Sent) -> None:
         """Answer and close, whatever was under way; without an answer if the client does not read."""
-        if self.flow.write_paused:
+        if self.flow.write_paused or self.transport.is_closing():
             self.transport.abort()
             return
         if self._asked is not None:
             self.door.observe(sent.status, time.perf_counter() - self._asked.arrived)
         self.send(sent, keep_alive=False)
+        self._limit_closing()
+
+    def _limit_closing(self) -> None:
+        """A transport that closes waits until the client has read all, and if that never does, for ever."""
+        if self.transport.get_write_buffer_size():
+            self._connections.begin(self)
 
     def _shed(self, data: bytes) -> bool:
         """Turn a plain request away without reading more of it than where it ends; False: it is not one, or not whole.

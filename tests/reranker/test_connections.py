@@ -7,7 +7,7 @@ import json
 import re
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -272,7 +272,8 @@ class Wire:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.is_closed = False
+        self.is_closed = self.is_aborted = False
+        self.unread_bytes = 0
         self.then: Callable[[], None] = lambda: None
         """Called after each write."""
 
@@ -286,10 +287,14 @@ class Wire:
     def is_closing(self) -> bool:
         return self.is_closed
 
+    def get_write_buffer_size(self) -> int:
+        return self.unread_bytes
+
     def close(self) -> None:
         self.is_closed = True
 
-    abort = close
+    def abort(self) -> None:
+        self.is_closed = self.is_aborted = True
 
 
 class Worker:
@@ -311,6 +316,21 @@ class Worker:
     def read_late(self, data: bytes) -> Connection:
         """A connection on which this has come, whose client reads none of an answer before all of it is written."""
         return self._client._runner.run(self._read_late(data))
+
+    def never_read(self, *parts: bytes) -> Wire:
+        """What is written to a connection on which these come, whose client reads none of it; once it is given up."""
+        return self._client._runner.run(self._never_read(parts))
+
+    async def _never_read(self, parts: Sequence[bytes]) -> Wire:
+        wire, connection = self._connected()
+        wire.unread_bytes = 1
+        for part in parts:
+            connection.data_received(part)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not wire.is_aborted:
+                await asyncio.sleep(0.01)
+        connection.connection_lost(None)
+        return wire
 
     async def _read_late(self, data: bytes) -> Connection:
         wire, connection = self._connected()
@@ -387,6 +407,37 @@ def test_a_request_that_stops_half_way_has_a_deadline_also_behind_an_answer_that
         done = worker.read_late(request_)
         assert done in connections.idle
         assert done not in connections.arriving
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ([plain(BODY, b"Connection: close")], 200),
+        ([chunked(BODY).replace(b"Host: x", b"Host: x\r\nConnection: close")], 200),
+        ([b"no HTTP\r\n\r\n"], 400),
+        ([b"GET / HTTP/1.1\r\n", b"a: " + b"b" * 70_000], 431),
+        ([plain(BODY)[:-1]], 408),
+    ],
+    ids=["short way", "long way", "no HTTP", "long head", "half a body"],
+)
+def test_a_client_that_never_reads_its_last_answer_is_given_up(
+    stocked_shop: Shop, parts: list[bytes], status: int
+) -> None:
+    app = create_app(stocked_shop.config("serve.body_seconds=0.05"))
+    with AsgiClient(app) as client:
+        wire = Worker(client, app).never_read(*parts)
+        assert b"".join(wire.written).startswith(b"HTTP/1.1 %d " % status)
+        page = client.get("/metrics").body.decode()
+        assert 'shortlist_closed_connections_total{reason="slow"}' in page
+
+
+def test_whoever_reads_or_sends_late_again_and_again_keeps_nobody_else_open(stocked_shop: Shop) -> None:
+    with AsgiClient(create_app(stocked_shop.config())) as client:
+        connections = client._state["door"].connections
+        first, second = Wire(), Wire()
+        for wire in (first, second, first):
+            connections.begin(wire)
+        assert [*connections.arriving] == [second, first]
 
 
 def test_no_request_goes_around_the_middleware_of_an_application(stocked_shop: Shop) -> None:
