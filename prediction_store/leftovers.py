@@ -38,8 +38,19 @@ def sweep_all(root: Path, *, awaited: Collection[str] = ()) -> Swept:
     spared = [layout.pulling_path(root, name) for name in awaited]
     found = [path for prefix in prefixes for path in layout.leftovers(root, prefix) if path not in spared]
     folders = _sweep(found, _remove_folder)
-    files = _sweep(_temporary(root), _remove_file)
+    places = (layout.history_folder(root), layout.gates_folder(root))
+    files = _sweep([path for folder in places for path in old_temporary_files(folder)], _remove_file)
     return Swept([*folders.removed, *files.removed], folders.failed | files.failed)
+
+
+def old_temporary_files(folder: Path) -> list[Path]:
+    """What killed processes have begun in a folder and not given its name. Raises DiskError."""
+    return [
+        folder / entry
+        for entry in layout.entries(folder)
+        # The file's own clock and the kernel's are the same, so no `now` of the caller's comes into it.
+        if entry.startswith(layout.TEMPORARY) and _age_seconds(folder / entry) > TEMPORARY_SECONDS
+    ]
 
 
 def _sweep(paths: Iterable[Path], is_gone: Callable[[Path], bool]) -> Swept:
@@ -51,17 +62,6 @@ def _sweep(paths: Iterable[Path], is_gone: Callable[[Path], bool]) -> Swept:
         except DiskError as error:
             swept.failed[path.name] = error.message
     return swept
-
-
-def _temporary(root: Path) -> list[Path]:
-    """Old temporary files beside history records and gate reports."""
-    return [
-        folder / entry
-        for folder in (layout.history_folder(root), layout.gates_folder(root))
-        for entry in layout.entries(folder)
-        # The file's own clock and the kernel's are the same, so no `now` of the caller's comes into it.
-        if entry.startswith(layout.TEMPORARY) and _age_seconds(folder / entry) > TEMPORARY_SECONDS
-    ]
 
 
 def _remove_file(path: Path) -> bool:

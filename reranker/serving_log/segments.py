@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prediction_store import durable, locks
 from prediction_store.errors import DiskError, StoreError
+from prediction_store.leftovers import old_temporary_files
 from reranker.serving_log.frames import MAX_NUMBER, MAX_RECORD_BYTES, SegmentName, frame, header, new_series
 from reranker.serving_log.reading import segments
 from schemas.errors import UsageError
@@ -96,7 +97,8 @@ class SegmentWriter:
         return self._open
 
     def _remove_old(self) -> None:
-        """Remove segments that were ended before the time to keep began, whoever wrote them."""
+        """Remove segments that were ended before the time to keep began, whoever wrote them, and what a killed `forget`
+        has left: no copy of a record is kept for longer."""
         begin = self._started - self._settings.keep_days * DAY_SECONDS - self._settings.segment_minutes * 60.0
         with contextlib.suppress(StoreError):  # what cannot be listed or removed is tried again with the next one
             for path in segments(self._folder):
@@ -104,6 +106,9 @@ class SegmentWriter:
                 if name is not None and name.started_ms < begin * 1000:
                     with contextlib.suppress(StoreError):
                         durable.remove_file(path)
+            for path in old_temporary_files(self._folder):
+                with contextlib.suppress(StoreError):
+                    durable.remove_file(path)
 
     @contextlib.contextmanager
     def _giving_up(self) -> Iterator[None]:

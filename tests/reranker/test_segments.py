@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from prediction_store import durable
+from prediction_store import durable, layout
 from prediction_store.errors import DiskError
 from reranker.serving_log.frames import HEADER_BYTES, MAX_RECORD_BYTES, Frame, SegmentName, Tail, frame, frames, header
 from reranker.serving_log.reading import read_log, read_segments, segments
@@ -203,6 +203,21 @@ def test_old_segments_are_removed_when_a_new_one_begins(tmp_path: Path) -> None:
         log.close()
     # The third last may hold records that are hardly older than two days.
     assert users(tmp_path) == ["u2", "u3", "u4"]
+
+
+def test_what_a_killed_forget_has_left_is_removed_when_a_new_segment_begins(tmp_path: Path) -> None:
+    """It is a copy of records, which would be kept for longer than the records themselves."""
+    log = writer(tmp_path)
+    log.append([encode(event(1))])
+    log.close()
+    (segment,) = segments(tmp_path)
+    old, fresh = (layout.temporary_path(segment, token) for token in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(segment.read_bytes())
+    os.utime(old, (1, 1))
+    log.append([encode(event(2))])
+    log.close()
+    assert (old.exists(), fresh.exists(), users(tmp_path)) == (False, True, ["u1", "u2"])
 
 
 def test_the_names_of_segments_sort_by_time_and_anything_else_is_left_alone(tmp_path: Path) -> None:
