@@ -112,7 +112,7 @@ def read_users(data: bytes, where: str) -> list[str]:
     """The ids in a text, one a line, in its order and each once; an empty line says nothing.
 
     Raises:
-        UsageError: it is not UTF-8, or an id is longer than a key of the store may be.
+        UsageError: it is not UTF-8, an id is longer than a key of the store may be, or there is none.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -127,6 +127,8 @@ def read_users(data: bytes, where: str) -> list[str]:
             raise UsageError(f"{where}, line {number}: an id of {n_bytes} bytes; wanted at most {MAX_ID_BYTES}")
         if user:
             users[user] = None
+    if not users:  # the query that made the list went wrong, more likely than not: the file of before stays
+        raise UsageError(f"{where} names no user", hint="leave --users out for everybody's lists")
     return [*users]
 
 

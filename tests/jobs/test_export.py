@@ -283,6 +283,7 @@ def test_a_list_of_users_has_one_id_a_line_each_once() -> None:
         (["lists.csv", "--users", "."], "reading .: Is a directory"),
         (["lists.csv", "--users", "latin.txt"], "latin.txt, line 2: it is not UTF-8"),
         (["lists.csv", "--users", "long.txt"], "long.txt, line 1: an id of 512 bytes; wanted at most 511"),
+        (["lists.csv", "--users", "none.txt"], "none.txt names no user"),
         (["lists.csv", "-k", "201"], "`k` is 201, wanted 1 to 200"),
         (["lists.csv", "--placement", ""], "`placement`"),
         (["lists.csv", "--set", 'serve.rules=[{name="x",where="price <",action="exclude"}]'], "rule 'x'"),
@@ -297,6 +298,7 @@ def test_what_cannot_be_is_told_and_leaves_nothing(
     (tmp_path / "empty" / "versions").mkdir(parents=True)
     (tmp_path / "latin.txt").write_bytes(b"u0\nu\xfc\n")
     (tmp_path / "long.txt").write_text("ü" * 256)
+    (tmp_path / "none.txt").write_text("\n")
     before = {*tmp_path.iterdir()}
     stores = "paths.store" in str(argv) or "too long" in said
     assert verb(*argv) == (1 if stores else 2)
