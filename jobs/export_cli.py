@@ -92,18 +92,19 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _line(found: Exported) -> str:
-    words = [
+    from prediction_store.held import is_whole
+    from schemas.held import parse_shards
+
+    shards = parse_shards(found.shards)
+    facts = [
         f"{found.file}: {found.users:,} users, {found.rows:,} rows of version {found.version} in {found.seconds:.1f} s",
-        _counts("rungs", found.rungs),
+        f"rungs: {_counted(found.rungs) or 'none'}",
+        f"own list not used: {_counted(found.reasons)}" if found.reasons else "",
+        f"stale {found.stale:,}" if found.stale else "",
+        f"users of the shards {shards} only" if shards and not is_whole(shards) else "",
     ]
-    if found.reasons:
-        words.append(_counts("own list not used", found.reasons))
-    if found.stale:
-        words.append(f"stale {found.stale:,}")
-    if not found.shards.startswith(f"0-{int(found.shards.rpartition('/')[2]) - 1}/"):
-        words.append(f"users of the shards {found.shards} only")
-    return "; ".join(words)
+    return "; ".join(filter(None, facts))
 
 
-def _counts(what: str, counts: dict[str, int]) -> str:
-    return f"{what}: {', '.join(f'{name} {count:,}' for name, count in counts.items()) or 'none'}"
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
