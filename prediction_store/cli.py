@@ -225,7 +225,16 @@ def _decide(
     record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:
         return terminal.print_json(record)
-    terminal.print_decision(record, applied=applied, is_new=record.number > newest, held=held)
+    is_new, options = record.number > newest, _options(who, config, overrides)
+    terminal.print_decision(record, applied=applied, is_new=is_new, held=held, options=options)
     if applied and record.number not in layout.history_numbers(root):
         print("the hosts share it now; this one takes it with shortlist follow")
     return None
+
+
+def _options(who: str, config: Path | None, overrides: list[str]) -> list[str]:
+    """What was given on the command line: the same decision, on the same store."""
+    given = [("--who", who)] if who else []
+    given += [("--config", str(config))] if config is not None else []
+    given += [("--set", override) for override in overrides]
+    return [word for option in given for word in option]

@@ -87,8 +87,14 @@ def print_history(rows: Sequence[HistoryRow]) -> None:
         print_line(f"{record.number:>6}  {minute(record.at)}  {said(record)}{forced}  {record.who}{why}")
 
 
-def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool, held: str = "") -> None:
-    """What a verb has decided, or would decide; `held`: the version that it was to quarantine or to release."""
+def print_decision(
+    record: HistoryRecord, *, applied: bool, is_new: bool, held: str = "", options: Sequence[str] = ()
+) -> None:
+    """What a verb has decided, or would decide.
+
+    `held`: the version that it was to quarantine or to release. `options`: those that say where and by whom, as words
+    of a command line.
+    """
     if not is_new:
         print(f"nothing to do: {_standing_of(record, held)}")
         return
@@ -99,7 +105,8 @@ def print_decision(record: HistoryRecord, *, applied: bool, is_new: bool, held: 
         print(f"would append history record {record.number}: {said(record)}{left}; every check has passed")
         to = f" --to {record.version}" if record.action == ROLLBACK else f" {record.version}"
         how = " --force" * record.forced + (f" --why {shlex.quote(record.why)}" if record.why else "")
-        print_line(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}{how}")
+        where = f" {shlex.join(options)}" if options else ""
+        print_line(f"to do it: shortlist {record.action}{to} --expect {record.number - 1}{how}{where}")
 
 
 def print_gates(report: GateReport) -> None:

@@ -81,7 +81,7 @@ def test_a_night_at_three(root: Path, make_version: MakeVersion, verb: Verb) -> 
     code, out, _ = verb("rollback", "--plan")
     assert (code, out.splitlines()[0].startswith("would append history record 3: rollback to " + a)) == (0, True)
     command = out.splitlines()[1].removeprefix("to do it: shortlist ").split()
-    assert command == ["rollback", "--to", a, "--expect", "2"]
+    assert command == ["rollback", "--to", a, "--expect", "2", "--set", f"paths.store={root}"]
     assert history.current(root).number == 2
     assert verb(*command, "--why", "prices are wrong")[1].startswith(f"{a} is current, instead of {b}")
     assert verb(*command)[1].startswith("nothing to do"), "typed twice"
@@ -118,6 +118,21 @@ def test_a_plan_prints_the_command_that_does_just_this(root: Path, make_version:
     second, third = history.read_record(root, 2), history.read_record(root, 3)
     assert (second.version, second.forced, second.why) == (b, True, "it's urgent; all of it")
     assert (third.version, third.action) == (a, "rollback")
+
+
+def test_the_command_that_a_plan_prints_acts_on_the_same_store_in_the_same_name(
+    root: Path, make_version: MakeVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    a, _ = make_version("a", cut_over=True), make_version("b", cut_over=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "the shop.toml").write_text('paths.store = "elsewhere"')
+    given = ["--config", "the shop.toml", "--set", f"paths.store={root}", "--set", "store.shards=2", "--who", "ann"]
+    assert shortlist.run(["rollback", *given, "--plan"]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[1].removeprefix("to do it: shortlist "))
+    assert shortlist.run(command) == 0
+    newest = history.current(root)
+    assert (newest.version, newest.number, newest.who) == (a, 3, "ann")
 
 
 def test_versions_of_no_store_is_not_an_error(verb: Verb) -> None:
