@@ -194,6 +194,7 @@ def _ended(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way
         return _unknown(argv[0])
     from schemas.errors import ShortlistError
 
+    _warn_of_variables(argv[0])
     try:
         app = importlib.import_module(module).app
         return _call(app, argv)
@@ -209,6 +210,17 @@ def _ended(argv: Sequence[str]) -> int:  # noqa: PLR0911 one return for each way
     except KeyboardInterrupt:
         print(f"shortlist {argv[0]}: interrupted; nothing half-done is visible, run it again to go on", file=sys.stderr)
         return 130
+
+
+def _warn_of_variables(verb: str) -> None:
+    """Tell of variables that set nothing, although they look like it."""
+    if not any(name.startswith("SHORTLIST_") for name in os.environ):
+        return
+    from schemas.config_file import misspelled
+
+    for name, right in misspelled(os.environ):
+        print(f"shortlist {verb}: the environment variable {name} is not read", file=sys.stderr)
+        print(f"  next: write {right}, with two underscores between section and key", file=sys.stderr)
 
 
 def _call(app: Callable[..., object], argv: Sequence[str]) -> int:

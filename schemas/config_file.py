@@ -103,6 +103,23 @@ def flatten(config: Config) -> list[tuple[str, Any]]:
     return [(key, msgspec.to_builtins(_get(config, key))) for key in _schema()]
 
 
+def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Variables that look like a setting and are none for want of an underscore, each with the name that is read.
+
+    They are no error: Kubernetes makes SHORTLIST_SERVE_PORT for a service that is called shortlist-serve.
+    """
+    names = [name for name in sorted(environ) if name.startswith(ENVIRONMENT_PREFIX) and "__" not in name]
+    if not names:  # as mostly; to make the schema takes a while
+        return []
+    right = {_variable(key).replace("__", "_"): _variable(key) for key in _schema()}
+    return [(name, right[name]) for name in names if name in right]
+
+
+def _variable(key: str) -> str:
+    """The environment variable of a key."""
+    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
+
+
 def _find(path: Path | None) -> Path | None:
     file = Path(DEFAULT_FILE) if path is None else path
     with _translated(file):
@@ -229,7 +246,7 @@ def _require_shown(key: str, value: Any, source: str) -> None:
         for name, entry in value.items():
             _require_shown(f"{key}.{name}", entry, source)
     elif isinstance(value, str) and is_hidden(value):
-        name = ENVIRONMENT_PREFIX + (_free_table(key) or key).upper().replace(".", "__")
+        name = _variable(_free_table(key) or key)
         raise ConfigError(
             f"{key} (from {source}) has {HIDDEN} for its password or secret: shortlist config hides it",
             hint=f"write it there, or the whole in {name}",

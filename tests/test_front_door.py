@@ -56,6 +56,20 @@ def test_the_table_of_verbs_is_what_the_packages_offer(module: str) -> None:
     assert offered == listed
 
 
+def test_a_variable_with_one_underscore_too_few_is_told_with_the_right_name_and_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("SHORTLIST_PATHS_STORE", "SHORTLIST_SERVE_ORDER_CAPS", "SHORTLIST_HOME", "SHORTLIST_TRAIN__SEED"):
+        monkeypatch.setenv(name, "7")
+    assert shortlist.run(["config"]) == 0
+    said = capsys.readouterr()
+    assert f'store = "{tmp_path / "store"}"' in said.out
+    assert said.err.count("is not read") == 2
+    assert "SHORTLIST_PATHS_STORE is not read\n  next: write SHORTLIST_PATHS__STORE," in said.err
+    assert "next: write SHORTLIST_SERVE__ORDER__CAPS," in said.err
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_every_verb_has_help_with_an_example(module: str) -> None:
     group = typer.main.get_command(importlib.import_module(module).app)
