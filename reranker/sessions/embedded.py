@@ -7,6 +7,7 @@ Copying a file that is written tears it, too: so it is also named after its fold
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import threading
@@ -182,7 +183,7 @@ class EmbeddedSessions:
                     is_there = cursor.first()
                     if not is_there:
                         return
-                if since < _LATEST.unpack_from(cursor.value())[0] <= until:
+                if since < _latest_in(cursor.value()) <= until:
                     is_there = cursor.next()
                 else:
                     cursor.delete()
@@ -226,7 +227,16 @@ def file_name(folder: Path) -> str:
 
 
 def _decode(value: bytes | None) -> _State:
-    return _NOTHING if value is None else _DECODER.decode(value[_LATEST.size :])
+    """What is stored of a user: nothing, too, where it is damaged, for the user's next event writes it anew."""
+    try:
+        return _NOTHING if value is None else _DECODER.decode(value[_LATEST.size :])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _NOTHING
+
+
+def _latest_in(value: bytes | memoryview) -> float:
+    """The time of the latest event in a value; one that is cut off has long expired."""
+    return float(_LATEST.unpack_from(value)[0]) if len(value) >= _LATEST.size else -math.inf
 
 
 def _put(transaction: lmdb.Transaction, key: bytes, state: _State) -> None:

@@ -16,7 +16,7 @@ from session_state import LIMITS, NOW, event, items
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
-from reranker.sessions.stored import Limits
+from reranker.sessions.stored import NOTHING, Limits
 
 
 def _add(folder: str, user: str, count: int) -> None:
@@ -115,6 +115,22 @@ def test_the_file_never_grows_beyond_its_limit_however_often_it_is_full(tmp_path
     assert set(outcomes[-600:]) == {True, False}, "what has expired makes room, over and over"
     sessions.add([LoggedEvent("last", "i", "view", now + 1200.0)], now + 1200.0)
     assert items(sessions, "last", now + 1200.0) == ["i"]
+    sessions.close()
+
+
+@pytest.mark.parametrize("value", [b"", b"cut", b"12345678", b"12345678\x92\x90", b"12345678\x92\x91\x94\xa1\xff"])
+def test_what_is_damaged_of_one_user_is_nothing_until_the_next_event_and_harms_nobody_else(
+    tmp_path: Path, value: bytes
+) -> None:
+    sessions = EmbeddedSessions(tmp_path, LIMITS, max_bytes=1 << 20, first_map_bytes=1 << 20)
+    sessions.add([event("ann", "a"), event("bob", "b")], NOW)
+    with sessions._environment.begin(write=True) as transaction:
+        transaction.put(b"ann", value)
+    assert sessions.of("ann", NOW) == NOTHING
+    assert items(sessions, "bob") == ["b"]
+    sessions.add([event("bob", "c")], NOW)  # which looks at all users, for what has expired
+    sessions.add([event("ann", "d")], NOW)
+    assert (items(sessions, "ann"), items(sessions, "bob")) == (["d"], ["b", "c"])
     sessions.close()
 
 
