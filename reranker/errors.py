@@ -22,6 +22,7 @@ ShortlistError
 ├── ReplayDiffersError           (exit 1) an answer of the log comes out otherwise now
 ├── SkewError                    (exit 1) signals are not computed as they were served
 ├── NotInLogError                (exit 2) the log has no such answer
+├── LogBusyError                 (exit 1) another process works on the log
 ├── VersionRetiredError          (exit 3) the version that gave an answer is gone
 ├── ShardNotHeldError            421  (prediction_store.errors) the user's list is on other hosts
 ├── DamagedRecordError           503  (schemas.errors) the user's list is not as it was written
