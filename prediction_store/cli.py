@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prediction_store.place import folder_of, settings_of, store_of
+from prediction_store.place import folder_of, options_given, settings_of, store_of
 from schemas.errors import UsageError
 from schemas.options import ConfigOption, JsonOption, SetOption
 
@@ -225,16 +225,8 @@ def _decide(
     record = decide(root, who=who or history.user_at_host(), now=time.time(), shared=shared)
     if as_json:
         return terminal.print_json(record)
-    is_new, options = record.number > newest, _options(who, config, overrides)
+    is_new, options = record.number > newest, [*(["--who", who] if who else []), *options_given(config, overrides)]
     terminal.print_decision(record, applied=applied, is_new=is_new, held=held, options=options)
     if applied and record.number not in layout.history_numbers(root):
         print("the hosts share it now; this one takes it with shortlist follow")
     return None
-
-
-def _options(who: str, config: Path | None, overrides: list[str]) -> list[str]:
-    """What was given on the command line: the same decision, on the same store."""
-    given = [("--who", who)] if who else []
-    given += [("--config", str(config))] if config is not None else []
-    given += [("--set", override) for override in overrides]
-    return [word for option in given for word in option]

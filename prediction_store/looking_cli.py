@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prediction_store.place import folder_of, settings_of, store_of
+from prediction_store.place import folder_of, options_given, settings_of, store_of
 from schemas.options import ConfigOption, JsonOption, SetOption
 
 app = typer.Typer(add_completion=False, help="What there is in the store.")
@@ -57,6 +57,7 @@ def diff(
 
     Example: shortlist diff 20261121T031500Z-0b5c77d2 20261122T031500Z-3f9c0a1b --html diff.html
     """
+    import shlex
     from pathlib import Path
 
     from prediction_store import diff_page, diff_text, durable, terminal
@@ -72,9 +73,10 @@ def diff(
         durable.replace_document(page.absolute(), diff_page.page_of(report).encode())
     if as_json:
         return terminal.print_json(report)
-    for line in diff_text.lines(report):
+    for line in [*diff_text.lines(report), ""]:
         terminal.print_line(line)
-    print(f"\nwritten: {html}" if html else f"\nas a page with plots: shortlist diff {a} {b} --html diff.html")
+    again = shlex.join(["shortlist", "diff", a, b, "--html", "diff.html", *options_given(config, overrides)])
+    terminal.print_line(f"written: {html}" if html else f"as a page with plots: {again}")
     return None
 
 

@@ -17,6 +17,12 @@ def settings_of(config: Path | None, overrides: list[str]) -> Config:
     return load_config(config, overrides)
 
 
+def options_given(config: Path | None, overrides: list[str]) -> list[str]:
+    """The words of a command line that lead to the same configuration."""
+    named = [] if config is None else ["--config", str(config)]
+    return named + [word for override in overrides for word in ("--set", override)]
+
+
 def folder_of(config: Config) -> Path:
     """The folder of the store, whether it is there or not."""
     from pathlib import Path

@@ -154,14 +154,14 @@ def test_the_page_needs_nothing_from_elsewhere(nasty: DiffReport) -> None:
     assert "prefers-color-scheme: dark" in page
 
 
-def test_the_verb_prints_a_table_and_says_how_to_get_the_page(pair: tuple[str, str], verb: Verb) -> None:
+def test_the_verb_prints_a_table_and_says_how_to_get_the_page(root: Path, pair: tuple[str, str], verb: Verb) -> None:
     code, out, _ = verb("diff", *pair)
     assert code == 0
     assert out.startswith(f"from {pair[0]} to {pair[1]}\n")
     assert "2 sampled users in both, 1 only in the first, 1 only in the second" in out
     assert re.search(r"overlap of the first 100 +mean 0\.750", out)
     assert re.search(r"Title 1 item-1 +2 +1 +-1", out)
-    assert f"shortlist diff {pair[0]} {pair[1]} --html diff.html" in out
+    assert f"shortlist diff {pair[0]} {pair[1]} --html diff.html --set paths.store={root}" in out, "of the same store"
 
 
 def test_the_verb_writes_the_page_where_it_is_told_to(
