@@ -19,6 +19,7 @@ from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
 from schemas.gate_config import AtMost, Gates
 from schemas.gate_report import GateReport
+from schemas.history import HistoryRecord
 from schemas.ranker import RankerWeights
 from schemas.record import RankedItems, encode_record
 from schemas.user_tower import TowerFacts
@@ -183,6 +184,12 @@ def judge(root: Path, name: str, *, candidates: int = 1000, now: float = 1, **se
     """
     settings = {"lookup_p99_us": AtMost(), **settings}
     return run_gates(root, name, Gates(**settings), candidates=candidates, known_signals={"base_score"}, now=now)
+
+
+def go_live(root: Path, name: str) -> HistoryRecord:
+    """Run the gates on a small version and make it current."""
+    judge(root, name)
+    return history.cutover(root, name, "ann@host", "tonight's run", 5)
 
 
 def _columns(n_items: int, made_at: int) -> dict[str, Any]:
