@@ -15,9 +15,9 @@ import pytest
 from shop_store import REPORT, SPACE, MakeVersion, judge
 
 from prediction_store import history, layout
-from prediction_store.errors import DamagedVersionError, GateRefusedError, NewerFormatError
+from prediction_store.errors import DamagedVersionError, GateRefusedError
 from prediction_store.gate_report import read_report
-from prediction_store.gates import GATES, change, describe, require_passed, run_gates
+from prediction_store.gates import GATES, change, require_passed, run_gates
 from prediction_store.gates.finding import Finding
 from prediction_store.gates.finding import judge as judge_finding
 from prediction_store.gates.fitness import misfits
@@ -207,15 +207,6 @@ def test_the_first_version_passes_with_a_note_where_there_is_nothing_to_compare(
         assert "no version is current" in gate(report, name).note
 
 
-def test_the_report_stands_beside_the_version(root: Path, make_version: MakeVersion) -> None:
-    name = make_version("a")
-    report = judge(root, name)
-    assert read_report(root, name) == report
-    refused = judge(root, name, items=AtLeast(fail=99))
-    assert read_report(root, name) == refused, "the last word counts"
-    assert [path.name for path in layout.gates_folder(root).iterdir()] == [f"{name}.json"]
-
-
 @pytest.mark.parametrize(
     ("which", "message"),
     [
@@ -344,34 +335,6 @@ def test_a_damaged_version_is_not_judged(root: Path, make_version: MakeVersion, 
     assert read_report(root, name) is None
 
 
-@pytest.mark.leaves_damage
-@pytest.mark.parametrize("data", [b"", b"{}", b'{"format": 1}'])
-def test_a_damaged_gate_report_is_an_error_and_can_be_made_anew(
-    root: Path, make_version: MakeVersion, data: bytes
-) -> None:
-    name = make_version("a")
-    judge(root, name)
-    layout.gate_path(root, name).write_bytes(data)
-    with pytest.raises(DamagedVersionError):
-        read_report(root, name)
-    judge(root, name)
-    assert read_report(root, name) is not None
-
-
-@pytest.mark.leaves_damage
-def test_a_gate_report_of_a_later_shortlist_is_not_damaged(root: Path, make_version: MakeVersion) -> None:
-    name = make_version("a")
-    judge(root, name)
-    path = layout.gate_path(root, name)
-    with_more = path.read_bytes().replace(b'"gates"', b'"mood": "good", "gates"')
-    path.write_bytes(with_more)
-    assert read_report(root, name) is not None, "what is not known is ignored"
-    path.write_bytes(with_more.replace(b'"format": 2', b'"format": 3'))
-    with pytest.raises(NewerFormatError, match="gate report has format 3; this Shortlist reads up to 2") as caught:
-        read_report(root, name)
-    assert caught.value.hint == "upgrade this host"
-
-
 def test_a_segment_whose_lists_changed_is_found_among_others(
     root: Path, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -428,18 +391,3 @@ def test_columns_that_a_version_lacks_are_no_reason_to_refuse(root: Path, make_v
 )
 def test_weights_that_do_not_fit_are_named_with_the_reason(weights: RankerWeights, reasons: int) -> None:
     assert len(misfits(weights, "s", {"a", "b"})) == reasons
-
-
-def test_a_gate_in_one_line(root: Path, make_version: MakeVersion) -> None:
-    report = judge(root, make_version("a"))
-    lines = [describe(gate) for gate in report.gates]
-    assert "gate users: found 3, wanted at least 1" in lines
-    assert (
-        "gate short_lists: found 0.3333, wanted at most 0.05, 0.2833 too much, 566.7% over (of 3 sampled users)"
-        in lines
-    )
-    assert "gate users_ratio: no version is current: nothing to compare with" in lines
-    counts = Gate(name="users", outcome=WARN, found=1_234_567.0, warn=2_000_000.0)
-    assert describe(counts) == (
-        "gate users: found 1,234,567, wanted at least 2,000,000, 765,433 too little, 38.3% short"
-    )
