@@ -85,6 +85,12 @@ def here(server: tuple[Server, Shop]) -> Iterator[Reranker]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def app(stocked_shop: Shop) -> Iterator[AsgiClient]:
+    with AsgiClient(create_app(stocked_shop.config("serve.max_batch=2"))) as made:
+        yield made
+
+
 def same(answer: RecommendAnswer) -> RecommendAnswer:
     """What does not depend on the moment and the number of the request."""
     return msgspec.structs.replace(answer, request_id="", age_seconds=0)
@@ -365,45 +371,3 @@ def test_the_package_names_what_it_offers() -> None:
     assert {name for name in reranker.__all__ if getattr(reranker, name)} == {"Client", "Reranker", "open_reranker"}
     with pytest.raises(AttributeError):
         reranker.Server  # noqa: B018
-
-
-@pytest.fixture(scope="module")
-def app(stocked_shop: Shop) -> Iterator[AsgiClient]:
-    with AsgiClient(create_app(stocked_shop.config("serve.max_batch=2"))) as made:
-        yield made
-
-
-@pytest.mark.parametrize(
-    ("path", "status", "field"),
-    [
-        ("/v1/popular?k=x", 422, "k"),
-        ("/v1/popular?k=1.5", 422, "k"),
-        ("/v1/popular?k=%C2%B2", 422, "k"),
-        ("/v1/popular?k=201", 422, "k"),
-        ("/v1/popular?k=1&k=1", 422, "k"),
-        ("/v1/popular?color=red", 422, "color"),
-        ("/v1/similar/a11?segment=DE", 422, "segment"),
-        ("/v1/similar/nothing", 404, "item"),
-        ("/v1/users/nobody/candidates", 404, "user"),
-        ("/v1/users/u0", 404, None),
-    ],
-)
-def test_a_query_that_cannot_be_answered_says_why(app: AsgiClient, path: str, status: int, field: str | None) -> None:
-    reply = app.get(path)
-    assert reply.status == status
-    assert reply.json().get("field") == field
-
-
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({}, "requests"),
-        ({"requests": []}, "requests"),
-        ({"requests": [{"user": "u0"}] * 3}, "requests"),
-        ({"requests": [{"user": "u0"}, {"user": "u0", "k": 500}]}, "requests[1].k"),
-        ({"requests": [{"user": "u0", "x": 1}]}, "requests[0].x"),
-    ],
-)
-def test_a_batch_that_cannot_be_answered_says_which_field_is_wrong(app: AsgiClient, body: object, field: str) -> None:
-    reply = app.post("/v1/recommend/batch", body)
-    assert (reply.status, reply.json()["field"]) == (422, field)

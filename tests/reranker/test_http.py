@@ -243,3 +243,43 @@ def test_scores_are_finite_numbers_in_every_answer(client: AsgiClient) -> None:
         text = client.post(PATH, {"user": user, "k": 50, "session": [{"item": "a02"}], "explain": True}).body
         assert b"null" not in text.replace(b'"reason":null', b"")
         json.loads(text, parse_constant=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "field"),
+    [
+        ("/v1/popular?k=x", 422, "k"),
+        ("/v1/popular?k=1.5", 422, "k"),
+        ("/v1/popular?k=%C2%B2", 422, "k"),
+        ("/v1/popular?k=201", 422, "k"),
+        ("/v1/popular?k=1&k=1", 422, "k"),
+        ("/v1/popular?color=red", 422, "color"),
+        ("/v1/similar/a11?segment=DE", 422, "segment"),
+        ("/v1/similar/nothing", 404, "item"),
+        ("/v1/users/nobody/candidates", 404, "user"),
+        ("/v1/users/u0", 404, None),
+    ],
+)
+def test_a_query_that_cannot_be_answered_says_why(
+    client: AsgiClient, path: str, status: int, field: str | None
+) -> None:
+    reply = client.get(path)
+    assert reply.status == status
+    assert reply.json().get("field") == field
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "requests"),
+        ({"requests": []}, "requests"),
+        ({"requests": [{"user": "u0"}] * 101}, "requests"),
+        ({"requests": [{"user": "u0"}, {"user": "u0", "k": 500}]}, "requests[1].k"),
+        ({"requests": [{"user": "u0", "x": 1}]}, "requests[0].x"),
+    ],
+)
+def test_a_batch_that_cannot_be_answered_says_which_field_is_wrong(
+    client: AsgiClient, body: object, field: str
+) -> None:
+    reply = client.post("/v1/recommend/batch", body)
+    assert (reply.status, reply.json()["field"]) == (422, field)
