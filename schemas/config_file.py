@@ -1,4 +1,4 @@
-"""Read the configuration once, say where each value came from, and name what is wrong with it.
+"""Read the configuration once, and say where each value came from; `config_check` names what is wrong with one.
 
 Later sources win: default, the file, the environment (SHORTLIST_SECTION__KEY), `--set section.key=value`.
 """
@@ -6,27 +6,20 @@ Later sources win: default, the file, the environment (SHORTLIST_SECTION__KEY), 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import json
-import math
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date
-from functools import cache
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args
 
 import msgspec
-from msgspec.structs import FieldInfo, fields
 
 from schemas.config import Config
+from schemas.config_check import checked, converted, unknown
+from schemas.config_keys import ENVIRONMENT_PREFIX, free_table, leaves, schema, variable_of
 from schemas.errors import ConfigError
-from schemas.passwords import HIDDEN, hide, is_hidden
 
 DEFAULT_FILE = "shortlist.toml"
-ENVIRONMENT_PREFIX = "SHORTLIST_"
 PATH_KEYS = (
     "paths.workspace",
     "paths.store",
@@ -40,8 +33,6 @@ PATH_KEYS = (
     "data.users.path",
 )
 """Keys that hold a path; a relative one is taken from the folder of the configuration file."""
-MAX_SHOWN = 80
-"""Characters of a wrong value in a message."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -75,32 +66,29 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
     texts = [*_from_environment(environ), *_from_command_line(overrides)]
     for key, text, source in texts:
         values[key], sources[key] = text, source
-    to_parse, schema = {key for key, _, _ in texts}, _schema()
+    to_parse = {key for key, _, _ in texts}
     # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.
     tree: dict[str, Any] = msgspec.to_builtins(Config())
     for key, value in values.items():
-        table = _free_table(key)
-        field = schema.get(table or key)
+        table = free_table(key)
+        field = schema().get(table or key)
         if field is None:
-            raise ConfigError(
-                f"unknown key {key!r} (from {sources[key]}){_nearest(key, schema)}",
-                hint="shortlist config lists every key",
-            )
+            raise unknown(key, sources[key])
         kind = field.type if table is None else get_args(field.type)[1]
         found = _parse(value, kind) if key in to_parse else value
-        _put(tree, key, _checked(key, found, field, sources[key]))
+        _put(tree, key, checked(key, found, field, sources[key]))
         if table is not None:
             sources[table] = f"{sources[table]}, {sources[key]}" if table in sources else sources[key]
     base = _working_folder() if file is None else file.parent.resolve()
-    config = _converted(tree, sources)
-    for key in schema:
+    config = converted(tree, sources)
+    for key in schema():
         sources.setdefault(key, "default")
     return Loaded(_absolute(config, base), sources, str(file) if file else "")
 
 
 def flatten(config: Config) -> list[tuple[str, Any]]:
     """Every key with its value as plain Python, in the order of the sections."""
-    return [(key, msgspec.to_builtins(_get(config, key))) for key in _schema()]
+    return [(key, msgspec.to_builtins(_get(config, key))) for key in schema()]
 
 
 def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -111,13 +99,8 @@ def misspelled(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     names = [name for name in sorted(environ) if name.startswith(ENVIRONMENT_PREFIX) and "__" not in name]
     if not names:  # as mostly; to make the schema takes a while
         return []
-    right = {_variable(key).replace("__", "_"): _variable(key) for key in _schema()}
+    right = {variable_of(key).replace("__", "_"): variable_of(key) for key in schema()}
     return [(name, right[name]) for name in names if name in right]
-
-
-def _variable(key: str) -> str:
-    """The environment variable of a key."""
-    return ENVIRONMENT_PREFIX + key.upper().replace(".", "__")
 
 
 def _find(path: Path | None) -> Path | None:
@@ -143,7 +126,7 @@ def _read(file: Path) -> list[tuple[str, Any]]:
     """Every key of a file with its value."""
     try:
         with _translated(file):
-            return list(_leaves(tomllib.loads(file.read_text(encoding="utf-8-sig"))))
+            return list(leaves(tomllib.loads(file.read_text(encoding="utf-8-sig"))))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{file} is not text in UTF-8 (at line {line})", hint="save it as UTF-8") from error
@@ -184,144 +167,9 @@ def _parse(text: str, kind: Any) -> Any:
     return text if wants_text and not isinstance(value, str) else value
 
 
-@cache  # made once: to make it takes longer than all else a short verb does
-def _schema() -> dict[str, FieldInfo]:
-    """Dotted key to field, for every leaf."""
-    return dict(_fields_under(Config))
-
-
-def _fields_under(kind: type, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    for field in fields(kind):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            yield from _fields_under(field.type, f"{prefix}{field.name}.")
-        else:
-            yield f"{prefix}{field.name}", field
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, dict) and key not in _free_tables():
-            yield from _leaves(value, f"{key}.")
-        else:
-            yield key, value
-
-
-@cache
-def _free_tables() -> list[str]:
-    """The keys whose value is a table of free names: event weights, Spark settings."""
-    return [key for key, field in _schema().items() if get_origin(field.type) is dict]
-
-
-def _free_table(key: str) -> str | None:
-    """The table of free names that a key is one entry of; None: it is no such entry."""
-    return next((table for table in _free_tables() if key.startswith(f"{table}.")), None)
-
-
-def _checked(key: str, value: Any, field: FieldInfo, source: str) -> Any:
-    is_entry = _free_table(key) is not None  # checked as a table of one
-    try:
-        found = msgspec.convert({"": value} if is_entry else value, field.type)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at ")
-        key, value, kind = _inside(key, value, field.type, place)
-        raise ConfigError(f"{key} = {_shown(key, value)} (from {source}): {_wanted(reason, kind)}") from error
-    found = found[""] if is_entry else found
-    _require_shown(key, found, source)
-    _require_finite(key, msgspec.to_builtins(found), source)
-    return found
-
-
-def _require_finite(key: str, value: Any, source: str) -> None:
-    """Refuse what no bound keeps out and JSON cannot say."""
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for number in (value, *inner):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f"{key} = {_shown(key, value)} (from {source}): wanted a finite number")
-
-
-def _require_shown(key: str, value: Any, source: str) -> None:
-    """Refuse what `shortlist config` prints for a password."""
-    if isinstance(value, dict):
-        for name, entry in value.items():
-            _require_shown(f"{key}.{name}", entry, source)
-    elif isinstance(value, str) and is_hidden(value):
-        name = _variable(_free_table(key) or key)
-        raise ConfigError(
-            f"{key} (from {source}) has {HIDDEN} for its password or secret: shortlist config hides it",
-            hint=f"write it there, or the whole in {name}",
-        )
-
-
-def _shown(key: str, value: Any) -> str:
-    # A date is shown as it stands in TOML, without quotes: that they are missing is what is wrong.
-    text = str(value) if isinstance(value, date) else json.dumps(hide(key, value), default=str)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
-
-
-def _inside(key: str, value: Any, kind: Any, place: str) -> tuple[str, Any, Any]:
-    """Key, value and kind of what is wrong in the value of a key, by the place that msgspec names: `$[1].action`."""
-    for name, number in re.findall(r"\.(\w+)|\[(\d+)\]", place):
-        if name:
-            kind = next(field.type for field in fields(kind) if field.name == name)
-            key, value = f"{key}.{name}", value[name]
-        else:
-            (kind,) = get_args(kind)
-            key, value = f"{key}[{number}]", value[int(number)]
-    return key, value, kind
-
-
-def _converted(tree: Mapping[str, Any], sources: Mapping[str, str]) -> Config:
-    """The configuration of a tree whose values are right one by one; a section may refuse them together."""
-    try:
-        return msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
-        reason, _, place = str(error).partition(" - at ")
-        section = place.strip("`").removeprefix("$.")
-        named = {f"{section}.{word}" for word in reason.split()}
-        found = [f"{key} from {source}" for key, source in sources.items() if key in named]
-        raise ConfigError(f"[{section}] ({', '.join(found)}): {reason}") from error
-
-
-def _wanted(reason: str, kind: Any) -> str:
-    """msgspec's own words, said as a wish."""
-    if get_origin(kind) is Union and ">=" not in reason:
-        (word,) = (word for choice in get_args(kind) for word in get_args(choice) if isinstance(word, str))
-        return f"wanted a number or {word!r}"
-    if "matching regex" in reason:
-        return f"wanted text like {kind.__metadata__[0].examples[0]!r}"
-    if reason.startswith("Invalid enum value"):
-        return "wanted one of " + ", ".join(map(repr, get_args(kind)))
-    if reason.startswith("Object contains unknown field"):
-        return f"{reason.removeprefix('Object contains ')}; wanted {', '.join(field.name for field in fields(kind))}"
-    said = reason.replace("Expected", "wanted", 1).replace(", got", ", found", 1)
-    said = said.replace("`object`", "a table").replace("`array`", "a list")
-    is_dotted = get_origin(kind) is dict and said.endswith("found a table")
-    return f"{said}; a name with dots in it stands in quotes" if is_dotted else said
-
-
-def _nearest(key: str, schema: Mapping[str, FieldInfo]) -> str:
-    for known in schema:
-        if known.startswith(f"{key}."):
-            return f": a section, with keys like {known!r}"
-        if key.startswith(f"{known}.") and _holds_tables(schema[known]):
-            return f": {known!r} is a list, and begins an entry with [[{known}]]"
-    near = difflib.get_close_matches(key, schema, n=1, cutoff=0.5)
-    if not near:
-        last = key.rsplit(".", 1)[-1]
-        near = [known for known in schema if known.rsplit(".", 1)[-1] == last][:1]
-    return f"; nearest known key: {near[0]!r}" if near else ""
-
-
-def _holds_tables(field: FieldInfo) -> bool:
-    """True for a list whose entries are tables: rules."""
-    kind = next(iter(get_args(field.type)), None)
-    return get_origin(field.type) is list and isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-
-
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set one leaf. Requires: the tree has every section."""
-    table = _free_table(key)
+    table = free_table(key)
     *folders, last = (table or key).split(".")
     for folder in folders:
         tree = tree[folder]
