@@ -65,6 +65,9 @@ def load(path: Path | None = None, overrides: Sequence[str] = (), environ: Mappi
             values[key], sources[key] = value, file.name
     texts = [*_from_environment(environ), *_from_command_line(overrides)]
     for key, text, source in texts:
+        # The later one is applied later, and a whole table takes the place of the entries before.
+        for before in [known for known in values if f"{known}.".startswith(f"{key}.")]:
+            del values[before]
         values[key], sources[key] = text, source
     to_parse = {key for key, _, _ in texts}
     # From the defaults on: of a section whose default depends on its place, one key may be set and the others stay.

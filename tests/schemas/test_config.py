@@ -37,6 +37,16 @@ def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
     assert loaded.sources["train.patience"] == "--set"
 
 
+def test_a_table_of_free_names_that_comes_later_takes_the_place_of_all_entries_before(tmp_path: Path) -> None:
+    file = write(tmp_path, '[spark]\nconf = {a = "file", b = "file"}\n')
+    environ = {"SHORTLIST_SPARK__CONF__A": "environment"}
+    assert load(file, [], environ).config.spark.conf == {"a": "environment", "b": "file"}
+    loaded = load(file, ['spark.conf={c = "set"}'], environ)
+    assert (loaded.config.spark.conf, loaded.sources["spark.conf"]) == ({"c": "set"}, "--set")
+    loaded = load(file, ['spark.conf={c = "set"}', "spark.conf.d=set, too"], environ)
+    assert loaded.config.spark.conf == {"c": "set", "d": "set, too"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
