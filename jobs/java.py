@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -68,7 +69,7 @@ def _shim(prefix: Path) -> Path:
     try:
         if not script.is_file() or script.read_text() != text:
             script.parent.mkdir(parents=True, exist_ok=True)
-            aside = script.with_name(f".java-{os.getpid()}")
+            aside = script.with_name(f".java-{secrets.token_hex(4)}")
             aside.write_text(text)
             aside.chmod(0o755)
             aside.rename(script)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,12 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: np.ndarray) -> None:
         "digest": pa.array(digests, pa.binary(32)),
         "vector": pa.array([row.tobytes() for row in vectors], pa.binary(2 * vectors.shape[1])),
     }
-    aside = folder / f".{os.getpid()}"
-    pa.parquet.write_table(pa.table(columns), aside, use_dictionary=False, write_page_checksum=True)
-    with aside.open("rb") as handle:
-        os.fsync(handle.fileno())
-    aside.replace(folder / f"{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}.parquet")
+    aside = folder / f".{secrets.token_hex(8)}"  # no process number: in two containers it is often the same
+    try:
+        pa.parquet.write_table(pa.table(columns), aside, use_dictionary=False, write_page_checksum=True)
+        with aside.open("rb") as handle:
+            os.fsync(handle.fileno())
+        aside.replace(folder / f"{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}.parquet")
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def run(config: Config, day: str | None = None) -> Report:
 
 def _claim(output: Path, settings: Simulate) -> None:
     """Refuse to mix days of two shops in one folder."""
-    mark, aside = output / "shop.json", output / f".shop-{os.getpid()}.json"
+    mark, aside = output / "shop.json", output / f".shop-{secrets.token_hex(4)}.json"
     wanted = digest(msgspec.structs.replace(settings, output="-", days=1))
     text = f'{{"settings": "{wanted}"}}\n'
     output.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -81,6 +82,25 @@ def test_what_was_encoded_before_a_kill_is_not_encoded_again(tmp_path: Path, mon
     after = Letters()
     assert np.array_equal(sentence_vectors(tmp_path, titles, after.encoder), Letters().encode(titles))
     assert after.asked == ["five"]
+
+
+def test_what_a_process_of_the_same_number_on_another_machine_writes_meanwhile_is_kept_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In containers that share a workspace, most processes have the same few numbers."""
+    sync = os.fsync
+
+    def meanwhile(file: int) -> None:
+        monkeypatch.setattr(os, "fsync", sync)
+        sentence_vectors(tmp_path, ["blue mug"], Letters().encoder)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    sentence_vectors(tmp_path, ["red cup"], Letters().encoder)
+    letters = Letters()
+    sentence_vectors(tmp_path, ["red cup", "blue mug"], letters.encoder)
+    assert letters.asked == []
+    assert all(path.suffix == ".parquet" for path in tmp_path.rglob("*") if path.is_file())
 
 
 @pytest.mark.parametrize("damage", ["torn", "flipped"])
