@@ -6,6 +6,7 @@ among it, and the score is when it counts: adding one twice leaves one, and the 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -76,7 +77,7 @@ class RedisSessions:
                     pipeline.zrangebyscore(key, f"({since!r}", until, withscores=True)
                 happened, shown = pipeline.execute()
             return Stored.of(_decode(happened, Happened), _decode(shown, Shown), since, until)
-        except (*self._failures, msgspec.DecodeError) as error:
+        except self._failures as error:
             raise SessionsError(f"reading a session from Redis: {_reason(error)}") from error
 
     def close(self) -> None:
@@ -102,4 +103,9 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(members: list[tuple[bytes, float]], kind: type[Entry]) -> list[Entry]:
-    return [kind(time, *_MEMBERS[kind].decode(member)) for member, time in members]
+    """The entries of a set; what another program has put among them is none."""
+    entries = []
+    for member, time in members:
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            entries.append(kind(time, *_MEMBERS[kind].decode(member)))
+    return entries

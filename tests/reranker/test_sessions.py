@@ -238,13 +238,25 @@ def test_what_redis_refuses_is_said_without_whom_it_is_about(redis_server: Redis
             client.config_set("maxmemory", "0")
         for kind in (b"session", b"shown"):
             client.set(b"shortlist:1:%b:bob" % kind, "of another program")
-        client.zadd(b"shortlist:1:session:eve", {b"of another program": NOW})
     assert "used memory > 'maxmemory'" in refused.value.message
     assert "ann" not in refused.value.message
     with pytest.raises(SessionsError) as unread:
         sessions.of("bob", NOW)
     assert "wrong kind of value" in unread.value.message
     assert "bob" not in unread.value.message
-    with pytest.raises(SessionsError, match="reading a session from Redis"):
-        sessions.of("eve", NOW)
+    sessions.close()
+
+
+def test_what_another_program_has_put_among_the_events_in_redis_counts_for_nothing(redis_server: RedisProcess) -> None:
+    import redis
+
+    sessions = RedisSessions(redis_server.url, LIMITS, seconds=30.0)
+    sessions.add([event("eve", "abc"), event("eve", "def", 0.0, "impression")], NOW)
+    with redis.Redis.from_url(redis_server.url) as client:
+        for kind, item in ((b"session", b"abc"), (b"shown", b"def")):
+            key = b"shortlist:1:%b:eve" % kind
+            [ours] = client.zrange(key, 0, -1)
+            client.zadd(key, {b"of another program": NOW, ours.replace(item, b"\xff\xfe\xfd"): NOW})
+    found = sessions.of("eve", NOW)
+    assert ([one.item for one in found.session], found.ignored) == (["abc"], {"def": 1})
     sessions.close()
