@@ -313,7 +313,7 @@ def _again(manifest: DatasetManifest) -> str:
 def _read(path: Path) -> Dataset:
     try:
         manifest = msgspec.json.decode((path / MANIFEST).read_bytes(), type=DatasetManifest)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DatasetDamagedError(
             f"the manifest of {path} cannot be read: {error}", hint=f"remove {path} and run again"
         ) from error

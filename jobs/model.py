@@ -70,7 +70,7 @@ def load(folder: Path) -> tuple[TwoTowers, Model]:
     try:
         model = msgspec.json.decode((folder / CARD).read_bytes(), type=Model)
         weights = load_file(folder / WEIGHTS)
-    except (OSError, SafetensorError, msgspec.MsgspecError) as error:
+    except (OSError, SafetensorError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DatasetDamagedError(f"the model in {folder} cannot be read: {error}", hint=hint) from error
     if model.format != FORMAT:
         raise DatasetDamagedError(f"{folder} has format {model.format}, this release reads {FORMAT}", hint=hint)

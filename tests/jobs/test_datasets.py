@@ -280,9 +280,10 @@ def test_a_missing_dataset_names_the_step_that_makes_it(tmp_path: Path) -> None:
     assert caught.value.hint == f"make it with: shortlist prepare --day {DAY}"
 
 
-def test_a_damaged_manifest_is_named_and_the_step_makes_it_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bytes_", [b"{", b'{"name": "mo\xe4el"}'])
+def test_a_damaged_manifest_is_named_and_the_step_makes_it_anew(tmp_path: Path, bytes_: bytes) -> None:
     make(tmp_path, "one")
-    (tmp_path / DAY / "model" / "manifest.json").write_text("{")
+    (tmp_path / DAY / "model" / "manifest.json").write_bytes(bytes_)
     with pytest.raises(DatasetDamagedError, match="cannot be read"):
         datasets.open_dataset(tmp_path, DAY, "model")
     assert make(tmp_path, "two")

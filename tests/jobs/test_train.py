@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -356,6 +357,14 @@ def test_a_torn_model_is_refused_by_name(learned: Config, tmp_path: Path, file: 
         data = (folder / name).read_bytes()
         (tmp_path / name).write_bytes(data[: len(data) // 2] if name == file else data)
     with pytest.raises(DatasetDamagedError, match=str(tmp_path)):
+        model.load(tmp_path)
+
+
+def test_a_model_whose_card_is_not_in_utf_8_is_refused(learned: Config, tmp_path: Path) -> None:
+    folder = datasets.open_dataset(learned.paths.workspace, DAY, "model").path
+    shutil.copyfile(folder / model.WEIGHTS, tmp_path / model.WEIGHTS)
+    (tmp_path / model.CARD).write_bytes((folder / model.CARD).read_bytes().replace(b"cosine", b"c\xffsine"))
+    with pytest.raises(DatasetDamagedError, match=f"the model in {tmp_path} cannot be read"):
         model.load(tmp_path)
 
 
