@@ -20,6 +20,7 @@ from reranker.arrays import NO_NUMBERS, Float32
 from reranker.conditions import Column, Columns
 from reranker.rules import Rules
 from reranker.trending_now import Trending
+from schemas.live_items import ItemFacts
 from schemas.messages import AnsweredItem, RecommendRequest
 from schemas.rules import Order
 from schemas.serving_config import Serve
@@ -99,9 +100,11 @@ def arrivals_of(
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
     places = [place for place in sorted({*serve.arrivals}) if place <= wanted and place not in pinned]
     known = {*request.exclude, *_known(request, serve)}
-    ranks = [rank for rank, item in enumerate(trending.arrivals) if item not in known and _is_there(live, item, now)]
+    facts = {item: live.arrivals.get(item) for item in trending.arrivals if item not in known}
+    there = {item: found for item, found in facts.items() if found is not None and _is_there(found, now)}
+    ranks = [rank for rank, item in enumerate(trending.arrivals) if item in there]
     if rules.rules and ranks:
-        columns = _columns_of(version, live, [trending.arrivals[rank] for rank in ranks])
+        columns = _columns_of(version, there)
         is_allowed = rules.effects(columns, np.arange(len(ranks), dtype=np.uint32)).is_allowed
         ranks = ranks if is_allowed is None else np.array(ranks)[is_allowed].tolist()
     if ignored:
@@ -117,20 +120,19 @@ def _known(request: RecommendRequest, serve: Serve) -> set[str]:
     return {e.item for e in request.session if policies[e.event in serve.bought_events] != "allow"}
 
 
-def _is_there(live: LiveView, item: str, now: float) -> bool:
-    facts = live.arrivals.get(item)
-    return facts is not None and (facts.available_until is msgspec.UNSET or facts.available_until > now)
+def _is_there(facts: ItemFacts, now: float) -> bool:
+    return facts.available_until is msgspec.UNSET or facts.available_until > now
 
 
-def _columns_of(version: Version, live: LiveView, items: Sequence[str]) -> Columns:
+def _columns_of(version: Version, items: Mapping[str, ItemFacts]) -> Columns:
     """What is known of the items, in the form of the version's columns: most of it is missing."""
 
     def column(name: str) -> Column:
         if name == "in_stock":
             return np.ones(len(items), np.bool_)
         if name == "price":
-            prices = [live.arrivals[item].price for item in items]
-            return np.array([np.nan if price is msgspec.UNSET else price for price in prices])
+            prices = [np.nan if facts.price is msgspec.UNSET else facts.price for facts in items.values()]
+            return np.array(prices)
         found = version.column(name)
         if isinstance(found, CategoryColumn):
             return CategoryColumn(np.full(len(items), -1, np.int32), found.values)
