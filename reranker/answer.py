@@ -127,6 +127,7 @@ def answer(
             version, request, rules, serve, trending=trending, live=live, ignored=ignored, wanted=wanted, now=now
         )
     wanted -= len(arrivals.items)
+    ranks = arrivals.left(wanted)
     asked = _Asked(
         version=version,
         ranker=ranker,
@@ -159,7 +160,7 @@ def answer(
         rungs.append(rung)
         if note is not None:
             parts.append(_numbers_of(ranked, ranker))
-        found = _shown(version, pool, ranked, rung=rung, first_rank=len(items) + 1)
+        found = _shown(version, pool, ranked, rung=rung, ranks=ranks[len(items) :])
         if request.explain:
             found = _explained(found, ranked, ranker, source=reasons.source_name(rung, segment))
         items += found
@@ -250,7 +251,7 @@ def _numbers_of(ranked: _Ranked, ranker: Ranker) -> Shown:
     )
 
 
-def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, first_rank: int) -> list[AnsweredItem]:
+def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, ranks: Sequence[int]) -> list[AnsweredItem]:
     scores, best = ranked.scores, ranked.best
     ids = version.item_ids(pool.items[best])
     numbers = zip(ids, scores[best].tolist(), pool.base_scores[best].tolist(), best.tolist(), strict=True)
@@ -264,7 +265,7 @@ def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, first_ra
             base_rank=position + 1,
             rung=rung,
         )
-        for rank, (item, score, base, position) in enumerate(numbers, first_rank)
+        for rank, (item, score, base, position) in zip(ranks, numbers, strict=False)
     ]
 
 

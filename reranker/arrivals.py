@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -56,6 +57,12 @@ class Arrivals(NamedTuple):
         positions = [self.around(position) for position in wanted.explore_positions]
         return msgspec.structs.replace(wanted, explore_positions=positions)
 
+    def left(self, wanted: int) -> Sequence[int]:
+        """The ranks of so many others, where nothing is missing."""
+        if not self.places:
+            return range(1, wanted + 1)
+        return [rank for rank in range(1, wanted + len(self.places) + 1) if rank not in self.places]
+
     def among(self, others: list[AnsweredItem], *, explain: bool) -> list[AnsweredItem]:
         """The answer: the others in their order, and these at their places, or at the end of what is shorter."""
         found = [*others]
@@ -100,11 +107,12 @@ def arrivals_of(
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
     places = [place for place in sorted({*serve.arrivals}) if place <= wanted and place not in pinned]
     known = {*request.exclude, *_known(request, serve)}
-    facts = {item: live.arrivals.get(item) for item in trending.arrivals if item not in known}
-    there = {item: found for item, found in facts.items() if found is not None and _is_there(found, now)}
-    ranks = [rank for rank, item in enumerate(trending.arrivals) if item in there]
+    facts = ((rank, live.arrivals.get(item)) for rank, item in enumerate(trending.arrivals) if item not in known)
+    is_there = ((rank, found) for rank, found in facts if found is not None and _is_there(found, now))
+    there = dict(is_there if rules.rules or ignored else islice(is_there, len(places)))
+    ranks = [*there]
     if rules.rules and ranks:
-        columns = _columns_of(version, there)
+        columns = _columns_of(version, {trending.arrivals[rank]: found for rank, found in there.items()})
         is_allowed = rules.effects(columns, np.arange(len(ranks), dtype=np.uint32)).is_allowed
         ranks = ranks if is_allowed is None else np.array(ranks)[is_allowed].tolist()
     if ignored:
