@@ -21,6 +21,7 @@ from schemas.config import Config
 # As in `columns`, which reads the same times, by Spark.
 _MILLISECONDS_FROM = 1e11
 _END_OF_TIME = 1e11
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)? ?(?:[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 
 
@@ -45,7 +46,7 @@ def last_day(config: Config, today: str | None = None) -> str:
     for batch in _batches(source, table.time):
         rows += len(batch)
         latest = max(latest, _latest(batch, table.time_unit, before))
-        example = example if example is not None else next((v for v in batch[:100].to_pylist() if v is not None), None)
+        example = example if example is not None else _first(batch)
     if not rows:
         raise SourceError(f"the table of interactions has no rows: {source.path}")
     if latest < 0:
@@ -98,6 +99,12 @@ def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
         yield batch.column(0)[0 if place else 1 :]  # without the header
 
 
+def _first(batch: pa.Array) -> object:
+    """The first value that is there; a time as text, for Python has none beyond the year 9999."""
+    found = batch.drop_null()[:1]
+    return next(iter((found.cast(pa.string()) if pa.types.is_temporal(found.type) else found).to_pylist()), None)
+
+
 def _shown(example: object, source: Source) -> str:
     """The beginning of a value, for a message."""
     text = str(example)
@@ -108,9 +115,7 @@ def _latest(times: pa.Array, unit: str, before: float) -> int:
     """The newest time of a batch that is earlier than `before`, in epoch seconds; -1 when there is none."""
     kind = times.type
     if pa.types.is_timestamp(kind):
-        found = (
-            times.cast(pa.timestamp("us", kind.tz), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False) / 1e6
-        )
+        found = times.cast(pa.int64()).to_numpy(zero_copy_only=False) / _PER_SECOND[kind.unit]
     elif pa.types.is_date(kind):
         found = times.cast(pa.date32()).cast(pa.int32()).to_numpy(zero_copy_only=False) * float(DAY_SECONDS)
     else:

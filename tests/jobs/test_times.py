@@ -90,6 +90,18 @@ def test_times_after_today_do_not_choose_the_day(tmp_path: Path) -> None:
         last_day(config, "2026-03-06")
 
 
+def test_a_time_that_no_calendar_has_chooses_no_day(tmp_path: Path) -> None:
+    config = a_config(Interactions(path=str(tmp_path / "in.parquet")))
+    for known in ([], [1772900000000]):
+        times = pa.array([2**62, 2**63 - 1, *known, None], pa.timestamp("ms"))
+        pq.write_table(pa.table({"timestamp": times}), tmp_path / "in.parquet")
+        if known:
+            assert last_day(config) == "2026-03-07"
+        else:
+            with pytest.raises(SourceError, match="has a time in the column 'timestamp'; its first is"):
+                last_day(config)
+
+
 def test_a_row_of_the_wrong_length_in_other_bytes_than_utf_8_is_passed_over(tmp_path: Path) -> None:
     config = a_config(Interactions(path=str(tmp_path / "in.csv"), time="Zeit der Größe"))
     head = "\ufeffname,Zeit der Größe\nBürste,2026-03-07\n".encode()
