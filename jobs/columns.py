@@ -108,13 +108,14 @@ def text(column: Column, kind: T.DataType, name: str, *, first: bool = False) ->
     """Any value as text, "" when it is missing. A list is joined by spaces, or gives its `first` entry.
 
     Raises:
-        SourceError: the column is neither text, number nor list.
+        SourceError: the column is neither text, number nor a list of these.
     """
+    inner = kind.elementType if isinstance(kind, T.ArrayType) else kind
+    if isinstance(inner, T.StructType | T.MapType | T.BinaryType | T.ArrayType):
+        raise SourceError(f"the column {name!r} is {kind.simpleString()}; wanted text, a number or a list of them")
     if isinstance(kind, T.ArrayType):
         parts = F.array_compact(column.cast("array<string>"))
         column = F.get(parts, F.lit(0)) if first else F.array_join(parts, " ")
-    elif isinstance(kind, T.StructType | T.MapType | T.BinaryType):
-        raise SourceError(f"the column {name!r} is {kind.simpleString()}; wanted text, a number or a list")
     return F.coalesce(F.make_valid_utf8(column.cast("string")), F.lit(""))
 
 

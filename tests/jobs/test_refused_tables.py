@@ -106,6 +106,7 @@ def test_a_k_core_filter_that_leaves_nothing_is_refused(spark: Any, tmp_path: Pa
         ({"item_id": pa.array([True])}, "id column 'item_id' is boolean"),
         ({"timestamp": pa.array([b"1"])}, "time column 'timestamp' is binary"),
         ({"event": pa.array([b"view"])}, "column 'event' is binary; wanted text"),
+        ({"event": pa.array([[{"name": "view"}]])}, "column 'event' is array<struct<name:string>>; wanted text"),
         ({"timestamp": None, "TimeStamp": pa.array([1])}, "no column 'timestamp': .* nearest: 'TimeStamp'"),
         ({"event": None}, "no column 'event'"),
     ],
