@@ -19,7 +19,7 @@ LATER, OLDER = "later", "older"
 UNREADABLE = ("unreadable_price", "unreadable_stock", "unreadable_released")
 """Of items, beside what is kept of them: text that was meant to be a number or a time, "" for one, null for nothing."""
 NO_WEIGHT = "the event type has no weight"
-NO_TIME = "the time cannot be read"
+NO_TIME = "the time cannot be read, or is before 1970"
 WRONG_WIDTH = "the row has the wrong number of columns"
 LINES_IN_VALUE = "a value holds line breaks: a quote was not closed"
 """Said of the values of a CSV file that no name needs to break: the lines in one were rows."""

@@ -59,7 +59,7 @@ def status(row: dict[str, Any], config: Config, made_at: int) -> str:
     if event not in data.event_weights:
         return "the event type has no weight"
     if time is None:
-        return "the time cannot be read"
+        return "the time cannot be read, or is before 1970"
     return "later" if time >= made_at else "older" if time < since else ""
 
 
