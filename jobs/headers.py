@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from jobs.errors import SourceError
 from jobs.sources import Source, shortened
 
+_MAX_DECIMAL_DIGITS = 38
+
 
 @dataclass(frozen=True)
 class ParquetColumns:
@@ -54,7 +56,8 @@ def parquet_columns(source: Source) -> ParquetColumns:
     """What the headers of all Parquet files of a source say.
 
     Raises:
-        SourceError: a file is not Parquet, or only capitals tell two columns apart.
+        SourceError: a file is not Parquet, or has a column of a type that Spark cannot read, whether it is needed or
+            not, or only capitals tell two columns apart.
     """
     seen: dict[str, dict[pa.DataType, Path]] = {}
     schemas = []
@@ -65,6 +68,7 @@ def parquet_columns(source: Source) -> ParquetColumns:
             raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
         schemas.append(schema)
         for field in schema:
+            _refuse_unknown_to_spark(file, field.name, field.type)
             seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
     _refuse_twins(source, seen)
     varied = [name for name, kinds in seen.items() if len(kinds) > 1]
@@ -117,12 +121,11 @@ def _field_hint(wanted: str, found: Sequence[str]) -> str:
 
 def _refuse_other_bytes(file: Path) -> None:
     """Raise SourceError when a text file begins as none does: with what a terminal had better not be shown."""
-    with file.open("rb") as opened:
+    with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as opened:
         first = opened.read(64)
     if first.startswith(b"\x1f\x8b"):
-        if file.suffix != ".gz":
-            raise SourceError(f"{file} is compressed by gzip", hint="call it .csv.gz")
-    elif file.suffix != ".gz" and (first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first):
+        raise SourceError(f"{file} is compressed by gzip", hint="call it .csv.gz, and compress it once")
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
         raise SourceError(f"{file} is not text in UTF-8, perhaps in UTF-16", hint="save it as UTF-8")
 
 
@@ -147,6 +150,21 @@ def _refuse_twins(source: Source, names: Iterable[str]) -> None:
             raise SourceError(
                 f"the table of {source.name} has the columns {other!r} and {name!r}: {source.path}",
                 hint="rename one of them: capitals alone do not tell columns apart",
+            )
+
+
+def _refuse_unknown_to_spark(file: Path, name: str, kind: pa.DataType) -> None:
+    """Raise SourceError when a column, or what is in it, has a type for which Spark 4.3 reads none of the file."""
+    kinds = [kind]
+    while kinds:
+        part = kinds.pop()
+        if pa.types.is_nested(part):
+            kinds += [part.field(place).type for place in range(part.num_fields)]
+        is_wide = pa.types.is_decimal(part) and part.precision > _MAX_DECIMAL_DIGITS
+        if is_wide or pa.types.is_time(part) or pa.types.is_float16(part) or part == pa.uuid():
+            raise SourceError(
+                f"{file}: column {name!r} is {kind}, which Spark cannot read",
+                hint="write the column as text, or leave it out",
             )
 
 

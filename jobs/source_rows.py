@@ -52,7 +52,7 @@ class Rows:
         """
         if name in self.disputed:
             raise SourceError(self.disputed[name], hint="write the column with one type in all files")
-        return name in self.inside
+        return name != "" and name in self.inside  # pandas writes its row numbers into a column without a name
 
     def require(self, key: str, name: str, hint: str = "") -> None:
         """Raise SourceError when the column that `key` names is not there."""
@@ -134,11 +134,14 @@ def _parquet_part(
 ) -> DataFrame:
     """Files whose columns have the same types, without what other files must say the type of."""
     part = reader.parquet(*map(read_address, files))
+    part = part.drop(*[name for name in part.columns if name not in inside])  # of folders like hour=12 in date=…
     part = part.toDF(*[inside[name] for name in part.columns])
+    found = {field.name: field.dataType for field in part.schema}
     for name, kind in kinds.items():
         if name in columns.disputed or (kind == pa.null() and any(k.get(name) != kind for _, k in columns.groups)):
             part = part.drop(inside[name])
-        elif kind is not None and pa.types.is_timestamp(kind) and kind.unit == "ns":
+        # Not the other nanoseconds, the INT96 that Spark itself writes: it reads those as timestamps.
+        elif kind is not None and pa.types.is_timestamp(kind) and found.get(inside[name]) == T.LongType():
             micros = F.floor(F.col(inside[name]) / 1000)
             part = part.withColumn(inside[name], F.timestamp_micros(micros))
     return part

@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from small_tables import DAY, END, HUGE, a_config, part, rows, write_csv
+from small_tables import DAY, END, HUGE, a_config, extra, part, rows, write_csv
 
 from jobs import prepare
 from jobs.errors import SourceError
-from jobs.headers import require_column
+from jobs.headers import parquet_columns, require_column
 from jobs.sources import locate
 from schemas.data_config import Interactions, Items, Users
 
@@ -39,6 +39,7 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
     pq.write_table(pa.table({"user_id": ["1"]}), tmp_path / "types" / "b.parquet")
     (tmp_path / "zipped.csv").write_bytes(gzip.compress(header.encode()))
     (tmp_path / "wide.csv").write_text(header, encoding="utf-16")
+    (tmp_path / "wide.csv.gz").write_bytes(gzip.compress(header.encode("utf-16")))
     (tmp_path / "semicolons.csv").write_text(header.replace(",", ";"))
     (tmp_path / "long.csv").write_text(",".join(f"column{n}" for n in range(999)))
     (tmp_path / "days" / "date=2026-03-01").mkdir(parents=True)
@@ -58,6 +59,7 @@ def test_files_that_cannot_be_read_are_named(spark: Any, tmp_path: Path) -> None
         "differ": "different columns",
         "types": "column 'user_id' has two types: int64 in .*a.parquet, string in .*b.parquet",
         "zipped.csv": "zipped.csv is compressed by gzip",
+        "wide.csv.gz": "wide.csv.gz is not text in UTF-8, perhaps in UTF-16",
         "wide.csv": "wide.csv is not text in UTF-8, perhaps in UTF-16",
         "semicolons.csv": "no column 'user_id'.* wanted commas",
         "long.csv": "column0, .{200,300}…",
@@ -132,6 +134,74 @@ def test_parquet_types_are_only_asked_of_columns_that_are_read(spark: Any, tmp_p
     ) as caught:
         prepare.run(a_config(tmp_path / "other", interactions=read), DAY, spark)
     assert "one type in all files" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("unread", "kind"),
+    [
+        (pa.array([1], pa.time64("us")), r"time64\[us\]"),
+        (pa.array([[1]], pa.list_(pa.time32("s"))), r"list<element: time32\[ms\]>"),
+        (pa.array([1.0], pa.float16()), "halffloat"),
+        (pa.array([None], pa.decimal256(50, 2)), r"decimal256\(50, 2\)"),
+        (pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))), "arrow.uuid"),
+    ],
+)
+def test_a_column_on_whose_account_spark_reads_nothing_is_named(tmp_path: Path, unread: pa.Array, kind: str) -> None:
+    source = locate("interactions", parts(tmp_path / "in", {}, {"opens": unread}).path)
+    with pytest.raises(
+        SourceError, match=rf"1\.parquet: column 'opens' is .*{kind}.*, which Spark cannot read"
+    ) as caught:
+        parquet_columns(source)
+    assert caught.value.hint == "write the column as text, or leave it out"
+
+
+def test_times_are_read_as_spark_writes_them(spark: Any, tmp_path: Path) -> None:
+    when = ["2026-03-01 12:00:00", "2026-03-02 12:00:00", "1850-01-01 00:00:00"]
+    written = spark.createDataFrame(
+        [(f"u{n}", "i", "view", day) for n, day in enumerate(when)], "u string, i string, e string, t string"
+    )
+    written.selectExpr("u user_id", "i item_id", "e event", "cast(t AS timestamp) timestamp").write.parquet(
+        str(tmp_path / "in")
+    )
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in")))
+    report = prepare.run(config, DAY, spark)
+    assert part(report, config, "interactions")["time"].to_pylist() == [END - 9.5 * 86_400, END - 8.5 * 86_400]
+    assert extra(report, config, "rejected")["interactions"] == {"the time cannot be read, or is before 1970": 1}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_folders_within_a_day_are_read_and_their_names_are_no_columns(spark: Any, tmp_path: Path, suffix: str) -> None:
+    for n, hour in enumerate(("00", "13")):
+        folder = tmp_path / "in" / "date=2026-03-01" / f"hour={hour}"
+        folder.mkdir(parents=True)
+        table = {"user_id": [f"u{n}"], "item_id": ["i"], "event": ["view"], "timestamp": ["2026-03-01"]}
+        if suffix == "csv":
+            write_csv(folder / "a.csv", list(table), [[f"u{n}", "i", "view", "2026-03-01"]])
+        else:
+            pq.write_table(pa.table(table), folder / "a.parquet")
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in"), device="hour"))
+    with pytest.raises(SourceError, match="no column 'hour'"):
+        prepare.run(config, DAY, spark)
+    config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / "in")))
+    assert prepare.run(config, DAY, spark).rows["users"] == 2
+
+
+def test_the_column_without_a_name_that_pandas_writes_is_none_of_those_that_are_not_there(
+    spark: Any, tmp_path: Path
+) -> None:
+    lines = [[str(n), f"u{n}", "i", "2026-03-01"] for n in range(3)]
+    write_csv(tmp_path / "in.csv", ["", "user_id", "item_id", "timestamp"], lines)
+    write_csv(tmp_path / "items.csv", ["", "item_id"], [["0", "i"]])
+    nothing = dict.fromkeys(("title", "category", "brand", "price", "released", "stock"), "")
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv"), event="", session="", device=""),
+        items=Items(path=str(tmp_path / "items.csv"), **nothing),
+    )
+    report = prepare.run(config, DAY, spark)
+    assert set(rows(part(report, config, "interactions"), "session_id", "device")) == {(None, None)}
+    columns = ("title", "category", "brand", "price", "released", "in_stock")
+    assert rows(part(report, config, "items"), *columns) == [("", "", "", None, None, True)]
 
 
 def test_columns_that_only_capitals_tell_apart_are_refused(spark: Any, tmp_path: Path) -> None:
