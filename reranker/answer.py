@@ -162,7 +162,9 @@ def answer(
             parts.append(_numbers_of(ranked, ranker))
         found = _shown(version, pool, ranked, rung=rung, ranks=ranks[len(items) :])
         if request.explain:
-            found = _explained(found, ranked, ranker, source=reasons.source_name(rung, segment))
+            cause = "no time to rank" if holdout == NOBODY else "the user is in a holdout"
+            source = reasons.source_name(rung, segment)
+            found = _explained(found, ranked, ranker, source=source, cause=cause)
         items += found
         if len(items) == wanted:
             break
@@ -269,11 +271,14 @@ def _shown(version: Version, pool: Pool, ranked: _Ranked, *, rung: str, ranks: S
     ]
 
 
-def _explained(found: list[AnsweredItem], ranked: _Ranked, ranker: Ranker, *, source: str) -> list[AnsweredItem]:
+def _explained(
+    found: list[AnsweredItem], ranked: _Ranked, ranker: Ranker, *, source: str, cause: str
+) -> list[AnsweredItem]:
+    """The items with their reasons; where nothing was ranked, for this cause."""
     given, best = ranked.given, ranked.best
     titles = given.version.titles(given.pool.items[best])
     if ranked.scoring is None:
-        why = reasons.as_stored(given.pool, best, source)
+        why = reasons.as_stored(given.pool, best, source, cause)
     else:
         why = reasons.explain(given, ranker, ranked.extras, best, source)
     return [

@@ -55,10 +55,10 @@ def explain(
     return reasons
 
 
-def as_stored(pool: Pool, positions: Positions, source: str) -> list[Reason]:
-    """One reason for each of the positions in a pool that nobody has ranked."""
+def as_stored(pool: Pool, positions: Positions, source: str, cause: str) -> list[Reason]:
+    """One reason for each of the positions in a pool that nobody has ranked, for a cause."""
     return [
-        Reason(sources, {}, {}, f"number {position + 1} of {source}; no time to rank")
+        Reason(sources, {}, {}, f"number {position + 1} of {source}; {cause}")
         for sources, position in zip(pool.sources_of(positions), positions.tolist(), strict=True)
     ]
 

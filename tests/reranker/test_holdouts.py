@@ -68,6 +68,18 @@ def test_a_holdout_is_answered_with_the_list_in_its_order_or_with_what_is_popula
     assert (popular.rung, popular.reason) == ("popular", "holdout")
 
 
+def test_an_item_of_a_holdout_is_explained_by_it_and_not_by_a_lack_of_time(stocked_shop: Shop) -> None:
+    request = convert_request({"user": "u0", "k": 1, "explain": True})
+    whys = []
+    for name in ("stored_order", "popular"):
+        with open_reranker(stocked_shop.config(f"serve.holdouts.{name}=1.0"), now=lambda: MADE_AT + 3600.0) as reranker:
+            whys += [item.why for item in reranker.recommend(request).items]
+    assert whys == [
+        "number 1 of your list; the user is in a holdout",
+        "number 1 of what is popular; the user is in a holdout",
+    ]
+
+
 @pytest.mark.parametrize("name", ["stored_order", "popular"])
 def test_an_answer_to_a_holdout_is_replayed_bit_for_bit_whoever_is_in_it_now(shop: Shop, name: str) -> None:
     shop.publish("a")
