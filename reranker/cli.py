@@ -75,12 +75,14 @@ def lookup(  # noqa: PLR0917 the options of the command line
 
     import msgspec
 
+    from prediction_store.place import store_of
     from reranker.feedback import stored_sessions, stored_trending
     from reranker.recommend import open_reranker
     from reranker.requests import convert_request
     from schemas.config_file import load_config
 
     settings = load_config(config, overrides)
+    store_of(settings)
     # The first answer of a process is slow, and nobody waits for it.
     settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, deadline_ms=0.0))
     serve, weighed = settings.serve, settings.data.interactions.event_weights
@@ -166,6 +168,7 @@ def outcomes(
     """
     import time
 
+    from prediction_store.place import require_log
     from prediction_store.terminal import print_json
     from reranker.errors import NotInLogError
     from reranker.outcomes import BY
@@ -176,8 +179,9 @@ def outcomes(
 
     if by not in BY:
         raise UsageError(f"--by {by!r}: wanted one of {', '.join(BY)}", hint="shortlist outcomes --help")
-    now = time.time()
-    found = count(load_config(config, overrides), by, now - days * 86_400, now, watch=watch_segments)
+    now, settings = time.time(), load_config(config, overrides)
+    require_log(settings)
+    found = count(settings, by, now - days * 86_400, now, watch=watch_segments)
     if as_json:
         print_json(found.facts())
     elif found.groups:
@@ -214,12 +218,15 @@ def skew(  # noqa: PLR0917 the options of the command line
     os.environ.update(ONE_THREAD)  # as for `replay`
     import msgspec
 
+    from prediction_store.place import require_log
     from reranker.errors import NotInLogError, SkewError
     from reranker.skew import skew as compare
     from reranker.terminal import print_skew
     from schemas.config_file import load_config
 
-    found = compare(load_config(config, overrides), answers)
+    settings = load_config(config, overrides)
+    require_log(settings)
+    found = compare(settings, answers)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(found.facts()), indent=2).decode())
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from asgi_client import AsgiClient
@@ -102,6 +103,7 @@ def test_json_is_what_the_server_answers(
 def test_a_store_without_a_version_is_an_error_with_the_next_command(
     shop: Shop, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (shop.root / "versions").mkdir(parents=True)
     assert run(shop, "u0") == 1
     assert "next: shortlist" in capsys.readouterr().err
 
@@ -142,3 +144,13 @@ def test_the_terminal_knows_what_was_posted_to_the_server(shop: Shop, capsys: py
     items = json.loads(capsys.readouterr().out)["items"]
     assert [item["item"] for item in items] == [item["item"] for item in served["items"]]
     assert "as in this session" in items[0]["why"]
+
+
+@pytest.mark.parametrize("argv", [["lookup", "u0"], ["outcomes"], ["skew"]])
+def test_a_store_that_is_not_there_is_told_and_not_called_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    assert shortlist.run([*argv, "--set", f"paths.store={tmp_path / 'stroe'}"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"there is no store at {tmp_path / 'stroe'}" in err

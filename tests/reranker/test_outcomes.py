@@ -233,6 +233,7 @@ def test_no_number_is_cut_off_where_there_is_no_terminal_to_be_as_wide_as(
 
 def test_a_log_without_answers_and_an_unknown_group_are_told(shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
     store = ["--set", f"paths.store={shop.root}"]
+    (shop.root / "versions").mkdir(parents=True)
     assert shortlist.run(["outcomes", "--days", "3", *store]) == 2
     assert "the log has no answer of the last 3 days" in capsys.readouterr().err
     assert shortlist.run(["outcomes", "--by", "user", *store]) == 2
