@@ -84,7 +84,7 @@ def clear(
     from schemas.live_items import FACTS
 
     nothing = dict.fromkeys(FACTS)
-    _change([to_change({"item": item, **nothing}) for item in names], settings_of(config, overrides), as_json)
+    _change([to_change({"item": item, **nothing}) for item in names], settings_of(config, overrides), as_json, kept="")
 
 
 @items.command()
@@ -158,8 +158,8 @@ def _facts_of(live: LiveItems, version: Version | None, names: Sequence[str]) ->
             yield found
 
 
-def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
-    """Apply changes and say what came of it."""
+def _change(changes: list[ItemChange], settings: Config, as_json: bool, kept: str = ", kept for a later one") -> None:
+    """Apply changes and say what came of it; `kept` says what becomes of them where the version lacks the item."""
     from prediction_store import terminal
     from schemas.live_items import MAX_UNKNOWN, ItemChangesAnswer
 
@@ -174,12 +174,10 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool) -> None:
     print(f"{len(changed)} of {len(names)} items are other than before")
     if version is None:
         place = settings.paths.store
-        terminal.print_line(f"no version is served from {place}, or it cannot be read: kept for a later one")
+        terminal.print_line(f"no version is served from {place}, or it cannot be read{kept}")
     elif unknown:
         more = " …" if len(unknown) > 10 else ""
-        terminal.print_line(
-            f"not in the current version, kept for a later one: {len(unknown)}: {', '.join(unknown[:10])}{more}"
-        )
+        terminal.print_line(f"not in the current version{kept}: {len(unknown)}: {', '.join(unknown[:10])}{more}")
     return None
 
 

@@ -52,7 +52,8 @@ def test_facts_are_set_shown_and_cleared(items: Any, root: Path) -> None:
     assert shown[1].split() == ["item-0", "no", "no*", "no*", "10", "2026-11-22", "18:00*"]
     assert shown[2].split() == ["item-2", "yes", "yes", "no", "12", "-"]
     assert [line.split()[0] for line in items("show")[1].splitlines()[1:]] == ["item-0", "item-99"]
-    assert items("clear", "item-0", "item-99")[0] == 0
+    code, output, _ = items("clear", "item-0", "item-99")
+    assert (code, "not in the current version: 1: item-99" in output) == (0, True), "of it nothing is kept"
     assert items("show")[1] == "nothing is set\n"
 
 
@@ -70,7 +71,7 @@ def test_a_change_where_no_version_is_served_is_not_told_like_one_that_is_seen(
 ) -> None:
     """A recall that went to another folder than the servers read from."""
     assert shortlist.run(["items", "set", "item-0", "--hide", "--set", f"paths.store={tmp_path}"]) == 0
-    told = f"no version is served from {tmp_path}, or it cannot be read: kept for a later one"
+    told = f"no version is served from {tmp_path}, or it cannot be read, kept for a later one"
     assert told in capsys.readouterr().out
 
 
