@@ -18,6 +18,12 @@ LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
 UNREADABLE = ("unreadable_price", "unreadable_stock", "unreadable_released")
 """Of items, beside what is kept of them: text that was meant to be a number or a time, "" for one, null for nothing."""
+_OPTIONAL = {
+    "interactions": ("session", "device"),
+    "items": ("title", "category", "brand", "price", "released", "stock"),
+    "users": (),
+}
+"""Keys of columns that may be missing where they are called as they usually are."""
 NO_WEIGHT = "the event type has no weight"
 NO_TIME = "the time cannot be read, or is before 1970"
 WRONG_WIDTH = "the row has the wrong number of columns"
@@ -41,7 +47,7 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
             f"data.interactions.default_event is {config.default_event!r}, which is not in event_weights: "
             + ", ".join(config.event_weights)
         )
-    _require_named(rows, config, "session", "device")
+    _require_named(rows, config)
     user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
     event = _optional(rows, config.event) if config.event else F.lit(config.default_event)
@@ -79,7 +85,7 @@ def items(rows: Rows, config: Items) -> DataFrame:
         SourceError: the id column or one that the configuration names is missing, or of a type that cannot be read.
     """
     rows.require("item", config.item)
-    _require_named(rows, config, "title", "category", "brand", "price", "released", "stock")
+    _require_named(rows, config)
     item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
     price, unreadable_price = _number(rows, config.price)
     stock, unreadable_stock = _number(rows, config.stock)
@@ -123,10 +129,16 @@ def users(rows: Rows, config: Users) -> DataFrame:
     )
 
 
-def _require_named(rows: Rows, config: Interactions | Items, *keys: str) -> None:
+def missing(rows: Rows, config: Interactions | Items | Users) -> list[str]:
+    """The optional columns that the table does not have, though the configuration does not say that there are none."""
+    names = [getattr(config, key) for key in _OPTIONAL[rows.source.name]]
+    return [name for name in names if name and not rows.has(name)]
+
+
+def _require_named(rows: Rows, config: Interactions | Items) -> None:
     """Raise SourceError when an optional column is not there that somebody has given a name of its own."""
     usual = type(config)()
-    for key in keys:
+    for key in _OPTIONAL[rows.source.name]:
         name = getattr(config, key)
         if name not in ("", getattr(usual, key)):
             rows.require(key, name, f'set data.{rows.source.name}.{key}, or to "" for none')

@@ -113,6 +113,9 @@ class _Preparation:
         data = self.config.data
         rows = read(self.spark, source)
         with readable(source):
+            # One that was there yesterday takes with it what it told: without `stock` all that is sold out comes back.
+            if missing := intake.missing(rows, getattr(data, source.name)):
+                self.told[f"{source.name}_without"] = ", ".join(missing)
             if source.name == "items":
                 self.tells_stock = rows.has(data.items.stock)
                 return self.keep(intake.items(rows, data.items), "items")

@@ -36,7 +36,7 @@ def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(sp
     assert items["price"].to_pylist() == [1.5, *[None] * 7]
     assert items["in_stock"].to_pylist() == [False, False, False, False, False, True, True, True]
     assert (report.details["unreadable_price"], report.details["unreadable_stock"]) == (4, 2)
-    assert not any(name.startswith(("items_", "warning_")) for name in report.details)
+    assert not any(name.startswith(("items_unknown", "items_not", "warning_")) for name in report.details)
 
 
 def test_days_of_release_that_cannot_be_read_are_counted_and_a_column_without_any_is_refused(
@@ -119,3 +119,17 @@ def test_an_item_without_a_row_is_out_of_stock_where_the_table_tells_stock(
     items = part(prepare.run(config, DAY, spark), config, "items")
     found = dict(zip(items["item_id"].to_pylist(), items["in_stock"].to_pylist(), strict=True))
     assert found == {"1": True, "2": True, "i001": is_in_stock}
+
+
+def test_usual_columns_that_a_table_does_not_have_are_told(spark: Any, tmp_path: Path) -> None:
+    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "timestamp", "device"], [["u", "i", "2026-03-01", "tv"]])
+    write_csv(tmp_path / "items.csv", ["item_id", "title", "price"], [["i", "a", "1"]])
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv"), event=""),
+        items=Items(path=str(tmp_path / "items.csv"), brand=""),
+    )
+    told = prepare.run(config, DAY, spark).details
+    assert told["interactions_without"] == "session_id"
+    assert told["items_without"] == "category, released, stock"
+    assert "users_without" not in told
