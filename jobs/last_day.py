@@ -43,10 +43,16 @@ def last_day(config: Config, today: str | None = None) -> str:
         return max(days)
     before = _END_OF_TIME if today is None else end_of(today)
     rows, latest, example = 0, -1, None
-    for batch in _batches(source, table.time):
+    misfits: list[str] = []
+    for batch in _batches(source, table.time, misfits):
         rows += len(batch)
         latest = max(latest, _latest(batch, table.time_unit, before))
         example = example if example is not None else _first(batch)
+    if not rows and misfits:
+        raise SourceError(
+            f"no row of {source.path} has as many columns as its header, for example {misfits[0]!r}",
+            hint="write one value for each column, those with a comma in quotes",
+        )
     if not rows:
         raise SourceError(f"the table of interactions has no rows: {source.path}")
     if latest < 0:
@@ -60,10 +66,12 @@ def last_day(config: Config, today: str | None = None) -> str:
     return datetime.datetime.fromtimestamp(latest, datetime.UTC).date().isoformat()
 
 
-def _batches(source: Source, column: str) -> Iterator[pa.Array]:
+def _batches(source: Source, column: str, misfits: list[str]) -> Iterator[pa.Array]:
+    """The times; of the rows passed over, because they have another number of columns, `misfits` gets the first."""
+    is_parquet = source.format == "parquet"
     for file in source.files:
         try:
-            yield from _parquet(source, file, column) if source.format == "parquet" else _text(source, file, column)
+            yield from _parquet(source, file, column) if is_parquet else _text(source, file, column, misfits)
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file} cannot be read: {error}") from error
 
@@ -75,7 +83,12 @@ def _parquet(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
             yield batch.column(0)
 
 
-def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
+def _text(source: Source, file: Path, column: str, misfits: list[str]) -> Iterator[pa.Array]:
+    def skip(row: pyarrow.csv.InvalidRow) -> str:
+        if not misfits:
+            misfits.append(_shown(row.text, source))
+        return "skip"
+
     raw = header(source)
     is_atomic = source.format == "recbole"
     names = [name.rpartition(":")[0] for name in raw] if is_atomic else raw
@@ -89,7 +102,7 @@ def _text(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
             delimiter="\t" if is_atomic else ",",
             quote_char=False if is_atomic else '"',
             newlines_in_values=not is_atomic,
-            invalid_row_handler=lambda row: "skip",
+            invalid_row_handler=skip,
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=[wanted], column_types={wanted: pa.string()}, strings_can_be_null=False

@@ -113,6 +113,14 @@ def test_a_row_of_the_wrong_length_in_other_bytes_than_utf_8_is_passed_over(tmp_
         last_day(config)
 
 
+def test_rows_that_are_all_longer_than_the_header_are_not_called_none(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("user_id,timestamp\nMüller,2026-03-07,\nu,2026-03-08,\n")
+    with pytest.raises(
+        SourceError, match=r"no row of .*has as many columns as its header, for example 'Müller,2026-03-07,'"
+    ):
+        last_day(a_config(Interactions(path=str(tmp_path / "in.csv"))))
+
+
 def test_a_table_without_rows_says_so_and_not_that_its_times_are_wrong(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("timestamp\n")
     (tmp_path / "cut.csv").write_text("timestamp")
