@@ -15,6 +15,7 @@ _WANTED = {
     "stock": ("a number", "numbers, like 3"),
     "released": ("a time from 1970 on", "days like 2026-11-21"),
 }
+_YEAR_1971 = 31_536_000
 _FEW = 0.1  # a share of the items that are met
 _LOOKED_AT = 10_000
 """Ids that a table does not have and that are compared with those it has."""
@@ -27,17 +28,18 @@ def of_items() -> list[Column]:
     counts = [F.count_if(F.col(name) != "").alias(f"n_{name}") for name in UNREADABLE]
     readable = [F.count_if(F.col(name) == "").alias(f"readable_{name}") for name in UNREADABLE]
     words = F.concat_ws(" ", "title", "category", "brand")
-    return [*examples, *counts, *readable, F.count_if(words.contains("\ufffd")).alias("n_not_utf8")]
+    not_utf8 = F.count_if(words.contains("\ufffd")).alias("n_not_utf8")
+    return [*examples, *counts, *readable, not_utf8, F.max("released").alias("last_released")]
 
 
-def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
+def unreadable(source: Source, config: Items, row: Row) -> dict[str, int | str]:
     """How many prices and stocks of items are no numbers, and days of release no times, and how many items have words
-    that are not UTF-8, where there are any.
+    that are not UTF-8, where there are any; a warning where all days of release are of 1970.
 
     Raises:
         SourceError: such a column has values and none of them can be read.
     """
-    told = {}
+    told: dict[str, int | str] = {}
     for name in UNREADABLE:
         count, key = row[f"n_{name}"], name.removeprefix("unreadable_")
         if count and not row[f"readable_{name}"]:
@@ -50,7 +52,16 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int]:
             told[name] = count
     if row["n_not_utf8"]:
         told["items_not_utf8"] = row["n_not_utf8"]
+    if row["last_released"] is not None and row["last_released"] < _YEAR_1971:
+        told["warning_released"] = f"every day in column {config.released!r} is of 1970: is it no number of seconds?"
     return told
+
+
+def early_times(config: Interactions, latest: int) -> dict[str, str]:
+    """A warning where no interaction is later than 1970: what was read as seconds was something else, 20261121 say."""
+    if latest >= _YEAR_1971:
+        return {}
+    return {"warning_times": f"every time in column {config.time!r} is of 1970: see data.interactions.time_unit"}
 
 
 def never_consumed(config: Interactions) -> dict[str, str]:

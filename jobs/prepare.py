@@ -255,6 +255,7 @@ class _Preparation:
         columns = F.count("*").alias("rows"), F.min("time").alias("first"), F.max("time").alias("last")
         splits = interactions.groupBy("split").agg(*columns).collect()
         found = {row["split"]: row["rows"] for row in splits}
+        self.told |= oddities.early_times(self.config.data.interactions, max(row["last"] for row in splits))
         names = {"train": tables.TRAIN, "validation": tables.VALIDATION, "test": tables.TEST}
         by_name = {name: found.get(value, 0) for name, value in names.items()}
         if not by_name["train"]:

@@ -133,3 +133,18 @@ def test_usual_columns_that_a_table_does_not_have_are_told(spark: Any, tmp_path:
     assert told["interactions_without"] == "session_id"
     assert told["items_without"] == "category, released, stock"
     assert "users_without" not in told
+
+
+def test_days_written_as_numbers_that_are_no_seconds_are_told(spark: Any, tmp_path: Path) -> None:
+    write_csv(
+        tmp_path / "in.csv", ["user_id", "item_id", "timestamp"], [["u", "i", "20260301"], ["u", "j", "20260302"]]
+    )
+    write_csv(tmp_path / "items.csv", ["item_id", "released"], [["i", "1995"], ["j", ""]])
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(tmp_path / "in.csv"), event=""),
+        items=Items(path=str(tmp_path / "items.csv")),
+    )
+    told = prepare.run(config, DAY, spark).details
+    assert told["warning_times"] == "every time in column 'timestamp' is of 1970: see data.interactions.time_unit"
+    assert told["warning_released"] == "every day in column 'released' is of 1970: is it no number of seconds?"
