@@ -37,19 +37,20 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THRE
 """A product of one request is too small to share, and the workers have taken the cores already."""
 ANOTHER_HOST = "set serve.host to an address of this machine"
 ANOTHER_PORT = "choose another serve.port; 0 takes any free one"
-WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
+STOPS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 log = logger(__name__)
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return; raises ServeError when it cannot start.
+    """Serve until one of STOPS arrives, then drain and return; raises ServeError when it cannot start.
 
     `announce` gets the URL once connections are accepted (they wait until the first worker is up).
     Requires: the main thread, since signals arrive there.
     """
     with _listen(config) as listener, _files_of_counts(config.serve.workers) as counts:
         # Blocked, not handled: `sigtimedwait` then takes them one at a time, and none can be lost in between.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        watched = _watched()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         workers = Workers(config, listener, counts)
         host, port = listener.getsockname()[:2]
         if not config.serve.tokens_file and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
@@ -57,7 +58,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> None:
         try:
             workers.start_all()
             announce(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-            workers.watch()
+            workers.watch(watched)
         finally:
             # No new connection is queued for a process that is about to end.
             listener.close()
@@ -87,11 +88,11 @@ class Workers:
             del self._due[slot]
             self._running[slot] = (self._start(slot), now)
 
-    def watch(self) -> None:
-        """Replace workers that die until SIGTERM or SIGINT; raises ServeError when a worker cannot start at all."""
+    def watch(self, watched: set[signal.Signals]) -> None:
+        """Replace workers that die until one of STOPS arrives; raises ServeError when a worker cannot start at all."""
         while True:
             pause = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else 3600.0
-            arrived = signal.sigtimedwait(WATCHED, pause)
+            arrived = signal.sigtimedwait(watched, pause)
             if arrived is not None and arrived.si_signo != signal.SIGCHLD:
                 log.info("stopping", signal=signal.Signals(arrived.si_signo).name)
                 return
@@ -143,6 +144,12 @@ class Workers:
             pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** min(self._quick_deaths, 10)) if self._quick_deaths > 1 else 0.0
             self._due[slot] = now + pause
             log.error("worker died", pid=process.pid, code=code, restart_seconds=pause)
+
+
+def _watched() -> set[signal.Signals]:
+    """What to wait for. Not a SIGHUP that `nohup` has had ignored: blocked, it would arrive all the same."""
+    ignored = {signal.SIGHUP} if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else set()
+    return (STOPS | {signal.SIGCHLD}) - ignored
 
 
 def _close_input(process: subprocess.Popen[bytes]) -> None:

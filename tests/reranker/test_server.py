@@ -107,7 +107,8 @@ def test_sigterm_ends_the_parent_and_every_worker(server: Server) -> None:
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
 
 
-def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
+@pytest.mark.parametrize("ending", ["SIGTERM", "SIGHUP"])
+def test_a_request_in_flight_is_answered_after_a_signal_to_stop(server: Server, ending: str) -> None:
     body = json.dumps({"user": "u0", "k": 5}).encode()
     head = (
         f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -116,10 +117,28 @@ def test_a_request_in_flight_is_answered_after_sigterm(server: Server) -> None:
         connection.settimeout(PATIENCE_SECONDS)
         connection.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert connection.recv(4096).startswith(b"HTTP/1.1 100 ")  # the handler waits for the body
-        server.process.send_signal(signal.SIGTERM)
+        for pid in (*server.workers(), server.process.pid) if ending == "SIGHUP" else (server.process.pid,):
+            os.kill(pid, signal.Signals[ending])  # a terminal that is closed tells all of its processes
         connection.sendall(body)
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
     assert server.process.wait(PATIENCE_SECONDS) == 0
+
+
+def test_under_nohup_a_closed_terminal_stops_nothing(shop: Shop, tmp_path: Path) -> None:
+    shop.publish("a")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as `nohup` does
+    try:
+        server = Server(shop.root, tmp_path, workers=1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        os.kill(server.process.pid, signal.SIGHUP)
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+            assert ask(client).status_code == 200
+        assert server.stop() == 0
+        assert [line["signal"] for line in server.lines() if line["event"] == "stopping"] == ["SIGTERM"]
+    finally:
+        server.end()
 
 
 def test_a_body_that_never_comes_is_given_up_on_a_real_connection(server: Server) -> None:
