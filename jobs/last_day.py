@@ -21,6 +21,8 @@ from schemas.config import Config
 # As in `columns`, which reads the same times, by Spark.
 _MILLISECONDS_FROM = 1e11
 _END_OF_TIME = 1e11
+_LONGEST_ROW = 1 << 25
+"""Of a CSV file, in bytes, about."""
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _ISO = r"^\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d+)?)?)? ?(?:[Zz]|UTC|[+-]\d{2}(?::?\d{2})?)?$"
 
@@ -73,7 +75,8 @@ def _batches(source: Source, column: str, misfits: list[str]) -> Iterator[pa.Arr
         try:
             yield from _parquet(source, file, column) if is_parquet else _text(source, file, column, misfits)
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{file} cannot be read: {error}") from error
+            hint = "a row is longer than 32 MB: say the --day" if "straddling" in str(error) else ""
+            raise SourceError(f"{file} cannot be read: {error}", hint=hint) from error
 
 
 def _parquet(source: Source, file: Path, column: str) -> Iterator[pa.Array]:
@@ -97,7 +100,7 @@ def _text(source: Source, file: Path, column: str, misfits: list[str]) -> Iterat
     reader = pyarrow.csv.open_csv(
         file,  # unzipped by its suffix
         # Any bytes are Latin-1: of a row to skip that is not UTF-8 Arrow would print a stack trace, and stop.
-        read_options=pyarrow.csv.ReadOptions(encoding="latin-1", column_names=raw),
+        read_options=pyarrow.csv.ReadOptions(encoding="latin-1", column_names=raw, block_size=_LONGEST_ROW),
         parse_options=pyarrow.csv.ParseOptions(
             delimiter="\t" if is_atomic else ",",
             quote_char=False if is_atomic else '"',

@@ -113,6 +113,12 @@ def test_a_row_of_the_wrong_length_in_other_bytes_than_utf_8_is_passed_over(tmp_
         last_day(config)
 
 
+def test_a_row_may_hold_a_value_of_some_megabytes(tmp_path: Path) -> None:
+    rows = [f'2026-03-0{n},"{"x" * n * 1_000_000}"\n' for n in (1, 5, 3)]
+    (tmp_path / "in.csv").write_text("timestamp,payload\n" + "".join(rows))
+    assert last_day(a_config(Interactions(path=str(tmp_path / "in.csv")))) == "2026-03-05"
+
+
 def test_rows_that_are_all_longer_than_the_header_are_not_called_none(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("user_id,timestamp\nMüller,2026-03-07,\nu,2026-03-08,\n")
     with pytest.raises(
