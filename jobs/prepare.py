@@ -71,7 +71,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         draft.rows["rejected"] = rejected.write(staged, counts, work.folder / "rejected")
         draft.extra |= _facts(counts, draft.rows["interactions"], work)
         shutil.rmtree(work.staging)
-    details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")}
+    details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")} | work.dropped()
     if log is not None:
         details |= {"logged": draft.extra["logged"], "logged_left_out": dict(log.left_out)}
     details |= work.told
@@ -267,6 +267,11 @@ class _Preparation:
                 "split.strategy=per_user; if these are not your dates, see data.interactions.time_unit",
             )
         return sum(found.values()), by_name
+
+    def dropped(self) -> dict[str, int]:
+        """What else takes no part, if any: interactions for the k-core filter, rows whose id another one has."""
+        counts = {"left_out": self.left_out} | {f"{name}_repeated": n for name, n in self.repeated_ids.items()}
+        return {name: n for name, n in counts.items() if n}
 
     def _write(self, frame: DataFrame, part: str) -> DataFrame:
         frame.write.parquet(write_address(self.folder / part))
