@@ -1,7 +1,7 @@
 """Your columns, of whatever type, as the values Shortlist works with: Spark expressions, no data touched.
 
 Ids become text exactly. Times become UTC epoch seconds. What cannot be read becomes null; `prepare` decides what that
-means.
+means. `name` is what an error calls the column.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def identifier(column: Column, kind: T.DataType, name: str) -> Column:
     if isinstance(kind, T.IntegralType) or (isinstance(kind, T.DecimalType) and kind.scale == 0):
         return column.cast("string")
     raise SourceError(
-        f"the id column {name!r} is {kind.simpleString()}; wanted text or integers",
+        f"the id column {name} is {kind.simpleString()}; wanted text or integers",
         hint="write the ids as text or integers, which pandas makes of numbers by astype('Int64'): other types cannot "
         "be compared exactly",
     )
@@ -74,7 +74,7 @@ def seconds(column: Column, kind: T.DataType, unit: str, name: str) -> Column:
         if unit == "auto":
             found = F.coalesce(found, _iso(text))
     else:
-        raise SourceError(f"the time column {name!r} is {kind.simpleString()}; wanted text, number, date or timestamp")
+        raise SourceError(f"the time column {name} is {kind.simpleString()}; wanted text, number, date or timestamp")
     return F.when((found >= 0) & (found < END_OF_TIME), found).cast("long")
 
 
@@ -112,7 +112,7 @@ def text(column: Column, kind: T.DataType, name: str, *, first: bool = False) ->
     """
     inner = kind.elementType if isinstance(kind, T.ArrayType) else kind
     if isinstance(inner, T.StructType | T.MapType | T.BinaryType | T.ArrayType):
-        raise SourceError(f"the column {name!r} is {kind.simpleString()}; wanted text, a number or a list of them")
+        raise SourceError(f"the column {name} is {kind.simpleString()}; wanted text, a number or a list of them")
     if isinstance(kind, T.ArrayType):
         parts = F.array_compact(column.cast("array<string>"))
         column = F.get(parts, F.lit(0)) if first else F.array_join(parts, " ")

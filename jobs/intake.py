@@ -48,10 +48,10 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
             + ", ".join(config.event_weights)
         )
     _require_named(rows, config)
-    user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
-    item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
+    user = identifier(rows.column(config.user), rows.kind(config.user), rows.called(config.user))
+    item = identifier(rows.column(config.item), rows.kind(config.item), rows.called(config.item))
     event = _optional(rows, config.event) if config.event else F.lit(config.default_event)
-    time = seconds(rows.column(config.time), rows.kind(config.time), config.time_unit, config.time)
+    time = seconds(rows.column(config.time), rows.kind(config.time), config.time_unit, rows.called(config.time))
     read = [getattr(config, key) for key in ("user", "item", "time", "event", "session", "device")]
     status = F.coalesce(
         F.when(rows.damaged.isNotNull(), WRONG_WIDTH),
@@ -86,7 +86,7 @@ def items(rows: Rows, config: Items) -> DataFrame:
     """
     rows.require("item", config.item)
     _require_named(rows, config)
-    item = identifier(rows.column(config.item), rows.kind(config.item), config.item)
+    item = identifier(rows.column(config.item), rows.kind(config.item), rows.called(config.item))
     price, unreadable_price = _number(rows, config.price)
     stock, unreadable_stock = _number(rows, config.stock)
     released, unreadable_released = _time(rows, config.released)
@@ -119,7 +119,7 @@ def users(rows: Rows, config: Users) -> DataFrame:
         rows.require("columns", column)
     if config.segment:
         rows.require("segment", config.segment, 'set data.users.segment, or to "" for none')
-    user = identifier(rows.column(config.user), rows.kind(config.user), config.user)
+    user = identifier(rows.column(config.user), rows.kind(config.user), rows.called(config.user))
     return _with_raw(
         rows,
         _entity_status(rows, config.user, user, "user id"),
@@ -182,12 +182,12 @@ def _time(rows: Rows, name: str) -> tuple[Column, Column]:
     """The same of a time in epoch seconds."""
     if not rows.has(name):
         return F.lit(None).cast("long"), F.lit(None).cast("string")
-    found = seconds(rows.column(name), rows.kind(name), "auto", name)
+    found = seconds(rows.column(name), rows.kind(name), "auto", rows.called(name))
     return found, _unreadable(rows, name, found)
 
 
 def _unreadable(rows: Rows, name: str, found: Column) -> Column:
-    written = F.trim(text(rows.column(name), rows.kind(name), name))
+    written = F.trim(text(rows.column(name), rows.kind(name), rows.called(name)))
     is_empty = F.lower(written).isin("", "nan")  # pandas writes NaN where nothing is
     return F.when(found.isNotNull(), "").when(~is_empty, F.substring(written, 1, 40))
 
@@ -196,11 +196,11 @@ def _optional(rows: Rows, name: str) -> Column:
     """Text, null when it is missing or empty."""
     if not rows.has(name):
         return F.lit(None).cast("string")
-    value = text(rows.column(name), rows.kind(name), name)
+    value = text(rows.column(name), rows.kind(name), rows.called(name))
     return F.when(value != "", value)
 
 
 def _text(rows: Rows, name: str, *, first: bool = False) -> Column:
     if not rows.has(name):
         return F.lit("")
-    return text(rows.column(name), rows.kind(name), name, first=first)
+    return text(rows.column(name), rows.kind(name), rows.called(name), first=first)

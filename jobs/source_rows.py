@@ -63,6 +63,10 @@ class Rows:
         """The raw column."""
         return F.col(self.inside[name])
 
+    def called(self, name: str) -> str:
+        """What an error calls the column: tables share names."""
+        return f"{name!r} of {self.source.path}"
+
     def kind(self, name: str) -> T.DataType:
         """The type of the raw column."""
         return self.frame.schema[self.inside[name]].dataType
