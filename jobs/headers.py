@@ -27,6 +27,7 @@ class ParquetColumns:
     groups: list[tuple[list[Path], dict[str, pa.DataType | None]]]  # files whose columns have the same types, and those
     disputed: dict[str, str]  # what is wrong with columns whose types have nothing in common
     has_all: bool  # every file has every column
+    lacking: dict[str, Path]  # columns that a file with rows in it does not have, and the first such file
 
 
 def header(source: Source) -> list[str]:
@@ -60,13 +61,15 @@ def parquet_columns(source: Source) -> ParquetColumns:
             not, or only capitals tell two columns apart.
     """
     seen: dict[str, dict[pa.DataType, Path]] = {}
-    schemas = []
+    schemas, filled = [], []
     for file in source.files:
         try:
-            schema = pq.read_schema(file)
+            with pq.ParquetFile(file) as parquet:
+                schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
             raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
         schemas.append(schema)
+        filled += [(file, schema)] if rows else []
         for field in schema:
             _refuse_unknown_to_spark(file, field.name, field.type)
             seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
@@ -84,7 +87,8 @@ def parquet_columns(source: Source) -> ParquetColumns:
             disputed[name] = f"column {name!r} has two types: " + ", ".join(f"{k} in {file}" for k, file in known[:2])
     has_all = len({tuple(schema.names) for schema in schemas}) == 1
     alike = [(files, single | dict(zip(varied, found, strict=True))) for found, files in groups.items()]
-    return ParquetColumns(list(seen), alike, disputed, has_all)
+    lacking = {name: file for file, schema in reversed(filled) for name in seen if name not in schema.names}
+    return ParquetColumns(list(seen), alike, disputed, has_all, lacking)
 
 
 def require_column(source: Source, key: str, wanted: str, found: Sequence[str], hint: str = "") -> None:

@@ -141,7 +141,7 @@ def _require_named(rows: Rows, config: Interactions | Items) -> None:
     for key in _OPTIONAL[rows.source.name]:
         name = getattr(config, key)
         if name not in ("", getattr(usual, key)):
-            rows.require(key, name, f'set data.{rows.source.name}.{key}, or to "" for none')
+            rows.require(key, name, f'set data.{rows.source.name}.{key}, or to "" for none', everywhere=False)
 
 
 def _entity_status(rows: Rows, name: str, identity: Column, noun: str) -> Column:

@@ -38,6 +38,7 @@ class Rows:
     inside: dict[str, str]  # name in the file -> name in the frame
     damaged: Column  # the raw line of a row with the wrong number of columns, else null
     disputed: dict[str, str] = field(default_factory=dict)  # columns of the files that cannot be read, and why
+    lacking: dict[str, Path] = field(default_factory=dict)  # columns that not all of the files have, and one without
 
     @property
     def names(self) -> list[str]:
@@ -54,10 +55,17 @@ class Rows:
             raise SourceError(self.disputed[name], hint="write the column with one type in all files")
         return name != "" and name in self.inside  # pandas writes its row numbers into a column without a name
 
-    def require(self, key: str, name: str, hint: str = "") -> None:
-        """Raise SourceError when the column that `key` names is not there."""
+    def require(self, key: str, name: str, hint: str = "", *, everywhere: bool = True) -> None:
+        """Raise SourceError when the column that `key` names is not there; `everywhere`: in one of the files."""
         if not self.has(name):
             require_column(self.source, key, name, self.names, hint)
+        if (
+            everywhere and name in self.lacking
+        ):  # or the rows of a whole day might go as malformed, and few enough not to stop the run
+            raise SourceError(
+                f"{self.lacking[name]} has no column {name!r}, and other files of the table of {self.source.name} have",
+                hint="write it into all of them: a column that is needed must be in each file",
+            )
 
     def column(self, name: str) -> Column:
         """The raw column."""
@@ -126,7 +134,7 @@ def _read_parquet(spark: SparkSession, source: Source) -> Rows:
     parts = [_parquet_part(reader, columns, inside, files, kinds) for files, kinds in columns.groups]
     frame = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), parts)
     inside = {name: column for name, column in inside.items() if column in frame.columns}
-    return Rows(source, frame, inside, F.lit(None).cast("string"), columns.disputed)
+    return Rows(source, frame, inside, F.lit(None).cast("string"), columns.disputed, columns.lacking)
 
 
 def _parquet_part(

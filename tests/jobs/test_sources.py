@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -167,6 +168,18 @@ def test_times_are_read_as_spark_writes_them(spark: Any, tmp_path: Path) -> None
     report = prepare.run(config, DAY, spark)
     assert part(report, config, "interactions")["time"].to_pylist() == [END - 9.5 * 86_400, END - 8.5 * 86_400]
     assert extra(report, config, "rejected")["interactions"] == {"the time cannot be read, or is before 1970": 1}
+
+
+def test_a_needed_column_that_one_of_the_files_has_lost_is_told_with_the_file(spark: Any, tmp_path: Path) -> None:
+    interactions = parts(tmp_path / "in", *[{"visit": ["v"]}] * 99, {})  # a session is not needed
+    interactions = msgspec.structs.replace(interactions, session="visit")
+    renamed = pq.read_table(tmp_path / "in" / "7.parquet").rename_columns({"event": "event_type"})
+    pq.write_table(renamed.slice(0, 0), tmp_path / "in" / "7.parquet")
+    config = a_config(tmp_path, interactions=interactions, max_rejected_share=0.05)
+    assert prepare.run(config, DAY, spark).rows["interactions"] == 99
+    pq.write_table(renamed, tmp_path / "in" / "7.parquet")
+    with pytest.raises(SourceError, match=r"in/7\.parquet has no column 'event', and other files of .* have"):
+        prepare.run(config, DAY, spark)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv"])
