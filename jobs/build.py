@@ -69,7 +69,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
             _write_catalogue(draft, inputs, weights, of_users.recent)
             _write_users(draft, config, inputs, spark, named.path)
             _write_tower(draft, config, inputs, named.path)
-            made_at = datasets.end_of(day)
+            made_at = datasets.known_until(inputs["prepared"])
             records = write_shards(draft, config, inputs, spark, made_at=made_at, known=met, scratch=named.path)
             shutil.rmtree(met)
             (named.path / vectors.USER_VECTORS).unlink()

@@ -139,6 +139,14 @@ def end_of(day: str) -> int:
     return int((midnight + timedelta(days=1)).timestamp())
 
 
+def known_until(prepared: Dataset) -> int:
+    """The run's logical time in epoch seconds: it knows everything before. The end of the day, or of a day that was not
+    over the time of its newest interaction.
+    """
+    said = prepared.manifest.extra.get("made_at")
+    return end_of(prepared.manifest.day) if said is None else msgspec.json.decode(said, type=int)
+
+
 def open_dataset(workspace: str | Path, day: str, name: str) -> Dataset:
     """The complete dataset `name` of a day.
 

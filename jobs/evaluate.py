@@ -82,7 +82,7 @@ def _evaluate(config: Config, day: str, prepared: Dataset, embeddings: Dataset, 
         found["users_without_list"] = int(strangers.is_one[ours.rows["user"]].sum())
         said = sorted(candidates.manifest.extra.keys() - {datasets.CHANGED_ONLY})
         found["search"] = {name: candidates.extra(name) for name in said}
-        found["active"] = _active(prepared, candidates, datasets.end_of(day))
+        found["active"] = _active(prepared, candidates, datasets.known_until(prepared))
         datasets.write_json(draft.path / REPORT, found)
         np.save(draft.path / ROWS, ours.rows)
         draft.rows["users"] = found["users"]

@@ -9,7 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from jobs import progress
+from jobs.datasets import end_of
 from jobs.progress import Report
 from schemas.config import Config
 from schemas.errors import UsageError
@@ -45,7 +48,8 @@ def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[
     Args:
         day: everything before its end is known.
         only: the steps to run; the order is always that of the journey.
-        now: the clock; used for the version's name and for the history, never for its contents.
+        now: the clock; used for the version's name and for the history, and to tell whether the day is over: never
+            for the contents of a day that is.
 
     Raises:
         UsageError: a step is unknown.
@@ -69,6 +73,11 @@ def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[
 def is_simulated(config: Config) -> bool:
     """True when the interactions are the embedded shop's, so that `simulate` writes them first."""
     return Path(config.data.interactions.path).is_relative_to(config.simulate.output)
+
+
+def is_over(config: Config, day: str, now: float) -> bool:
+    """True when nothing more can happen on the day; the embedded shop writes whole days, whatever the clock says."""
+    return is_simulated(config) or end_of(day) <= now
 
 
 def default_day(config: Config, now: float, only: Sequence[str] = STEPS) -> str:
@@ -110,6 +119,15 @@ def _today(config: Config, now: float, only: Sequence[str]) -> str | None:
     return None if is_embedded else datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
+def with_model_kept(config: Config) -> Config:
+    """The configuration by which today keeps whatever model the last nights might keep.
+
+    Two days more: it is today, and until last night's run is over the one before it is the last.
+    """
+    train = msgspec.structs.replace(config.train, keep_days=config.train.keep_days + 2)
+    return msgspec.structs.replace(config, train=train)
+
+
 class LazySession:
     """Stands for the Spark session and starts it at its first use, so that skipped steps cost no Java process."""
 
@@ -135,4 +153,6 @@ def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[],
     from jobs.spark import errors_for_people
 
     with errors_for_people(step):
+        if step == "prepare":
+            return job.run(config, day, spark, is_over=is_over(config, day, now()))
         return job.run(config, day, spark, now=now()) if step == "build" else job.run(config, day, spark)

@@ -48,7 +48,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         if draft.is_complete:
             return Report(step="lists", day=day, skipped=True, rows=draft.rows)
         dense_of = index.inverse(np.load(candidates.part("order.npy")))
-        interactions, end = prepared.read(spark, "interactions"), datasets.end_of(day)
+        interactions, end = prepared.read(spark, "interactions"), datasets.known_until(prepared)
         ranked = _ranked(config.lists, interactions, prepared.read(spark, "users"), end).toArrow()
         lists = _as_lists(ranked, dense_of)
         pa.parquet.write_table(lists, draft.path / "lists.parquet")

@@ -36,8 +36,14 @@ _ESCAPED_BREAK = r"(?<!\\)\\n"  # of a line, in JSON
 _ROW_BITS = 33  # of monotonically_increasing_id: the row number within its partition
 
 
-def run(config: Config, day: str, spark: SparkSession) -> Report:
+def run(config: Config, day: str, spark: SparkSession, *, is_over: bool = True) -> Report:
     """Make `prepared` of a day: interactions, items, users and what was rejected.
+
+    A day that is not over ends with its newest interaction: the days that are held out are whole ones back from there,
+    and all that goes by age goes by the age then. So it depends on the rows and not on the clock.
+
+    Args:
+        is_over: the midnight that ends the day has passed.
 
     Raises:
         SourceError: a table is missing, unreadable or empty, or lacks a column that the configuration names.
@@ -51,6 +57,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     log = LoggedEvents.open(config, since, made_at) if config.data.interactions.serving_log else None
     if log is not None:
         outside["serving_log"] = log.fingerprint()
+    if not is_over:
+        outside["known"] = "up to the newest interaction"
     settings = [without_paths(config).data, config.split]  # `outside` says what the tables hold
     with datasets.step(config.paths.workspace, day, "prepared", settings=settings, outside=outside) as draft:
         if draft.is_complete:
@@ -62,6 +70,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
             staged["interactions"], draft.extra["logged"] = work.add_log(staged["interactions"], log)
         counts = {name: work.count(sources[name], table) for name, table in staged.items()}
         valid = staged["interactions"].where(F.col("status") == "").drop("status", "raw")
+        if not is_over:
+            work.made_at = _end(valid, made_at - DAY_SECONDS)
         kept = work.filter(valid)
         items = work.number("item", staged.get("items"), valid)
         users = work.number("user", staged.get("users"), kept)
@@ -74,6 +84,8 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
     details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")} | work.dropped()
     if log is not None:
         details |= {"logged": draft.extra["logged"], "logged_left_out": dict(log.left_out)}
+    if not is_over:
+        details["known_until"] = _moment(work.made_at).strftime("%Y-%m-%dT%H:%M:%SZ")
     details |= work.told
     details |= oddities.never_consumed(config.data.interactions)
     return Report(step="prepare", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
@@ -293,8 +305,18 @@ def _files(rows: int, rows_per_file: int) -> int:
     return max(1, -(-rows // rows_per_file))
 
 
+def _end(interactions: DataFrame, begin: int) -> int:
+    """The second after the newest interaction; that with which the day begins, where nothing has happened since."""
+    newest = interactions.agg(F.max("time")).collect()[0][0]
+    return begin if newest is None else max(begin, int(newest) + 1)
+
+
 def _date(time: int) -> str:
-    return datetime.datetime.fromtimestamp(time, datetime.UTC).date().isoformat()
+    return _moment(time).date().isoformat()
+
+
+def _moment(time: int) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(time, datetime.UTC)
 
 
 def _facts(counts: dict[str, dict[str, int]], written: int, work: _Preparation) -> dict[str, Any]:

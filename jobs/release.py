@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.datasets import end_of, open_dataset
+from jobs.journey import is_simulated
 from jobs.old_days import remove_old_days
 from jobs.progress import Report
 from prediction_store import gates, history, retention
@@ -63,8 +64,8 @@ def cutover(config: Config, day: str, now: float) -> Report:
     """Make the day's version current, if its gates have passed. Nothing happens when it is current already.
 
     Nor when the current version knows a later day: a backfill of past days must not take readers back in time. To
-    go back on purpose there is `shortlist rollback --to`. A current version of a day that has not begun, made from a
-    wrong clock, keeps no version of a real day back.
+    go back on purpose there is `shortlist rollback --to`. A current version that knows what is still to come, made from
+    a wrong clock, keeps no real version back.
 
     Where several hosts share object storage, the version is pushed there first: the decision is made there.
 
@@ -78,8 +79,7 @@ def cutover(config: Config, day: str, now: float) -> Report:
     told = {}
     if before is not None and before.version != name:
         mine, current = read_manifest(root, name).made_at, _made_at(root, before.version, shared)
-        end_of_today = end_of(datetime.fromtimestamp(now, UTC).date().isoformat())
-        if current is not None and current > end_of_today >= mine:
+        if current is not None and current > _latest(config, now) >= mine:
             told = {"replaces_from_the_future": before.version}
         elif current is not None and current > mine:
             details = {"version": name, "current_is_newer": before.version}
@@ -114,6 +114,11 @@ def retire(config: Config, day: str, now: float) -> Report:
     if config.store.remote:
         details["pruned"] = len(report.pruned)
     return Report(step="retire", day=day, seconds=time.monotonic() - started, details=details)
+
+
+def _latest(config: Config, now: float) -> float:
+    """The latest time that data can know of, in epoch seconds; the embedded shop writes the whole of today."""
+    return end_of(datetime.fromtimestamp(now, UTC).date().isoformat()) if is_simulated(config) else now
 
 
 def _push(config: Config, root: Path, name: str) -> dict[str, int]:

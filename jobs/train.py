@@ -190,7 +190,7 @@ def _phase(assignment: Assignment, config: Train, phase: str, team: Team) -> Tra
             prepared,
             config,
             assignment.reading,
-            made_at=datasets.end_of(assignment.day),
+            made_at=datasets.known_until(prepared),
             device=choose_device(config.device),
             learn_validation=phase == REFIT,
             team=team,

@@ -49,8 +49,9 @@ def run(config: Config, day: str) -> Report:
 
     Without a version that was served before, or with too few sessions since, the weights stay as they were.
     """
-    started, end = time.monotonic(), datasets.end_of(day)
+    started = time.monotonic()
     prepared = datasets.open_dataset(config.paths.workspace, day, "prepared")
+    end = datasets.known_until(prepared)
     logged = _logged(config, end)
     with datasets.step(
         config.paths.workspace,
@@ -64,7 +65,8 @@ def run(config: Config, day: str) -> Report:
             return Report(step="train-ranker", day=day, skipped=True, rows=draft.rows)
         weights = default_weights("")
         details: dict[str, Any] = {}
-        earlier = earlier_version(Path(config.paths.store), end) if config.ranker.learn else None
+        begin = datasets.end_of(day) - datasets.DAY_SECONDS
+        earlier = earlier_version(Path(config.paths.store), begin) if config.ranker.learn else None
         if earlier is not None:
             with earlier:
                 weights, details = _taught(earlier, prepared.path, logged, config, end)
@@ -76,17 +78,18 @@ def run(config: Config, day: str) -> Report:
     return Report(step="train-ranker", day=day, rows=draft.rows, seconds=time.monotonic() - started, details=details)
 
 
-def earlier_version(root: Path, end: int) -> Version | None:
-    """The last one made current of the versions that know nothing from `end` on and are still there and whole, opened;
-    None: there is none.
+def earlier_version(root: Path, begin: int) -> Version | None:
+    """The last one made current of the versions that know nothing from `begin` on and are still there and whole,
+    opened; None: there is none.
 
     Args:
-        end: of the day that is run, in epoch seconds: what the day itself has made is not earlier.
+        begin: of the day that is run, in epoch seconds: what the day itself has made is not earlier, its first hours
+            neither, so that there is the whole day to learn from.
     """
     for number in reversed(layout.history_numbers(root)):
         try:
             name = history.read_record(root, number).version
-            if read_manifest(root, name).made_at < end:
+            if read_manifest(root, name).made_at <= begin:
                 return Version.open(root, name)
         except (StoreError, FormatError):  # retired since, damaged, or of a later Shortlist: the version or its record
             continue

@@ -188,6 +188,34 @@ def test_a_version_from_the_future_does_not_keep_real_days_back(tmp_path: Path) 
     assert release.cutover(config, "2027-01-14", end - 3600).skipped, "today is no future"
 
 
+def test_of_a_day_that_is_not_over_what_knows_more_is_served(tmp_path: Path) -> None:
+    """The night of the day before may come late, and an earlier run of today may end late."""
+    root, noon, hour = tmp_path / "store", datasets.end_of("2027-01-15") - 43_200, 3600
+    own = Data(interactions=Interactions(path=str(tmp_path / "own.csv")))
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)), data=own)
+
+    def cut_over(day: str, made_at: int) -> Any:
+        name = write_small_version(root, inputs=f"{day} {made_at}", made_at=made_at)
+        with datasets.step(config.paths.workspace, day, "version", outside={"made_at": str(made_at)}) as draft:
+            draft.extra["version"] = name
+        judge(root, name, candidates=1, now=noon)
+        return release.cutover(config, day, noon).details
+
+    cut_over("2027-01-15", noon + 2 * hour)  # by a clock that was two hours ahead
+    assert "replaces_from_the_future" in cut_over("2027-01-15", noon - 2 * hour)
+    assert "history" in cut_over("2027-01-15", noon - hour)
+    assert "current_is_newer" in cut_over("2027-01-15", noon - 2 * hour)
+    assert "current_is_newer" in cut_over("2027-01-14", noon - 12 * hour)
+
+
+def test_a_day_is_over_at_its_midnight_and_the_embedded_shop_writes_whole_days(tmp_path: Path) -> None:
+    own = Config(data=Data(interactions=Interactions(path=str(tmp_path / "own.csv"))))
+    midnight = datasets.end_of("2026-11-21")
+    assert not journey.is_over(own, "2026-11-21", midnight - 0.5)
+    assert journey.is_over(own, "2026-11-21", midnight)
+    assert journey.is_over(shop(tmp_path / "shop"), "2026-11-21", 0)
+
+
 def test_a_day_that_has_not_begun_is_neither_chosen_nor_taken(tmp_path: Path) -> None:
     now = datasets.end_of("2026-11-21") - 1.0
     own = Config(data=Data(interactions=Interactions(path=str(tmp_path / "own"))))

@@ -249,6 +249,51 @@ def test_the_same_rows_in_other_files_and_order_give_the_same_dataset(spark: Any
     assert found[0] == found[1]
 
 
+def test_a_day_that_is_not_over_ends_with_its_newest_interaction(spark: Any, tmp_path: Path) -> None:
+    """So a whole day is held out, whenever the day is run, and running it again without new rows does nothing."""
+    path, hour = tmp_path / "events.csv", 3600
+    names, end = ["user_id", "item_id", "event", "timestamp"], END - 9 * hour
+    lines = [["ann", f"i{age}", "view", str(end - 1 - age * hour)] for age in (0, 23, 24, 47, 48, 60)]
+    write_csv(path, names, lines)
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(path), session="", device=""),
+        split=Split(validation_days=1, test_days=1),
+    )
+
+    def splits() -> dict[str, int]:
+        return dict(rows(part(report, config, "interactions"), "item_index", "split"))
+
+    def run(*, is_over: bool) -> Report:
+        return prepare.run(config, DAY, spark, is_over=is_over)
+
+    report = run(is_over=False)
+    assert report.details["known_until"] == "2026-03-10T15:00:00Z"
+    assert datasets.known_until(datasets.open_dataset(config.paths.workspace, DAY, "prepared")) == end
+    by_age = dict(zip((0, 23, 24, 47, 48, 60), (2, 2, 1, 1, 0, 0), strict=True))
+    index = {item: number for number, item in rows(part(report, config, "items"), "item_index", "item_id")}
+    assert splits() == {index[f"i{age}"]: name for age, name in by_age.items()}
+    assert run(is_over=False).skipped
+    report = run(is_over=True)
+    assert not report.skipped
+    assert "known_until" not in report.details
+    assert datasets.known_until(datasets.open_dataset(config.paths.workspace, DAY, "prepared")) == END
+    assert splits()[index["i23"]] == 1
+
+
+def test_a_day_on_which_nothing_has_happened_yet_knows_the_day_before(spark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "events.csv"
+    times = (END - 86_400 - 5, END - 4 * 86_400)
+    write_csv(path, ["user_id", "item_id", "event", "timestamp"], [["ann", "a", "view", str(time)] for time in times])
+    config = a_config(
+        tmp_path,
+        interactions=Interactions(path=str(path), session="", device=""),
+        split=Split(validation_days=1, test_days=1),
+    )
+    prepare.run(config, DAY, spark, is_over=False)
+    assert datasets.known_until(datasets.open_dataset(config.paths.workspace, DAY, "prepared")) == END - 86_400
+
+
 def test_other_files_are_read_once_pandas_has_written_them_as_the_page_says(
     spark: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -153,8 +153,8 @@ def test_learning_can_be_switched_off(shop: Shop, tmp_path: Path) -> None:
 
 
 def test_a_version_of_the_same_day_or_later_is_not_learned_from(shop: Shop) -> None:
-    assert train_ranker.earlier_version(shop.root, MADE_AT) is None
-    earlier = train_ranker.earlier_version(shop.root, MADE_AT + 1)
+    assert train_ranker.earlier_version(shop.root, MADE_AT - 1) is None
+    earlier = train_ranker.earlier_version(shop.root, MADE_AT)
     assert earlier is not None
     with earlier:
         assert earlier.name == shop.current()
