@@ -195,9 +195,11 @@ def step(
         outside: name to fingerprint of inputs that are not datasets, such as your own tables.
 
     Raises:
-        DatasetBusyError: another process is writing the same dataset, or has written one that is read anew meanwhile.
+        DatasetBusyError: another process is writing the same dataset, or has written one that is read anew meanwhile;
+            or of two that are read one was made from another than is there now.
         JobError: the disk is full, or may not be written.
     """
+    _refuse_mixed(inputs)
     final = Path(workspace) / day / name
     # Of its own: tasks of a killed run may go on for some seconds, and write where they wrote.
     draft_path = final.parent / (f".{name}.draft" if resumable else f".{name}.draft-{secrets.token_hex(4)}")
@@ -273,6 +275,18 @@ def _refuse_replaced(inputs: Sequence[Dataset]) -> None:
             raise DatasetBusyError(
                 f"another process has made {dataset.name} anew while it was read: {dataset.path}", hint="run again"
             )
+
+
+def _refuse_mixed(inputs: Sequence[Dataset]) -> None:
+    """The steps of two runs may alternate: numbers of items and users mean nothing in a dataset of the other run."""
+    there = {dataset.name: dataset for dataset in inputs}
+    for dataset in inputs:
+        for name, made_from in dataset.manifest.inputs.items():
+            if name in there and there[name].fingerprint != made_from:
+                raise DatasetBusyError(
+                    f"{dataset.path} was made from another {name} than is there now",
+                    hint=f"{_again(dataset.manifest)}; or wait for the run that makes them anew",
+                )
 
 
 def _clear(draft: Path, keep: str | None) -> None:

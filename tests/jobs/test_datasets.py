@@ -240,6 +240,19 @@ def test_what_was_read_while_another_made_it_anew_becomes_no_dataset(tmp_path: P
     assert not (tmp_path / DAY / "embeddings").exists()
 
 
+def test_datasets_of_two_runs_are_not_mixed(tmp_path: Path) -> None:
+    """One run has made `model` anew when another, which has made `embeddings` from the model before, goes on."""
+    make(tmp_path, "one")
+    with datasets.step(tmp_path, DAY, "embeddings", inputs=[datasets.open_dataset(tmp_path, DAY, "model")]):
+        pass
+    make(tmp_path, "two", Train(seed=8))
+    both = [datasets.open_dataset(tmp_path, DAY, name) for name in ("model", "embeddings")]
+    mixed = pytest.raises(DatasetBusyError, match="embeddings was made from another model than is there now")
+    with mixed as refused, datasets.step(tmp_path, DAY, "candidates", inputs=both):
+        pass
+    assert str(refused.value.hint).startswith(f"make it again: shortlist embed --day {DAY}; or wait")
+
+
 def test_tasks_that_outlive_a_killed_run_do_not_write_into_the_next_one(tmp_path: Path) -> None:
     """Spark's Java sees some seconds later that its Python is gone."""
     code = f"""
