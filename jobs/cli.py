@@ -23,6 +23,15 @@ ChangedOnlyOption = Annotated[
     ),
 ]
 
+KeepModelOption = Annotated[
+    bool,
+    typer.Option(
+        "--keep-model",
+        help="For a day that is not over: train nothing while the last nights have left a model, whatever "
+        "train.keep_days is.",
+    ),
+]
+
 OnlyOption = Annotated[
     str | None,
     typer.Option(
@@ -45,7 +54,9 @@ def run(
     overrides: SetOption = [],
     day: DayOption = None,
     only: OnlyOption = None,
+    *,
     changed_only: ChangedOnlyOption = False,
+    keep_model: KeepModelOption = False,
 ) -> None:
     """Run the whole journey of one day, from your tables to a live version. Finished steps are skipped.
 
@@ -54,7 +65,7 @@ def run(
     from jobs.journey import STEPS
 
     steps = list(STEPS) if only is None else [step.strip() for step in only.split(",")]
-    _run(config, _with_changed_only(overrides, changed_only), day, steps)
+    _run(config, _with_changed_only(overrides, changed_only), day, steps, keep_model=keep_model)
 
 
 @app.command()
@@ -106,12 +117,14 @@ def tune(
 
 
 @app.command()
-def train(config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None) -> None:
+def train(
+    config: ConfigOption = None, overrides: SetOption = [], day: DayOption = None, keep_model: KeepModelOption = False
+) -> None:
     """Train the two towers; a killed training goes on from its last epoch.
 
     Example: shortlist train --set train.max_epochs=4
     """
-    _run(config, overrides, day, ["train"])
+    _run(config, overrides, day, ["train"], keep_model=keep_model)
 
 
 @app.command()
@@ -203,10 +216,14 @@ def _with_changed_only(overrides: list[str], changed_only: bool) -> list[str]:
     return [*overrides, "retrieve.changed_only=true"] if changed_only else overrides
 
 
-def _run(config: ConfigOption, overrides: list[str], day: str | None, only: list[str]) -> None:
+def _run(
+    config: ConfigOption, overrides: list[str], day: str | None, only: list[str], *, keep_model: bool = False
+) -> None:
     from jobs import journey
 
     loaded, on = _what_to_run(config, overrides, day, only)
+    if keep_model:
+        loaded = journey.with_model_kept(loaded)
     journey.run(loaded, on, only, now=time.time)
 
 

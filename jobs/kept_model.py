@@ -53,14 +53,20 @@ def settings_digest(config: Config, reading: Reading, encoder: str) -> str:
     return datasets.fingerprint("", "model", inputs, sections)
 
 
-def find(config: Config, day: str, settings: str) -> tuple[Dataset | None, str]:
+def find(config: Config, day: str, settings: str, prepared: Dataset) -> tuple[Dataset | None, str]:
     """The newest model that may stand for one of `day`; None, and why there is none, if one is wanted.
 
-    A model of the day itself comes first, so that a finished day stays what it is: kept, or trained.
+    A model of the day itself comes first, so that a finished day stays what it is: kept, or trained. A day that is not
+    over takes what was trained last, also what was trained on its own first hours.
+
+    Args:
+        prepared: what the day knows.
     """
+    is_over = datasets.known_until(prepared) == datasets.end_of(day)
     keep_days = config.train.keep_days
     if keep_days and config.split.strategy == "per_user":
         return None, "with split.strategy = per_user it may have learned what is judged"
+    newest: Dataset | None = None
     why = f"no model of the last {keep_days} days is in the workspace" if keep_days else ""
     today = date.fromisoformat(day)
     for back in range(keep_days + 1 if keep_days else 0):
@@ -71,15 +77,22 @@ def find(config: Config, day: str, settings: str) -> tuple[Dataset | None, str]:
         if any(name not in found.manifest.extra for name in CARRIED):
             continue  # of an earlier release
         trained_on = str(found.extra("trained_on"))
-        if trained_on == day:
+        if trained_on == day and (is_over or _is_trained_on(found, prepared)):
             return None, "the day has a model of its own"
         if found.extra("settings") != settings:
             why = f"the model of {trained_on} was trained with other settings"
         elif (today - date.fromisoformat(trained_on)).days > keep_days:
             why = f"the model of {trained_on} is older than train.keep_days = {keep_days}"
-        else:
+        elif is_over:
             return found, ""
-    return None, why
+        elif newest is None or trained_on > str(newest.extra("trained_on")):
+            newest = found
+    return newest, "" if newest else why
+
+
+def _is_trained_on(found: Dataset, prepared: Dataset) -> bool:
+    """True for a model that was trained, not kept, on just this data."""
+    return "kept" not in found.manifest.inputs and found.manifest.inputs["prepared"] == prepared.fingerprint
 
 
 def keep(kept: Dataset, prepared: Dataset, draft: Draft) -> dict[str, object]:

@@ -95,7 +95,7 @@ def run(config: Config, day: str, spark: SparkSession | None = None) -> Report:
     encoder = find_encoder() if config.train.text == "sentences" else None
     outside = {} if encoder is None else {"encoder": encoder.id}
     made_with = kept_model.settings_digest(config, reading, outside.get("encoder", ""))
-    kept, why = kept_model.find(config, day, made_with)
+    kept, why = kept_model.find(config, day, made_with, prepared)
     if kept is not None:
         outside["kept"] = str(kept.extra("trained"))
     with datasets.step(

@@ -18,6 +18,7 @@ from blocks_shop import DAY, small_config, write_prepared
 from jobs import datasets, embed, kept_model, model, splits, train
 from jobs.encoder import Encoder
 from jobs.features import item_features, user_features
+from jobs.journey import with_model_kept
 from jobs.task import Reading
 from jobs.towers import ItemTensors, UserTensors
 from schemas.config import Config
@@ -38,10 +39,13 @@ def shop(folder: Path, **settings: Any) -> Config:
     return config
 
 
-def write_next(config: Config, day: str) -> None:
+def write_next(config: Config, day: str, *, hours: int = 24) -> None:
     """The prepared dataset of another day: the same, with one item and one user more, before some of the others.
 
     And two of the items cost more and are of another category.
+
+    Args:
+        hours: how much of the day has passed.
     """
     before = datasets.open_dataset(config.paths.workspace, DAY, "prepared")
     tables = {
@@ -63,7 +67,8 @@ def write_next(config: Config, day: str) -> None:
         tables["interactions"] = tables["interactions"].set_column(
             place, tables["interactions"].schema.field(place), pa.array(own + (own >= new), pa.int32())
         )
-    with datasets.step(config.paths.workspace, day, "prepared", outside={"of": day}) as draft:
+    with datasets.step(config.paths.workspace, day, "prepared", outside={"of": f"{day} {hours}"}) as draft:
+        draft.extra["made_at"] = datasets.end_of(day) - (24 - hours) * 3600
         for name, table in tables.items():
             (draft.path / name).mkdir()
             pa.parquet.write_table(table, draft.path / name / "part-0.parquet")
@@ -158,6 +163,43 @@ def test_without_the_setting_every_day_is_trained_and_switching_it_on_trains_not
     keeping = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, keep_days=5))
     for day in (DAY, later(1)):
         assert train.run(keeping, day).skipped
+
+
+def test_a_day_that_is_not_over_keeps_what_its_first_hours_have_trained(tmp_path: Path) -> None:
+    config, today = shop(tmp_path), later(5)
+    write_next(config, today, hours=12)
+    trained = train.run(config, today)
+    assert trained.details["not_kept"] == "no model of the last 2 days is in the workspace"
+    assert train.run(config, today).skipped
+    write_next(config, today, hours=15)
+    assert train.run(config, today).details["kept_from"] == today
+    assert train.run(config, today).skipped
+    write_next(config, today, hours=18)
+    assert train.run(config, today).details["kept_from"] == today
+    write_next(config, today)
+    assert train.run(config, today).details["not_kept"] == "the day has a model of its own"
+
+
+def test_a_day_that_is_not_over_takes_what_was_trained_last(tmp_path: Path) -> None:
+    """The night of the day before may end when the day has run already, with the model before."""
+    config, today = shop(tmp_path), later(2)
+    train.run(config, DAY)
+    write_next(config, later(1))
+    write_next(config, today, hours=1)
+    assert train.run(config, today).details["kept_from"] == DAY
+    nightly = msgspec.structs.replace(config, train=msgspec.structs.replace(config.train, keep_days=0))
+    assert "kept_from" not in train.run(nightly, later(1)).details
+    assert train.run(config, today).details["kept_from"] == later(1)
+    assert train.run(config, today).skipped
+
+
+def test_today_trains_nothing_while_the_last_nights_have_left_a_model(tmp_path: Path) -> None:
+    config = shop(tmp_path, keep_days=0)
+    train.run(config, DAY)
+    for days, kept_from in ((1, DAY), (2, DAY), (3, None)):
+        write_next(config, later(days), hours=12)
+        said = train.run(with_model_kept(config), later(days)).details
+        assert said.get("kept_from") == kept_from
 
 
 def test_a_bad_export_that_is_let_through_ends_no_model(tmp_path: Path) -> None:
