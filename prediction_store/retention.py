@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from prediction_store.succession import remark, way_back
 from schemas.errors import ShortlistError
 from schemas.history import RETIRE, HistoryRecord
 
+DAY_SECONDS: Final = 86_400
 TRIES: Final = 5
 """To write down what was removed, while others decide."""
 FAILED_HINT: Final = "run it again; of a folder that stays ls -ld tells whose it is: its owner can remove it"
@@ -50,8 +51,9 @@ def retire(
 ) -> RetireReport:  # fmt: skip
     """Remove the versions nothing needs any more, and what killed processes have left behind.
 
-    Kept are the current version, the one `rollback` would go to, and as many of the newest as make `keep` in all, the
-    validated ones before the others; beyond those, what was built less than `grace_seconds` ago, what any process has
+    Kept are the current version, the one `rollback` would go to, and as many of the newest as make `keep` in all: first
+    the last of each day, so that a day of many versions leaves room for the days before it, and the validated ones
+    before the others; beyond those, what was built less than `grace_seconds` ago, what any process has
     open, and what a later Shortlist has written.
 
     Args:
@@ -100,7 +102,7 @@ def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str
     there = layout.version_names(root)
     needed = {name: reason for name, reason in _protected(root).items() if name in there}
     validated = [name for name in there if _is_validated(root, name)]
-    for name in [*validated, *there]:
+    for name in [*_last_of_days(root, needed, validated), *validated, *there]:
         if len(needed) < keep:
             needed.setdefault(name, "among the newest")
     for name in there:
@@ -109,6 +111,24 @@ def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str
         elif _is_of_the_future(root, name):
             needed.setdefault(name, "written by a later Shortlist")
     return needed
+
+
+def _last_of_days(root: Path, needed: Iterable[str], names: Iterable[str]) -> Iterator[str]:
+    """Of these names, newest first, the first of each day that none of the needed ones is of."""
+    days = {_day_of(root, name) for name in needed}
+    for name in names:
+        day = _day_of(root, name)
+        if day is not None and day not in days:
+            days.add(day)
+            yield name
+
+
+def _day_of(root: Path, name: str) -> int | None:
+    """The number of the day that a version was made of; None: it cannot be read."""
+    try:
+        return (read_manifest(root, name).made_at - 1) // DAY_SECONDS
+    except (StoreError, FormatError):
+        return None
 
 
 def _protected(root: Path) -> dict[str, str]:

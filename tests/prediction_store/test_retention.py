@@ -19,7 +19,8 @@ from prediction_store.reader import Version
 from prediction_store.retention import RetireReport, require_all_removed, retire
 
 KINDS = (layout.BUILDING, layout.PULLING, layout.TRASH)
-LONG_AFTER = MADE_AT + 365 * 86_400
+DAY = 86_400
+LONG_AFTER = MADE_AT + 365 * DAY
 
 
 def retired(root: Path, keep: int = 2, now: float = LONG_AFTER) -> RetireReport:
@@ -180,6 +181,21 @@ def test_validated_versions_stay_before_others_that_are_newer(root: Path, make_v
     report = retired(root, keep=3)
     assert report.removed == [d, e]
     assert report.kept == {b: "current", a: "rollback goes there", c: "among the newest"}
+
+
+def test_many_versions_of_a_day_leave_room_for_the_last_of_the_days_before(
+    root: Path, make_version: MakeVersion
+) -> None:
+    """Of a day that is over they know all of it, up to midnight."""
+    made = {"a": MADE_AT, "b": MADE_AT + DAY - 3600, "c": MADE_AT + DAY}
+    made |= {name: MADE_AT + DAY + hours * 3600 for name, hours in (("d", 9), ("e", 12), ("f", 15), ("g", 18))}
+    names = [make_version(name, cut_over=True, made_at=at) for name, at in made.items()]
+    for name in names:
+        judge(root, name)
+    a, b, c, d, e, f, g = names
+    report = retired(root, keep=4)
+    assert report.removed == [b, d, e]
+    assert report.kept == {g: "current", f: "rollback goes there"} | dict.fromkeys((c, a), "among the newest")
 
 
 @pytest.mark.leaves_damage
