@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from jobs import progress
-from jobs.datasets import end_of
+from jobs.datasets import STEP_OF, end_of
+from jobs.disk import refusals_for_people
+from jobs.lock import lock
 from jobs.progress import Report
 from schemas.config import Config
 from schemas.errors import UsageError
@@ -43,7 +45,8 @@ FIRST_DAY, LAST_DAY = "1970-01-01", "9998-12-31"
 def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[[], float]) -> list[Report]:
     """Run the steps of a day in journey order, one Spark session for all; a finished step is skipped.
 
-    The whole journey simulates only where the embedded shop is what is read.
+    The whole journey simulates only where the embedded shop is what is read. Two runs of one day do not alternate: each
+    would make anew what the other reads.
 
     Args:
         day: everything before its end is known.
@@ -53,6 +56,7 @@ def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[
 
     Raises:
         UsageError: a step is unknown.
+        DatasetBusyError: another run of several steps is at the day.
         GateRefusedError: a gate refused the version; it stays on disk and is not current.
     """
     unknown = [step for step in only if step not in STEPS]
@@ -62,6 +66,8 @@ def run(config: Config, day: str, only: Sequence[str] = STEPS, *, now: Callable[
     if len(steps) == len(STEPS) and not is_simulated(config):
         steps.remove("simulate")
     with ExitStack() as stack:
+        if sum(step in STEP_OF.values() for step in steps) > 1:
+            stack.enter_context(_alone(Path(config.paths.workspace) / day))
         spark: Any = LazySession(config, stack)
         reports = []
         for step in steps:
@@ -141,6 +147,16 @@ class LazySession:
 
             self._session = self._stack.enter_context(session(self._config.spark, "journey"))
         return getattr(self._session, name)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the day whose datasets lie in a folder, which is made, against other runs of several steps."""
+    with ExitStack() as stack:
+        with refusals_for_people("run", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(folder / ".run.lock", f"the version of {folder.name}"))
+        yield
 
 
 def _run_step(step: str, config: Config, day: str, spark: Any, now: Callable[[], float]) -> Report:

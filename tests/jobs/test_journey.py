@@ -17,8 +17,9 @@ from shop_store import judge, write_small_version
 import jobs.spark
 from jobs import datasets, journey, release
 from jobs.datasets import STEP_OF
-from jobs.errors import SourceError
+from jobs.errors import DatasetBusyError, SourceError
 from jobs.journey import STEPS
+from jobs.lock import lock
 from prediction_store.check import check
 from prediction_store.errors import GateRefusedError
 from prediction_store.history import current
@@ -126,6 +127,16 @@ def test_a_journey_killed_in_every_step_ends_like_one_that_was_not(
     assert found.files == expected.files
     assert check(store_of(config)).problems == []
     assert not list((Path(config.paths.workspace) / DAY).glob(".*.draft*"))
+
+
+def test_two_runs_of_a_day_do_not_alternate(whole: Config, run: Callable[..., dict[str, str]]) -> None:
+    with lock(Path(whole.paths.workspace) / DAY / ".run.lock", "the other run's version"):
+        with pytest.raises(DatasetBusyError, match=f"another process is making the version of {DAY}") as refused:
+            run(whole, ["embed", "retrieve"])
+        assert (refused.value.exit_code, refused.value.hint) == (1, "wait for it to end, then run again")
+        assert run(whole, ["embed"]) == {"embed": "skipped"}
+        assert run(whole, ["gate", "cutover"]) == {"gate": "done", "cutover": "skipped"}
+    assert run(whole, ["embed", "retrieve"]) == dict.fromkeys(["embed", "retrieve"], "skipped")
 
 
 def test_a_refused_version_stays_on_disk_and_is_not_served(whole: Config, run: Callable[..., dict[str, str]]) -> None:
