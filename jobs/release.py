@@ -85,7 +85,7 @@ def cutover(config: Config, day: str, now: float) -> Report:
             details = {"version": name, "current_is_newer": before.version}
             return Report(step="cutover", day=day, skipped=True, seconds=time.monotonic() - started, details=details)
     sent = _push(config, root, name) if has_passed(root, name) else {}
-    record = history.cutover(root, name, history.user_at_host(), f"nightly run of {day}", now, shared=shared)
+    record = history.cutover(root, name, history.user_at_host(), f"run of {day}", now, shared=shared)
     return Report(
         step="cutover",
         day=day,
@@ -104,7 +104,7 @@ def retire(config: Config, day: str, now: float) -> Report:
         grace_seconds=config.store.grace_hours * 3600,
         now=now,
         who=history.user_at_host(),
-        why=f"nightly run of {day}",
+        why=f"run of {day}",
         shared=shared_history(config),
     )
     report = prune_remote(config, report, keep=config.store.keep_versions, now=now)

@@ -263,6 +263,18 @@ def test_changed_only_is_the_setting_for_one_run(verb: str, monkeypatch: pytest.
     assert found == [False, True]
 
 
+@pytest.mark.parametrize("verb", ["run", "train"])
+def test_a_model_is_kept_longer_for_one_run(verb: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import jobs.journey
+
+    found = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(jobs.journey, "run", lambda config, *_, **__: found.append(config.train.keep_days))
+    assert shortlist.run([verb, "--day", "2026-01-02", "--set", "train.keep_days=7"]) == 0
+    assert shortlist.run([verb, "--day", "2026-01-02", "--keep-model"]) == 0
+    assert found == [7, 2]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
