@@ -46,7 +46,8 @@ A task that was killed in the middle can be cleared: it goes on, or starts anew,
 * **retire**: a version, or an old day of the workspace, could not be removed. It is only space: the next night tries
   again.
 
-A version that is live and wrong: trigger `shortlist_rollback`.
+A version that is live and wrong: trigger `shortlist_rollback`. To have new versions within the day, too, set
+`SHORTLIST_REFRESH`: that makes the DAG `shortlist_within_the_day`.
 
 ### Settings
 
@@ -61,6 +62,7 @@ workspace and the store, which lies on a local disk: where Airflow has several w
 * `SHORTLIST_START_DATE`: first day to treat; `SHORTLIST_CATCHUP=true`: the missed days since then too, in order
 * `SHORTLIST_RETRY_SECONDS`: default 300
 * `SHORTLIST_SIMULATE=true`: the embedded shop first makes the day's data
+* `SHORTLIST_REFRESH`: when to make new versions within the day, UTC, such as `0 9-21/3 * * *`; default: never
 """
 
 from __future__ import annotations
@@ -69,6 +71,7 @@ import os
 import re
 import shlex
 from datetime import UTC, datetime, timedelta
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +84,12 @@ PYTHON = os.environ.get("SHORTLIST_PYTHON") or str(HOME / ".venv/bin/python")
 CONFIG = os.environ.get("SHORTLIST_CONFIG") or str(HOME / "shortlist.toml")
 START_DATE = datetime.fromisoformat(os.environ.get("SHORTLIST_START_DATE") or "2026-01-01").replace(tzinfo=UTC)
 
+REFRESH = os.environ.get("SHORTLIST_REFRESH", "").strip()
+
 # Triggered runs have no logical date and no interval; every kind of run has `run_after`, and a scheduled or backfilled
 # run's is the end of its interval.
-DAY = "{{ params.day or (dag_run.run_after - macros.timedelta(days=1)).strftime('%Y-%m-%d') }}"
+DAY_BEFORE = "{{ params.day or (dag_run.run_after - macros.timedelta(days=1)).strftime('%Y-%m-%d') }}"
+TODAY = "{{ dag_run.run_after.strftime('%Y-%m-%d') }}"
 CURRENT_VERSION = Asset("shortlist_current_version")
 
 
@@ -97,13 +103,13 @@ class FinalExitCodes(RetryPolicy):
         return RetryDecision.default()
 
 
-def command(task_id: str, *argv: str, **task: Any) -> BashOperator:
-    """`shortlist …` for the run's day. Values of the run reach the shell through the environment only."""
+def command(day: str, task_id: str, *argv: str, **task: Any) -> BashOperator:
+    """`shortlist …` for a day. Values of the run reach the shell through the environment only."""
     line = shlex.join([str(Path(PYTHON).with_name("shortlist")), *argv, "--config", CONFIG])
     return BashOperator(
         task_id=task_id,
         bash_command=f'exec {line} --day "$DAY"',
-        env={"DAY": DAY},
+        env={"DAY": day},
         append_env=True,
         skip_on_exit_code=None,
         do_xcom_push=False,
@@ -111,26 +117,52 @@ def command(task_id: str, *argv: str, **task: Any) -> BashOperator:
     )
 
 
-def spark_application(task_id: str, *argv: str, **task: Any) -> SparkSubmitOperator:
+def spark_application(day: str, task_id: str, *argv: str, **task: Any) -> SparkSubmitOperator:
     """The same command line under spark-submit."""
     return SparkSubmitOperator(
         task_id=task_id,
         conn_id="spark_default",
         name=f"shortlist-{task_id}",
         application=str(HOME / "shortlist.py"),
-        application_args=[*argv, "--config", CONFIG, "--day", DAY],
+        application_args=[*argv, "--config", CONFIG, "--day", day],
         # spark-submit finds Spark through this Python, and starts the driver and the workers with it.
         env_vars={"PYSPARK_PYTHON": PYTHON, "PYSPARK_DRIVER_PYTHON": PYTHON},
         **task,
     )
 
 
+def steps(day: str, *, keep_model: bool = False) -> list[BaseOperator]:
+    """The journey of a day as tasks."""
+    return [
+        spark_application(day, "prepare", "prepare"),
+        command(day, "train", "train", *(["--keep-model"] if keep_model else [])),
+        # One application for three steps: every spark-submit costs some twenty seconds.
+        spark_application(day, "candidates", "run", "--only", "embed,retrieve,lists"),
+        command(day, "evaluate", "evaluate"),
+        command(day, "ranker", "train-ranker"),
+        spark_application(day, "build", "build"),
+        command(day, "gate", "run", "--only", "gate"),
+        command(day, "cutover", "run", "--only", "cutover", outlets=[CURRENT_VERSION]),
+        command(day, "retire", "run", "--only", "retire"),
+    ]
+
+
+USUAL: dict[str, Any] = {
+    "start_date": START_DATE,
+    "max_active_runs": 1,
+    "default_args": {
+        "retries": 2,
+        "retry_delay": timedelta(seconds=float(os.environ.get("SHORTLIST_RETRY_SECONDS") or "300")),
+        "retry_policy": FinalExitCodes(),
+    },
+    "tags": ["shortlist"],
+}
+
+
 @dag(
     dag_id="shortlist_nightly",
     schedule=CronDataIntervalTimetable("15 3 * * *", timezone="UTC"),
-    start_date=START_DATE,
     catchup=os.environ.get("SHORTLIST_CATCHUP", "").lower() == "true",
-    max_active_runs=1,
     params={
         "day": Param(
             None,
@@ -140,30 +172,51 @@ def spark_application(task_id: str, *argv: str, **task: Any) -> SparkSubmitOpera
             description="YYYY-MM-DD; empty: the day before the run",
         ),
     },
-    default_args={
-        "retries": 2,
-        "retry_delay": timedelta(seconds=float(os.environ.get("SHORTLIST_RETRY_SECONDS") or "300")),
-        "retry_policy": FinalExitCodes(),
-    },
     doc_md=__doc__,
-    tags=["shortlist"],
+    **USUAL,
 )
 def nightly() -> None:
-    steps: list[BaseOperator] = [
-        spark_application("prepare", "prepare"),
-        command("train", "train"),
-        # One application for three steps: every spark-submit costs some twenty seconds.
-        spark_application("candidates", "run", "--only", "embed,retrieve,lists"),
-        command("evaluate", "evaluate"),
-        command("ranker", "train-ranker"),
-        spark_application("build", "build"),
-        command("gate", "run", "--only", "gate"),
-        command("cutover", "run", "--only", "cutover", outlets=[CURRENT_VERSION]),
-        command("retire", "run", "--only", "retire"),
-    ]
-    if os.environ.get("SHORTLIST_SIMULATE", "").lower() == "true":
-        steps.insert(0, command("simulate", "simulate"))
-    chain(*steps)
+    is_simulated = os.environ.get("SHORTLIST_SIMULATE", "").lower() == "true"
+    first = [command(DAY_BEFORE, "simulate", "simulate")] if is_simulated else []
+    chain(*first, *steps(DAY_BEFORE))
+
+
+def within_the_day() -> None:
+    """### What it does
+
+    At the times that `SHORTLIST_REFRESH` names: a new version of today, with all that is known by then. New items and
+    new users come into it, and what everybody does today moves the lists.
+
+    `prepare → train → candidates (embed, retrieve, lists) → evaluate → ranker → build → gate → cutover → retire`
+
+    The tasks are those of `shortlist_nightly`, but `train` trains nothing while the last nights have left a model: what
+    is new is known by its content and its history. Only one run is under way at a time, and what is missed is not made
+    up for. Where no row has come since, all is skipped and the version stays.
+
+    `shortlist_nightly` makes the whole day's version in the night after, and may run beside: a step that the other one
+    is at is refused, exit 1, and tried again. Of two days the later one is served: where this DAG has made a version of
+    the new day before the night of the day before is over, `cutover` of the night is green, with `current_is_newer` in
+    its log.
+
+    ### When a task is red
+
+    As in `shortlist_nightly`, whose page says what each of them means, and with it:
+
+    * **prepare**: today's rows or partition cannot be read, for they are being written, say: write aside and rename.
+    * **gate**, exit 3: the version made before stays, and the next run tries with more rows.
+    * **any step**, "another process": both DAGs were at the same day. Clear it when the other is done.
+
+    A version that is live and wrong: pause this DAG, then trigger `shortlist_rollback`.
+    """
+    chain(*steps(TODAY, keep_model=True))
 
 
 nightly()
+if REFRESH:
+    dag(
+        dag_id="shortlist_within_the_day",
+        schedule=CronDataIntervalTimetable(REFRESH, timezone="UTC"),
+        catchup=False,
+        doc_md=cleandoc(within_the_day.__doc__ or ""),
+        **USUAL,
+    )(within_the_day)()

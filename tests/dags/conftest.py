@@ -18,7 +18,7 @@ AIRFLOW_PYTHON = ROOT / ".venv-airflow/bin/python"
 sys.path.insert(0, str(ROOT / "examples"))  # examples are run as files; there is no package to install
 
 Requests = list[dict[str, Any]]
-Dump = Callable[[Requests], dict[str, Any]]
+Dump = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def dump(airflow_python: Path, recorder: Path, tmp_path_factory: pytest.TempPath
     """Parse dags/ in Airflow's environment and render the tasks of the runs asked for: see dump_dags.py."""
     home = tmp_path_factory.mktemp("airflow")
 
-    def parse(requests: Requests) -> dict[str, Any]:
+    def parse(requests: Requests, **settings: str) -> dict[str, Any]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW_", "SHORTLIST_"))} | {
             "AIRFLOW_HOME": str(home),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -54,6 +54,7 @@ def dump(airflow_python: Path, recorder: Path, tmp_path_factory: pytest.TempPath
             "SHORTLIST_CONFIG": str(home / "it's a shop.toml"),
             "SHORTLIST_SIMULATE": "true",
             **dict.fromkeys(["SHORTLIST_START_DATE", "SHORTLIST_RETRY_SECONDS"], ""),  # empty: as if it were not there
+            **settings,
         }
         answer = subprocess.run(
             [airflow_python, Path(__file__).with_name("dump_dags.py"), ROOT / "dags"],

@@ -17,6 +17,7 @@ import typer.main
 ROOT = Path(__file__).resolve().parents[2]
 NASTY = """it's "quoted"; $(touch /tmp/never) `id` --to {{ dag_run }} ünï"""
 VERSION = "20261122T031500Z-3f9c0a1b"
+AT_HOURS = "0 9-21/3 * * *"
 AT_NIGHT = "2026-11-22T03:15:00+00:00"
 
 REQUESTS = {
@@ -26,6 +27,7 @@ REQUESTS = {
     "null day": ("shortlist_nightly", {"day": None}, AT_NIGHT),
     "no day": ("shortlist_nightly", {"day": "yesterday"}, AT_NIGHT),
     "two lines": ("shortlist_nightly", {"day": "2026-02-03\n"}, AT_NIGHT),
+    "within the day": ("shortlist_within_the_day", {}, "2026-11-22T15:00:00+00:00"),
     "rollback": ("shortlist_rollback", {"reason": NASTY}, AT_NIGHT),
     "rollback to": ("shortlist_rollback", {"reason": "bad prices", "to": VERSION}, AT_NIGHT),
     "rollback to nothing": ("shortlist_rollback", {"reason": "bad prices", "to": ""}, AT_NIGHT),
@@ -38,7 +40,7 @@ REQUESTS = {
 @pytest.fixture(scope="module")
 def parsed(dump: Any) -> dict[str, Any]:
     requests = [{"dag_id": dag, "params": params, "run_after": after} for dag, params, after in REQUESTS.values()]
-    answer: dict[str, Any] = dump(requests)
+    answer: dict[str, Any] = dump(requests, SHORTLIST_REFRESH=AT_HOURS)
     answer["rendered"] = dict(zip(REQUESTS, answer["rendered"], strict=True))
     return answer
 
@@ -52,7 +54,7 @@ def nightly(parsed: dict[str, Any]) -> dict[str, Any]:
 def test_the_dag_files_parse_without_errors_or_deprecations(parsed: dict[str, Any]) -> None:
     assert parsed["import_errors"] == {}
     assert parsed["warnings"] == {}
-    assert sorted(parsed["dags"]) == ["shortlist_nightly", "shortlist_rollback"]
+    assert sorted(parsed["dags"]) == ["shortlist_nightly", "shortlist_rollback", "shortlist_within_the_day"]
 
 
 def test_the_dag_files_import_airflow_and_the_standard_library_only() -> None:
@@ -76,6 +78,38 @@ def test_the_night_runs_its_steps_one_after_the_other_at_a_quarter_past_three(ni
         assert nightly["tasks"][after]["upstream"] == [before]
         assert nightly["tasks"][after]["trigger_rule"] == "all_success"
     assert (nightly["schedule"], nightly["catchup"], nightly["max_active_runs"]) == ("15 3 * * *", False, 1)
+
+
+def test_within_the_day_the_steps_are_those_of_the_night(parsed: dict[str, Any], nightly: dict[str, Any]) -> None:
+    dag = parsed["dags"]["shortlist_within_the_day"]
+    assert (dag["schedule"], dag["catchup"], dag["max_active_runs"]) == (AT_HOURS, False, 1)
+    mine, theirs = (
+        {name: {**task, "upstream": None} for name, task in found["tasks"].items() if name != "simulate"}
+        for found in (dag, nightly)
+    )
+    assert mine == theirs
+    assert [*mine] == [*theirs]
+
+
+def test_within_the_day_today_is_treated_and_the_model_kept(parsed: dict[str, Any], recorder: Path) -> None:
+    found = dict(command_lines(parsed["rendered"]["within the day"], recorder))
+    night = dict(command_lines(parsed["rendered"]["scheduled"], recorder))
+    for task_id, argv in found.items():
+        assert argv[argv.index("--day") + 1] == "2026-11-22"
+        told = [word for word in argv if word != "--keep-model"]
+        assert told == [word.replace("2026-11-21", "2026-11-22") for word in night[task_id]]
+        assert ("--keep-model" in argv) == (task_id == "train")
+
+
+def test_nothing_runs_within_the_day_where_it_is_not_asked_for(dump: Any) -> None:
+    assert sorted(dump([])["dags"]) == ["shortlist_nightly", "shortlist_rollback"]
+
+
+def test_times_that_cannot_be_read_keep_no_night_back(dump: Any) -> None:
+    parsed = dump([], SHORTLIST_REFRESH="every three hours")
+    assert "shortlist_nightly" in parsed["dags"]
+    (said,) = parsed["import_errors"].values()
+    assert "Exactly 5, 6 or 7 columns" in said
 
 
 def test_only_the_cutover_announces_a_new_current_version(nightly: dict[str, Any]) -> None:
@@ -113,7 +147,7 @@ def test_a_bad_parameter_is_refused_before_any_task(parsed: dict[str, Any], requ
     assert "refused" in parsed["rendered"][request_]
 
 
-@pytest.mark.parametrize("request_", ["scheduled", "rollback", "rollback to"])
+@pytest.mark.parametrize("request_", ["scheduled", "within the day", "rollback", "rollback to"])
 def test_every_command_line_is_understood_by_the_real_parser(
     parsed: dict[str, Any], recorder: Path, request_: str
 ) -> None:
