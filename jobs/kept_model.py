@@ -57,7 +57,8 @@ def find(config: Config, day: str, settings: str, prepared: Dataset) -> tuple[Da
     """The newest model that may stand for one of `day`; None, and why there is none, if one is wanted.
 
     A model of the day itself comes first, so that a finished day stays what it is: kept, or trained. A day that is not
-    over takes what was trained last, also what was trained on its own first hours.
+    over takes what was trained last, also what was trained on its own first hours; the model itself and not a copy that
+    a day has kept, for it may have been trained anew.
 
     Args:
         prepared: what the day knows.
@@ -85,7 +86,7 @@ def find(config: Config, day: str, settings: str, prepared: Dataset) -> tuple[Da
             why = f"the model of {trained_on} is older than train.keep_days = {keep_days}"
         elif is_over:
             return found, ""
-        elif newest is None or trained_on > str(newest.extra("trained_on")):
+        elif newest is None or trained_on >= str(newest.extra("trained_on")):
             newest = found
     return newest, "" if newest else why
 

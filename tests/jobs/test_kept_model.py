@@ -191,6 +191,10 @@ def test_a_day_that_is_not_over_takes_what_was_trained_last(tmp_path: Path) -> N
     assert "kept_from" not in train.run(nightly, later(1)).details
     assert train.run(config, today).details["kept_from"] == later(1)
     assert train.run(config, today).skipped
+    write_next(config, later(1), hours=23)  # mended, and the night run again
+    train.run(nightly, later(1))
+    assert train.run(config, today).details["kept_from"] == later(1)
+    assert made(config, today).extra("trained") == made(config, later(1)).fingerprint
 
 
 def test_today_trains_nothing_while_the_last_nights_have_left_a_model(tmp_path: Path) -> None:
