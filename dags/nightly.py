@@ -83,7 +83,6 @@ HOME = Path(os.environ.get("SHORTLIST_HOME") or Path(__file__).resolve().parent.
 PYTHON = os.environ.get("SHORTLIST_PYTHON") or str(HOME / ".venv/bin/python")
 CONFIG = os.environ.get("SHORTLIST_CONFIG") or str(HOME / "shortlist.toml")
 START_DATE = datetime.fromisoformat(os.environ.get("SHORTLIST_START_DATE") or "2026-01-01").replace(tzinfo=UTC)
-
 REFRESH = os.environ.get("SHORTLIST_REFRESH", "").strip()
 
 # Triggered runs have no logical date and no interval; every kind of run has `run_after`, and a scheduled or backfilled

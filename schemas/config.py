@@ -90,7 +90,8 @@ class Store(Section, frozen=True):
     expired: Literal["serve_stale", "fallback"] = "serve_stale"
     """Serve an expired record, marked as stale, or take the next rung."""
     keep_versions: Annotated[int, Meta(ge=2)] = 3
-    """Sealed versions that `retire` leaves, the current one and the rollback target included."""
+    """Sealed versions that `retire` leaves, the current one and the rollback target included; of each day the last one
+    first."""
     grace_hours: Amount = 1.0
     """`retire` never removes a version younger than this."""
     live_items_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
