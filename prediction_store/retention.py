@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -90,6 +90,24 @@ def retire(
     return RetireReport(removed, dict(sorted(kept.items(), reverse=True)), swept, problem=problem, failed=failed)
 
 
+def last_of_days(names: Iterable[str], needed: Iterable[str], made_at: Callable[[str], int | None]) -> Iterator[str]:
+    """Of these names, newest first, the first of each day that none of the needed ones is of.
+
+    Args:
+        made_at: the logical time of a version, midnight for a day that was over; None: it cannot be read.
+    """
+    days = {_day_of(time) for time in map(made_at, needed) if time is not None}
+    for name in names:
+        time = made_at(name)
+        if time is not None and _day_of(time) not in days:
+            days.add(_day_of(time))
+            yield name
+
+
+def _day_of(made_at: int) -> int:
+    return (made_at - 1) // DAY_SECONDS
+
+
 def require_all_removed(report: RetireReport) -> None:
     """Raises DiskError when something was to go and could not be removed."""
     if report.failed:
@@ -102,7 +120,7 @@ def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str
     there = layout.version_names(root)
     needed = {name: reason for name, reason in _protected(root).items() if name in there}
     validated = [name for name in there if _is_validated(root, name)]
-    for name in [*_last_of_days(root, needed, validated), *validated, *there]:
+    for name in [*last_of_days(validated, needed, lambda name: _made_at(root, name)), *validated, *there]:
         if len(needed) < keep:
             needed.setdefault(name, "among the newest")
     for name in there:
@@ -111,24 +129,6 @@ def _needed(root: Path, keep: int, grace_seconds: float, now: float) -> dict[str
         elif _is_of_the_future(root, name):
             needed.setdefault(name, "written by a later Shortlist")
     return needed
-
-
-def _last_of_days(root: Path, needed: Iterable[str], names: Iterable[str]) -> Iterator[str]:
-    """Of these names, newest first, the first of each day that none of the needed ones is of."""
-    days = {_day_of(root, name) for name in needed}
-    for name in names:
-        day = _day_of(root, name)
-        if day is not None and day not in days:
-            days.add(day)
-            yield name
-
-
-def _day_of(root: Path, name: str) -> int | None:
-    """The number of the day that a version was made of; None: it cannot be read."""
-    try:
-        return (read_manifest(root, name).made_at - 1) // DAY_SECONDS
-    except (StoreError, FormatError):
-        return None
 
 
 def _protected(root: Path) -> dict[str, str]:
@@ -148,6 +148,13 @@ def _is_validated(root: Path, name: str) -> bool:
         return has_passed(root, name)
     except (StoreError, FormatError):
         return False
+
+
+def _made_at(root: Path, name: str) -> int | None:
+    try:
+        return read_manifest(root, name).made_at
+    except (StoreError, FormatError):
+        return None
 
 
 def _is_of_the_future(root: Path, name: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from prediction_store import layout
+from prediction_store.errors import NewerFormatError
+from prediction_store.retention import last_of_days
 from prediction_store.succession import way_back
 from prediction_store.transfer.copies import names_there, sizes_of
 from prediction_store.transfer.remote import Remote
@@ -15,8 +17,9 @@ ABANDONED_SECONDS = 86_400.0
 def prune(remote: Remote, *, keep: int, grace_seconds: float, now: float) -> list[str]:
     """Remove the versions that nothing needs any more, and what abandoned pushes have left; their names.
 
-    Kept are the current version, the one that rollback would go to, as many of the newest as make `keep` in all, and
-    what was built less than `grace_seconds` ago. Without a shared history nothing goes: what is needed is not known.
+    Kept are the current version, the one that rollback would go to, as many of the newest as make `keep` in all, first
+    the last of each day, and what was built less than `grace_seconds` ago. Without a shared history nothing goes: what
+    is needed is not known.
 
     Raises:
         DamagedHistoryError: the newest record cannot be read; nothing was removed.
@@ -28,7 +31,8 @@ def prune(remote: Remote, *, keep: int, grace_seconds: float, now: float) -> lis
     needed = _protected(shared, complete)
     if not needed:
         return []
-    for name in complete:
+    by_day = last_of_days(complete, [*needed], lambda name: _made_at(shared, name))
+    for name in [*by_day, *complete] if len(complete) > keep else complete:
         if len(needed) < keep:
             needed.add(name)
     removed = []
@@ -50,6 +54,13 @@ def _protected(shared: RemoteHistory, complete: list[str]) -> set[str]:
     """The current version and the rollback target; none: the hosts have no history."""
     newest = shared.newest()
     return set() if newest is None else {newest.version, *way_back(newest, complete)[:1]}
+
+
+def _made_at(shared: RemoteHistory, name: str) -> int | None:
+    try:
+        return shared.made_at(name)
+    except NewerFormatError:
+        return None
 
 
 def _remove(shared: RemoteHistory, name: str, complete: list[str]) -> bool:

@@ -50,6 +50,17 @@ def test_the_current_one_and_the_one_to_go_back_to_stay_however_old(
     assert set(pruned(folder)) == set(names) - {a, b}
 
 
+def test_many_versions_of_a_day_leave_room_for_the_last_of_the_days_before(
+    root: Path, make_version: MakeVersion, folder: Remote
+) -> None:
+    days = {"a": 0.0, "b": 0.9, "c": 1.0, "d": 1.4, "e": 1.6, "f": 1.8}
+    made = [make_version(name, cut_over=True, made_at=MADE_AT + int(days[name] * 86_400)) for name in days]
+    list(send(root, folder, made, flow=Flow(), parallel=4))
+    a, b, c, d, e, f = made
+    assert set(pruned(folder, keep=4)) == {b, d}
+    assert set(names_there(folder)) == {a, c, e, f}
+
+
 def test_a_young_version_stays(folder: Remote, names: list[str]) -> None:
     assert pruned(folder, now=layout.built_at(names[1]) + 3599) == [names[0]]
 
