@@ -132,7 +132,9 @@ def spark_application(day: str, task_id: str, *argv: str, **task: Any) -> SparkS
 
 def steps(day: str, *, keep_model: bool = False) -> list[BaseOperator]:
     """The journey of a day as tasks."""
+    is_simulated = os.environ.get("SHORTLIST_SIMULATE", "").lower() == "true"
     return [
+        *([command(day, "simulate", "simulate")] if is_simulated else []),
         spark_application(day, "prepare", "prepare"),
         command(day, "train", "train", *(["--keep-model"] if keep_model else [])),
         # One application for three steps: every spark-submit costs some twenty seconds.
@@ -175,9 +177,7 @@ USUAL: dict[str, Any] = {
     **USUAL,
 )
 def nightly() -> None:
-    is_simulated = os.environ.get("SHORTLIST_SIMULATE", "").lower() == "true"
-    first = [command(DAY_BEFORE, "simulate", "simulate")] if is_simulated else []
-    chain(*first, *steps(DAY_BEFORE))
+    chain(*steps(DAY_BEFORE))
 
 
 def within_the_day() -> None:
@@ -199,7 +199,8 @@ def within_the_day() -> None:
 
     ### When a task is red
 
-    As in `shortlist_nightly`, whose page says what each of them means, and with it:
+    As in `shortlist_nightly`, whose page says what each of them means (**simulate**, too, which invents the whole day
+    at once). Besides:
 
     * **prepare**: today's rows or partition cannot be read, for they are being written, say: write aside and rename.
     * **gate**, exit 3: the version made before stays, and the next run tries with more rows.
