@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from jobs.errors import SourceError
 from jobs.intake import UNREADABLE
 from jobs.sources import Source
+from schemas.config import Config, events_folder
 from schemas.data_config import Interactions, Items
 
 _WANTED = {
@@ -71,6 +74,14 @@ def never_consumed(config: Interactions) -> dict[str, str]:
         return {}
     found = f"data.interactions.consumed_events names {', '.join(never)}, which no event can be"
     return {"warning_consumed_events": f"{found}: event_weights lists {', '.join(config.event_weights)}"}
+
+
+def no_log(config: Config) -> dict[str, str]:
+    """A warning where no server of this configuration writes the serving log that is read, and none is there."""
+    folder = Path(config.data.interactions.serving_log)
+    if folder == Path(events_folder(config.paths)) or folder.is_dir():
+        return {}
+    return {"warning_serving_log": f"data.interactions.serving_log: there is no folder {folder} yet; wanted its path"}
 
 
 def unknown(noun: str, numbered: DataFrame, path: str) -> dict[str, int | str]:

@@ -84,6 +84,7 @@ def run(config: Config, day: str, spark: SparkSession, *, is_over: bool = True) 
     details = {name: draft.extra[name] for name in ("read", "later", "older", "duplicates")} | work.dropped()
     if log is not None:
         details |= {"logged": draft.extra["logged"], "logged_left_out": dict(log.left_out)}
+        details |= oddities.no_log(config)
     if not is_over:
         details["known_until"] = _moment(work.made_at).strftime("%Y-%m-%dT%H:%M:%SZ")
     details |= work.told

@@ -227,3 +227,4 @@ def test_a_log_without_events_adds_nothing(tmp_path: Path, spark: Any) -> None:
     rows, _, details = prepared(config(tmp_path, serving_log=str(tmp_path / "log")), spark)
     assert [row[0] for row in rows] == ["u1", "u2"]
     assert details["logged"] == 0
+    assert details["warning_serving_log"].endswith(f"there is no folder {tmp_path / 'log'} yet; wanted its path")
