@@ -32,6 +32,8 @@ def folder_of(config: Config) -> Path:
 
 def require_log(config: Config) -> None:
     """Go on only if there is a serving log, or a store that has none yet. Raises StoreError."""
+    import contextlib
+    import os
     from pathlib import Path
 
     from prediction_store.durable import translated
@@ -39,12 +41,12 @@ def require_log(config: Config) -> None:
     from schemas.config import events_folder
 
     folder = Path(events_folder(config.paths))
-    with translated("reading", folder):
-        is_there = folder.is_dir()
-    if not is_there and config.paths.events:
+    with translated("reading", folder), contextlib.suppress(FileNotFoundError):
+        os.scandir(folder).close()
+        return
+    if config.paths.events:
         raise StoreError(f"there is no log at {folder}", hint="set paths.events to where it is")
-    if not is_there:
-        store_of(config)
+    store_of(config)
 
 
 def store_of(config: Config) -> Path:
