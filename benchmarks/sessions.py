@@ -151,8 +151,8 @@ def compare(
         every = Moments(during, most_events=config.serve.max_session_events)
         with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
             stage = Stage.of(version, TrendingThen(version, happened))
-            is_known = version.indexes_of(happened.items)
-            others = (item for item, index in zip(happened.items, is_known, strict=True) if index is None)
+            indexes = version.indexes_of(happened.items)
+            others = (item for item, index in zip(happened.items, indexes, strict=True) if index is None)
             stage.live.arrivals.update(dict.fromkeys(others, ItemFacts(changed_at=0.0, in_stock=True)))
             if day < data.learn_until:
                 learned_from.append(train_ranker.examples(stage, every, config))

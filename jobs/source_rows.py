@@ -56,12 +56,11 @@ class Rows:
         return name != "" and name in self.inside  # pandas writes its row numbers into a column without a name
 
     def require(self, key: str, name: str, hint: str = "", *, everywhere: bool = True) -> None:
-        """Raise SourceError when the column that `key` names is not there; `everywhere`: in one of the files."""
+        """Raise SourceError when the column that `key` names is not there; `everywhere`: or not in all of the files."""
         if not self.has(name):
             require_column(self.source, key, name, self.names, hint)
-        if (
-            everywhere and name in self.lacking
-        ):  # or the rows of a whole day might go as malformed, and few enough not to stop the run
+        # Or the rows of a whole day might go as malformed, and few enough not to stop the run.
+        if everywhere and name in self.lacking:
             raise SourceError(
                 f"{self.lacking[name]} has no column {name!r}, and other files of the table of {self.source.name} have",
                 hint="write it into all of them: a column that is needed must be in each file",

@@ -143,7 +143,7 @@ class Store:
         except (MissingVersionError, DiskError, OSError):  # it may still arrive, or get other rights
             _close(version)
             raise
-        except Exception as error:
+        except Exception as error:  # raised on, whatever it is
             _close(version)
             is_damaged = version is None and isinstance(error, ShortlistError)
             until = math.inf if is_damaged else self._now() + RETRY_SECONDS

@@ -121,11 +121,10 @@ def answer(
 
     at = _circumstances(version, request, ignored, moment, user=user, trending=trending)
     rules = rules.at(request.placement)
-    arrivals = Arrivals()
-    if holdout == NOBODY:
-        arrivals = arrivals_of(
-            version, request, rules, serve, trending=trending, live=live, ignored=ignored, wanted=wanted, now=now
-        )
+    to_show = trending if holdout == NOBODY else None
+    arrivals = arrivals_of(
+        version, request, rules, serve, trending=to_show, live=live, ignored=ignored, wanted=wanted, now=now
+    )
     wanted -= len(arrivals.items)
     ranks = arrivals.left(wanted)
     asked = _Asked(
