@@ -25,7 +25,7 @@ from benchmarks.measure import Row, finish, header, row, time_each
 from benchmarks.ranked_shop import DEVICES, Shop, write_shop
 from benchmarks.versions import item_name, user_name
 from prediction_store.durable import remove_folder
-from reranker import answer, eligibility, ranking, recommend, sources, standing, user_tower
+from reranker import answer, eligibility, filling, ranking, recommend, sources, standing, user_tower
 from reranker.recommend import Reranker, open_reranker
 from schemas.config import Config, Paths
 from schemas.messages import Context, RecommendRequest, SessionEvent
@@ -138,11 +138,11 @@ STAGES = [
     (answer, "read_session"),
     (answer, "hidden_items"),
     (sources, "personal"),
-    (answer, "Scoring"),
-    (answer, "eligible"),
-    (answer.Scoring, "best"),
-    (answer.Scoring, "values"),
-    (answer, "_shown"),
+    (filling, "Scoring"),
+    (filling, "eligible"),
+    (filling.Scoring, "best"),
+    (filling.Scoring, "values"),
+    (filling, "_shown"),
 ]
 
 

@@ -30,19 +30,19 @@ import pyarrow.parquet as pq
 
 from benchmarks import measure
 from benchmarks.session_rules import ItemToItem, Popularity, Rule, Scores, SessionNeighbours
-from jobs import datasets, journey, release, train_ranker
+from jobs import arrival_score, datasets, journey, release, train_ranker
 from jobs.moments import Moment, Moments, Replayed, Stage, Visit, replay
 from jobs.ranking_fit import Lists
 from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker.arrays import Float32
-from reranker.arrivals import Arrivals, arrivals_of
+from reranker.arrivals import Arrivals, Competing, arrivals_of, scores_of
 from reranker.rules import Rules
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.config_file import load_config
-from schemas.live_items import ItemFacts
 from schemas.messages import SessionEvent
+from schemas.ranker import ArrivalScore, RankerWeights
 from schemas.serving_config import Serve
 
 K = 20
@@ -60,6 +60,7 @@ RULES: dict[str, Callable[[Sequence[Sequence[str]]], Rule]] = {
 }
 
 TRENDING = "trending now, same candidates"
+WITH_ARRIVALS = "the re-ranker, learned, arrivals"
 PLACES = ((2, 4, 6), (2, 4, 6, 8, 10), (1, 3, 5, 7, 9, 11, 13, 15, 17, 19))
 """For arrivals."""
 
@@ -93,6 +94,7 @@ class Case(NamedTuple):
     ids: list[str]  # of the pool
     consumed: frozenset[str]  # by the user, up to the version
     arrivals: tuple[Arrivals, ...]  # for each of PLACES
+    arriving: Competing
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -147,13 +149,9 @@ def compare(
         journey.run(config, day, STEPS, now=time.time)
         made = datasets.end_of(day)
         before = [s for s in sessions if made - KNOWN_DAYS * 86_400 <= s[0].event.time and s[-1].event.time < made]
-        during = [s for s in sessions if made <= s[0].event.time and s[-1].event.time < until]
-        every = Moments(during, most_events=config.serve.max_session_events)
+        every = moments_of(sessions, made, until, config)
         with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
             stage = Stage.of(version, TrendingThen(version, happened))
-            indexes = version.indexes_of(happened.items)
-            others = (item for item, index in zip(happened.items, indexes, strict=True) if index is None)
-            stage.live.arrivals.update(dict.fromkeys(others, ItemFacts(changed_at=0.0, in_stock=True)))
             if day < data.learn_until:
                 learned_from.append(train_ranker.examples(stage, every, config))
             else:
@@ -169,13 +167,18 @@ def compare(
     for name, weights in (("the re-ranker, learned", learned), ("the re-ranker, untrained", untrained)):
         used = np.array(weights.weights, np.float32)
         ranks[name] = [_rank(case.signals @ used, case.replayed) for case in cases]
+    score = score_of_arrivals(data, config, sessions, learned)
+    print(f"    {'arrivals':<20} {score}")
     now = [signal.name for signal in SIGNALS].index("trending_now")
     ranks[TRENDING] = [_rank(case.signals[:, now], case.replayed) for case in cases]
+    pairs = [*zip(cases, ranks["the re-ranker, learned"], strict=True)]
     for number, places in enumerate(PLACES):
-        pairs = zip(cases, ranks["the re-ranker, learned"], strict=True)
-        ranks[_with_arrivals(places)] = [
-            _rank_around(case.arrivals[number], rank, case.moment.wanted) for case, rank in pairs
-        ]
+        name = f"{WITH_ARRIVALS} at {' '.join(map(str, places))}"
+        ranks[name] = [_rank_around(case.arrivals[number], rank, case.moment.wanted) for case, rank in pairs]
+    used = np.array(learned.weights, np.float32)
+    ranks[f"{WITH_ARRIVALS} by score"] = [
+        _rank_around(_placed(case, case.signals @ used, score), rank, case.moment.wanted) for case, rank in pairs
+    ]
     for rule in RULES:
         ranks[f"{rule}, same candidates"] = [_rank(_of_pool(case, rule), case.replayed) for case in cases]
         ranks[f"{rule}, whole catalogue"] = [_rank_of(case.rules[rule], case.moment) for case in cases]
@@ -183,7 +186,7 @@ def compare(
         ranks[f"{rule}, what is not consumed"] = unread
     found = {name: _measured(rows, data.name, name, of_rule) for name, of_rule in ranks.items()}
     batch, ours = found["batch order"], found["the re-ranker, learned"]
-    arrived = found[_with_arrivals(PLACES[1])]
+    arrived = found[f"{WITH_ARRIVALS} by score"]
     best = max(found[name]["hit20"] for name in found if name.startswith((TRENDING, *RULES)))
     return {
         f"{data.key}_hit20_vs_batch": round(ours["hit20"] / max(batch["hit20"], 1e-9), 3),
@@ -191,6 +194,26 @@ def compare(
         f"{data.key}_hit20_vs_best_rule": round(ours["hit20"] / max(best, 1e-9), 3),
         f"{data.key}_hit20_with_arrivals_vs_batch": round(arrived["hit20"] / max(batch["hit20"], 1e-9), 3),
     }
+
+
+def moments_of(sessions: Sequence[Sequence[Visit]], since: int, until: int, config: Config) -> Moments:
+    """The moments of the sessions within a version's time."""
+    during = [session for session in sessions if since <= session[0].event.time and session[-1].event.time < until]
+    return Moments(during, most_events=config.serve.max_session_events)
+
+
+def score_of_arrivals(
+    data: Data, config: Config, sessions: Sequence[Sequence[Visit]], weights: RankerWeights
+) -> ArrivalScore:
+    """As `train-ranker` learns it, of the same nights as the weights."""
+    contests, happened = [], events_of(sessions)
+    for day, until in nights(data):
+        if day < data.learn_until:
+            every = moments_of(sessions, datasets.end_of(day), until, config)
+            with Version.open(Path(config.paths.store), release.version_of(config, day)) as version:
+                stage = Stage.of(version, TrendingThen(version, happened))
+                contests.append(arrival_score.contests_of(stage, every, weights, config.serve))
+    return arrival_score.fit(arrival_score.Contests(*map(np.concatenate, zip(*contests, strict=True))))
 
 
 def events_of(sessions: Sequence[Sequence[Visit]]) -> Events:
@@ -217,7 +240,8 @@ def judged(stage: Stage, before: Sequence[Sequence[Visit]], every: Sequence[Mome
             consumed = version.item_ids(version.consumed(user.user_row)) if user is not None else ()
             signals, ids = found.signals(np.arange(found.pool.items.size)), version.item_ids(found.pool.items)
             arrivals = tuple(_arrivals(stage, moment, config.serve, places) for places in PLACES)
-            yield Case(moment, found, signals, scores, ids, frozenset(consumed), arrivals)
+            arriving = arrival_score.arrived_at(stage, moment, config.serve)
+            yield Case(moment, found, signals, scores, ids, frozenset(consumed), arrivals, arriving)
 
 
 def read_sessions(data: Data, source: Path) -> list[list[Visit]]:
@@ -248,10 +272,6 @@ def _rank(scores: np.ndarray, case: Replayed) -> int:
     return 1 + int(np.count_nonzero(better & case.is_eligible))
 
 
-def _with_arrivals(places: Sequence[int]) -> str:
-    return f"the re-ranker, learned, arrivals at {' '.join(map(str, places))}"
-
-
 def _arrivals(stage: Stage, moment: Moment, serve: Serve, places: Sequence[int]) -> Arrivals:
     now = moment.request.context.time
     assert stage.trending is not None
@@ -259,8 +279,13 @@ def _arrivals(stage: Stage, moment: Moment, serve: Serve, places: Sequence[int])
     settings = msgspec.structs.replace(serve, arrivals=[*places])
     return arrivals_of(
         stage.version, moment.request, Rules(), settings,
-        trending=stage.trending.at(now), live=stage.live, ignored={}, wanted=K, now=now,
-    )  # fmt: skip
+        trending=stage.trending.at(now), live=stage.live, ignored={}, wanted=K, now=now, score=None,
+    ).placed(None)  # fmt: skip
+
+
+def _placed(case: Case, scores: Float32, score: ArrivalScore) -> Arrivals:
+    best = np.sort(scores[case.replayed.is_eligible])[::-1][:K]
+    return case.arriving._replace(scores=scores_of(case.arriving.counts, score), wanted=K).placed(lambda: best)
 
 
 def _rank_around(arrivals: Arrivals, rank: int, wanted: str) -> int:

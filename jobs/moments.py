@@ -30,6 +30,7 @@ from reranker.session import read_session
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import SIGNALS
 from reranker.user_tower import UserNow, UserTower
+from schemas.live_items import ItemFacts
 from schemas.messages import Context, RecommendRequest, SessionEvent
 from schemas.serving_config import Serve
 
@@ -64,7 +65,8 @@ class Stage(NamedTuple):
     ranker: Ranker
     """Of every signal, in the order of SIGNALS; what each weighs does not matter."""
     live: LiveView
-    """What is in stock is taken from the version: what was on the shelf at the moment is not known."""
+    """What is in stock is taken from the version: what was on the shelf at the moment is not known. What the version
+    lacks counts as announced."""
     fresh: Fresh | None
     trending: TrendingThen | None
 
@@ -72,7 +74,10 @@ class Stage(NamedTuple):
     def of(cls, version: Version, trending: TrendingThen | None = None) -> Stage:
         tower = UserTower.of(version)
         ranker = Ranker(tuple((signal, 1.0) for signal in SIGNALS), tower=tower)
-        return cls(version, ranker, LiveView(version), Fresh.of(version) if tower else None, trending)
+        live = LiveView(version)
+        if trending is not None:
+            live.arrivals.update(dict.fromkeys(trending.others, ItemFacts(changed_at=0.0, in_stock=True)))
+        return cls(version, ranker, live, Fresh.of(version) if tower else None, trending)
 
 
 class Replayed(NamedTuple):

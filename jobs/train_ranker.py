@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from jobs import datasets, logged_lists
+from jobs import arrival_score, datasets, logged_lists
 from jobs.learned_from import of_log, of_sessions
 from jobs.logged_lists import LoggedLists
 from jobs.moments import Moment, Moments, Stage, replay, sessions
@@ -31,6 +31,7 @@ from prediction_store import history, layout
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.reader import Version
+from reranker.arrivals import LEARNED
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
 from schemas.ranker import LOG, SESSIONS, LearnedFrom, RankerWeights, encode_weights
@@ -154,23 +155,33 @@ def _taught(
 ) -> tuple[RankerWeights, dict[str, Any]]:
     """The weights that serve next, with what they were learned from where they were, and how that went."""
     usual, clicks = _usual(version), 0 if logged is None else len(logged.lists.signals)
-    if logged is not None and clicks < config.ranker.fewest_clicks and _is_from_log(usual):
-        return usual, {"lists": clicks, "learned_from": LOG, "clicks": clicks}
+    replayed, seen = None, None
     if logged is not None and clicks >= config.ranker.fewest_clicks:
         weights, details = _better(logged.lists, usual, config)
-        facts = {"learned_from": LOG, "eta": logged.eta, "eta_measured": logged.is_measured}
+        details |= {"learned_from": LOG, "eta": logged.eta, "eta_measured": logged.is_measured}
         seen = of_log(logged.lists) if "mrr" in details else None
+    elif logged is not None and _is_from_log(usual):
+        weights, details = usual, {"lists": clicks, "learned_from": LOG, "clicks": clicks}
     else:
-        since, gap = version.manifest.made_at, config.lists.session_gap_minutes
-        found = sessions(prepared, since=since, until=end, gap_minutes=gap)
-        every = Moments(found, most_events=config.serve.max_session_events)
-        stage = Stage.of(version, TrendingThen(version, events_of(prepared, since=since, until=end)))
+        replayed = stage, every = _replayed(version, prepared, config, end)
         weights, details = _better(examples(stage, every, config), usual, config)
-        facts = {"learned_from": SESSIONS, "clicks": clicks}
+        details |= {"learned_from": SESSIONS, "clicks": clicks}
         seen = of_sessions(stage, every, weights, config.serve) if "mrr" in details else None
     if seen is not None:
         weights = msgspec.structs.replace(weights, learned_from=seen)
-    return weights, details | facts
+    if config.serve.arrivals == LEARNED:
+        stage, every = replayed or _replayed(version, prepared, config, end)
+        weights, of_arrivals = arrival_score.taught(stage, every, weights, usual, config)
+        details |= of_arrivals
+    return weights, details
+
+
+def _replayed(version: Version, prepared: Path, config: Config, end: int) -> tuple[Stage, Moments]:
+    """The moments since the version's data, and what they are replayed on."""
+    since, gap = version.manifest.made_at, config.lists.session_gap_minutes
+    found = sessions(prepared, since=since, until=end, gap_minutes=gap)
+    stage = Stage.of(version, TrendingThen(version, events_of(prepared, since=since, until=end)))
+    return stage, Moments(found, most_events=config.serve.max_session_events)
 
 
 def _usual(version: Version) -> RankerWeights:
@@ -206,6 +217,7 @@ def _replayed_with(serve: Serve) -> Serve:
         neighbour_candidates=serve.neighbour_candidates,
         fresh_candidates=serve.fresh_candidates,
         trending_now_candidates=serve.trending_now_candidates,
+        arrivals=LEARNED if serve.arrivals == LEARNED else [],
         seen=serve.seen,
         seen_before=serve.seen_before,
         bought=serve.bought,

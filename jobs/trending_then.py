@@ -40,9 +40,10 @@ class TrendingThen:
     def __init__(self, version: Version, events: Events) -> None:
         self._version = version
         places = version.indexes_of(events.items)
-        self._others = [item for item, place in zip(events.items, places, strict=True) if place is None]
-        others = itertools.count(version.n_items)  # behind the items of the version
-        dense = np.array([next(others) if place is None else place for place in places], np.int64)[events.item]
+        self.others = [item for item, place in zip(events.items, places, strict=True) if place is None]
+        """Ids of the items that the version lacks."""
+        behind = itertools.count(version.n_items)  # behind the items of the version
+        dense = np.array([next(behind) if place is None else place for place in places], np.int64)[events.item]
         window = events.time // int(HALF_LIFE_SECONDS)
         order = np.lexsort((events.time, window, events.user, dense))
         keys = np.stack([dense[order], events.user[order], window[order]])
@@ -61,10 +62,10 @@ class TrendingThen:
     def _look(self, now: float) -> Trending | None:
         first, last = np.searchsorted(self._time, [now - SPAN_SECONDS, now])
         worth = np.exp2((self._time[first:last] - now) / HALF_LIFE_SECONDS)
-        every = np.zeros(self._version.n_items + len(self._others))
+        every = np.zeros(self._version.n_items + len(self.others))
         np.add.at(every, self._dense[first:last], worth)
         known, others = np.split(every, [self._version.n_items])
-        return trending_of("", known, others, self._others)
+        return trending_of("", known, others, self.others)
 
 
 def events_of(prepared: Path, *, since: int, until: int) -> Events:

@@ -1,14 +1,15 @@
-"""Arrivals: items that came after the version was made, at the places of an answer that are kept for them.
+"""Arrivals: items that came after the version was made, at places of an answer that all others go around.
 
 No list holds them and no signal knows them, for a version has neither their vectors nor their columns. What is known is
-that the shop has them, by the live facts, and how many users have done something with them in the last hours. So they
-do not compete by score: those most wanted now stand at `serve.arrivals`, and all else goes around them.
+that the shop has them, by the live facts, and how many users have done something with them in the last hours. Those
+most wanted now stand at the positions that `serve.arrivals` keeps for them; or where their scores put them, which go by
+these counts and were learned beside the weights of the signals (`jobs/arrival_score.py`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +24,7 @@ from reranker.rules import Rules
 from reranker.trending_now import Trending
 from schemas.live_items import ItemFacts
 from schemas.messages import AnsweredItem, RecommendRequest
+from schemas.ranker import ArrivalScore
 from schemas.rules import Order
 from schemas.serving_config import Serve
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 ARRIVALS = "arrivals"
 """The rung of such items."""
+LEARNED = "learned"
+"""`serve.arrivals`: their scores say where they stand."""
 WHY = "new since the lists were made, and what many want just now"
 
 
@@ -45,6 +49,14 @@ class Arrivals(NamedTuple):
     """float32[n]: how many users, the earlier for less."""
     ranks: Sequence[int] = ()
     """Their places, from 0, among all arrivals that are wanted now."""
+    scores: Float32 = NO_NUMBERS
+    """float32[n]: the counts where places are kept."""
+    is_scored: bool = False
+    """Their scores are what put them there."""
+
+    def placed(self, best: Callable[[], Float32] | None) -> Arrivals:
+        """As `Competing.placed`: they have their places."""
+        return self
 
     def around(self, position: int) -> int:
         """Where what is to stand at a position of the answer stands among all others."""
@@ -66,12 +78,20 @@ class Arrivals(NamedTuple):
     def among(self, others: list[AnsweredItem], *, explain: bool) -> list[AnsweredItem]:
         """The answer: the others in their order, and these at their places, or at the end of what is shorter."""
         found = [*others]
-        for place, item, count, rank in zip(self.places, self.items, self.counts.tolist(), self.ranks, strict=True):
-            score = round(count, 6)
-            made = AnsweredItem(item=item, rank=place, score=score, base_score=score, base_rank=rank + 1, rung=ARRIVALS)
+        numbers = zip(self.items, self.scores.tolist(), self.counts.tolist(), self.ranks, strict=True)
+        for place, (item, score, count, rank) in zip(self.places, numbers, strict=True):
+            made = AnsweredItem(
+                item=item,
+                rank=place,
+                score=round(score, 6),
+                base_score=round(count, 6),
+                base_rank=rank + 1,
+                rung=ARRIVALS,
+            )
             if explain:
+                parts = {ARRIVALS: made.score} if self.is_scored else {}
                 made = msgspec.structs.replace(
-                    made, title="", sources=[ARRIVALS], signals={}, contributions={}, why=WHY
+                    made, title="", sources=[ARRIVALS], signals={}, contributions=parts, why=WHY
                 )
             found.insert(place - 1, made)
         ranked = enumerate(found, 1)
@@ -79,6 +99,39 @@ class Arrivals(NamedTuple):
 
 
 NONE = Arrivals()
+
+
+class Competing(NamedTuple):
+    """Arrivals that stand where their scores put them, highest first."""
+
+    items: Sequence[str]
+    counts: Float32
+    ranks: Sequence[int]
+    scores: Float32
+    others: Collection[int]
+    """The positions that are not for them."""
+    wanted: int
+    """Length of the answer."""
+
+    def placed(self, best: Callable[[], Float32] | None) -> Arrivals:
+        """Each before the first of the others that scores less.
+
+        Args:
+            best: float32[m], the scores of the best of all others, highest first, as many as are wanted; None: nobody
+                had the time to score them, and there are no arrivals.
+        """
+        if best is None:
+            return NONE
+        places: list[int] = []
+        for number, better in enumerate(np.searchsorted(-best(), -self.scores, side="right").tolist()):
+            place = max(better + number + 1, places[-1] + 1 if places else 1)
+            while place in self.others:
+                place += 1
+            if place > self.wanted:
+                break
+            places.append(place)
+        found = slice(len(places))
+        return Arrivals(places, self.items[found], self.counts[found], self.ranks[found], self.scores[found], True)
 
 
 def arrivals_of(
@@ -92,7 +145,8 @@ def arrivals_of(
     ignored: Mapping[str, int],
     wanted: int,
     now: float,
-) -> Arrivals:
+    score: ArrivalScore | None,
+) -> Arrivals | Competing:
     """The arrivals of an answer of `wanted` items.
 
     What the request excludes, or the session has where that is not to be shown again, is none of them, nor what the
@@ -101,25 +155,42 @@ def arrivals_of(
     Args:
         ignored: times that items were shown without a click.
         rules: of the placement.
+        score: where `serve.arrivals` is "learned", what was; None: nothing was, and there are no arrivals.
     """
-    if trending is None or not trending.arrivals:
+    is_learned = serve.arrivals == LEARNED
+    if trending is None or not trending.arrivals or (is_learned and score is None):
         return NONE
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
-    places = [place for place in sorted({*serve.arrivals}) if place <= wanted and place not in pinned]
+    kept = serve.arrivals if isinstance(serve.arrivals, list) else []
+    places = sorted({place for place in kept if place <= wanted} - pinned)
+    most = wanted if is_learned else len(places)
     known = {*request.exclude, *_known(request, serve)}
     facts = ((rank, live.arrivals.get(item)) for rank, item in enumerate(trending.arrivals) if item not in known)
     is_there = ((rank, found) for rank, found in facts if found is not None and _is_there(found, now))
-    there = dict(is_there if rules.rules or ignored else islice(is_there, len(places)))
+    there = dict(is_there if rules.rules or ignored else islice(is_there, most))
     ranks = [*there]
     if rules.rules and ranks:
         columns = _columns_of(version, {trending.arrivals[rank]: found for rank, found in there.items()})
         is_allowed = rules.effects(columns, np.arange(len(ranks), dtype=np.uint32)).is_allowed
         ranks = ranks if is_allowed is None else np.array(ranks)[is_allowed].tolist()
+    worth = trending.arrived
     if ignored:
-        ranks.sort(key=lambda rank: -trending.arrived[rank] * 0.5 ** ignored.get(trending.arrivals[rank], 0))
-    ranks = ranks[: len(places)]
-    items = [trending.arrivals[rank] for rank in ranks]
-    return Arrivals(places[: len(ranks)], items, trending.arrived[ranks], ranks) if ranks else NONE
+        worth = worth * np.array([0.5 ** ignored.get(item, 0) for item in trending.arrivals], np.float32)
+        ranks.sort(key=lambda rank: -worth[rank])
+    ranks = ranks[:most]
+    if not ranks:
+        return NONE
+    items, counts = [trending.arrivals[rank] for rank in ranks], trending.arrived[ranks]
+    if score is None or not is_learned:
+        return Arrivals(places[: len(ranks)], items, counts, ranks, counts)
+    others = pinned.union(serve.order.explore_positions)
+    return Competing(items, counts, ranks, scores_of(worth[ranks], score), others, wanted)
+
+
+def scores_of(counts: Float32, score: ArrivalScore) -> Float32:
+    """float32[n]: what arrivals score by how many users want them."""
+    found: Float32 = (score.base + score.of_count * np.log1p(counts)).astype(np.float32)
+    return found
 
 
 def _known(request: RecommendRequest, serve: Serve) -> set[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import numpy as np
 
 from reranker.arrays import NO_PLACES, Float32, Mask, Positions
@@ -18,7 +19,7 @@ from reranker.signals import BY_NAME, Signal, default_weights
 from reranker.standing import standing_of
 from reranker.trending_now import Trending
 from reranker.user_tower import UserTower
-from schemas.ranker import RankerWeights
+from schemas.ranker import ArrivalScore, RankerWeights
 
 if TYPE_CHECKING:
     from prediction_store.reader import Version
@@ -34,6 +35,8 @@ class Ranker:
     """Signals of the version that this program does not have."""
     tower: UserTower | None = None
     """Of the same version, for the signals that need it."""
+    arrivals: ArrivalScore | None = None
+    """Of items that the version lacks; None: that was not learned."""
 
     @classmethod
     def of(cls, weights: RankerWeights, tower: UserTower | None = None) -> Ranker:
@@ -45,7 +48,8 @@ class Ranker:
         used = default_weights(weights.space_id) if unknown else weights
         pairs = zip(used.signals, used.weights, strict=True)
         terms = tuple((BY_NAME[name], weight) for name, weight in pairs if weight != 0.0)
-        return cls(terms=terms, unknown=unknown, tower=tower)
+        arrivals = None if used.arrivals is msgspec.UNSET else used.arrivals
+        return cls(terms=terms, unknown=unknown, tower=tower, arrivals=arrivals)
 
     @cached_property
     def signals(self) -> list[Signal]:

@@ -37,7 +37,7 @@ class Shown(NamedTuple):
         nothing, unknown = np.zeros(counts.size, np.float32), np.full((counts.size, signals), np.nan, np.float32)
         added = [np.zeros(part.scores.size, np.float32) if part.added is None else part.added for part in parts]
         return cls(
-            among([part.scores for part in parts], counts),
+            among([part.scores for part in parts], arrivals.scores),
             among([part.base_scores for part in parts], counts),
             among([part.signals for part in parts], unknown),
             among([part.propensities for part in parts], nothing + 1.0),

@@ -88,7 +88,7 @@ def _inside(key: str, value: Any, kind: Any, place: str) -> tuple[str, Any, Any]
             kind = next(field.type for field in fields(kind) if field.name == name)
             key, value = f"{key}.{name}", value[name]
         else:
-            (kind,) = get_args(kind)
+            (kind,) = get_args(_list_of(kind))
             key, value = f"{key}[{number}]", value[int(number)]
     return key, value, kind
 
@@ -97,7 +97,7 @@ def _wanted(reason: str, kind: Any) -> str:
     """msgspec's own words, said as a wish."""
     if get_origin(kind) is Union and ">=" not in reason:
         (word,) = (word for choice in get_args(kind) for word in get_args(choice) if isinstance(word, str))
-        return f"wanted a number or {word!r}"
+        return f"wanted {'a number' if _list_of(kind) is kind else 'a list'} or {word!r}"
     if "matching regex" in reason:
         return f"wanted text like {kind.__metadata__[0].examples[0]!r}"
     if reason.startswith("Invalid enum value"):
@@ -108,6 +108,11 @@ def _wanted(reason: str, kind: Any) -> str:
     said = said.replace("`object`", "a table").replace("`array`", "a list")
     is_dotted = get_origin(kind) is dict and said.endswith("found a table")
     return f"{said}; a name with dots in it stands in quotes" if is_dotted else said
+
+
+def _list_of(kind: Any) -> Any:
+    """The list among several kinds of which a value may be one; the kind itself where there is none."""
+    return next((choice for choice in get_args(kind) if get_origin(choice) is list), kind)
 
 
 def _nearest(key: str) -> str:

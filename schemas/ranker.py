@@ -36,6 +36,18 @@ class LearnedFrom(msgspec.Struct, frozen=True):
     """Of each signal, over the items that were shown, or would have been."""
 
 
+class ArrivalScore(msgspec.Struct, frozen=True):
+    """What items that a version lacks score beside what the signals make of the others."""
+
+    base: float
+    of_count: float
+    """For each unit of log(1 + how many users want it now); 0 or more: what more want never scores less."""
+
+    def __post_init__(self) -> None:
+        if self.of_count < 0:
+            raise ValueError(f"of_count is {self.of_count}; wanted 0 or more")
+
+
 class RankerWeights(msgspec.Struct, frozen=True):
     """One weight per signal, in the order in which the signals are computed."""
 
@@ -46,6 +58,8 @@ class RankerWeights(msgspec.Struct, frozen=True):
     format: int = RANKER_FORMAT
     learned_from: LearnedFrom | UnsetType = UNSET
     """Absent: nothing was learned, or a Shortlist that did not keep this learned it."""
+    arrivals: ArrivalScore | UnsetType = UNSET
+    """Absent: that was not learned."""
 
     def __post_init__(self) -> None:
         if len(self.signals) != len(self.weights):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+import msgspec
 import numpy as np
 
 from prediction_store.exact_search import exact_recall
@@ -35,6 +36,8 @@ def misfits(weights: RankerWeights, space_id: str, known_signals: Collection[str
         for name, weight in zip(weights.signals, weights.weights, strict=True)
         if not math.isfinite(weight)
     ]
+    if weights.arrivals is not msgspec.UNSET and not all(map(math.isfinite, msgspec.structs.astuple(weights.arrivals))):
+        reasons.append(f"arrivals score {weights.arrivals}")
     if len(set(weights.signals)) < len(weights.signals):
         reasons.append("a signal is there twice")
     if weights.space_id != space_id:

@@ -23,7 +23,7 @@ from prediction_store.gates.finding import judge as judge_finding
 from prediction_store.gates.fitness import misfits
 from schemas.gate_config import OFF, AtLeast, AtMost, Gates
 from schemas.gate_report import FAIL, PASS, WARN, Gate, GateReport
-from schemas.ranker import RankerWeights
+from schemas.ranker import ArrivalScore, RankerWeights
 
 Edit = Callable[[Path, Callable[[bytes], bytes]], None]
 WORSE = {**REPORT, "recall": {"20": 0.1, "100": 0.3, "1000": 0.9}, "coverage": 0.4, "ndcg": {"20": 0.15}}
@@ -386,6 +386,9 @@ def test_columns_that_a_version_lacks_are_no_reason_to_refuse(root: Path, make_v
         (RankerWeights(["a", "b"], [1.0, math.nan], "s"), 1),
         (RankerWeights(["a", "a"], [1.0, 2.0], "s"), 1),
         (RankerWeights(["a"], [1.0], "t"), 1),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(-1.0, 0.0)), 0),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(math.nan, 1.0)), 1),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(1.0, math.inf)), 1),
         (RankerWeights(["x", "y", "y"], [1.0, math.nan, 0.0], "t"), 6),
     ],
 )

@@ -8,32 +8,19 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from arriving import NOW, Clock, announce, answers, asked, ids, read, shown
 from asgi_client import AsgiClient
-from serving_shop import MADE_AT, Shop
+from serving_shop import Shop
 
 from reranker.app import create_app
 from reranker.outcomes import outcomes
 from reranker.replay import replay
 from reranker.serving_log.reading import read_log
-from reranker.serving_log.records import AnswerRecord, TrendingRecord
+from reranker.serving_log.records import TrendingRecord
 from reranker.skew import skew
-from reranker.trending_now import REFRESH_SECONDS
 from schemas.serving_config import Serve
 
-NOW = float(MADE_AT + 600)
 PLACES = "serve.arrivals=[2, 4]"
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_by(self) -> None:
-        """Until what is trending is looked up again."""
-        self.now += REFRESH_SECONDS
 
 
 @pytest.fixture
@@ -50,41 +37,6 @@ def shop(tmp_path: Path) -> Shop:
 
 def client_of(shop: Shop, clock: Clock, *overrides: str) -> AsgiClient:
     return AsgiClient(create_app(shop.config(PLACES, *overrides), now=clock))
-
-
-def announce(client: AsgiClient, *items: str, **facts: Any) -> dict[str, Any]:
-    reply = client.post("/v1/items", {"items": [{"item": item, "in_stock": True, **facts} for item in items]})
-    assert reply.status == 200, reply.body
-    found: dict[str, Any] = reply.json()
-    return found
-
-
-def read(client: AsgiClient, counts: dict[str, int], kind: str = "view") -> None:
-    """So many users do something with each item."""
-    events = [
-        {"user": f"reader {user}", "item": item, "event": kind} for item, many in counts.items() for user in range(many)
-    ]
-    assert client.post("/v1/events", {"events": events}).status == 200
-
-
-def asked(client: AsgiClient, user: str = "u0", **fields: Any) -> dict[str, Any]:
-    reply = client.post("/v1/recommend", {"user": user, "k": 6, **fields})
-    assert reply.status == 200, reply.body
-    found: dict[str, Any] = reply.json()
-    assert [item["rank"] for item in found["items"]] == [*range(1, len(found["items"]) + 1)]
-    return found
-
-
-def ids(answer: dict[str, Any]) -> list[str]:
-    return [item["item"] for item in answer["items"]]
-
-
-def shown(shop: Shop) -> list[str]:
-    return [item for item in shop.list_of("u0") if shop.in_stock(item)]
-
-
-def answers(shop: Shop) -> list[AnswerRecord]:
-    return [record for record in read_log(shop.root / "events", pytest.fail) if isinstance(record, AnswerRecord)]
 
 
 def test_what_many_want_and_no_version_knows_stands_at_its_places(shop: Shop, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from schemas.errors import FormatError, NewerFormatError
 from schemas.gate_report import Gate, GateReport, decode_gate_report, encode_gate_report
 from schemas.history import HistoryRecord, Quarantine, decode_history_record, encode_history_record
 from schemas.manifest import Counts, Environment, FileFacts, Manifest, decode_manifest, encode_manifest
-from schemas.ranker import RankerWeights, decode_weights, encode_weights
+from schemas.ranker import ArrivalScore, RankerWeights, decode_weights, encode_weights
 
 NAME = "20261122T031500Z-3f9c0a1b"
 DIGEST = "3f9c0a1b" + "0" * 56
@@ -142,6 +142,10 @@ def test_no_flipped_bit_of_a_history_record_changes_what_it_says() -> None:
 def test_weights_come_back_as_they_were() -> None:
     weights = RankerWeights(["base_score", "freshness"], [1.0, 0.25], "space")
     assert decode_weights(encode_weights(weights)) == weights
+    with_arrivals = msgspec.structs.replace(weights, arrivals=ArrivalScore(-2.5, 1.25))
+    assert decode_weights(encode_weights(with_arrivals)) == with_arrivals
+    with pytest.raises(ValueError, match="of_count is -1; wanted 0 or more"):
+        ArrivalScore(0.0, -1)
 
 
 def test_a_weight_without_a_signal_is_refused() -> None:

@@ -1,0 +1,148 @@
+"""What arrivals score: learned from what users wanted when something was new, where that makes answers better."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from interactions_of import Row, write_prepared
+from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
+
+from jobs import arrival_score, datasets, train_ranker
+from jobs.arrival_score import ARRIVED, BEST, Contests, fit, reciprocal_rank
+from reranker.arrivals import scores_of
+from reranker.signals import default_weights
+from schemas.ranker import ArrivalScore, RankerWeights, decode_weights
+
+DAY = "2099-01-01"
+WEEK = 7 * 86_400
+LEARNED = 'serve.arrivals="learned"'
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    made = Shop(tmp_path_factory.mktemp("arrivals") / "store")
+    made.publish("a")
+    return made
+
+
+def news(*, are_wanted: bool, sessions: int = 160) -> list[Row]:
+    """Each looks at an item and then at an article that came after the version; or at an item, which others do, too."""
+    begin = (MADE_AT // WEEK + 1) * WEEK
+    rng = np.random.default_rng(5)
+    rows: list[Row] = []
+    for number in range(sessions):
+        user = list(TASTES)[number % len(TASTES)]
+        article = f"article {number // 40}"
+        follows = article if are_wanted or number % 20 == 0 else f"a{rng.integers(N_ITEMS):02}"
+        time = begin + 300 * number
+        rows.append((user, f"a{rng.integers(N_ITEMS):02}", time, f"session {number}"))
+        rows.append((user, follows, time + 1, f"session {number}"))
+        rows += [(f"reader {number} {reader}", article, time + 2, None) for reader in range(3)]
+    return rows
+
+
+def trained(shop: Shop, workspace: Path, *overrides: str) -> tuple[RankerWeights, dict[str, object]]:
+    config = shop.config(f"paths.workspace={workspace}", "ranker.fewest_lists=20", *overrides)
+    report = train_ranker.run(config, DAY)
+    made = datasets.open_dataset(config.paths.workspace, DAY, "ranker")
+    return decode_weights(made.part(train_ranker.WEIGHTS).read_bytes()), report.details
+
+
+def with_arrivals(score: ArrivalScore | None) -> RankerWeights:
+    usual = default_weights("space")
+    return usual if score is None else msgspec.structs.replace(usual, arrivals=score)
+
+
+def contests(score: ArrivalScore, *, sharpness: float = 1.0, count: int = 4_000) -> Contests:
+    """Moments in which each item was wanted as often as a softmax of its score says."""
+    rng = np.random.default_rng(1)
+    scores = -np.sort(-rng.normal(size=(count, BEST)).astype(np.float32) * 2, axis=1)
+    counts = np.full((count, ARRIVED), np.nan, np.float32)
+    counts[:, :5] = -np.sort(-rng.uniform(1, 60, (count, 5)).astype(np.float32), axis=1)
+    every = np.concatenate([scores, score.base + score.of_count * np.log1p(counts)], axis=1) * sharpness
+    noisy = every + rng.gumbel(size=every.shape)
+    return Contests(scores, counts, np.nanargmax(noisy, axis=1))
+
+
+@pytest.mark.parametrize(("base", "of_count", "sharpness"), [(2.0, 1.0, 1.0), (-3.0, 2.0, 0.5)])
+def test_the_score_that_choices_were_made_by_is_found(base: float, of_count: float, sharpness: float) -> None:
+    found = fit(contests(ArrivalScore(base, of_count), sharpness=sharpness))
+    counts = np.array([2.0, 10.0, 50.0], np.float32)
+    assert scores_of(counts, found) == pytest.approx(scores_of(counts, ArrivalScore(base, of_count)), abs=0.2)
+
+
+def test_an_answer_is_judged_by_the_place_of_what_was_wanted() -> None:
+    scores = np.full((4, BEST), -np.inf, np.float32)
+    counts = np.full((4, ARRIVED), np.nan, np.float32)
+    scores[:, :3], counts[:, :2] = [3.0, 2.0, 1.0], [np.e - 1, 0.0]  # arrivals score 2 and 1: behind their equals
+    given = Contests(scores, counts, np.array([0, 2, BEST, BEST + 1]))
+    score = ArrivalScore(1.0, 1.0)
+    assert reciprocal_rank(given, score, 20) == pytest.approx((1 / 1 + 1 / 4 + 1 / 3 + 1 / 5) / 4)
+    assert reciprocal_rank(given, score, 4) == pytest.approx((1 / 1 + 1 / 4 + 1 / 3) / 4)
+    assert reciprocal_rank(given, None, 20) == pytest.approx((1 / 1 + 1 / 3) / 4)
+
+
+def test_where_news_is_wanted_it_gets_a_score_that_puts_it_first(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, news(are_wanted=True))
+    weights, details = trained(shop, tmp_path, LEARNED)
+    assert details["arrivals"] == "learned"
+    assert isinstance(weights.arrivals, ArrivalScore)
+    assert weights.arrivals.base + weights.arrivals.of_count * np.log1p(9) > max(weights.weights)
+    assert details["arrivals_mrr_none"] == 0.0
+    assert float(str(details["arrivals_mrr_learned"])) > 0.5, "the newest of four articles"
+    write_prepared(tmp_path / "again", DAY, news(are_wanted=True))
+    assert trained(shop, tmp_path / "again", LEARNED)[0] == weights
+
+
+def test_where_the_list_is_wanted_more_it_scores_less(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path / "news", DAY, news(are_wanted=True))
+    write_prepared(tmp_path / "list", DAY, news(are_wanted=False))
+    many, few = (trained(shop, tmp_path / name, LEARNED)[0].arrivals for name in ("news", "list"))
+    assert isinstance(many, ArrivalScore)
+    by_score = [-np.inf if isinstance(few, msgspec.UnsetType) else scores_of(np.array([9.0]), few)[0]]
+    assert by_score[0] < scores_of(np.array([9.0]), many)[0] - 1.0
+
+
+def test_nothing_is_learned_that_nobody_asked_for(shop: Shop, tmp_path: Path) -> None:
+    write_prepared(tmp_path, DAY, news(are_wanted=True))
+    weights, details = trained(shop, tmp_path)
+    assert not isinstance(weights.arrivals, ArrivalScore)
+    assert not any(name.startswith("arrivals") for name in details)
+    assert "arrivals" in trained(shop, tmp_path, LEARNED)[1], "another setting is another ranker"
+    config = shop.config(f"paths.workspace={tmp_path}", "ranker.fewest_lists=20", "serve.arrivals=[2]")
+    assert not train_ranker.run(config, DAY).skipped
+    others = shop.config(f"paths.workspace={tmp_path}", "ranker.fewest_lists=20", "serve.arrivals=[3]")
+    assert train_ranker.run(others, DAY).skipped, "where places are does not matter"
+
+
+@pytest.mark.parametrize(("score", "kept"), [(ArrivalScore(5.0, 1.0), "as before"), (None, "none")])
+def test_too_few_moments_leave_it_as_it_was(tmp_path: Path, score: ArrivalScore | None, kept: str) -> None:
+    usual = Shop(tmp_path / "store")
+    usual.publish("a", ranker=with_arrivals(score))
+    write_prepared(tmp_path, DAY, news(are_wanted=True, sessions=8))
+    weights, details = trained(usual, tmp_path, LEARNED)
+    assert details["arrivals"] == kept
+    assert weights.arrivals == (msgspec.UNSET if score is None else score)
+
+
+def test_what_was_learned_before_goes_where_answers_are_better_without(tmp_path: Path) -> None:
+    """Nobody wants what is new any more: a score that put it first is dropped, or a lower one learned."""
+    shop = Shop(tmp_path / "store")
+    shop.publish("a", ranker=with_arrivals(ArrivalScore(50.0, 1.0)))
+    write_prepared(tmp_path, DAY, news(are_wanted=False))
+    weights, details = trained(shop, tmp_path, LEARNED)
+    assert details["arrivals"] in {"none", "learned"}
+    assert float(str(details["arrivals_mrr_before"])) < float(str(details["arrivals_mrr_none"]))
+    assert not isinstance(weights.arrivals, ArrivalScore) or weights.arrivals.base < 10.0
+
+
+def test_moments_without_a_list_or_the_wanted_item_are_left_out(shop: Shop, tmp_path: Path) -> None:
+    rows = news(are_wanted=True, sessions=4)
+    rows += [("stranger", "a00", rows[0][2], "x"), ("stranger", "article 0", rows[-1][2], "x")]
+    write_prepared(tmp_path, DAY, rows)
+    _, details = trained(shop, tmp_path, LEARNED, "ranker.fewest_lists=5")
+    assert details["arrivals"] == "none"
+    assert arrival_score.ASKED > arrival_score.MOMENTS
