@@ -2,8 +2,8 @@
 
 Of such an item nothing is known but how many users want it now. So its score is `base + of_count * log(1 + count)`, in
 the unit of the sums that the weights of the signals make of the others. The two numbers are fitted to moments that are
-replayed (`moments`): in each one item was wanted, among the best of the list and all that had arrived by then. As for
-the weights, they are taken only where the latest moments would have been answered better with them.
+replayed (`moments`): in each one item was wanted, among the best of the list and all that had arrived by then. They are
+taken only where moments that they were not learned from would have been answered better with them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-import torch
-from torch.nn import functional
 
 from jobs.moments import Moment, Stage, replay
 from reranker.arrays import NO_NUMBERS
@@ -28,16 +26,19 @@ MOMENTS = 2_000
 """Drawn at random, of those whose wanted item is there."""
 ASKED = 5 * MOMENTS
 """So many are asked for at most: each takes a millisecond or two."""
+FEWEST = 30
+"""With fewer, what was learned before stays. The weights of all signals need more (`ranker.fewest_lists`)."""
 BEST = 100
 """Of a list: the others are never before anything."""
 ARRIVED = 50
 SEED = 13
-HELD_OUT = 5
-"""One in so many moments, the latest, judges what the others have taught."""
-ROUNDS = 60
-"""Of L-BFGS, for three numbers."""
-PENALTY = 1e-5
-"""On the squares of the numbers: what nothing is said about stays where it is."""
+FOLDS = 5
+"""Each part of so many, in the order of time, judges what the others have taught."""
+ROUNDS = 20
+LONGEST = 2.0
+"""Of the steps of a round, for each number."""
+PENALTY = 0.1
+"""On the squares of the numbers, beside the sum over all moments: what nothing is said about stays where it is."""
 ALL = ArrivalScore(0.0, 1.0)
 """Puts arrivals in the order of their counts, before any score is known."""
 
@@ -49,7 +50,7 @@ class Contests(NamedTuple):
     counts: np.ndarray  # float32[moments, ARRIVED]: how many wanted each arrival, most first, NaN where there are fewer
     wanted: np.ndarray  # int64[moments]: place in the list, or BEST and the place among the arrivals
 
-    def part(self, rows: slice) -> Contests:
+    def part(self, rows: np.ndarray) -> Contests:
         return Contests(*(column[rows] for column in self))
 
 
@@ -62,14 +63,17 @@ def taught(
     """
     contests = contests_of(stage, every, weights, config.serve)
     before = None if usual.arrivals is msgspec.UNSET else usual.arrivals
-    if len(contests.wanted) < config.ranker.fewest_lists:
-        return _with(weights, before), {"arrivals": "none" if before is None else "as before"}
-    split = len(contests.wanted) - len(contests.wanted) // HELD_OUT
-    earlier, later = contests.part(slice(split)), contests.part(slice(split, None))
+    count = len(contests.wanted)
+    facts: dict[str, Any] = {"arrivals_moments": count}
+    if count < FEWEST:
+        return _with(weights, before), {"arrivals": "none" if before is None else "as before", **facts}
     k = config.serve.default_k
-    ranks = {name: reciprocal_rank(later, score, k) for name, score in (("none", None), ("before", before))}
-    ranks["learned"] = reciprocal_rank(later, fit(earlier), k)
-    facts = {f"arrivals_mrr_{name}": round(rank, 4) for name, rank in ranks.items()}
+    ranks = {name: reciprocal_rank(contests, score, k) for name, score in (("none", None), ("before", before))}
+    fold = np.arange(count) * FOLDS // count
+    parts = [(contests.part(fold == number), contests.part(fold != number)) for number in range(FOLDS)]
+    by_part = [reciprocal_rank(judges, fit(others), k) * len(judges.wanted) for judges, others in parts]
+    ranks["learned"] = sum(by_part) / count
+    facts |= {f"arrivals_mrr_{name}": round(rank, 4) for name, rank in ranks.items()}
     if ranks["learned"] > max(ranks["none"], ranks["before"]):
         return _with(weights, fit(contests)), {"arrivals": "learned", **facts}
     if ranks["before"] > ranks["none"]:
@@ -113,28 +117,32 @@ def contests_of(stage: Stage, every: Sequence[Moment], weights: RankerWeights, s
 def fit(contests: Contests) -> ArrivalScore:
     """The score that makes what was wanted most probable; the same contests give the same score.
 
-    A softmax over each moment, whose temperature is fitted, too: weights are learned on shorter lists.
+    A softmax over each moment, by Newton's method: the loss is convex. Its temperature is fitted, too, because weights
+    are learned on shorter lists. Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
     """
-    scores, counts = (torch.from_numpy(part).double() for part in (contests.scores, contests.counts))
-    wanted = torch.from_numpy(contests.wanted)
-    is_there = torch.cat([scores.isfinite(), counts.isfinite()], dim=1)
-    scores, counts = scores.nan_to_num(neginf=0.0), counts.nan_to_num().log1p()
-    # The inverse of the temperature, and what counts are worth: above 0 by softplus.
-    of_scores, of_counts, base = (torch.zeros(1, dtype=torch.float64, requires_grad=True) for _ in range(3))
-    found = torch.optim.LBFGS([of_scores, of_counts, base], max_iter=ROUNDS, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        found.zero_grad()
-        arrived = base + functional.softplus(of_counts) * counts
-        every = torch.cat([functional.softplus(of_scores) * scores, arrived], dim=1)
-        total = functional.cross_entropy(every.masked_fill(~is_there, -torch.inf), wanted)
-        total = total + PENALTY * (of_scores.square() + of_counts.square() + base.square()).sum()
-        total.backward()
-        return total
-
-    found.step(loss)
-    sharpness, of_count = (functional.softplus(part).item() for part in (of_scores, of_counts))
-    return ArrivalScore(round(base.item() / sharpness, 6), round(of_count / sharpness, 6))
+    is_there = np.isfinite(np.concatenate([contests.scores, contests.counts], axis=1))
+    features = np.zeros((*is_there.shape, 3))
+    features[:, :BEST, 0] = contests.scores
+    features[:, BEST:, 1] = 1.0
+    features[:, BEST:, 2] = np.log1p(contests.counts)
+    features[~is_there] = 0.0
+    every = features.reshape(-1, 3)
+    wanted = np.take_along_axis(features, contests.wanted[:, None, None], axis=1)[:, 0]
+    found = np.array([1.0, 0.0, 1.0])  # the inverse of the temperature, base and of_count by it
+    for _ in range(ROUNDS):
+        logits = np.where(is_there, features @ found, -np.inf)
+        chances = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chances /= chances.sum(axis=1, keepdims=True)
+        means = np.einsum("nm,nmf->nf", chances, features)
+        squares = (every * chances.reshape(-1, 1)).T @ every - means.T @ means
+        slope = (means - wanted).sum(axis=0) + PENALTY * found
+        step = np.linalg.solve(squares + PENALTY * np.eye(3), slope)
+        longest = np.abs(step).max()
+        found -= step * min(1.0, LONGEST / max(longest, 1e-9))
+        if longest < 1e-7:
+            break
+    sharpness, base, of_count = max(found[0], 1e-3), found[1], max(found[2], 0.0)
+    return ArrivalScore(round(float(base / sharpness), 6), round(float(of_count / sharpness), 6))
 
 
 def reciprocal_rank(contests: Contests, score: ArrivalScore | None, k: int) -> float:

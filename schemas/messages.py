@@ -107,7 +107,8 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     """Place in the list it came from, from 1."""
     rung: str
     """The list it came from: personal, stored_order, session, segment or popular; arrivals: it came after the version
-    was made, and many want it now. Its scores are how many, and its base rank is its place among those."""
+    was made, and many want it now. Its base score is how many, and so is its score where it has a kept place; its base
+    rank is its place among those."""
     title: str | UnsetType = UNSET
     """With `explain`."""
     sources: list[str] | UnsetType = UNSET
