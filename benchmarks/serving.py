@@ -6,7 +6,8 @@ Two cores: the server has one, the load comes from another process on the other.
 32 connections by wrk, which has to be installed; latency at 70 % of it in an open loop, where a request's time counts
 from when it was due. Rounds of all servers follow one another, and the best round of each counts: other work on the
 machine only ever takes away. The CPU time that a server uses for a request is printed beside; that of two workers,
-which share their cores with the load, is their limit there.
+which share their cores with the load, is their limit there. So is the machine: what two loops of plain Python do
+against one is measured, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -76,6 +78,7 @@ def main() -> None:
             "http_vs_fastapi_redis": round(most[OURS] / most[JSON], 1),
             "http_p99_ms_at_70": min(float(one["p99_ms"]) for one in found if one["name"] == OURS),
             "two_workers_vs_one": round(most[TWO] / most[OURS], 2),
+            "two_loops_vs_one": round(two_loops_vs_one(options.rounds), 2),
             "worker_start_s": round(seconds, 2),
             "worker_rss_mb": round(memory["Anonymous"], 1),
         }
@@ -83,6 +86,25 @@ def main() -> None:
         finish(facts, rows, summary)
     finally:
         remove_folder(root)
+
+
+def two_loops_vs_one(rounds: int) -> float:
+    """How much more two processes do than one where they have a core each and nothing in common: 2 were ideal."""
+    alone, together = [], []
+    with ExitStack() as stack:
+        one, other = (stack.enter_context(services.client(core)) for core in (SERVER, CLIENT))
+        for _ in range(rounds):
+            alone.append(one.submit(_turns).result())
+            both = [process.submit(_turns) for process in (one, other)]
+            together.append(sum(each.result() for each in both))
+    return max(together) / max(alone)
+
+
+def _turns(seconds: float = 1.0) -> int:
+    until, turns = time.perf_counter() + seconds, 0
+    while time.perf_counter() < until:
+        turns += 1
+    return turns
 
 
 def bodies_for(users: int) -> list[bytes]:
