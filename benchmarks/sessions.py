@@ -36,7 +36,7 @@ from jobs.ranking_fit import Lists
 from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker.arrays import Float32
-from reranker.arrivals import Arrivals, Competing, arrivals_of, scores_of
+from reranker.arrivals import Arrivals, Competing, arrivals_of
 from reranker.rules import Rules
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
@@ -285,7 +285,7 @@ def _arrivals(stage: Stage, moment: Moment, serve: Serve, places: Sequence[int])
 
 def _placed(case: Case, scores: Float32, score: ArrivalScore) -> Arrivals:
     best = np.sort(scores[case.replayed.is_eligible])[::-1][:K]
-    return case.arriving._replace(scores=scores_of(case.arriving.counts, score), wanted=K).placed(lambda: best)
+    return case.arriving._replace(wanted=K).by(score).placed(lambda: best)
 
 
 def _rank_around(arrivals: Arrivals, rank: int, wanted: str) -> int:

@@ -1,9 +1,10 @@
 """What items that a version lacks score beside the others: learned from which of them users wanted, and when.
 
-Of such an item nothing is known but how many users want it now. So its score is `base + of_count * log(1 + count)`, in
-the unit of the sums that the weights of the signals make of the others. The two numbers are fitted to moments that are
-replayed (`moments`): in each one item was wanted, among the best of the list and all that had arrived by then. They are
-taken only where moments that they were not learned from would have been answered better with them.
+Of such an item nothing is known but how many users want it now, and since when. So its score is
+`base + of_count * log(1 + count) + of_age * log(1 + hours)`, in the unit of the sums that the weights of the signals
+make of the others. The numbers are fitted to moments that are replayed (`moments`): in each one item was wanted, among
+the best of the list and all that had arrived by then. They are taken only where moments that they were not learned from
+would have been answered better with them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from jobs.moments import Moment, Stage, replay
 from reranker.arrays import NO_NUMBERS
-from reranker.arrivals import LEARNED, Competing, arrivals_of, scores_of
+from reranker.arrivals import CONSIDERED, LEARNED, Competing, arrivals_of, scores_of
 from reranker.rules import Rules
 from schemas.config import Config
 from schemas.ranker import ArrivalScore, RankerWeights
@@ -30,7 +31,6 @@ FEWEST = 30
 """With fewer, what was learned before stays. The weights of all signals need more (`ranker.fewest_lists`)."""
 BEST = 100
 """Of a list: the others are never before anything."""
-ARRIVED = 50
 SEED = 13
 FOLDS = 5
 """Each part of so many, in the order of time, judges what the others have taught."""
@@ -39,7 +39,7 @@ LONGEST = 2.0
 """Of the steps of a round, for each number."""
 PENALTY = 0.1
 """On the squares of the numbers, beside the sum over all moments: what nothing is said about stays where it is."""
-ALL = ArrivalScore(0.0, 1.0)
+ALL = ArrivalScore(0.0, 1.0, 0.0)
 """Puts arrivals in the order of their counts, before any score is known."""
 
 
@@ -47,7 +47,10 @@ class Contests(NamedTuple):
     """What was there at some moments, by time, and what was wanted."""
 
     scores: np.ndarray  # float32[moments, BEST]: of the list, highest first, -inf where it is shorter
-    counts: np.ndarray  # float32[moments, ARRIVED]: how many wanted each arrival, most first, NaN where there are fewer
+    counts: (
+        np.ndarray
+    )  # float32[moments, CONSIDERED]: how many wanted each arrival, most first, NaN where there are fewer
+    hours: np.ndarray  # float32[moments, CONSIDERED]: since the first wanted it, likewise
     wanted: np.ndarray  # int64[moments]: place in the list, or BEST and the place among the arrivals
 
     def part(self, rows: np.ndarray) -> Contests:
@@ -84,7 +87,7 @@ def taught(
 def contests_of(stage: Stage, every: Sequence[Moment], weights: RankerWeights, serve: Serve) -> Contests:
     """Some moments of users who have a list, in which the wanted item is in it or has arrived."""
     by = np.array(weights.weights, np.float32)
-    kept: dict[int, tuple[np.ndarray, np.ndarray, int]] = {}
+    kept: dict[int, tuple[np.ndarray, Competing, int]] = {}
     for number in map(int, np.random.default_rng(SEED).permutation(len(every))[:ASKED]):
         moment = every[number]
         case = replay(stage, moment, serve)
@@ -100,17 +103,19 @@ def contests_of(stage: Stage, every: Sequence[Moment], weights: RankerWeights, s
             wanted = int(np.flatnonzero(places[order] == case.wanted)[0])
         else:
             continue
-        kept[number] = scores[order], arrived.counts, wanted
+        kept[number] = scores[order], arrived, wanted
         if len(kept) == MOMENTS:
             break
     found = Contests(
         np.full((len(kept), BEST), -np.inf, np.float32),
-        np.full((len(kept), ARRIVED), np.nan, np.float32),
+        np.full((len(kept), CONSIDERED), np.nan, np.float32),
+        np.full((len(kept), CONSIDERED), np.nan, np.float32),
         np.zeros(len(kept), np.int64),
     )
     for row, number in enumerate(sorted(kept)):
-        scores, counts, found.wanted[row] = kept[number]
-        found.scores[row, : len(scores)], found.counts[row, : len(counts)] = scores, counts
+        scores, arrived, found.wanted[row] = kept[number]
+        found.scores[row, : len(scores)] = scores
+        found.counts[row, : len(arrived.items)], found.hours[row, : len(arrived.items)] = arrived.counts, arrived.hours
     return found
 
 
@@ -121,14 +126,15 @@ def fit(contests: Contests) -> ArrivalScore:
     are learned on shorter lists. Source: McFadden 1974, Conditional logit analysis of qualitative choice behavior.
     """
     is_there = np.isfinite(np.concatenate([contests.scores, contests.counts], axis=1))
-    features = np.zeros((*is_there.shape, 3))
+    features = np.zeros((*is_there.shape, 4))
     features[:, :BEST, 0] = contests.scores
     features[:, BEST:, 1] = 1.0
     features[:, BEST:, 2] = np.log1p(contests.counts)
+    features[:, BEST:, 3] = np.log1p(contests.hours)
     features[~is_there] = 0.0
-    every = features.reshape(-1, 3)
+    every = features.reshape(-1, 4)
     wanted = np.take_along_axis(features, contests.wanted[:, None, None], axis=1)[:, 0]
-    found = np.array([1.0, 0.0, 1.0])  # the inverse of the temperature, base and of_count by it
+    found = np.array([1.0, 0.0, 1.0, 0.0])  # the inverse of the temperature, and the score by it
     for _ in range(ROUNDS):
         logits = np.where(is_there, features @ found, -np.inf)
         chances = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -136,13 +142,13 @@ def fit(contests: Contests) -> ArrivalScore:
         means = np.einsum("nm,nmf->nf", chances, features)
         squares = (every * chances.reshape(-1, 1)).T @ every - means.T @ means
         slope = (means - wanted).sum(axis=0) + PENALTY * found
-        step = np.linalg.solve(squares + PENALTY * np.eye(3), slope)
+        step = np.linalg.solve(squares + PENALTY * np.eye(4), slope)
         longest = np.abs(step).max()
         found -= step * min(1.0, LONGEST / max(longest, 1e-9))
         if longest < 1e-7:
             break
-    sharpness, base, of_count = max(found[0], 1e-3), found[1], max(found[2], 0.0)
-    return ArrivalScore(round(float(base / sharpness), 6), round(float(of_count / sharpness), 6))
+    base, of_count, of_age = (found[1:] / max(found[0], 1e-3)).round(6).tolist()
+    return ArrivalScore(base, max(of_count, 0.0), of_age)
 
 
 def reciprocal_rank(contests: Contests, score: ArrivalScore | None, k: int) -> float:
@@ -153,7 +159,7 @@ def reciprocal_rank(contests: Contests, score: ArrivalScore | None, k: int) -> f
     if score is None:
         arrived = np.full_like(contests.counts, -np.inf)
     else:
-        arrived = np.nan_to_num(scores_of(contests.counts, score), nan=-np.inf)
+        arrived = np.nan_to_num(scores_of(contests.counts, contests.hours, score), nan=-np.inf)
     every = np.concatenate([contests.scores, arrived], axis=1)
     mine = np.take_along_axis(every, contests.wanted[:, None], axis=1)
     is_earlier = np.arange(every.shape[1]) < contests.wanted[:, None]
@@ -168,9 +174,9 @@ def arrived_at(stage: Stage, moment: Moment, serve: Serve) -> Competing:
     trending = None if stage.trending is None else stage.trending.at(now)
     found = arrivals_of(
         stage.version, moment.request, Rules(), msgspec.structs.replace(serve, arrivals=LEARNED),
-        trending=trending, live=stage.live, ignored={}, wanted=ARRIVED, now=now, score=ALL,
+        trending=trending, live=stage.live, ignored={}, wanted=CONSIDERED, now=now, score=ALL,
     )  # fmt: skip
-    return found if isinstance(found, Competing) else Competing([], NO_NUMBERS, [], NO_NUMBERS, (), 0)
+    return found if isinstance(found, Competing) else Competing([], NO_NUMBERS, NO_NUMBERS, NO_NUMBERS, [], (), 0)
 
 
 def _with(weights: RankerWeights, score: ArrivalScore | None) -> RankerWeights:

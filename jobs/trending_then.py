@@ -18,10 +18,10 @@ import pyarrow.dataset
 
 from jobs.moments import ids_by_index
 from prediction_store.reader import Version
-from reranker.decayed_counts import HALF_LIFE_SECONDS
+from reranker.decayed_counts import HALF_LIFE_SECONDS, QUIET_SECONDS
 from reranker.trending_now import REFRESH_SECONDS, Trending, trending_of
 
-SPAN_SECONDS = 8 * HALF_LIFE_SECONDS
+SPAN_SECONDS = QUIET_SECONDS
 """What is older counts for less than a two hundred and fiftieth."""
 
 
@@ -50,6 +50,7 @@ class TrendingThen:
         is_first = np.append([True], (np.diff(keys, axis=1) != 0).any(axis=0))[: len(order)]
         kept = np.sort(order[is_first])  # the first of each user, item and window, by time again
         self._time, self._dense = events.time[kept], dense[kept]
+        self._since = _begun(self._dense, self._time)
         self._found: dict[int, Trending | None] = {}
 
     def at(self, now: float) -> Trending | None:
@@ -62,10 +63,22 @@ class TrendingThen:
     def _look(self, now: float) -> Trending | None:
         first, last = np.searchsorted(self._time, [now - SPAN_SECONDS, now])
         worth = np.exp2((self._time[first:last] - now) / HALF_LIFE_SECONDS)
-        every = np.zeros(self._version.n_items + len(self.others))
+        every, since = np.zeros((2, self._version.n_items + len(self.others)))
         np.add.at(every, self._dense[first:last], worth)
+        np.maximum.at(since, self._dense[first:last], self._since[first:last])
         known, others = np.split(every, [self._version.n_items])
-        return trending_of("", known, others, self.others)
+        return trending_of("", known, others, self.others, since[self._version.n_items :])
+
+
+def _begun(item: np.ndarray, time: np.ndarray) -> np.ndarray:
+    """float64[n]: for each event when its item began to count, see `DecayedCounts.since`; events by time."""
+    order = np.argsort(item, kind="stable")
+    is_other = np.diff(item[order], prepend=-1) != 0
+    is_first = is_other | (np.diff(time[order], prepend=0) >= QUIET_SECONDS)
+    first = np.maximum.accumulate(np.where(is_first, np.arange(len(order)), 0))
+    found = np.empty(len(order))
+    found[order] = time[order][first]
+    return found
 
 
 def events_of(prepared: Path, *, since: int, until: int) -> Events:

@@ -36,6 +36,8 @@ ARRIVALS = "arrivals"
 """The rung of such items."""
 LEARNED = "learned"
 """`serve.arrivals`: their scores say where they stand."""
+CONSIDERED = 50
+"""Of those most wanted, where scores decide."""
 WHY = "new since the lists were made, and what many want just now"
 
 
@@ -102,16 +104,29 @@ NONE = Arrivals()
 
 
 class Competing(NamedTuple):
-    """Arrivals that stand where their scores put them, highest first."""
+    """Arrivals that stand where their scores put them."""
 
     items: Sequence[str]
     counts: Float32
+    worth: Float32
+    """float32[n]: the counts as they score: what was shown in vain counts for less."""
+    hours: Float32
+    """float32[n]: since the first user wanted them."""
     ranks: Sequence[int]
-    scores: Float32
     others: Collection[int]
     """The positions that are not for them."""
     wanted: int
     """Length of the answer."""
+    scores: Float32 = NO_NUMBERS
+    """float32[n]: highest first, see `by`."""
+
+    def by(self, score: ArrivalScore) -> Competing:
+        """With their scores, highest first; of equal ones what more users want."""
+        scores = scores_of(self.worth, self.hours, score)
+        order = np.argsort(-scores, kind="stable")
+        items, ranks = ([values[place] for place in order.tolist()] for values in (self.items, self.ranks))
+        counts, worth, hours, scores = (values[order] for values in (self.counts, self.worth, self.hours, scores))
+        return Competing(items, counts, worth, hours, ranks, self.others, self.wanted, scores)
 
     def placed(self, best: Callable[[], Float32] | None) -> Arrivals:
         """Each before the first of the others that scores less.
@@ -132,6 +147,13 @@ class Competing(NamedTuple):
             places.append(place)
         found = slice(len(places))
         return Arrivals(places, self.items[found], self.counts[found], self.ranks[found], self.scores[found], True)
+
+
+def scores_of(counts: Float32, hours: Float32, score: ArrivalScore) -> Float32:
+    """float32[n]: what arrivals score, by how many users want them and for how long some have."""
+    found = score.base + score.of_count * np.log1p(counts) + score.of_age * np.log1p(hours)
+    scores: Float32 = found.astype(np.float32)
+    return scores
 
 
 def arrivals_of(
@@ -163,7 +185,7 @@ def arrivals_of(
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
     kept = serve.arrivals if isinstance(serve.arrivals, list) else []
     places = sorted({place for place in kept if place <= wanted} - pinned)
-    most = wanted if is_learned else len(places)
+    most = CONSIDERED if is_learned else len(places)
     known = {*request.exclude, *_known(request, serve)}
     facts = ((rank, live.arrivals.get(item)) for rank, item in enumerate(trending.arrivals) if item not in known)
     is_there = ((rank, found) for rank, found in facts if found is not None and _is_there(found, now))
@@ -184,13 +206,8 @@ def arrivals_of(
     if score is None or not is_learned:
         return Arrivals(places[: len(ranks)], items, counts, ranks, counts)
     others = pinned.union(serve.order.explore_positions)
-    return Competing(items, counts, ranks, scores_of(worth[ranks], score), others, wanted)
-
-
-def scores_of(counts: Float32, score: ArrivalScore) -> Float32:
-    """float32[n]: what arrivals score by how many users want them."""
-    found: Float32 = (score.base + score.of_count * np.log1p(counts)).astype(np.float32)
-    return found
+    hours = (np.maximum(now - trending.since[ranks], 0.0) / 3600.0).astype(np.float32)
+    return Competing(items, counts, worth[ranks], hours, ranks, others, wanted).by(score)
 
 
 def _known(request: RecommendRequest, serve: Serve) -> set[str]:

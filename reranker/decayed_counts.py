@@ -35,9 +35,12 @@ CELLS: Final = 1 << 16
 """Of a row: with 10,000 items on the move, one in fifty shares both of its cells."""
 PLACES: Final = 1 << 16
 """Pairs of a user and an item that are remembered; a later one takes the place of an earlier one."""
-BYTES: Final = ROWS * CELLS * 16 + PLACES * 8
-FILE: Final = "trending-1.counts"
+QUIET_SECONDS: Final = 8 * HALF_LIFE_SECONDS
+"""An item that nobody has met for so long is as good as new when somebody does."""
+BYTES: Final = ROWS * CELLS * 24 + PLACES * 8
+FILE: Final = "trending-2.counts"
 """In the folder of the sessions; the number is that of the format."""
+EARLIER: Final = "trending-1.counts"
 
 
 class _Opened(NamedTuple):
@@ -48,6 +51,8 @@ class _Opened(NamedTuple):
     """[ROWS * CELLS * 2]: count and time of each"""
     pairs: memoryview[int]
     """[PLACES]: hashes of who has counted for what"""
+    since: memoryview[float]
+    """[ROWS * CELLS]: when the first of what has counted since the last QUIET_SECONDS without anything did"""
 
 
 class DecayedCounts:
@@ -78,6 +83,8 @@ class DecayedCounts:
         opened.pairs[place] = pair
         for at in _cells_of(_hash(item.encode())):
             count, time = opened.cells[2 * at], opened.cells[2 * at + 1]
+            if not (count > 0.0 and -HALF_LIFE_SECONDS < now - time < QUIET_SECONDS):
+                opened.since[at] = now
             opened.cells[2 * at], opened.cells[2 * at + 1] = 1.0 + _left(count, now - time), now
 
     def of(self, cells: Positions, now: float) -> npt.NDArray[np.float64]:
@@ -99,6 +106,15 @@ class DecayedCounts:
             np.minimum(found, left[row], out=found)
         return found
 
+    def since(self, cells: Positions) -> npt.NDArray[np.float64]:
+        """float64[n]: when items that count, by their cells, began to, in epoch seconds; of what `of` has looked at."""
+        opened = self._opened
+        if opened is None:
+            return np.zeros(cells.shape[1])
+        # Who shares a cell can only have begun earlier there.
+        found: npt.NDArray[np.float64] = np.asarray(opened.since)[cells].max(axis=0)
+        return found
+
     def _follow(self) -> None:
         """Open the file that others use, where that is another one than before."""
         try:
@@ -111,6 +127,7 @@ class DecayedCounts:
     def _make(self) -> _Opened:
         try:
             durable.make_last_folder(self._folder)
+            self._folder.joinpath(EARLIER).unlink(missing_ok=True)
             opened = self._map(os.O_RDWR | os.O_CREAT)
         except (StoreError, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -131,8 +148,9 @@ class DecayedCounts:
             mapped = mmap.mmap(file, BYTES, access=mmap.ACCESS_WRITE if is_writable else mmap.ACCESS_READ)
         finally:
             os.close(file)
-        whole, end = memoryview(mapped), ROWS * CELLS * 16
-        return _Opened((facts.st_dev, facts.st_ino), is_writable, whole[:end].cast("d"), whole[end:].cast("Q"))
+        whole, end, last = memoryview(mapped), ROWS * CELLS * 16, BYTES - ROWS * CELLS * 8
+        cells, pairs, since = whole[:end].cast("d"), whole[end:last].cast("Q"), whole[last:].cast("d")
+        return _Opened((facts.st_dev, facts.st_ino), is_writable, cells, pairs, since)
 
 
 def cells_of(items: Sequence[str]) -> Positions:

@@ -36,6 +36,9 @@ _KEPT: Final = "trending now"
 _ARRIVED: Final = "cells of arrivals"
 
 
+NO_TIMES: Final = np.zeros(0)
+
+
 class Trending(NamedTuple):
     """What is trending at some moment, in one version. Never changes."""
 
@@ -49,6 +52,8 @@ class Trending(NamedTuple):
     """Items that the version lacks, most first."""
     arrived: Float32 = NO_NUMBERS
     """float32[arrivals]: their counts, as they are"""
+    since: npt.NDArray[np.float64] = NO_TIMES
+    """float64[arrivals]: when they began to count, in epoch seconds"""
 
     @classmethod
     def of(cls, version: Version, record: TrendingRecord) -> Self:
@@ -57,7 +62,10 @@ class Trending(NamedTuple):
         known = np.array([place for place in places if place is not None], np.uint32)
         every = np.zeros(version.n_items, np.float32)
         every[known] = np.frombuffer(record.counts, "<f4")[[place is not None for place in places]]
-        return cls(record.number, known, every, record.arrivals, np.frombuffer(record.arrived, "<f4"))
+        since = np.frombuffer(record.since, "<f8")
+        if len(since) < len(record.arrivals):  # of an older log
+            since = np.full(len(record.arrivals), record.time)
+        return cls(record.number, known, every, record.arrivals, np.frombuffer(record.arrived, "<f4"), since)
 
     def beside(self, known: Indexes, count: int) -> Indexes:
         """uint32[at most count]: the first items, most first, without those that are known."""
@@ -86,13 +94,18 @@ def shares_of(counts: npt.NDArray[np.float64]) -> Float32:
 
 
 def trending_of(
-    number: str, counts: npt.NDArray[np.float64], of_arrivals: npt.NDArray[np.float64], arrivals: Sequence[str]
+    number: str,
+    counts: npt.NDArray[np.float64],
+    of_arrivals: npt.NDArray[np.float64],
+    arrivals: Sequence[str],
+    since: npt.NDArray[np.float64],
 ) -> Trending | None:
     """What is trending by its counts; None: nothing is.
 
     Args:
         counts: float64[n_items] of the version's items.
         of_arrivals: float64[m] of the arrivals.
+        since: float64[m], when these began to count, in epoch seconds.
     """
     items, arrived = first_of(counts), first_of(of_arrivals, LEAST_ARRIVED)
     if not items.size and not arrived.size:
@@ -100,7 +113,7 @@ def trending_of(
     every = np.zeros(counts.size, np.float32)
     every[items] = shares_of(counts[items])
     names = [arrivals[place] for place in arrived.tolist()]
-    return Trending(number, items, every, names, of_arrivals[arrived].astype(np.float32))
+    return Trending(number, items, every, names, of_arrivals[arrived].astype(np.float32), since[arrived])
 
 
 class TrendingNow:
@@ -136,12 +149,15 @@ class TrendingNow:
     def _look(self, version: Version, arrivals: Sequence[str], now: float) -> Trending | None:
         self.prepare(version)
         counts = self._counts.of(version.kept[_KEPT], now)
-        of_arrivals = self._counts.of(_cells_of_arrivals(version, arrivals), now) if arrivals else np.zeros(0)
-        found = trending_of(secrets.token_hex(8), counts, of_arrivals, arrivals)
+        of_arrivals, since = NO_TIMES, NO_TIMES
+        if arrivals:
+            cells = _cells_of_arrivals(version, arrivals)
+            of_arrivals, since = self._counts.of(cells, now), self._counts.since(cells)
+        found = trending_of(secrets.token_hex(8), counts, of_arrivals, arrivals, since)
         if found is not None and self._found is not None:
             ids, shares = version.item_ids(found.items), found.counts[found.items].tobytes()
-            arrived = found.arrived.tobytes()
-            self._found(TrendingRecord(found.number, now, ids, shares, [*found.arrivals], arrived))
+            arrived, began = found.arrived.tobytes(), found.since.tobytes()
+            self._found(TrendingRecord(found.number, now, ids, shares, [*found.arrivals], arrived, began))
         return found
 
 

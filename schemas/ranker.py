@@ -42,6 +42,8 @@ class ArrivalScore(msgspec.Struct, frozen=True):
     base: float
     of_count: float
     """For each unit of log(1 + how many users want it now); 0 or more: what more want never scores less."""
+    of_age: float
+    """For each unit of log(1 + hours since the first of them did)."""
 
     def __post_init__(self) -> None:
         if self.of_count < 0:

@@ -109,6 +109,8 @@ class TrendingRecord(msgspec.Struct, frozen=True, array_like=True, tag="trending
     """Items that the version lacks, the most met first."""
     arrived: bytes = b""
     """float32[m], little-endian: their counts."""
+    since: bytes = b""
+    """float64[m], little-endian: when each of them began to count, in epoch seconds. Empty in older logs."""
 
 
 Record = EventsRecord | AnswerRecord | TrendingRecord

@@ -11,7 +11,7 @@ from interactions_of import Row, write_prepared
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs import datasets, train_ranker
-from jobs.arrival_score import ARRIVED, BEST, Contests, fit, reciprocal_rank
+from jobs.arrival_score import BEST, CONSIDERED, Contests, fit, reciprocal_rank
 from reranker.arrivals import scores_of
 from reranker.signals import default_weights
 from schemas.ranker import ArrivalScore, RankerWeights, decode_weights
@@ -56,30 +56,38 @@ def with_arrivals(score: ArrivalScore | None) -> RankerWeights:
     return usual if score is None else msgspec.structs.replace(usual, arrivals=score)
 
 
+def one_score(score: ArrivalScore) -> float:
+    """Of what nine want, since an hour ago."""
+    return float(scores_of(np.full(1, 9.0, np.float32), np.ones(1, np.float32), score)[0])
+
+
 def contests(score: ArrivalScore, *, sharpness: float = 1.0, count: int = 4_000) -> Contests:
     """Moments in which each item was wanted as often as a softmax of its score says."""
     rng = np.random.default_rng(1)
     scores = -np.sort(-rng.normal(size=(count, BEST)).astype(np.float32) * 2, axis=1)
-    counts = np.full((count, ARRIVED), np.nan, np.float32)
+    counts, hours = np.full((2, count, CONSIDERED), np.nan, np.float32)
     counts[:, :5] = -np.sort(-rng.uniform(1, 60, (count, 5)).astype(np.float32), axis=1)
-    every = np.concatenate([scores, score.base + score.of_count * np.log1p(counts)], axis=1) * sharpness
+    hours[:, :5] = rng.uniform(0, 30, (count, 5))
+    every = np.concatenate([scores, scores_of(counts, hours, score)], axis=1) * sharpness
     noisy = every + rng.gumbel(size=every.shape)
-    return Contests(scores, counts, np.nanargmax(noisy, axis=1))
+    return Contests(scores, counts, hours, np.nanargmax(noisy, axis=1))
 
 
-@pytest.mark.parametrize(("base", "of_count", "sharpness"), [(2.0, 1.0, 1.0), (-3.0, 2.0, 0.5)])
-def test_the_score_that_choices_were_made_by_is_found(base: float, of_count: float, sharpness: float) -> None:
-    found = fit(contests(ArrivalScore(base, of_count), sharpness=sharpness))
-    counts = np.array([2.0, 10.0, 50.0], np.float32)
-    assert scores_of(counts, found) == pytest.approx(scores_of(counts, ArrivalScore(base, of_count)), abs=0.2)
+@pytest.mark.parametrize(
+    ("score", "sharpness"), [(ArrivalScore(2.0, 1.0, 0.0), 1.0), (ArrivalScore(-1.0, 2.0, -1.0), 0.5)]
+)
+def test_the_score_that_choices_were_made_by_is_found(score: ArrivalScore, sharpness: float) -> None:
+    counts, hours = np.array([[2.0, 10.0, 50.0], [0.0, 20.0, 3.0]], np.float32)
+    found = scores_of(counts, hours, fit(contests(score, sharpness=sharpness)))
+    assert found == pytest.approx(scores_of(counts, hours, score), abs=0.4)
 
 
 def test_an_answer_is_judged_by_the_place_of_what_was_wanted() -> None:
     scores = np.full((4, BEST), -np.inf, np.float32)
-    counts = np.full((4, ARRIVED), np.nan, np.float32)
+    counts = np.full((4, CONSIDERED), np.nan, np.float32)
     scores[:, :3], counts[:, :2] = [3.0, 2.0, 1.0], [np.e - 1, 0.0]  # arrivals score 2 and 1: behind their equals
-    given = Contests(scores, counts, np.array([0, 2, BEST, BEST + 1]))
-    score = ArrivalScore(1.0, 1.0)
+    given = Contests(scores, counts, counts * 0, np.array([0, 2, BEST, BEST + 1]))
+    score = ArrivalScore(1.0, 1.0, 5.0)
     assert reciprocal_rank(given, score, 20) == pytest.approx((1 / 1 + 1 / 4 + 1 / 3 + 1 / 5) / 4)
     assert reciprocal_rank(given, score, 4) == pytest.approx((1 / 1 + 1 / 4 + 1 / 3) / 4)
     assert reciprocal_rank(given, None, 20) == pytest.approx((1 / 1 + 1 / 3) / 4)
@@ -90,7 +98,7 @@ def test_where_news_is_wanted_it_gets_a_score_that_puts_it_first(shop: Shop, tmp
     weights, details = trained(shop, tmp_path, LEARNED)
     assert details["arrivals"] == "learned"
     assert isinstance(weights.arrivals, ArrivalScore)
-    assert weights.arrivals.base + weights.arrivals.of_count * np.log1p(9) > max(weights.weights)
+    assert one_score(weights.arrivals) > max(weights.weights)
     assert details["arrivals_mrr_none"] == 0.0
     assert float(str(details["arrivals_mrr_learned"])) > 0.5, "the newest of four articles"
     write_prepared(tmp_path / "again", DAY, news(are_wanted=True))
@@ -102,8 +110,7 @@ def test_where_the_list_is_wanted_more_it_scores_less(shop: Shop, tmp_path: Path
     write_prepared(tmp_path / "list", DAY, news(are_wanted=False))
     many, few = (trained(shop, tmp_path / name, LEARNED)[0].arrivals for name in ("news", "list"))
     assert isinstance(many, ArrivalScore)
-    by_score = [-np.inf if isinstance(few, msgspec.UnsetType) else scores_of(np.array([9.0]), few)[0]]
-    assert by_score[0] < scores_of(np.array([9.0]), many)[0] - 1.0
+    assert isinstance(few, msgspec.UnsetType) or one_score(few) < one_score(many) - 1.0
 
 
 def test_nothing_is_learned_that_nobody_asked_for(shop: Shop, tmp_path: Path) -> None:
@@ -118,7 +125,7 @@ def test_nothing_is_learned_that_nobody_asked_for(shop: Shop, tmp_path: Path) ->
     assert train_ranker.run(others, DAY).skipped, "where places are does not matter"
 
 
-@pytest.mark.parametrize(("score", "kept"), [(ArrivalScore(5.0, 1.0), "as before"), (None, "none")])
+@pytest.mark.parametrize(("score", "kept"), [(ArrivalScore(5.0, 1.0, 0.0), "as before"), (None, "none")])
 def test_too_few_moments_leave_it_as_it_was(tmp_path: Path, score: ArrivalScore | None, kept: str) -> None:
     usual = Shop(tmp_path / "store")
     usual.publish("a", ranker=with_arrivals(score))
@@ -131,7 +138,7 @@ def test_too_few_moments_leave_it_as_it_was(tmp_path: Path, score: ArrivalScore 
 def test_what_was_learned_before_goes_where_answers_are_better_without(tmp_path: Path) -> None:
     """Nobody wants what is new any more: a score that put it first is dropped, or a lower one learned."""
     shop = Shop(tmp_path / "store")
-    shop.publish("a", ranker=with_arrivals(ArrivalScore(50.0, 1.0)))
+    shop.publish("a", ranker=with_arrivals(ArrivalScore(50.0, 1.0, 0.0)))
     write_prepared(tmp_path, DAY, news(are_wanted=False))
     weights, details = trained(shop, tmp_path, LEARNED)
     assert details["arrivals"] in {"none", "learned"}

@@ -49,6 +49,7 @@ def test_it_is_what_a_server_would_have_counted(version: Version, tmp_path: Path
         np.testing.assert_allclose(found.counts, expected.counts, atol=0.01)
         assert found.items[:3].tolist() == expected.items[:3].tolist()
         assert ([*found.arrivals], found.arrived) == (expected.arrivals, pytest.approx(expected.arrived, abs=0.01))
+        assert found.since.tolist() == expected.since.tolist()
         compared += np.count_nonzero(found.counts) + bool(found.arrivals)
     assert compared > 100
 

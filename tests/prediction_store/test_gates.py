@@ -386,9 +386,9 @@ def test_columns_that_a_version_lacks_are_no_reason_to_refuse(root: Path, make_v
         (RankerWeights(["a", "b"], [1.0, math.nan], "s"), 1),
         (RankerWeights(["a", "a"], [1.0, 2.0], "s"), 1),
         (RankerWeights(["a"], [1.0], "t"), 1),
-        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(-1.0, 0.0)), 0),
-        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(math.nan, 1.0)), 1),
-        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(1.0, math.inf)), 1),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(-1.0, 0.0, -0.5)), 0),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(math.nan, 1.0, -0.5)), 1),
+        (RankerWeights(["a"], [1.0], "s", arrivals=ArrivalScore(1.0, math.inf, -0.5)), 1),
         (RankerWeights(["x", "y", "y"], [1.0, math.nan, 0.0], "t"), 6),
     ],
 )

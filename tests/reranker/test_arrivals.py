@@ -12,12 +12,14 @@ from arriving import NOW, Clock, announce, answers, asked, ids, read, shown
 from asgi_client import AsgiClient
 from serving_shop import Shop
 
+from prediction_store.reader import Version
 from reranker.app import create_app
 from reranker.outcomes import outcomes
 from reranker.replay import replay
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import TrendingRecord
 from reranker.skew import skew
+from reranker.trending_now import Trending
 from schemas.serving_config import Serve
 
 PLACES = "serve.arrivals=[2, 4]"
@@ -223,6 +225,19 @@ def test_a_log_without_them_is_read(shop: Shop, clock: Clock) -> None:
     (record,) = (found for found in read_log(shop.root / "events", pytest.fail) if isinstance(found, TrendingRecord))
     older = msgspec.msgpack.encode(["trending", record.number, record.time, record.items, record.counts])
     assert msgspec.msgpack.decode(older, type=TrendingRecord) == record
+
+
+def test_a_log_that_does_not_know_since_when_is_read(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+        asked(client)
+    (record,) = (found for found in read_log(shop.root / "events", pytest.fail) if isinstance(found, TrendingRecord))
+    assert np.frombuffer(record.since, "<f8").tolist() == [NOW]
+    with Version.open(shop.root, shop.current()) as version:
+        assert Trending.of(version, record).since.tolist() == [NOW]
+        older = msgspec.structs.replace(record, since=b"", time=NOW + 5)
+        assert Trending.of(version, older).since.tolist() == [NOW + 5]
 
 
 def test_places_that_cannot_be_are_refused() -> None:

@@ -54,7 +54,8 @@ def between(shop: Shop, clock: Clock, place: int) -> float:
 def competing(scores: list[float], *, others: set[int] = frozenset(), wanted: int = 6) -> Competing:  # type: ignore[assignment]
     numbers = np.array(scores, np.float32)
     names = [f"new-{number}" for number in range(len(scores))]
-    return Competing(names, numbers + 9, [*range(len(scores))], numbers, others, wanted)
+    zeros = np.zeros(len(scores), np.float32)
+    return Competing(names, numbers + 9, zeros, zeros, [*range(len(scores))], others, wanted, numbers)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,7 @@ def test_without_scores_there_are_none_and_kept_places_stay() -> None:
 def test_they_stand_where_their_scores_put_them(tmp_path: Path, clock: Clock) -> None:
     plain = shop_with(tmp_path / "plain", None)
     own, middle = shown(plain), between(plain, clock, 2)
-    score = ArrivalScore(middle - log1p(3), 1.0)  # three readers put it between the second and the third
+    score = ArrivalScore(middle - log1p(3), 1.0, 0.0)  # three readers put it between the second and the third
     shop = shop_with(tmp_path, score)
     with client_of(shop, clock) as client:
         announce(client, "new-1", "new-2", "new-3")
@@ -106,6 +107,22 @@ def test_they_stand_where_their_scores_put_them(tmp_path: Path, clock: Clock) ->
     assert (answer["rung"], answer["topped_up_from"], answer["reason"]) == ("personal", [], None)
 
 
+def test_of_two_that_as_many_want_the_newer_stands_first(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 0.0, -1.0))
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 3})
+        clock.now += 3 * 3600.0
+        read(client, {"new-2": 2})
+        clock.now += 3600.0
+        answer = asked(client)
+    assert ids(answer)[:2] == ["new-2", "new-1"]
+    assert scores_of(answer)[:2] == pytest.approx([1000 - log1p(1), 1000 - log1p(4)], abs=1e-3)
+    assert [item["base_rank"] for item in answer["items"][:2]] == [2, 1]
+    (record,) = answers(shop)
+    assert replay(shop.config(LEARNED), record.request_id).differences == []
+
+
 def test_before_anything_was_learned_there_are_none(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, None)
     with client_of(shop, clock) as client:
@@ -115,7 +132,7 @@ def test_before_anything_was_learned_there_are_none(tmp_path: Path, clock: Clock
 
 
 def test_they_may_be_the_whole_answer_or_all_there_is(tmp_path: Path, clock: Clock) -> None:
-    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0))
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
     news = {f"new-{number}": 9 - number for number in range(6)}
     with client_of(shop, clock) as client:
         announce(client, *news)
@@ -130,7 +147,7 @@ def test_they_may_be_the_whole_answer_or_all_there_is(tmp_path: Path, clock: Clo
 
 
 def test_without_time_to_rank_and_for_holdouts_there_are_none(tmp_path: Path, clock: Clock) -> None:
-    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0))
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
     for override, reason in (
         ("serve.deadline_ms=0.000001", "deadline"),
         ("serve.holdouts.popular=1.0", "holdout"),
@@ -146,7 +163,7 @@ def test_without_time_to_rank_and_for_holdouts_there_are_none(tmp_path: Path, cl
 def test_what_was_shown_in_vain_scores_less(tmp_path: Path, clock: Clock) -> None:
     plain = shop_with(tmp_path / "plain", None)
     own, middle = shown(plain), between(plain, clock, 1)
-    shop = shop_with(tmp_path, ArrivalScore(middle - 10 * log1p(7), 10.0))
+    shop = shop_with(tmp_path, ArrivalScore(middle - 10 * log1p(7), 10.0, 0.0))
     with client_of(shop, clock, "sessions.impressions=true") as client:
         announce(client, "new-1")
         read(client, {"new-1": 7})
@@ -173,7 +190,7 @@ def test_what_was_shown_in_vain_scores_less(tmp_path: Path, clock: Clock) -> Non
 def test_constraints_order_all_others_as_without_them(tmp_path: Path, clock: Clock, order: list[str]) -> None:
     """Positions of chance and pins are not theirs, and the others keep their order around them."""
     plain = shop_with(tmp_path / "plain", None)
-    score = ArrivalScore(between(plain, clock, 1) - log1p(3), 1.0)
+    score = ArrivalScore(between(plain, clock, 1) - log1p(3), 1.0, 0.0)
     shop = shop_with(tmp_path, score)
     with client_of(shop, clock, *order) as client:
         announce(client, "new-1", "new-2")
@@ -200,7 +217,7 @@ def test_constraints_order_all_others_as_without_them(tmp_path: Path, clock: Clo
 
 
 def test_the_log_has_their_scores(tmp_path: Path, clock: Clock) -> None:
-    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0))
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
     with client_of(shop, clock) as client:
         announce(client, "new-1")
         read(client, {"new-1": 9})

@@ -36,6 +36,25 @@ def test_a_count_is_worth_half_after_a_half_life(counts: DecayedCounts) -> None:
     assert counted(counts, NOW + HALF_LIFE_SECONDS)["item 2"] == pytest.approx(0.0625)
 
 
+def test_it_is_known_since_when_an_item_counts(counts: DecayedCounts, tmp_path: Path) -> None:
+    for user, item, hours in (("a", "item 1", -90), ("b", "item 1", -43), ("c", "item 1", -1), ("a", "item 2", -90)):
+        counts.add(user, item, NOW + 3600 * hours)
+    counts.add("b", "item 2", NOW - 3600)  # after 89 hours of quiet
+    other, cells = DecayedCounts(tmp_path), cells_of(["item 1", "item 2"])
+    other.of(cells, NOW)
+    assert other.since(cells).tolist() == [NOW - 90 * 3600, NOW - 3600]
+    assert DecayedCounts(tmp_path / "elsewhere").since(cells).tolist() == [0.0, 0.0]
+
+
+def test_the_file_of_an_earlier_format_goes(tmp_path: Path) -> None:
+    earlier = tmp_path / "trending-1.counts"
+    earlier.write_bytes(b"x")
+    counts = DecayedCounts(tmp_path)
+    assert counted(counts) == {}
+    counts.add("a", "item 1", NOW)
+    assert not earlier.exists()
+
+
 def test_counts_are_those_of_a_loop(counts: DecayedCounts) -> None:
     rng = np.random.default_rng(3)
     times = np.sort(NOW - rng.random(3_000) * 4 * HALF_LIFE_SECONDS)

@@ -142,10 +142,10 @@ def test_no_flipped_bit_of_a_history_record_changes_what_it_says() -> None:
 def test_weights_come_back_as_they_were() -> None:
     weights = RankerWeights(["base_score", "freshness"], [1.0, 0.25], "space")
     assert decode_weights(encode_weights(weights)) == weights
-    with_arrivals = msgspec.structs.replace(weights, arrivals=ArrivalScore(-2.5, 1.25))
+    with_arrivals = msgspec.structs.replace(weights, arrivals=ArrivalScore(-2.5, 1.25, -0.5))
     assert decode_weights(encode_weights(with_arrivals)) == with_arrivals
     with pytest.raises(ValueError, match="of_count is -1; wanted 0 or more"):
-        ArrivalScore(0.0, -1)
+        ArrivalScore(0.0, -1, -0.5)
 
 
 def test_a_weight_without_a_signal_is_refused() -> None:
