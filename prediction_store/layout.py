@@ -85,6 +85,11 @@ def version_name(now: float, inputs_digest: str) -> str:
     return name
 
 
+def is_of_inputs(name: str, inputs_digest: str) -> bool:
+    """True when a version of this name has inputs of that digest, as far as a name can tell."""
+    return name.endswith(f"-{inputs_digest[:8]}")
+
+
 def is_version_name(name: str) -> bool:
     """True for what `version_name` makes, so that no name can leave the folder of versions."""
     if _VERSION.match(name) is None:

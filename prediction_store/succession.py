@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from prediction_store import layout
 from schemas.history import (
     CUTOVER,
     PIN,
@@ -118,9 +119,19 @@ def held_by(newest: HistoryRecord | None, name: str, inputs_digest: str) -> str 
 
 
 def way_back(newest: HistoryRecord, there: Iterable[str]) -> list[str]:
-    """The versions that `rollback` may go to, nearest first: served before, on disk, not quarantined by name."""
+    """The versions that `rollback` may go to, nearest first: served before, on disk, and not quarantined.
+
+    Their names tell which have the inputs of a quarantined one: elsewhere than on this host no manifest is at hand.
+    """
     on_disk = set(there)
-    return [name for name in newest.before if name in on_disk and name not in newest.quarantined]
+    held = [quarantine.inputs_digest for quarantine in newest.quarantined.values() if quarantine.inputs_digest]
+    return [
+        name
+        for name in newest.before
+        if name in on_disk
+        and name not in newest.quarantined
+        and not any(layout.is_of_inputs(name, digest) for digest in held)
+    ]
 
 
 def is_same_ground(one: HistoryRecord | None, other: HistoryRecord | None) -> bool:

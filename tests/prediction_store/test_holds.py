@@ -17,6 +17,7 @@ from prediction_store.errors import (
     QuarantinedError,
     ServedVersionError,
 )
+from prediction_store.listing import list_versions
 from schemas.errors import RefusedError, UsageError
 from schemas.history import HistoryRecord
 
@@ -89,6 +90,20 @@ def test_a_quarantined_version_is_no_way_back(root: Path, make_version: MakeVers
     holds.quarantine(root, b, WHO, "", 6)
     assert history.rollback_target(root) == a
     assert history.rollback(root, WHO, "", 7).version == a
+
+
+def test_the_way_back_goes_past_a_version_of_the_inputs_of_a_quarantined_one(
+    root: Path, make_version: MakeVersion
+) -> None:
+    a, b, c, b_again = (make_version(inputs) for inputs in "abcb")
+    for name in (a, b, c, b_again):
+        go_live(root, name)
+    assert history.rollback(root, WHO, "bad prices", 6).version == c
+    rows = {row.version: row for row in list_versions(root, 7)}
+    assert [name for name, row in rows.items() if row.is_rollback_target] == [a]
+    assert rows[b].state == "quarantined"
+    assert history.rollback_target(root) == a
+    assert history.rollback(root, WHO, "bad, too", 7).version == a
 
 
 def test_the_name_must_be_that_of_a_version(root: Path, make_version: MakeVersion) -> None:

@@ -36,9 +36,7 @@ class Ledger:
     def way_back(self) -> list[str]:
         """Where a rollback may go, nearest first."""
         before = list(dict.fromkeys(reversed(self.served[:-1])))
-        return [
-            name for name in before if name != self.current and name in self.versions and name not in self.quarantined
-        ]
+        return [name for name in before if name != self.current and name in self.versions and self._is_free(name)]
 
     def name_of(self, inputs: str, now: int) -> str:
         """The version that a build of these inputs ends with: the one that is there, or a new one."""
@@ -113,9 +111,11 @@ class Ledger:
         if name not in self.versions:
             raise MissingVersionError("not there")
 
+    def _is_free(self, name: str) -> bool:
+        return name not in self.quarantined and self.versions[name] not in self.quarantined.values()
+
     def _require_servable(self, name: str) -> None:
-        inputs = self.versions[name]
-        if name in self.quarantined or inputs in self.quarantined.values():
+        if not self._is_free(name):
             raise QuarantinedError("quarantined")
         if name in self.damaged:
             raise DamagedVersionError("damaged")
