@@ -1,4 +1,4 @@
-"""Who needs a new list: the items and users of today against those that the current version's lists were made from.
+"""Who needs a new list: the items and users of today against those that an earlier version's lists were made from.
 
 A list follows from the user's vector, from what the user has consumed, and from the items' vectors. Who has the same
 vector, bit for bit, and has consumed the same items, has the same list still, unless it holds an item that is gone or
@@ -20,14 +20,16 @@ from jobs.datasets import Dataset
 from jobs.errors import DatasetDamagedError, MissingDatasetError
 from jobs.kept_model import ids_of, row_of
 from jobs.vectors import USER_VECTORS
+from prediction_store import layout
 from prediction_store.errors import FormatError, StoreError
 from prediction_store.manifest import read_manifest
 from prediction_store.records import current_or_none
+from prediction_store.succession import way_back
 from schemas.config import Config, deciding
 
 
 class Earlier(NamedTuple):
-    """The datasets that the current version's lists come from."""
+    """The datasets that a version's lists come from."""
 
     candidates: Dataset
     prepared: Dataset
@@ -53,23 +55,25 @@ class Unchanged(NamedTuple):
 
 
 def find_earlier(config: Config, embeddings: Dataset) -> tuple[Earlier | None, str]:
-    """The datasets behind the current version; None, and why its lists cannot be carried over."""
-    version, inputs, why = _current(Path(config.paths.store))
-    if why:
-        return None, why
-    candidates = _find(config.paths.workspace, "candidates", inputs.get("candidates", ""))
-    if candidates is None:
-        return None, f"the lists of {version} are no longer in the workspace"
-    made_from = candidates.manifest.inputs
-    found = [_find(config.paths.workspace, name, made_from[name]) for name in ("prepared", "embeddings")]
-    if found[0] is None or found[1] is None:
-        return None, f"what the lists of {version} were made from is no longer in the workspace"
-    if found[1].extra("space_id") != embeddings.extra("space_id"):
-        return None, "the towers have been trained since: see train.keep_days"
-    wanted = datasets.fingerprint(candidates.manifest.day, "candidates", made_from, [deciding(config.retrieve)])
-    if wanted != candidates.fingerprint:
-        return None, f"the lists of {version} were made with other settings"
-    return Earlier(candidates, found[0], found[1]), ""
+    """The datasets behind the current version; None, and why its lists cannot be carried over.
+
+    Where they are gone, those behind the nearest version that `rollback` may go to: a second run of a day finds the
+    first one's written over, and those of the night before still there.
+    """
+    root, first = Path(config.paths.store), ""
+    try:
+        record = current_or_none(root)
+        if record is None:
+            return None, "no version is current"
+        names = [record.version, *way_back(record, layout.version_names(root))]
+    except (StoreError, FormatError) as error:
+        return None, f"the current version cannot be read: {error}"
+    for name in names:
+        earlier, why = _behind(config, name, embeddings)
+        if earlier is not None:
+            return earlier, ""
+        first = first or why
+    return None, first
 
 
 def compare(
@@ -100,15 +104,25 @@ def compare(
     return Unchanged(earlier.candidates, item_of, fresh, user_of)
 
 
-def _current(root: Path) -> tuple[str, dict[str, str], str]:
-    """(name of the current version, fingerprints of what it was made from, "" or why there is none to read)."""
+def _behind(config: Config, name: str, embeddings: Dataset) -> tuple[Earlier | None, str]:
+    """The datasets behind a version; None, and why its lists cannot be carried over."""
     try:
-        record = current_or_none(root)
-        if record is None:
-            return "", {}, "no version is current"
-        return record.version, read_manifest(root, record.version).inputs, ""
+        inputs = read_manifest(Path(config.paths.store), name).inputs
     except (StoreError, FormatError) as error:
-        return "", {}, f"the current version cannot be read: {error}"
+        return None, f"the current version cannot be read: {error}"
+    candidates = _find(config.paths.workspace, "candidates", inputs.get("candidates", ""))
+    if candidates is None:
+        return None, f"the lists of {name} are no longer in the workspace"
+    made_from = candidates.manifest.inputs
+    found = [_find(config.paths.workspace, noun, made_from[noun]) for noun in ("prepared", "embeddings")]
+    if found[0] is None or found[1] is None:
+        return None, f"what the lists of {name} were made from is no longer in the workspace"
+    if found[1].extra("space_id") != embeddings.extra("space_id"):
+        return None, "the towers have been trained since: see train.keep_days"
+    wanted = datasets.fingerprint(candidates.manifest.day, "candidates", made_from, [deciding(config.retrieve)])
+    if wanted != candidates.fingerprint:
+        return None, f"the lists of {name} were made with other settings"
+    return Earlier(candidates, found[0], found[1]), ""
 
 
 def _find(workspace: str, name: str, fingerprint: str) -> Dataset | None:

@@ -55,7 +55,7 @@ PARTS = (
 def run(config: Config, day: str, spark: SparkSession) -> Report:
     """Write `candidates`: the dense item order, the index, and the best items of users and of evaluation users.
 
-    With `retrieve.changed_only` lists of the current version that need no search are carried over. The dataset is known
+    With `retrieve.changed_only` lists of an earlier version that need no search are carried over. The dataset is known
     by the same fingerprint: its lists are the same, or with an approximate method as good.
 
     Raises:

@@ -59,8 +59,9 @@ class Retrieve(Section, frozen=True):
     """Users searched at a time in one task. More is faster, and takes some 40 KB of the task's memory for each."""
     changed_only: bool = False
     """Search only for users whose vector, consumed items or listed items have changed since the current version, or
-    whose list a new or changed item would enter; carry all other lists over. Only worth it with `train.keep_days`,
-    because a new model changes every vector."""
+    since the one before where the workspace no longer has what it was made from, and for those whose list a new or
+    changed item would enter; carry all other lists over. Only worth it with `train.keep_days`, because a new model
+    changes every vector."""
 
 
 class Lists(Section, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,14 +284,35 @@ def test_nothing_is_carried_over_from_another_space_or_from_other_settings(night
     assert changed.find_earlier(nights.config, trained_anew)[1].startswith("the towers have been trained since")
 
 
-def test_what_the_lists_were_made_from_must_be_there_too(nights: Nights) -> None:
+def test_what_the_lists_were_made_from_must_be_there_too(nights: Nights, tmp_path: Path) -> None:
     prepared = Path(nights.config.paths.workspace) / SECOND / "prepared"
     now = datasets.open_dataset(nights.config.paths.workspace, SECOND, "embeddings")
     aside = prepared.rename(prepared.with_name("aside"))
     try:
-        assert "were made from is no longer in the workspace" in changed.find_earlier(nights.config, now)[1]
+        earlier, why = changed.find_earlier(nights.config, now)
+        assert earlier is not None, "the night before is there"
+        assert (earlier.candidates.manifest.day, why) == (FIRST, "")
+        without = configure(nights.folder / "work", tmp_path / "store")
+        shutil.copytree(nights.store, without.paths.store)
+        shutil.rmtree(tmp_path / "store" / "versions" / nights.version_first)
+        why = changed.find_earlier(without, now)[1]
+        assert why == f"what the lists of {nights.version} were made from is no longer in the workspace"
     finally:
         aside.rename(prepared)
+
+
+def test_a_second_run_of_a_day_carries_over_from_the_night_before(
+    spark: Any, make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    """What the first run's version was made from is written over by then."""
+    nights = Nights(spark, make_world(), tmp_path)
+    later = with_user(nights.second, 5)
+    later.write(nights.config.paths.workspace, SECOND)
+    said, _ = publish(nights.config, SECOND, spark)
+    searched = expected_search(nights.first, later)
+    assert (said.details["searched"], said.details["carried"]) == (len(searched), later.users - len(searched))
+    assert len(searched) < later.users
+    assert lists_of(nights.config, SECOND, later) == full_sort(later)
 
 
 def test_lists_that_another_run_makes_anew_while_they_are_carried_over_come_into_no_dataset(
