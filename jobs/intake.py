@@ -1,7 +1,7 @@
 """Each of your three tables, row by row in Shortlist's terms: its values, and a `status` that says what becomes of it.
 
 `status` is "" for a row that takes part, LATER or OLDER for one outside the run's time, and else the reason why the row
-is malformed; then `raw` holds the row as JSON.
+is malformed; then `raw` holds the row as JSON. `file` is the address of the file that the row is of.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from schemas.errors import ConfigError
 
 LATER, OLDER = "later", "older"
 """After the end of the run's day, or before its history begins: neither malformed nor part of the run."""
+OF_THE_ROW = ("status", "file", "raw")
+"""Of all three tables, beside what is kept of a row."""
 UNREADABLE = ("unreadable_price", "unreadable_stock", "unreadable_released")
 """Of items, beside what is kept of them: text that was meant to be a number or a time, "" for one, null for nothing."""
 _OPTIONAL = {
@@ -32,7 +34,7 @@ LINES_IN_VALUE = "a value holds line breaks: a quote was not closed"
 
 
 def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> DataFrame:
-    """user_id, item_id, event, time, session_id, device, status, raw. Takes part: since <= time < made_at.
+    """user_id, item_id, event, time, session_id, device, status, file, raw. Takes part: since <= time < made_at.
 
     Raises:
         SourceError: a column is missing, or of a type that cannot be read.
@@ -78,8 +80,9 @@ def interactions(rows: Rows, config: Interactions, made_at: int, since: int) -> 
 
 
 def items(rows: Rows, config: Items) -> DataFrame:
-    """item_id, title, category, brand, price, released, in_stock, status, raw, and UNREADABLE. Only the id can make a
-    row malformed.
+    """item_id, title, category, brand, price, released, in_stock, status, file, raw, and UNREADABLE.
+
+    Only the id can make a row malformed.
 
     Raises:
         SourceError: the id column or one that the configuration names is missing, or of a type that cannot be read.
@@ -109,7 +112,7 @@ def items(rows: Rows, config: Items) -> DataFrame:
 
 
 def users(rows: Rows, config: Users) -> DataFrame:
-    """user_id, segment, features, status, raw. Only the id can make a row malformed.
+    """user_id, segment, features, status, file, raw. Only the id can make a row malformed.
 
     Raises:
         SourceError: a column is missing, or of a type that cannot be read.
@@ -163,7 +166,8 @@ def _lines_in(rows: Rows, *names: str) -> Column:
 
 def _with_raw(rows: Rows, status: Column, **columns: Column) -> DataFrame:
     named = [column.alias(name) for name, column in columns.items()]
-    found = rows.frame.select(*named, status.alias("status"), rows.raw.alias("_raw"))
+    file = F.input_file_name().alias("file")
+    found = rows.frame.select(*named, status.alias("status"), file, rows.raw.alias("_raw"))
     is_malformed = ~F.col("status").isin("", LATER, OLDER)
     return found.withColumn("raw", F.when(is_malformed, F.col("_raw"))).drop("_raw")
 

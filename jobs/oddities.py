@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
@@ -58,6 +59,19 @@ def unreadable(source: Source, config: Items, row: Row) -> dict[str, int | str]:
     if row["last_released"] is not None and row["last_released"] < _YEAR_1971:
         told["warning_released"] = f"every day in column {config.released!r} is of 1970: is it no number of seconds?"
     return told
+
+
+def useless_files(source: Source, staged: DataFrame) -> dict[str, str]:
+    """A warning where all rows of a file are malformed: the export of a day, say, too few of all to stop the run."""
+    rows, malformed = F.count("*").alias("rows"), F.count("raw").alias("malformed")
+    by_file = staged.groupBy("file").agg(rows, malformed, F.mode("status", deterministic=True).alias("status"))
+    useless = by_file.where("rows = malformed").sort(F.desc("rows"), "file")
+    count, first = useless.count(), useless.first()
+    if first is None:
+        return {}
+    found = f"{count:,} files of {source.path} have" if count > 1 else f"1 file of {source.path} has"
+    example = f"{unquote(urlsplit(first['file']).path)}, {first['rows']:,} rows, most often: {first['status']}"
+    return {f"warning_{source.name}_files": f"{found} no row that can be used: {example}"}
 
 
 def early_times(config: Interactions, latest: int) -> dict[str, str]:

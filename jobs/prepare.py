@@ -69,7 +69,7 @@ def run(config: Config, day: str, spark: SparkSession, *, is_over: bool = True) 
         if log is not None:
             staged["interactions"], draft.extra["logged"] = work.add_log(staged["interactions"], log)
         counts = {name: work.count(sources[name], table) for name, table in staged.items()}
-        valid = staged["interactions"].where(F.col("status") == "").drop("status", "raw")
+        valid = staged["interactions"].where(F.col("status") == "").drop(*intake.OF_THE_ROW)
         if not is_over:
             work.made_at = _end(valid, made_at - DAY_SECONDS)
         kept = work.filter(valid)
@@ -159,6 +159,8 @@ class _Preparation:
         found = staged.groupBy("status").agg(*columns).collect()
         counts = {row["status"]: row["rows"] for row in found}
         rejected.refuse_too_many(source, staged, found, counts, self.config.data.max_rejected_share)
+        if rejected.malformed(counts):
+            self.told |= oddities.useless_files(source, staged)
         valid = next((row for row in found if row["status"] == ""), None)
         if source.name != "interactions":
             self.repeated_ids[source.name] = valid["rows"] - valid["ids"] if valid else 0
@@ -192,7 +194,8 @@ class _Preparation:
         if table is None:
             known = ids
         else:
-            columns = [name for name in table.columns if name not in {"status", "raw", identity, *intake.UNREADABLE}]
+            others = {identity, *intake.OF_THE_ROW, *intake.UNREADABLE}
+            columns = [name for name in table.columns if name not in others]
             best = F.max(F.struct(*columns))
             one_each = table.where(F.col("status") == "").groupBy(identity).agg(best.alias("_row"))
             met = ids.withColumn("_is_met", F.lit(True)).join(one_each, identity, "full")

@@ -66,6 +66,25 @@ def test_event_types_without_a_weight_are_named(spark: Any, tmp_path: Path) -> N
     assert f"list 'click', '{'a' * 40}', 'b', 'c', 'd', … in data.interactions.event_weights" in caught.value.hint
 
 
+def test_a_file_without_a_row_that_can_be_used_is_told_though_few_enough_rows_are_malformed(
+    spark: Any, tmp_path: Path
+) -> None:
+    names = ["user_id", "item_id", "event", "timestamp"]
+    folder = tmp_path / "a table"
+    folder.mkdir()
+    good = [["u", f"i{n}", "view", f"2026-03-0{1 + n % 8}"] for n in range(90)]
+    write_csv(folder / "1.csv", names, [*good, ["", "i", "view", "2026-03-01"]])
+    write_csv(folder / "2.csv", names, [["u", "i", "view", "09.03.2026"], ["u", "i", "view", "9.3."], ["u"]])
+    write_csv(folder / "3.csv", names, [["u", "i", "view", "2026-04-01"]])
+    config = a_config(tmp_path, interactions=Interactions(path=str(folder)), max_rejected_share=0.05)
+    report = prepare.run(config, DAY, spark)
+    assert report.rows["rejected"] == 4
+    assert report.details["warning_interactions_files"] == (
+        f"1 file of {folder} has no row that can be used: {folder}/2.csv, 3 rows, most often: "
+        "the time cannot be read, or is before 1970"
+    )
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
