@@ -27,7 +27,7 @@ class ParquetColumns:
     groups: list[tuple[list[Path], dict[str, pa.DataType | None]]]  # files whose columns have the same types, and those
     disputed: dict[str, str]  # what is wrong with columns whose types have nothing in common
     has_all: bool  # every file has every column
-    lacking: dict[str, Path]  # columns that a file with rows in it does not have, and the first such file
+    lacking: dict[str, Path]  # columns that not all of the files have, and the first without
 
 
 def header(source: Source) -> list[str]:
@@ -54,29 +54,22 @@ def header(source: Source) -> list[str]:
 
 
 def parquet_columns(source: Source) -> ParquetColumns:
-    """What the headers of all Parquet files of a source say.
+    """What the headers of all Parquet files of a source say. Files without rows say nothing, where others have some.
 
     Raises:
         SourceError: a file is not Parquet, or has a column of a type that Spark cannot read, whether it is needed or
-            not, or only capitals tell two columns apart.
+            not, or a column twice, or is compressed as Spark cannot read it, or only capitals tell two columns apart.
     """
     seen: dict[str, dict[pa.DataType, Path]] = {}
-    schemas, filled = [], []
-    for file in source.files:
-        try:
-            with pq.ParquetFile(file) as parquet:
-                schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
-        schemas.append(schema)
-        filled += [(file, schema)] if rows else []
+    schemas = _filled_schemas(source)
+    for file, schema in schemas.items():
         for field in schema:
             _refuse_unknown_to_spark(file, field.name, field.type)
             seen.setdefault(field.name, {}).setdefault(_plain(field.type), file)
     _refuse_twins(source, seen)
     varied = [name for name, kinds in seen.items() if len(kinds) > 1]
     groups: dict[tuple[pa.DataType | None, ...], list[Path]] = {}
-    for file, schema in zip(source.files, schemas, strict=True):
+    for file, schema in schemas.items():
         found = tuple(_plain(schema.field(name).type) if name in schema.names else None for name in varied)
         groups.setdefault(found, []).append(file)
     single = {name: next(iter(kinds)) for name, kinds in seen.items() if len(kinds) == 1}
@@ -85,9 +78,9 @@ def parquet_columns(source: Source) -> ParquetColumns:
         known = [(kind, file) for kind, file in seen[name].items() if not pa.types.is_null(kind)]
         if len(known) > 1 and not _are_alike([kind for kind, _ in known]):
             disputed[name] = f"column {name!r} has two types: " + ", ".join(f"{k} in {file}" for k, file in known[:2])
-    has_all = len({tuple(schema.names) for schema in schemas}) == 1
+    has_all = len({tuple(schema.names) for schema in schemas.values()}) == 1
     alike = [(files, single | dict(zip(varied, found, strict=True))) for found, files in groups.items()]
-    lacking = {name: file for file, schema in reversed(filled) for name in seen if name not in schema.names}
+    lacking = {name: file for file, schema in reversed(schemas.items()) for name in seen if name not in schema.names}
     return ParquetColumns(list(seen), alike, disputed, has_all, lacking)
 
 
@@ -143,6 +136,38 @@ def _first_row(file: Path, format_: str) -> list[str]:
             return next((row for row in csv.reader(lines) if row), [])  # Spark passes over empty lines, too
     except (OSError, EOFError, csv.Error) as error:
         raise SourceError(f"{file} cannot be read: {error}") from error
+
+
+def _filled_schemas(source: Source) -> dict[Path, pa.Schema]:
+    """The schema of each Parquet file that has rows; of the first one, where none has."""
+    schemas, filled = {}, {}
+    for file in source.files:
+        try:
+            with pq.ParquetFile(file) as parquet:
+                schemas[file], rows = parquet.schema_arrow, parquet.metadata
+        except (pa.ArrowException, OSError) as error:
+            raise SourceError(f"{file} cannot be read as Parquet: {error}") from error
+        _refuse_twice(file, schemas[file].names)
+        if rows.num_rows:
+            _refuse_compression(file, rows.row_group(0))
+            filled[file] = schemas[file]
+    return filled or dict(list(schemas.items())[:1])
+
+
+def _refuse_twice(file: Path, names: list[str]) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise SourceError(f"{file}: column {min(twice)!r} is there twice", hint="rename one of them, or leave it out")
+
+
+def _refuse_compression(file: Path, group: pq.RowGroupMetaData) -> None:
+    """Raise SourceError when the file is compressed by what Spark 4.3 does not bring along."""
+    for place in range(group.num_columns):
+        codec = group.column(place).compression.lower()
+        if codec in {"brotli", "lzo"}:
+            raise SourceError(
+                f"{file} is compressed by {codec}, which Spark cannot read", hint="compress it by snappy, gzip or zstd"
+            )
 
 
 def _refuse_twins(source: Source, names: Iterable[str]) -> None:

@@ -26,6 +26,8 @@ from jobs.sources import PARTITION, Source
 from jobs.spark import NO_LIBRARY
 
 _DAMAGED = "_damaged"
+_OVERFLOW = "java.lang.ArithmeticException: long overflow"
+"""Spark makes microseconds of a Parquet file's milliseconds while it reads, whether the column is in use or not."""
 _LISTS = ("token_seq", "float_seq")
 
 
@@ -104,6 +106,12 @@ def readable(source: Source) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         if NO_LIBRARY in str(error):
             raise
+        if _OVERFLOW in str(error):
+            raise SourceError(
+                f"the table of {source.name} cannot be read: {source.path}: "
+                "a time in milliseconds lies beyond the year 294,247",
+                hint="write null where there is no time",
+            ) from error
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         causes = [line for line in lines if line.startswith("Caused by:")] or lines[:1]
         raise SourceError(f"the table of {source.name} cannot be read: {source.path}: {causes[-1][:300]}") from error

@@ -156,6 +156,37 @@ def test_a_column_on_whose_account_spark_reads_nothing_is_named(tmp_path: Path, 
     assert caught.value.hint == "write the column as text, or leave it out"
 
 
+def test_a_file_without_rows_disputes_no_type(spark: Any, tmp_path: Path) -> None:
+    interactions = parts(tmp_path / "in", {}, {"user_id": [1], "visit": [1]}, {})
+    numbers = tmp_path / "in" / "1.parquet"
+    pq.write_table(pq.read_table(numbers).slice(0, 0), numbers)
+    report = prepare.run(a_config(tmp_path, interactions=interactions), DAY, spark)
+    assert report.rows["interactions"] == 2
+    assert "visit" not in parquet_columns(locate("interactions", interactions.path)).names
+    for file in (tmp_path / "in").iterdir():
+        pq.write_table(pq.read_table(file).slice(0, 0), file)
+    with pytest.raises(SourceError, match="the table of interactions has no rows"):
+        prepare.run(a_config(tmp_path / "other", interactions=interactions), DAY, spark)
+
+
+def test_a_parquet_file_that_spark_cannot_read_is_told_with_the_reason(spark: Any, tmp_path: Path) -> None:
+    table = pq.read_table(parts(tmp_path / "in", {}).path)
+    (tmp_path / "twice").mkdir()
+    pq.write_table(table.append_column("event", table["event"]), tmp_path / "twice" / "a.parquet")
+    pq.write_table(table, tmp_path / "brotli.parquet", compression="brotli")
+    far = pa.array([2**63 - 1], pa.timestamp("ms"))
+    pq.write_table(table.set_column(3, "timestamp", far), tmp_path / "far.parquet")
+    for name, message in {
+        "twice": "twice/a.parquet: column 'event' is there twice",
+        "brotli.parquet": "brotli.parquet is compressed by brotli, which Spark cannot read .*by snappy, gzip or zstd",
+        "far.parquet": "far.parquet: a time in milliseconds lies beyond the year 294,247",
+    }.items():
+        config = a_config(tmp_path, interactions=Interactions(path=str(tmp_path / name)))
+        with pytest.raises(SourceError) as caught:
+            prepare.run(config, DAY, spark)
+        assert re.search(message, f"{caught.value} {caught.value.hint}")
+
+
 def test_times_are_read_as_spark_writes_them(spark: Any, tmp_path: Path) -> None:
     when = ["2026-03-01 12:00:00", "2026-03-02 12:00:00", "1850-01-01 00:00:00"]
     written = spark.createDataFrame(
