@@ -1,7 +1,8 @@
 """The sentence vectors of items: each distinct text is encoded once and kept from night to night.
 
 `<workspace>/sentences/<encoder id>/` holds Parquet files of (SHA-256 of the text, vector). They are only ever added
-to, each whole under its final name; a file that cannot be read is removed and its texts are encoded again.
+to, each whole under its final name; a file that cannot be read is removed and its texts are encoded again. What is
+being written has a hidden name and is locked: what is not locked has been left by a killed process, and goes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ from jobs import progress
 from jobs.datasets import Dataset
 from jobs.encoder import Encoder
 from jobs.features import Sentences
+from prediction_store import locks
+from prediction_store.errors import DiskError
 
 FOLDER = "sentences"
 PART = 1024
@@ -63,6 +67,7 @@ def sentence_vectors(workspace: str | Path, texts: Sequence[str], encoder: Encod
     found = np.zeros((len(distinct), encoder.dimensions), dtype=np.float16)
     folder = Path(workspace) / FOLDER / encoder.id
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     digests = [hashlib.sha256(text.encode()).digest() for text in distinct]
     is_missing = np.array([text != "" for text in distinct], dtype=bool)
     _fill(folder, pa.array(digests, pa.binary(32)), found, is_missing)
@@ -98,7 +103,7 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: np.ndarray) -> None:
         "digest": pa.array(digests, pa.binary(32)),
         "vector": pa.array([row.tobytes() for row in vectors], pa.binary(2 * vectors.shape[1])),
     }
-    aside = folder / f".{secrets.token_hex(8)}"  # no process number: in two containers it is often the same
+    aside, lock = _locked(folder)
     try:
         pa.parquet.write_table(pa.table(columns), aside, use_dictionary=False, write_page_checksum=True)
         with aside.open("rb") as handle:
@@ -107,3 +112,26 @@ def _keep(folder: Path, digests: Sequence[bytes], vectors: np.ndarray) -> None:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+    finally:
+        locks.unlock(lock)
+
+
+def _locked(folder: Path) -> tuple[Path, int]:
+    """A new file to be written, and the lock on it."""
+    while True:
+        path = folder / f".{secrets.token_hex(8)}"  # no process number: in two containers it is often the same
+        path.touch(exist_ok=False)
+        lock = locks.lock(path, exclusive=True)
+        if lock is not None:  # else another process has swept it already
+            return path, lock
+
+
+def _sweep(folder: Path) -> None:
+    for path in folder.glob(".*"):
+        with suppress(DiskError, OSError):  # of a user whose files are not ours
+            lock = locks.lock(path, exclusive=True)
+            if lock is not None:
+                try:
+                    path.unlink()
+                finally:
+                    locks.unlock(lock)

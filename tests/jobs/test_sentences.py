@@ -103,6 +103,16 @@ def test_what_a_process_of_the_same_number_on_another_machine_writes_meanwhile_i
     assert all(path.suffix == ".parquet" for path in tmp_path.rglob("*") if path.is_file())
 
 
+def test_what_a_killed_process_was_writing_goes_with_the_next_run(tmp_path: Path) -> None:
+    letters = Letters()
+    sentence_vectors(tmp_path, ["red cup"], letters.encoder)
+    folder = next(tmp_path.rglob("*.parquet")).parent
+    (folder / ".0123456789abcdef").write_bytes(b"PAR1")
+    sentence_vectors(tmp_path, ["red cup"], letters.encoder)
+    assert [path.suffix for path in folder.iterdir()] == [".parquet"]
+    assert letters.asked == ["red cup"]
+
+
 @pytest.mark.parametrize("damage", ["torn", "flipped"])
 def test_a_damaged_file_is_encoded_again(tmp_path: Path, damage: str) -> None:
     titles = [f"title {k}" for k in range(50)]
