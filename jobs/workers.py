@@ -7,7 +7,6 @@ stage; on a cluster Spark starts the stage again, and it goes on after the last 
 from __future__ import annotations
 
 import functools
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch 2 exports it in deed, not by word
 
 from jobs.errors import JobError
 from jobs.spark import errors_for_people
@@ -67,11 +67,13 @@ def meet(context: BarrierTaskContext) -> Iterator[Team]:
     """The team of all tasks of a barrier stage, which talk by gloo until the block ends."""
     hosts = [info.address.split(":")[0] for info in context.getTaskInfos()]
     rank, size = context.partitionId(), len(hosts)
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = context.allGather(str(free.getsockname()[1]))[0]
-    meeting = f"tcp://{hosts[0]}:{port}"
-    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size, timeout=PATIENCE)
+    store = None
+    if rank == 0:  # listens from here on: a port that was only found free might be taken by another process
+        store = TCPStore(hosts[0], 0, size, is_master=True, timeout=PATIENCE, wait_for_workers=False)
+    port = context.allGather(str(store.port) if store else "")[0]
+    if store is None:
+        store = TCPStore(hosts[0], int(port), size, is_master=False, timeout=PATIENCE)
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
         yield Team(rank, size)
     finally:

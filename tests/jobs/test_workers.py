@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import socket
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,27 @@ def test_a_worker_that_dies_stops_the_step_and_the_next_run_goes_on(
     train.run(config, DAY, spark)
     weights = [datasets.open_dataset(c.paths.workspace, DAY, "model").part(model.WEIGHTS) for c in (config, together)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_the_workers_meet_on_a_port_that_no_other_process_can_take_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports: list[str] = []
+    task = types.SimpleNamespace(
+        getTaskInfos=lambda: [types.SimpleNamespace(address="127.0.0.1:1")],
+        partitionId=lambda: 0,
+        allGather=lambda port: ports.append(port) or [port],
+    )
+    meet = workers.distributed.init_process_group
+    with socket.socket() as other:
+
+        def take_the_port_first(*given: Any, **named: Any) -> None:
+            with contextlib.suppress(OSError):
+                other.bind(("", int(ports[0])))
+                other.listen()
+            meet(*given, **named)
+
+        monkeypatch.setattr(workers.distributed, "init_process_group", take_the_port_first)
+        with workers.meet(task) as team:  # type: ignore[arg-type]
+            assert (team.rank, team.size) == (0, 1)
 
 
 def test_more_workers_than_spark_runs_at_a_time_are_refused_at_once(spark: Any, tmp_path: Path) -> None:
