@@ -71,6 +71,7 @@ def cutover(config: Config, day: str, now: float) -> Report:
 
     Raises:
         GateRefusedError: its gates have not passed, or have not been run.
+        NewerFormatError: a later Shortlist has made the current version: it might know a later day.
     """
     started = time.monotonic()
     root, name = Path(config.paths.store), version_of(config, day)
@@ -135,7 +136,8 @@ def _push(config: Config, root: Path, name: str) -> dict[str, int]:
 def _made_at(root: Path, name: str, shared: RemoteHistory | None) -> int | None:
     """The logical time of a version, which may be on other hosts only.
 
-    None when it is gone or damaged, and so no reason to keep a good one back.
+    None when it is gone or damaged, and so no reason to keep a good one back. Whether one of a later Shortlist knows
+    more cannot be told: NewerFormatError.
     """
     try:
         return read_manifest(root, name).made_at

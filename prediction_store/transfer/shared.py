@@ -57,7 +57,11 @@ class RemoteHistory:
         return self.read(number)[0] if number else None
 
     def made_at(self, name: str) -> int | None:
-        """The logical time of a version in object storage; None: it is not complete there, or cannot be read."""
+        """The logical time of a version in object storage; None: it is not complete there, or damaged.
+
+        Raises:
+            NewerFormatError: a later Shortlist has written it.
+        """
         try:
             found = find_copy(self.remote, name)
         except DamagedVersionError:
