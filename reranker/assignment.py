@@ -7,7 +7,7 @@ import msgspec
 from schemas.config import Config
 
 STARTUP_FAILURE = 3
-"""Exit code of a worker whose application could not start; another try would fail the same way."""
+"""Exit code of a worker whose application could not start: uvicorn's."""
 
 BACKLOG = 512
 """Connections that may wait to be accepted. A worker accepts all that wait at once, at some 60 µs each."""

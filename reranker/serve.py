@@ -89,7 +89,13 @@ class Workers:
             self._running[slot] = (self._start(slot), now)
 
     def watch(self, watched: set[signal.Signals]) -> None:
-        """Replace workers that die until one of STOPS arrives; raises ServeError when a worker cannot start at all."""
+        """Replace workers that die until one of STOPS arrives.
+
+        One that cannot start is tried again like one that has died: the disk may be full, or the memory.
+
+        Raises:
+            ServeError: one cannot start, and none is there that has begun before it.
+        """
         while True:
             pause = max(0.0, min(self._due.values()) - time.monotonic()) if self._due else 3600.0
             arrived = signal.sigtimedwait(watched, pause)
@@ -138,12 +144,13 @@ class Workers:
                 continue
             del self._running[slot]
             _close_input(process)
-            if code == STARTUP_FAILURE:
-                raise ServeError("a worker could not start; the log above says why")
+            if code == STARTUP_FAILURE and not any(begun < started for _, begun in self._running.values()):
+                raise ServeError("no worker can start; the log above says why")
             self._quick_deaths = self._quick_deaths + 1 if now - started < QUICK_DEATH_SECONDS else 0
             pause = min(MAX_PAUSE_SECONDS, 0.1 * 2 ** min(self._quick_deaths, 10)) if self._quick_deaths > 1 else 0.0
             self._due[slot] = now + pause
-            log.error("worker died", pid=process.pid, code=code, restart_seconds=pause)
+            what = "worker could not start" if code == STARTUP_FAILURE else "worker died"
+            log.error(what, pid=process.pid, code=code, restart_seconds=pause)
 
 
 def _watched() -> set[signal.Signals]:

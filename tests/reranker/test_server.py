@@ -16,6 +16,7 @@ import pytest
 from serving_shop import Shop
 from shop_server import PATIENCE_SECONDS, SERVE, Server, Visitors, eventually
 
+from reranker.assignment import STARTUP_FAILURE
 from reranker.errors import ServeError
 from reranker.serve import serve
 from schemas.config import Config
@@ -96,6 +97,59 @@ def test_a_worker_that_dies_is_replaced(server: Server) -> None:
         counted = client.get("/metrics").text
     assert 'shortlist_requests_total{path="/v1/recommend",status="200"} 2.0' in counted
     assert server.stop() == 0
+
+
+@pytest.fixture
+def no_worker_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """While this file is there, every new worker ends as one does whose application cannot start."""
+    sign, site = tmp_path / "no worker starts", tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        f"if 'reranker.worker' in sys.orig_argv and os.path.exists({str(sign)!r}):\n"
+        f"    os._exit({STARTUP_FAILURE})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    return sign
+
+
+def test_a_replacement_that_cannot_start_is_tried_again_while_others_serve(
+    shop: Shop, tmp_path: Path, no_worker_starts: Path
+) -> None:
+    shop.publish("a")
+    for server in _running(shop, tmp_path):
+        eventually(lambda server=server: _have_both_begun(server))
+        victim = min(server.workers())
+        no_worker_starts.touch()
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda server=server: server.log.read_text().count("worker could not start") > 1)
+        with httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS) as client:
+            assert ask(client).status_code == 200
+        no_worker_starts.unlink()
+        eventually(lambda server=server: _have_both_begun(server))
+        assert server.stop() == 0
+
+
+def test_a_server_none_of_whose_workers_can_start_any_more_ends(
+    shop: Shop, tmp_path: Path, no_worker_starts: Path
+) -> None:
+    shop.publish("a")
+    for server in _running(shop, tmp_path):
+        eventually(lambda server=server: _have_both_begun(server))
+        no_worker_starts.touch()
+        for victim in server.workers():
+            os.kill(victim, signal.SIGKILL)
+        assert server.process.wait(PATIENCE_SECONDS) == 1
+        assert "no worker can start" in server.log.read_text()
+
+
+def _have_both_begun(server: Server) -> bool:
+    """True when two workers run code of ours: they do not look for `no_worker_starts` any more."""
+    try:
+        loaded = ["lmdb" in Path(f"/proc/{pid}/maps").read_text() for pid in server.workers()]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return loaded == [True, True]
 
 
 def test_sigterm_ends_the_parent_and_every_worker(server: Server) -> None:
