@@ -123,7 +123,7 @@ def stored_trending(config: Config, now: Clock) -> TrendingNow | None:
 
 
 def opener(config: Config) -> Callable[[], Sessions]:
-    """Opens the session state that the configuration names; raises SessionsError."""
+    """Opens the session state that the configuration names; raises SessionsError, or ConfigError."""
     settings, limits = config.sessions, Limits.of(config)
     if settings.backend == "redis":
         return partial(RedisSessions, settings.redis_url, limits, seconds=settings.redis_seconds)

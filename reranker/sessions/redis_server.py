@@ -17,6 +17,7 @@ import msgspec
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.stored import Happened, Limits, Shown, Stored, by_user
+from schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -36,7 +37,12 @@ class RedisSessions:
     """The sets of one server. A call waits for `seconds` at most, for the connection and for each answer."""
 
     def __init__(self, url: str, limits: Limits, *, seconds: float) -> None:
-        """Connects with the first call. Raises SessionsError: the client is not installed, or the URL is none."""
+        """Connects with the first call.
+
+        Raises:
+            ConfigError: the URL is none.
+            SessionsError: the client is not installed.
+        """
         try:
             import redis
         except ModuleNotFoundError as error:
@@ -48,7 +54,7 @@ class RedisSessions:
             _ = urlsplit(url).port
         except ValueError as error:  # it quotes what it takes for the port, be it of the password
             hint = "in the password, write %2F for /, %23 for #, %3F for ?"
-            raise SessionsError("sessions.redis_url: wanted redis://:PASSWORD@HOST:PORT/0", hint=hint) from error
+            raise ConfigError("sessions.redis_url: wanted redis://:PASSWORD@HOST:PORT/0", hint=hint) from error
         try:
             # No try again: the request would wait twice, and who calls goes on without.
             self._server: Redis = redis.Redis.from_url(
@@ -57,7 +63,7 @@ class RedisSessions:
             pool = self._server.connection_pool
             pool.connection_class(**pool.connection_kwargs)  # connects to nothing, but knows what a URL may ask for
         except (TypeError, ValueError, redis.RedisError) as error:
-            raise SessionsError(f"sessions.redis_url: {error}") from error
+            raise ConfigError(f"sessions.redis_url: {error}") from error
 
     def add(self, events: Sequence[LoggedEvent], now: float) -> None:
         try:

@@ -18,6 +18,7 @@ from reranker.serving_log.records import LoggedEvent
 from reranker.sessions.embedded import EmbeddedSessions
 from reranker.sessions.redis_server import RedisSessions
 from reranker.sessions.stored import NOTHING, Happened, Limits, Sessions
+from schemas.errors import ConfigError
 
 Make = Callable[[Limits], Sessions]
 
@@ -216,10 +217,10 @@ def test_a_redis_url_that_is_none_is_an_error_and_no_server_starts_with_it(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("redis")
-    with pytest.raises(SessionsError, match="redis_url"):
+    with pytest.raises(ConfigError, match="redis_url"):
         RedisSessions(url, LIMITS, seconds=1.0)
     redis = ["--set", "sessions.backend=redis", "--set", f"sessions.redis_url={url}"]
-    assert shortlist.run(["serve", "--port", "0", "--set", f"paths.store={tmp_path}", *redis]) == 1
+    assert shortlist.run(["serve", "--port", "0", "--set", f"paths.store={tmp_path}", *redis]) == 2
     said = capsys.readouterr().err
     assert "sessions.redis_url" in said
     assert "secret" not in said
