@@ -204,7 +204,7 @@ def within_the_day() -> None:
 
     * **prepare**: today's rows or partition cannot be read, for they are being written, say: write aside and rename.
     * **gate**, exit 3: the version made before stays, and the next run tries with more rows.
-    * **any step**, "another process": both DAGs were at the same day. Clear it when the other is done.
+    * **any step**, "another process" or "another run": both DAGs were at the same day. Clear it when the other is done.
 
     A version that is live and wrong: pause this DAG, then trigger `shortlist_rollback`.
     """

@@ -17,6 +17,7 @@ import pyarrow.parquet
 
 from jobs import datasets, known, train_ranker, user_histories, user_states, vectors
 from jobs.datasets import Dataset
+from jobs.errors import DatasetDamagedError, MissingDatasetError
 from jobs.list_order import Order
 from jobs.progress import Report
 from jobs.shard_writing import write_shards
@@ -54,7 +55,7 @@ def run(config: Config, day: str, spark: SparkSession, now: float) -> Report:
     digest = inputs_digest(config, inputs, weights)
     root = Path(config.paths.store)
     found = find_by_inputs(root, digest)
-    if found is None:  # never built, or retired since
+    if found is None and _is_named(config, day, digest):  # retired since
         shutil.rmtree(Path(config.paths.workspace) / day / "version", ignore_errors=True)
     with datasets.step(
         config.paths.workspace, day, "version", inputs=list(inputs.values()), outside={"digest": digest}
@@ -106,6 +107,14 @@ def config_digest(config: Config) -> str:
             spark=settings.Spark(),
         )
     )
+
+
+def _is_named(config: Config, day: str, digest: str) -> bool:
+    """True when the day's version is of the inputs of this digest; else another run may be about to cut it over."""
+    try:
+        return datasets.open_dataset(config.paths.workspace, day, "version").manifest.inputs["digest"] == digest
+    except (DatasetDamagedError, MissingDatasetError):
+        return False
 
 
 def _write_catalogue(

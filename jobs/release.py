@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.datasets import end_of, open_dataset
+from jobs.errors import DatasetBusyError
 from jobs.journey import is_simulated
 from jobs.old_days import remove_old_days
 from jobs.progress import Report
 from prediction_store import gates, history, retention
-from prediction_store.errors import DamagedVersionError, MissingVersionError
+from prediction_store.errors import DamagedVersionError, MissingGateReportError, MissingVersionError
 from prediction_store.gate_report import has_passed
 from prediction_store.manifest import read_manifest
 from prediction_store.transfer.configured import flow_of, prune_remote, remote_of, shared_history
@@ -70,7 +71,8 @@ def cutover(config: Config, day: str, now: float) -> Report:
     Where several hosts share object storage, the version is pushed there first: the decision is made there.
 
     Raises:
-        GateRefusedError: its gates have not passed, or have not been run.
+        GateRefusedError: its gates have not passed.
+        DatasetBusyError: they have not been run: another run of the day has built it since, and may be about to.
         NewerFormatError: a later Shortlist has made the current version: it might know a later day.
     """
     started = time.monotonic()
@@ -86,7 +88,13 @@ def cutover(config: Config, day: str, now: float) -> Report:
             details = {"version": name, "current_is_newer": before.version}
             return Report(step="cutover", day=day, skipped=True, seconds=time.monotonic() - started, details=details)
     sent = _push(config, root, name) if has_passed(root, name) else {}
-    record = history.cutover(root, name, history.user_at_host(), f"run of {day}", now, shared=shared)
+    try:
+        record = history.cutover(root, name, history.user_at_host(), f"run of {day}", now, shared=shared)
+    except MissingGateReportError as error:
+        raise DatasetBusyError(
+            f"{error.message}: another run of {day} has built it since, or none has run its gates",
+            hint=f"wait for the other run; or shortlist run --only gate,cutover --day {day}",
+        ) from error
     return Report(
         step="cutover",
         day=day,

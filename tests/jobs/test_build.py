@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -286,6 +287,7 @@ def test_a_build_that_dies_leaves_nothing_to_be_seen(
     spark: Any, journey: Path, world_day: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(journey, "fourth-store")
+    shutil.rmtree(Path(config.paths.workspace) / world_day / "version")
 
     def die(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -298,6 +300,27 @@ def test_a_build_that_dies_leaves_nothing_to_be_seen(
     assert not (Path(config.paths.workspace) / world_day / "version").exists()
     report = build.run(config, world_day, spark, NOW)
     assert versions(journey / "fourth-store") == [report.details["version"]]
+
+
+def test_until_another_version_of_the_day_is_built_it_is_the_one_before(
+    spark: Any, journey: Path, world_day: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run may be on its way to the gates with it."""
+    config = configure(journey, "fifth-store")
+    before = build.run(config, world_day, spark, NOW).details["version"]
+    named = []
+
+    def look(*_: Any, **__: Any) -> None:
+        named.append(dataset(journey, world_day, "version").extra("version"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VersionDraft, "seal", look)
+        with pytest.raises(KeyboardInterrupt):
+            other = msgspec.structs.replace(config, store=settings.Store(shards=2))
+            build.run(other, world_day, spark, NOW)
+    assert named == [before]
+    assert build.run(configure(journey), world_day, spark, NOW).skipped
 
 
 def test_a_version_whose_name_was_not_written_down_is_found(journey: Path, world_day: str) -> None:

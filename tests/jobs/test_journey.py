@@ -178,6 +178,21 @@ def test_a_backfilled_day_does_not_take_readers_back_in_time(tmp_path: Path) -> 
     assert current(root).version == later
 
 
+def test_a_version_that_another_run_has_built_since_the_gates_is_left_to_be_tried_again(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)))
+    judged, built_since = (write_small_version(root, inputs=inputs) for inputs in ("a", "b"))
+    judge(root, judged, candidates=1, now=2e9)
+    for name in (judged, built_since):
+        with datasets.step(config.paths.workspace, DAY, "version", outside={"digest": name}) as draft:
+            draft.extra["version"] = name
+    with pytest.raises(DatasetBusyError, match=f"{built_since} has no gate report: another run .* built it") as stopped:
+        release.cutover(config, DAY, 2e9)
+    assert stopped.value.exit_code == 1, "which the DAGs try again"
+    judge(root, built_since, candidates=1, now=2e9)
+    assert release.cutover(config, DAY, 2e9).details["version"] == built_since
+
+
 def test_a_version_from_the_future_does_not_keep_real_days_back(tmp_path: Path) -> None:
     root = tmp_path / "store"
     config = Config(paths=Paths(workspace=str(tmp_path / "work"), store=str(root)))

@@ -9,8 +9,8 @@ import pytest
 from shop_store import judge, write_small_version
 
 from jobs import datasets, release
+from jobs.errors import DatasetBusyError
 from prediction_store import history
-from prediction_store.errors import GateRefusedError
 from prediction_store.manifest import read_manifest
 from prediction_store.transfer.copies import find_copy, names_there
 from prediction_store.transfer.flow import Flow
@@ -76,7 +76,7 @@ def test_a_backfilled_day_does_not_replace_what_another_host_has_made_current(co
 
 def test_a_version_without_its_gates_is_not_pushed(config: Config) -> None:
     built(config, "2027-01-15", 1_800_000_000, gated=False)
-    with pytest.raises(GateRefusedError):
+    with pytest.raises(DatasetBusyError):
         release.cutover(config, "2027-01-15", NOW)
     assert names_there(Remote(config.store.remote)) == {}
 
