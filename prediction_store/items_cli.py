@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -172,13 +173,20 @@ def _change(changes: list[ItemChange], settings: Config, as_json: bool, kept: st
     if as_json:
         return terminal.print_json(ItemChangesAnswer(changed=len(changed), unknown=unknown[:MAX_UNKNOWN]))
     print(f"{len(changed)} of {len(names)} items are other than before")
+    again = [name for name, times in Counter(change.item for change in changes).items() if times > 1]
+    if again:
+        terminal.print_line(f"named again, and changed in the order given: {_listed(again)}")
     if version is None:
         place = settings.paths.store
         terminal.print_line(f"no version is served from {place}, or it cannot be read{kept}")
     elif unknown:
-        more = " …" if len(unknown) > 10 else ""
-        terminal.print_line(f"not in the current version{kept}: {len(unknown)}: {', '.join(unknown[:10])}{more}")
+        terminal.print_line(f"not in the current version{kept}: {_listed(unknown)}")
     return None
+
+
+def _listed(names: list[str]) -> str:
+    """How many there are, and the first of them."""
+    return f"{len(names)}: {', '.join(names[:10])}{' …' if len(names) > 10 else ''}"
 
 
 def _live(settings: Config) -> LiveItems:

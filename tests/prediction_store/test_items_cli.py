@@ -140,6 +140,17 @@ def test_a_file_is_taken_over(items: Any, root: Path, tmp_path: Path, name: str)
     assert third == ItemFacts(changed_at=third.changed_at, hidden=True)
 
 
+def test_an_item_that_a_file_names_again_is_told(items: Any, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("item,in_stock,price\nitem-0,yes,2\nitem-2,yes,\nitem-0,no,\n")
+    code, output, _ = items("load", str(tmp_path / "f.csv"))
+    assert (code, output.splitlines()[:2]) == (
+        0, ["2 of 2 items are other than before", "named again, and changed in the order given: 1: item-0"]
+    )  # fmt: skip
+    found = facts_of(root, "item-0")
+    assert found is not None
+    assert (found.in_stock, found.price) == (False, 2.0)
+
+
 FINE = '{"item": "item-0", "hidden": true}\n'
 BAD: dict[str, tuple[str, bytes, str]] = {
     "half a line": (".jsonl", (FINE + '{"item": "a"').encode(), "line 2: it is not JSON"),
