@@ -49,7 +49,9 @@ def explain(
     for row, (position, found_by) in enumerate(zip(positions.tolist(), given.pool.sources_of(positions), strict=True)):
         signals = {name: _rounded(column, row) for name, column in values.items()}
         contributions = {name: round(float(values[name][row]) * weight, 6) for name, weight in weights.items()}
-        contributions |= {name: _rounded(added, position) for name, added in extras if added[position]}
+        for name, added in extras:
+            if added[position]:  # rules may share a name
+                contributions[name] = round(contributions.get(name, 0.0) + float(added[position]), 6)
         sentence = _sentence(given, contributions, position, source=source, found_by=found_by)
         reasons.append(Reason(found_by, signals, contributions, sentence))
     return reasons

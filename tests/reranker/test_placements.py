@@ -127,6 +127,17 @@ def test_a_boost_moves_items_up_and_is_part_of_the_explained_score(stocked_shop:
         assert first.score == pytest.approx(sum(first.contributions.values()), abs=1e-4)
 
 
+def test_boosts_of_one_name_are_one_part_of_the_explained_score(stocked_shop: Shop) -> None:
+    conditions = {"price == 13": 5.0, 'category == "category 1"': 0.5}
+    rules = [Rule(name="ours", where=where, action="boost", weight=weight) for where, weight in conditions.items()]
+    with opened(stocked_shop, rules) as reranker:
+        first = asked(reranker, explain=True).items[0]
+        assert first.item == "a12"
+        assert isinstance(first.contributions, dict)
+        assert first.contributions["rule ours"] == 5.5
+        assert first.score == pytest.approx(sum(first.contributions.values()), abs=1e-4)
+
+
 def test_a_pin_stands_where_it_was_pinned_and_the_rest_keep_their_order(stocked_shop: Shop) -> None:
     with opened(stocked_shop, []) as plain:
         usual = ids(plain)
