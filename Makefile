@@ -12,7 +12,7 @@ export UV_TORCH_BACKEND ?= cpu
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster soak lint format bench install-text install-recbole lock clean
+.PHONY: help install demo test test-cluster soak combinations lint format bench install-text install-recbole lock clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -50,6 +50,9 @@ test-cluster: install  ## the whole journey on a Spark master with two workers, 
 
 soak: install  ## every promise of the README with its full numbers, some hours; SOAK="--only 4 --scale 0.01"
 	@PYTHONPATH=tests $(BIN)/python -m promises.soak $(SOAK)
+
+combinations: install  ## all that shapes an answer, drawn at random and together, some minutes; COMBINATIONS="--world 20000"
+	@PYTHONPATH=tests $(BIN)/python -m combinations.run $(COMBINATIONS)
 
 lint: install  ## ruff, mypy, Dockerfiles, compose file
 	@$(BIN)/ruff check .
