@@ -183,8 +183,7 @@ def arrivals_of(
     if trending is None or not trending.arrivals or (is_learned and score is None):
         return NONE
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
-    kept = serve.arrivals if isinstance(serve.arrivals, list) else []
-    places = sorted({place for place in kept if place <= wanted} - pinned)
+    places = sorted({place for place in serve.kept_for_arrivals if place <= wanted} - pinned)
     most = CONSIDERED if is_learned else len(places)
     known = {*request.exclude, *_known(request, serve)}
     facts = ((rank, live.arrivals.get(item)) for rank, item in enumerate(trending.arrivals) if item not in known)

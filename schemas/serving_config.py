@@ -123,7 +123,7 @@ class Serve(Section, frozen=True):
         for position in self.order.explore_positions:
             if position > self.max_k:
                 raise ValueError(f"order.explore_positions {position} is {beyond}")
-        for position in self.arrivals if isinstance(self.arrivals, list) else ():
+        for position in self.kept_for_arrivals:
             if position > self.max_k:
                 raise ValueError(f"arrivals {position} is {beyond}")
             if position in self.order.explore_positions:
@@ -131,6 +131,11 @@ class Serve(Section, frozen=True):
         for rule in self.rules:
             if rule.action == "pin" and rule.position > self.max_k:
                 raise ValueError(f"the pin {rule.name!r} of rules stands at {rule.position}, {beyond}")
+
+    @property
+    def kept_for_arrivals(self) -> list[int]:
+        """Positions that are theirs whatever they score."""
+        return self.arrivals if isinstance(self.arrivals, list) else []
 
 
 class Log(Section, frozen=True):

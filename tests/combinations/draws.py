@@ -50,8 +50,9 @@ def draw_settings(world: World, dice: random.Random) -> Settings:
     meant = [draw_condition(dice) for _ in range(dice.choice([0, 0, 1, 2, 4]))]
     serve: dict[str, Any] = {"default_k": dice.choice([1, 5, 20]), "max_k": dice.choice([40, 300])}
     serve["rules"] = [_rule(dice, place, one) for place, one in enumerate(meant)]
-    serve["arrivals"] = dice.sample(range(1, 9), dice.choice([1, 3])) if is_on(0.4) else []
-    free = [place for place in range(1, 20) if place not in serve["arrivals"]]
+    kept = dice.sample(range(1, 9), dice.choice([1, 3])) if is_on(0.4) else []
+    serve["arrivals"] = "learned" if not kept and is_on() else kept
+    free = [place for place in range(1, 20) if place not in kept]
     order: dict[str, Any] = {}
     if is_on():
         order["caps"] = {name: dice.choice([1, 2, 5]) for name in dice.sample(["brand", "category", "price"], 2)}
@@ -126,9 +127,11 @@ def _trending(world: World, dice: random.Random, now: float) -> TrendingRecord |
     """What is trending, as the log would have it."""
     counts = np.array([dice.choice([0.0, 0.0, 0.01, 2.5, 7.0]) for _ in world.items])
     there = [item for item in world.arrivals if dice.random() < 0.8]
-    found = trending_of("1234567890abcdef", counts, np.array([dice.choice([0.5, 1.5, 9.0]) for _ in there]), there)
+    arrived = np.array([dice.choice([0.5, 1.5, 9.0]) for _ in there])
+    since = np.array([now - 3600.0 * dice.choice([-1.0, 0.2, 5.0, 30.0]) for _ in there])
+    found = trending_of("1234567890abcdef", counts, arrived, there, since)
     if found is None:
         return None
     items = [world.items[place].id for place in found.items.tolist()]
-    shares, arrived = found.counts[found.items].tobytes(), found.arrived.tobytes()
-    return TrendingRecord(found.number, now, items, shares, [*found.arrivals], arrived)
+    shares, of_arrivals = found.counts[found.items].tobytes(), (found.arrived.tobytes(), found.since.tobytes())
+    return TrendingRecord(found.number, now, items, shares, [*found.arrivals], *of_arrivals)

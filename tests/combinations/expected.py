@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from combinations.conditions import Row
 from combinations.draws import Asked, Settings
 from combinations.worlds import MADE_AT, User, World
 from reranker.sources import MAX_NEIGHBOURHOODS
 from schemas.messages import SessionEvent
+from schemas.ranker import ArrivalScore
 from schemas.rules import Rule
 
 
@@ -115,6 +119,17 @@ class Expected:
         is_there = is_there and facts.get("available_until", float("inf")) > self.asked.now
         row = {"id": item, "in_stock": True, "price": facts.get("price")}
         return is_there and item not in request.exclude and self._agree(row)
+
+    def arrival_scores(self, score: ArrivalScore) -> dict[str, float]:
+        """Of those that may be shown, whether the user has seen them or not."""
+        trending, found = self.asked.trending, {}
+        assert trending is not None
+        numbers = zip(np.frombuffer(trending.arrived, "<f4"), np.frombuffer(trending.since, "<f8"), strict=True)
+        for item, (count, since) in zip(trending.arrivals, numbers, strict=True):
+            if self.arrival_may_be_shown(item):
+                worth, hours = count * 0.5 ** self.asked.ignored.get(item, 0), max(0.0, self.asked.now - since) / 3600.0
+                found[item] = score.base + score.of_count * math.log1p(worth) + score.of_age * math.log1p(hours)
+        return found
 
     def row(self, place: int) -> Row:
         item, facts = self.world.items[place], self.world.live.get(self.world.items[place].id, {})

@@ -14,8 +14,9 @@ from combinations.expected import Expected
 from combinations.serving import Answered
 from reranker.answered import numbers
 from schemas.messages import AnsweredItem, RecommendAnswer
+from schemas.rules import Order
 
-ARRIVALS = "arrivals"
+ARRIVALS, LEARNED = "arrivals", "learned"
 
 
 def problems_of(expected: Expected, found: Answered, weights: list[float]) -> Iterator[str]:
@@ -98,6 +99,9 @@ def _of_arrivals(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
     if found and (expected.asked.holdout or trending is None):
         yield "arrivals, where there are none"
         return
+    if serve.arrivals == LEARNED:
+        yield from _of_competing(expected, answer)
+        return
     pins = {position for position, _ in expected.pins()}
     places = [place for place in sorted(serve.arrivals) if place <= wanted(expected) and place not in pins]
     may_be = [item for item in trending.arrivals if expected.arrival_may_be_shown(item)] if trending else []
@@ -110,6 +114,40 @@ def _of_arrivals(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
     surely = [] if expected.asked.holdout else [item for item in may_be if item not in session]
     if len(found) < min(len(places), len(surely)):
         yield f"{len(found)} arrivals at {places}; there are {surely}"
+
+
+def _of_competing(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
+    """Arrivals that stand where their scores put them."""
+    found = [item for item in answer.items if item.rung == ARRIVALS]
+    score, trending, order = expected.world.arrival_score, expected.asked.trending, expected.settings.config.serve.order
+    if trending is None or isinstance(score, msgspec.UnsetType):
+        if found:
+            yield "arrivals, and nobody knows what they score"
+        return
+    scores = expected.arrival_scores(score)
+    pins = {position for position, _ in expected.pins()}
+    for item in found:
+        if item.item not in scores or not math.isclose(item.score, scores[item.item], rel_tol=1e-4, abs_tol=1e-4):
+            yield f"{item.item} has the score {item.score}; wanted {scores.get(item.item, 'that it is not there')}"
+        is_short = len(answer.items) < wanted(expected)
+        if item.rank in pins | {*order.explore_positions} and not is_short:
+            yield f"{item.item} stands at {item.rank}, which is for others"
+    if [item.score for item in found] != sorted((item.score for item in found), reverse=True):
+        yield f"arrivals {[(item.item, item.score) for item in found]}"
+    is_hasty = any(rung.is_hasty for rung in expected.rungs if rung.name == answer.rung)
+    if found and is_hasty:
+        yield "arrivals, and no time to score the others"
+    if pins or order != Order() or is_hasty or expected.asked.holdout:
+        return
+    first = [item for item in answer.items if item.rung in (answer.rung, ARRIVALS)]
+    lowest = first[-1].score if len(first) == len(answer.items) == wanted(expected) else -math.inf
+    session = {event.item for event in expected.asked.request.session}
+    missing = {name: one for name, one in scores.items() if name not in {item.item for item in found} | session}
+    if any(one > lowest + 1e-4 for one in missing.values()):
+        yield f"{missing} are not there, and the last scores {lowest}"
+    for item, after in itertools.pairwise(first):
+        if item.score < after.score - 1e-4:
+            yield f"{item.item} stands before {after.item}, which scores more"
 
 
 def _of_rungs(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
@@ -229,6 +267,9 @@ def _of_explanations(expected: Expected, answer: RecommendAnswer) -> Iterator[st
         parts = item.contributions
         if (parts is not msgspec.UNSET) != expected.asked.request.explain:
             yield f"{item.item} is explained, or is not"
+        elif item.rung == ARRIVALS and expected.settings.config.serve.arrivals == LEARNED:
+            if parts is not msgspec.UNSET and parts != {ARRIVALS: item.score}:
+                yield f"{item.item} scores {item.score} as an arrival, by {parts}"
         elif parts is msgspec.UNSET or item.rung == ARRIVALS or item.rung in hasty:
             if parts is not msgspec.UNSET and parts:
                 yield f"{item.item} has contributions where nothing was ranked"

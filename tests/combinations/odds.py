@@ -27,7 +27,8 @@ def problems_of_the_odds(folder: Path, seed: int, draws: int) -> Iterator[str]:
     set_live_facts(world)
     settings = draw_settings(world, dice)
     order = settings.config.serve.order
-    places = order.explore_positions or [place for place in (2, 3, 7) if place not in settings.config.serve.arrivals]
+    kept = settings.config.serve.kept_for_arrivals
+    places = order.explore_positions or [place for place in (2, 3, 7) if place not in kept]
     order = msgspec.structs.replace(order, explore_positions=places, explore_among=dice.choice([2, 5]), caps={})
     serve = msgspec.structs.replace(settings.config.serve, order=order)
     settings = Settings(msgspec.structs.replace(settings.config, serve=serve), settings.meant)

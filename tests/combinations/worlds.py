@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 
 from prediction_store.contexts import Contexts
@@ -19,7 +20,7 @@ from prediction_store.user_facts import Consumed
 from prediction_store.user_tower import Histories, StoredTower, Tower
 from prediction_store.writer import Categories, Texts, VersionDraft, shard_of, write_shard
 from reranker.signals import SIGNALS, default_weights
-from schemas.ranker import RankerWeights
+from schemas.ranker import ArrivalScore, RankerWeights
 from schemas.record import RankedItems, encode_record
 from schemas.user_tower import TowerFacts
 
@@ -87,6 +88,7 @@ class World:
     """Set within the day, by item."""
     arrivals: list[str] = field(default_factory=list)
     """Items that the version lacks."""
+    arrival_score: ArrivalScore | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         self.index = {item.id: place for place, item in enumerate(self.items)}
@@ -131,6 +133,8 @@ def draw_world(root: Path, seed: int) -> World:
         columns=columns | {"id"},
         expires_at=MADE_AT + dice.choice([1, 7]) * DAY,
     )
+    if seed % 4 and dice.random() < 0.7:
+        world.arrival_score = ArrivalScore(dice.uniform(-6, 3), dice.uniform(0, 2), dice.uniform(-1, 0.5))
     _write(world, rng, vectors, tastes, scores)
     _draw_day(world, dice)
     return world
@@ -211,7 +215,7 @@ def _write(world: World, rng: np.random.Generator, vectors: np.ndarray, tastes: 
             draft.write_contexts(Contexts(names, np.tanh(rng.normal(size=(len(names), n))).astype(np.float32)))
         if world.has_tower:
             draft.write_user_tower(_tower(world, rng, dimensions))
-        draft.write_ranker(_weights(rng) if world.seed % 4 else default_weights(SPACE))
+        draft.write_ranker(_weights(rng, world.arrival_score) if world.seed % 4 else default_weights(SPACE))
         draft.write_report(b"{}")
         draft.seal(space_id=SPACE, made_at=MADE_AT, expires_at=world.expires_at, shards=SHARDS)
     world.version = draft.name
@@ -271,9 +275,9 @@ def _tower(world: World, rng: np.random.Generator, dimensions: int) -> StoredTow
     return StoredTower(tower, bases, Histories(offsets, items, np.ones(items.size, np.float32)))
 
 
-def _weights(rng: np.random.Generator) -> RankerWeights:
+def _weights(rng: np.random.Generator, score: ArrivalScore | msgspec.UnsetType) -> RankerWeights:
     weights = rng.normal(size=len(SIGNALS)) * (rng.random(len(SIGNALS)) < 0.7)
-    return RankerWeights([signal.name for signal in SIGNALS], weights.tolist(), SPACE)
+    return RankerWeights([signal.name for signal in SIGNALS], weights.tolist(), SPACE, arrivals=score)
 
 
 def _draw_day(world: World, dice: random.Random) -> None:
