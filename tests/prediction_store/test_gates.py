@@ -230,6 +230,15 @@ def test_a_worse_version_is_refused_and_the_message_says_by_how_much(
     assert error.value.exit_code == 3
 
 
+@pytest.mark.parametrize("which", ["recall_ratio", "ndcg_ratio"])
+def test_it_is_said_how_much_of_what_was_wanted_no_list_of_a_night_before_could_have_held(
+    root: Path, make_version: MakeVersion, which: str
+) -> None:
+    make_version("a", cut_over=True, report={**REPORT, "cold_items_share": 0.021})
+    found = gate(judge(root, make_version("b", report={**WORSE, "cold_items_share": 0.6})), which)
+    assert found.note == f"{CASES[which].note}; of the wanted items 60% were new, against 2%"
+
+
 @pytest.mark.parametrize("report", [{}, {"coverage": "much", "recall": 3, "active": []}, {"coverage": None}])
 def test_what_was_not_measured_has_not_passed(root: Path, make_version: MakeVersion, report: Any) -> None:
     found = judge(root, make_version("a", report=report))
