@@ -29,7 +29,7 @@ def problems_of_the_odds(folder: Path, seed: int, draws: int) -> Iterator[str]:
     order = settings.config.serve.order
     kept = settings.config.serve.kept_for_arrivals
     places = order.explore_positions or [place for place in (2, 3, 7) if place not in kept]
-    order = msgspec.structs.replace(order, explore_positions=places, explore_among=dice.choice([2, 5]), caps={})
+    order = msgspec.structs.replace(order, explore_positions=places, explore_among=dice.choice([2, 5, 50]), caps={})
     serve = msgspec.structs.replace(settings.config.serve, order=order)
     settings = Settings(msgspec.structs.replace(settings.config, serve=serve), settings.meant)
     asked = replace(draw_asked(world, settings, dice), since=-1, holdout="")
