@@ -211,8 +211,12 @@ def arrivals_of(
 
 def _known(request: RecommendRequest, serve: Serve) -> set[str]:
     """The session's items that are not to be shown as if they were new: lowered is as good as hidden here."""
-    policies = {True: serve.bought.policy, False: serve.seen.policy}
-    return {e.item for e in request.session if policies[e.event in serve.bought_events] != "allow"}
+    seen, bought = (
+        {e.item for e in request.session},
+        {e.item for e in request.session if e.event in serve.bought_events},
+    )
+    found = set() if serve.seen.policy == "allow" else seen - bought
+    return found if serve.bought.policy == "allow" else found | bought
 
 
 def _is_there(facts: ItemFacts, now: float) -> bool:

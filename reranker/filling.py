@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from reranker import reasons
-from reranker.arrays import NO_NUMBERS, Float32, Indexes, Positions
+from reranker.arrays import NO_NUMBERS, Float32, Indexes, Mask, Positions
 from reranker.arrivals import Arrivals, Competing
 from reranker.choice import choose, is_plain, unchanged
 from reranker.eligibility import eligible
@@ -80,7 +80,8 @@ def fill(
     arrivals: Arrivals | None = None
     for rung, pool, is_hasty in ladder:
         ranked = _rank(asked, pool, hidden, wanted - len(items), arrivals, is_hasty=is_hasty)
-        if arrivals is None and (ranked.best.size or len(ranked.arrivals.items) == wanted):
+        is_full = len(ranked.arrivals.items) == wanted and bool(ranked.allowed.any())
+        if arrivals is None and (ranked.best.size or is_full):
             arrivals = ranked.arrivals
             wanted -= len(arrivals.items)
             ranks = arrivals.left(wanted)
@@ -107,6 +108,7 @@ class _Ranked(NamedTuple):
     given: SignalInputs
     scoring: Scoring | None
     """None: there was no time, and the pool keeps its own order."""
+    allowed: Mask
     extras: Sequence[tuple[str, Float32]]
     scores: Float32
     best: Positions
@@ -135,7 +137,7 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
         if arrivals is None:
             arrivals = asked.arriving.placed(lambda: scores[best])
             best = best[: k - len(arrivals.items)]
-        return _Ranked(given, scoring, extras, scores, best, as_they_are(best).propensities, arrivals)
+        return _Ranked(given, scoring, allowed, extras, scores, best, as_they_are(best).propensities, arrivals)
     scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
     if arrivals is None:
         arrivals = asked.arriving.placed(None if is_hasty else lambda: scores[top(scores, allowed, k)])
@@ -146,7 +148,7 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
         caps=asked.caps, pins=[(arrivals.around(place), holds) for place, holds in pins],
         seed=asked.seed, is_first=is_first,
     )  # fmt: skip
-    return _Ranked(given, scoring, extras, scores, chosen.positions, chosen.propensities, arrivals)
+    return _Ranked(given, scoring, allowed, extras, scores, chosen.positions, chosen.propensities, arrivals)
 
 
 def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[str, Float32]]:

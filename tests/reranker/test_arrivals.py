@@ -111,6 +111,15 @@ def test_what_the_user_excludes_or_has_seen_is_not_shown_again(shop: Shop, clock
         assert "new-1" not in ids(asked(client, session=[{"item": "new-1", "event": "purchase"}]))
 
 
+def test_what_was_bought_and_may_be_bought_again_is_shown_though_it_was_seen(shop: Shop, clock: Clock) -> None:
+    session = [{"item": "new-1"}, {"item": "new-1", "event": "purchase"}]
+    for policy, is_shown in (("allow", True), ("hide", False)):
+        with client_of(shop, clock, f'serve.bought.policy="{policy}"') as client:
+            announce(client, "new-1")
+            read(client, {"new-1": 3})
+            assert ("new-1" in ids(asked(client, session=session))) is is_shown
+
+
 def test_what_was_shown_in_vain_steps_back(shop: Shop, clock: Clock) -> None:
     with client_of(shop, clock, "sessions.impressions=true") as client:
         announce(client, "new-1", "new-2")

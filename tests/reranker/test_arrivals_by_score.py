@@ -146,6 +146,16 @@ def test_they_may_be_the_whole_answer_or_all_there_is(tmp_path: Path, clock: Clo
         assert replay(shop.config(LEARNED), answer.request_id).differences == []
 
 
+def test_a_rung_that_has_nothing_to_show_decides_nothing(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(-9.0, 0.0, 0.0))
+    empty = {"context": {"segment": "DE"}, "exclude": shop.popular("DE")}
+    with client_of(shop, clock) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 9})
+        short, longer = (ids(asked(client, "nobody", k=k, **empty)) for k in (1, 2))
+    assert short == longer[:1] == ["a39"]
+
+
 def test_without_time_to_rank_and_for_holdouts_there_are_none(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
     for override, reason in (
