@@ -106,6 +106,8 @@ def _ending_quietly(spark: SparkSession) -> Iterator[None]:
 
     # A thread that adds up accumulators would print a stack trace when Java goes. Java itself says what fails.
     spark.sparkContext._accumulatorServer.handle_error = lambda *_: None  # type: ignore[method-assign]
+    # Nor need it be told in pages of py4j, which logs as if it were the program itself.
+    logging.getLogger().addFilter(_is_not_of_py4j)
     is_main = threading.current_thread() is threading.main_thread()
     if is_main:
         signal.signal(signal.SIGINT, interrupt)
@@ -117,8 +119,13 @@ def _ending_quietly(spark: SparkSession) -> Iterator[None]:
     finally:
         with gone:
             spark.stop()
+        logging.getLogger().removeFilter(_is_not_of_py4j)
         if is_main:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return Path(record.pathname).parent.name != "py4j"
 
 
 @contextmanager

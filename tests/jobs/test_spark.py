@@ -120,7 +120,18 @@ def work(config, end, reports=False):
         threading.Thread(target=wait, daemon=True).start()
         spark.range(1).mapInArrow(sleep, "id long").collect()
 
-if sys.argv[1] == "interrupt":
+def reset(_):
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+if sys.argv[1] == "reset":  # in the midst of an answer: which way a dying Java goes is chance
+    import py4j.clientserver
+    try:
+        with session(Spark(master="local[1]"), "tests") as spark, errors_for_people("embed"):
+            py4j.clientserver.smart_decode = reset
+            spark._jvm.java.lang.System.nanoTime()
+    except JobError as error:
+        print(error.message)
+elif sys.argv[1] == "interrupt":
     try:
         work(Spark(master="local[3]"), lambda: os.kill(os.getpid(), signal.SIGINT))
     except KeyboardInterrupt:
@@ -218,6 +229,12 @@ def test_ctrl_c_while_java_starts_leaves_no_java(tmp_path: Path) -> None:
 def test_a_java_that_dies_is_told_in_one_line(without_java: Ended) -> None:
     assert without_java.lines[1].startswith("embed: Spark stopped: ")
     assert "Traceback" not in without_java.errors
+
+
+def test_so_is_one_that_dies_while_it_answers(tmp_path: Path) -> None:
+    ended = run_session("reset", tmp_path)
+    assert ended.lines[-1].startswith("embed: Spark stopped: ")
+    assert "Traceback" not in ended.errors
 
 
 def test_temporary_files_are_where_tmpdir_says_and_gone_in_the_end(interrupted: Ended, without_java: Ended) -> None:
