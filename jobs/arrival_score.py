@@ -47,9 +47,7 @@ class Contests(NamedTuple):
     """What was there at some moments, by time, and what was wanted."""
 
     scores: np.ndarray  # float32[moments, BEST]: of the list, highest first, -inf where it is shorter
-    counts: (
-        np.ndarray
-    )  # float32[moments, CONSIDERED]: how many wanted each arrival, most first, NaN where there are fewer
+    counts: np.ndarray  # float32[moments, CONSIDERED]: how many wanted each arrival, most first, NaN: there are fewer
     hours: np.ndarray  # float32[moments, CONSIDERED]: since the first wanted it, likewise
     wanted: np.ndarray  # int64[moments]: place in the list, or BEST and the place among the arrivals
 

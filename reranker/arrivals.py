@@ -211,12 +211,9 @@ def arrivals_of(
 
 def _known(request: RecommendRequest, serve: Serve) -> set[str]:
     """The session's items that are not to be shown as if they were new: lowered is as good as hidden here."""
-    seen, bought = (
-        {e.item for e in request.session},
-        {e.item for e in request.session if e.event in serve.bought_events},
-    )
-    found = set() if serve.seen.policy == "allow" else seen - bought
-    return found if serve.bought.policy == "allow" else found | bought
+    bought = {event.item for event in request.session if event.event in serve.bought_events}
+    seen = {event.item for event in request.session} - bought
+    return (seen if serve.seen.policy != "allow" else set()) | (bought if serve.bought.policy != "allow" else set())
 
 
 def _is_there(facts: ItemFacts, now: float) -> bool:

@@ -112,7 +112,8 @@ class DecayedCounts:
         if opened is None:
             return np.zeros(cells.shape[1])
         # Who shares a cell can only have begun earlier there.
-        found: npt.NDArray[np.float64] = np.asarray(opened.since)[cells].max(axis=0)
+        latest = np.asarray(opened.since)[cells].max(axis=0)
+        found: npt.NDArray[np.float64] = np.where(np.isfinite(latest) & (latest > 0.0), latest, 0.0)
         return found
 
     def _follow(self) -> None:

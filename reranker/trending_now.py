@@ -34,8 +34,6 @@ LEAST_ARRIVED: Final = 1.0
 """An arrival that counts less is not shown: what a single user did a moment ago counts less already."""
 _KEPT: Final = "trending now"
 _ARRIVED: Final = "cells of arrivals"
-
-
 NO_TIMES: Final = np.zeros(0)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from reranker import decayed_counts
-from reranker.decayed_counts import BYTES, FILE, HALF_LIFE_SECONDS, DecayedCounts, cells_of
+from reranker.decayed_counts import BYTES, CELLS, FILE, HALF_LIFE_SECONDS, ROWS, DecayedCounts, cells_of
 from reranker.errors import SessionsError
 
 NOW = 1_772_500_000.0
@@ -157,6 +157,17 @@ def test_numbers_that_are_no_counts_are_none(counts: DecayedCounts, tmp_path: Pa
     assert counted(counts) == {}
     counts.add("me", "item 1", NOW)
     assert counted(counts)["item 1"] == 1.0
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf"), -1e308])
+def test_times_that_are_none_are_long_ago(counts: DecayedCounts, tmp_path: Path, number: float) -> None:
+    counts.add("me", "item 9", NOW)
+    length = ROWS * CELLS
+    with (tmp_path / FILE).open("r+b") as file:
+        file.seek(BYTES - 8 * length)
+        file.write(struct.pack("<d", number) * length)
+    cells = cells_of(["item 9"])
+    assert (counts.of(cells, NOW).tolist(), counts.since(cells).tolist()) == ([1.0], [0.0])
 
 
 def test_what_cannot_be_made_is_told_and_counts_nothing(tmp_path: Path) -> None:
