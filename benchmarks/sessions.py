@@ -36,7 +36,7 @@ from jobs.ranking_fit import Lists
 from jobs.trending_then import Events, TrendingThen
 from prediction_store.reader import Version
 from reranker.arrays import Float32
-from reranker.arrivals import Arrivals, Competing, arrivals_of
+from reranker.arrivals import Arrivals, Competing, Wanted, arrivals_of
 from reranker.rules import Rules
 from reranker.signals import SIGNALS, default_weights
 from schemas.config import Config
@@ -94,7 +94,7 @@ class Case(NamedTuple):
     ids: list[str]  # of the pool
     consumed: frozenset[str]  # by the user, up to the version
     arrivals: tuple[Arrivals, ...]  # for each of PLACES
-    arriving: Competing
+    arriving: Wanted
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -285,13 +285,13 @@ def _arrivals(stage: Stage, moment: Moment, serve: Serve, places: Sequence[int])
 
 def _placed(case: Case, scores: Float32, score: ArrivalScore) -> Arrivals:
     best = np.sort(scores[case.replayed.is_eligible])[::-1][:K]
-    return case.arriving._replace(wanted=K).by(score).placed(lambda: best)
+    return Competing(case.arriving, (), K).by(score).placed(lambda: best)
 
 
 def _rank_around(arrivals: Arrivals, rank: int, wanted: str) -> int:
     """The place in an answer with arrivals of what had a rank in one without, or is an arrival; 0: it is not there."""
-    if wanted in arrivals.items:
-        return arrivals.places[[*arrivals.items].index(wanted)]
+    if wanted in arrivals.shown.items:
+        return arrivals.places[[*arrivals.shown.items].index(wanted)]
     for place in arrivals.places:
         rank += 0 < rank >= place
     return rank

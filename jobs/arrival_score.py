@@ -16,15 +16,14 @@ import msgspec
 import numpy as np
 
 from jobs.moments import Moment, Stage, replay
-from reranker.arrays import NO_NUMBERS
-from reranker.arrivals import CONSIDERED, LEARNED, Competing, arrivals_of, scores_of
+from reranker.arrivals import CONSIDERED, LEARNED, Wanted, arrivals_of, scores_of
 from reranker.rules import Rules
 from schemas.config import Config
 from schemas.ranker import ArrivalScore, RankerWeights
 from schemas.serving_config import Serve
 
 MOMENTS = 2_000
-"""Drawn at random, of those whose wanted item is there."""
+"""Drawn at random, of those in which something had arrived and the wanted item is there."""
 ASKED = 5 * MOMENTS
 """So many are asked for at most: each takes a millisecond or two."""
 FEWEST = 30
@@ -60,7 +59,7 @@ def taught(
 ) -> tuple[RankerWeights, dict[str, Any]]:
     """The weights with what arrivals score: learned, as it was in `usual`, or nothing; and how that went.
 
-    Too few moments change nothing.
+    Too few moments in which something had arrived change nothing.
     """
     contests = contests_of(stage, every, weights, config.serve)
     before = None if usual.arrivals is msgspec.UNSET else usual.arrivals
@@ -77,21 +76,22 @@ def taught(
     facts |= {f"arrivals_mrr_{name}": round(rank, 4) for name, rank in ranks.items()}
     if ranks["learned"] > max(ranks["none"], ranks["before"]):
         return _with(weights, fit(contests)), {"arrivals": "learned", **facts}
-    if ranks["before"] > ranks["none"]:
+    if before is not None and ranks["before"] >= ranks["none"]:
         return _with(weights, before), {"arrivals": "as before", **facts}
     return _with(weights, None), {"arrivals": "none", **facts}
 
 
 def contests_of(stage: Stage, every: Sequence[Moment], weights: RankerWeights, serve: Serve) -> Contests:
-    """Some moments of users who have a list, in which the wanted item is in it or has arrived."""
+    """Some moments of users who have a list, when something had arrived: what was wanted is of it, or in the list."""
     by = np.array(weights.weights, np.float32)
-    kept: dict[int, tuple[np.ndarray, Competing, int]] = {}
-    for number in map(int, np.random.default_rng(SEED).permutation(len(every))[:ASKED]):
+    kept: dict[int, tuple[np.ndarray, Wanted, int]] = {}
+    is_any = stage.trending is not None and bool(stage.trending.others)
+    for number in map(int, np.random.default_rng(SEED).permutation(len(every) if is_any else 0)[:ASKED]):
         moment = every[number]
-        case = replay(stage, moment, serve)
+        arrived = arrived_at(stage, moment, serve)
+        case = replay(stage, moment, serve) if arrived.items else None
         if case is None:
             continue
-        arrived = arrived_at(stage, moment, serve)
         places = np.flatnonzero(case.is_eligible)
         scores = case.signals(places) @ by
         order = np.argsort(-scores, kind="stable")[:BEST]
@@ -165,7 +165,7 @@ def reciprocal_rank(contests: Contests, score: ArrivalScore | None, k: int) -> f
     return float(np.where((places <= k) & np.isfinite(mine[:, 0]), 1.0 / places, 0.0).mean())
 
 
-def arrived_at(stage: Stage, moment: Moment, serve: Serve) -> Competing:
+def arrived_at(stage: Stage, moment: Moment, serve: Serve) -> Wanted:
     """The arrivals of a moment, most wanted first."""
     now = moment.request.context.time
     assert now is not None
@@ -174,7 +174,7 @@ def arrived_at(stage: Stage, moment: Moment, serve: Serve) -> Competing:
         stage.version, moment.request, Rules(), msgspec.structs.replace(serve, arrivals=LEARNED),
         trending=trending, live=stage.live, ignored={}, wanted=CONSIDERED, now=now, score=ALL,
     )  # fmt: skip
-    return found if isinstance(found, Competing) else Competing([], NO_NUMBERS, NO_NUMBERS, NO_NUMBERS, [], (), 0)
+    return found.shown
 
 
 def _with(weights: RankerWeights, score: ArrivalScore | None) -> RankerWeights:

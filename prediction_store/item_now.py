@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from schemas.live_items import NOTHING_SET, FlagNow, ItemFacts, ItemNow, NumberNow
+from schemas.live_items import NOTHING_SET, TEXTS, FlagNow, ItemFacts, ItemNow, NumberNow, TextNow
 
 if TYPE_CHECKING:
     from prediction_store.version import Version
@@ -45,5 +45,17 @@ def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: f
         hidden=hidden,
         price=price,
         available_until=until,
+        **{name: _text(name, live, version, index) for name in TEXTS},
         changed_at=None if facts is None else facts.changed_at,
     )
+
+
+def _text(name: str, live: ItemFacts, version: Version | None, index: int | None) -> TextNow:
+    """What the version says of an item that it has; or else the live facts."""
+    if version is None or index is None:
+        told = getattr(live, name)
+        return TextNow(value=None, source="none") if told is UNSET else TextNow(value=told, source="live")
+    column = version.texts(name)
+    if column is None:
+        return TextNow(value=None, source="none")
+    return TextNow(value=column.texts([index])[0] or None, source="version")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prediction_store.live_items import LiveItems
     from prediction_store.version import Version
     from schemas.config import Config
-    from schemas.live_items import FlagNow, ItemChange, ItemNow, NumberNow
+    from schemas.live_items import FlagNow, ItemChange, ItemNow, NumberNow, TextNow
 
 app = typer.Typer(add_completion=False, help="Within the day.")
 items = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -46,6 +46,9 @@ def set_facts(
         str | None,
         typer.Option(metavar="TIME", help="Not shown from then on: epoch seconds, 2026-11-22T18:00 (UTC), or none."),
     ] = None,
+    title: Annotated[str | None, typer.Option(help="What it is called, until a version has the item; or none.")] = None,
+    category: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    brand: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     config: ConfigOption = None,
     overrides: SetOption = [],
     as_json: JsonOption = False,
@@ -54,7 +57,7 @@ def set_facts(
 
     Example: shortlist items set i00042 i00043 --out-of-stock
     """
-    from prediction_store.items_file import to_change, to_price, to_time
+    from prediction_store.items_file import to_change, to_price, to_text, to_time
 
     facts: dict[str, Any] = {}
     if in_stock is not None:
@@ -65,6 +68,8 @@ def set_facts(
         facts["price"] = to_price(price)
     if available_until is not None:
         facts["available_until"] = to_time(available_until)
+    texts = {"title": title, "category": category, "brand": brand}
+    facts |= {name: to_text(text) for name, text in texts.items() if text is not None}
     if not facts:
         raise UsageError("nothing to set", hint="shortlist items set --help")
     _change([to_change({"item": item, **facts}) for item in names], settings_of(config, overrides), as_json)
@@ -131,12 +136,13 @@ def show(
     if not found:
         print("nothing is set")
         return None
-    print(f"{'item':<24} {'shown':<6} {'in stock':<9} {'hidden':<7} {'price':>10}  until")
+    print(f"{'item':<24} {'shown':<6} {'in stock':<9} {'hidden':<7} {'price':>10}  {'until':<17} title")
     for item in found:
         until = item.available_until.value
         terminal.print_line(
             f"{item.item:<24} {_word(item.is_shown):<6} {_marked(item.in_stock):<9} {_marked(item.hidden):<7}"
-            f" {_marked(item.price):>10}  {'-' if until is None else terminal.minute(int(until)) + '*'}"
+            f" {_marked(item.price):>10}  {'-' if until is None else terminal.minute(int(until)) + '*':<17}"
+            f" {_marked(item.title)}"
         )
     return None
 
@@ -212,10 +218,17 @@ def _current(settings: Config) -> Iterator[Version | None]:
         yield version
 
 
-def _marked(fact: FlagNow | NumberNow) -> str:
+def _marked(fact: FlagNow | NumberNow | TextNow) -> str:
     """A fact in a word; a * after what was set within the day."""
-    value = fact.value
-    text = "-" if value is None else _word(value) if isinstance(value, bool) else f"{value:.15g}"
+    match fact.value:
+        case None:
+            text = "-"
+        case bool() as flag:
+            text = _word(flag)
+        case str() as said:
+            text = said
+        case number:
+            text = f"{number:.15g}"
     return text + "*" * (fact.source == "live")
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from schemas.errors import UsageError
-from schemas.live_items import EARLIEST_END, FACTS, ItemChange
+from schemas.live_items import EARLIEST_END, FACTS, TEXTS, ItemChange
 from schemas.messages import MAX_ID_BYTES
 
 CLEAR: Final = "none"
@@ -46,11 +46,13 @@ def to_change(fields: dict[str, Any]) -> ItemChange:
     """The change that plain values make. Raises UsageError when they make none."""
     try:
         change = msgspec.convert(fields, ItemChange)
-        n_bytes = len(change.item.encode("utf-8"))
     except msgspec.ValidationError as error:
         raise UsageError(str(error)) from error
-    except UnicodeEncodeError as error:
-        raise UsageError(f"item {change.item[:64]!r} is not text in UTF-8") from error
+    for name in ("item", *TEXTS):
+        text = getattr(change, name)
+        if isinstance(text, str) and not _is_text(text):
+            raise UsageError(f"{name} {text[:64]!r} is not text in UTF-8")
+    n_bytes = len(change.item.encode("utf-8"))
     if n_bytes > MAX_ID_BYTES:
         raise UsageError(f"item {change.item[:64]!r} has {n_bytes} bytes in UTF-8; wanted at most {MAX_ID_BYTES}")
     if change.is_empty:
@@ -81,6 +83,11 @@ def to_time(text: str) -> float | None:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
 
 
+def to_text(text: str) -> str | None:
+    """What an item is, as it stands; None for "none"."""
+    return None if text == CLEAR else text
+
+
 def to_price(text: str) -> float | None:
     """A price; None for "none". Raises UsageError when it is no number."""
     if text == CLEAR:
@@ -89,6 +96,14 @@ def to_price(text: str) -> float | None:
         return float(text)
     except ValueError as error:
         raise UsageError(f"{text!r} is not a price; wanted a number, or none") from error
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _LineError(Exception):
@@ -147,6 +162,8 @@ def _value(name: str, cell: str) -> Any:
         return to_price(cell)
     if name == "available_until":
         return to_time(cell)
+    if name in TEXTS:
+        return to_text(cell)
     if cell == CLEAR:
         return None
     if cell.lower() not in TRUTHS:

@@ -185,6 +185,11 @@ class Version:
         found = self._opened.columns.get(name)
         return found if isinstance(found, CategoryColumn) else None
 
+    def texts(self, name: str) -> TextColumn | CategoryColumn | None:
+        """A column of texts or categories; None: the version has no such one."""
+        found = self._opened.columns.get(name)
+        return found if isinstance(found, (TextColumn, CategoryColumn)) else None
+
     def titles(self, indexes: Sequence[int] | npt.NDArray[np.integer]) -> list[str]:
         """The titles of some items, in the order of the indexes; "" where nothing says."""
         found = self._opened.columns.get("title")

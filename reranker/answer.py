@@ -79,9 +79,10 @@ def answer(
     at = _circumstances(version, request, ignored, moment, user=user, trending=trending)
     rules = rules.at(request.placement)
     to_show = trending if holdout == NOBODY else None
+    caps = caps_of(version, serve.order)
     arriving = arrivals_of(
         version, request, rules, serve,
-        trending=to_show, live=live, ignored=ignored, wanted=wanted, now=now, score=ranker.arrivals,
+        trending=to_show, live=live, ignored=ignored, wanted=wanted, now=now, score=ranker.arrivals, caps=caps,
     )  # fmt: skip
     asked = Asked(
         version=version,
@@ -94,7 +95,7 @@ def answer(
         familiar=familiar,
         live=live,
         order=serve.order,
-        caps=caps_of(version, serve.order),
+        caps=caps,
         now=now,
         seed=request_id,
         explain=request.explain,
@@ -111,8 +112,8 @@ def answer(
     if note is not None:
         for part in filled.parts:
             note(part)
-    rungs, is_only_arrivals = filled.rungs, len(filled.arrivals.items) == wanted
-    otherwise = ARRIVALS if filled.arrivals.items else fallbacks.EMPTY
+    rungs, is_only_arrivals = filled.rungs, len(filled.arrivals.places) == wanted
+    otherwise = ARRIVALS if filled.arrivals.places else fallbacks.EMPTY
     return RecommendAnswer(
         items=filled.items,
         version=version.name,

@@ -1,9 +1,9 @@
 """Arrivals: items that came after the version was made, at places of an answer that all others go around.
 
 No list holds them and no signal knows them, for a version has neither their vectors nor their columns. What is known is
-that the shop has them, by the live facts, and how many users have done something with them in the last hours. Those
-most wanted now stand at the positions that `serve.arrivals` keeps for them; or where their scores put them, which go by
-these counts and were learned beside the weights of the signals (`jobs/arrival_score.py`).
+what the shop has announced, as live facts, and how many users have done something with them in the last hours. Those
+most wanted now stand where their scores put them, which go by these counts and were learned beside the weights of the
+signals (`jobs/arrival_score.py`); or at the positions that `serve.arrivals` keeps for them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from prediction_store.columns import ID
-from prediction_store.reader import CategoryColumn, TextColumn
+from reranker.announced import Announced
 from reranker.arrays import NO_NUMBERS, Float32
-from reranker.conditions import Column, Columns
+from reranker.caps import NO_CAPS, Caps
 from reranker.rules import Rules
 from reranker.trending_now import Trending
 from schemas.live_items import ItemFacts
@@ -41,18 +40,54 @@ CONSIDERED = 50
 WHY = "new since the lists were made, and what many want just now"
 
 
+class Wanted(NamedTuple):
+    """Arrivals that users want now, a row each."""
+
+    items: Sequence[str] = ()
+    facts: Sequence[ItemFacts] = ()
+    ranks: Sequence[int] = ()
+    """Their places, from 0, among all arrivals that are wanted now."""
+    counts: Float32 = NO_NUMBERS
+    """float32[n]: how many users, the earlier for less."""
+    worth: Float32 = NO_NUMBERS
+    """float32[n]: the counts as they score: what was shown in vain counts for less."""
+    hours: Float32 = NO_NUMBERS
+    """float32[n]: since the first user wanted them."""
+    boosts: Sequence[tuple[str, Float32]] = ()
+    """Names of rules, and float32[n]: what they add to the scores."""
+    scores: Float32 = NO_NUMBERS
+    """float32[n]: the counts where places are kept."""
+
+    def rows(self, numbers: Sequence[int]) -> Wanted:
+        """Some of them, in this order."""
+        at = np.array(numbers, np.int64)
+        return Wanted(
+            [self.items[number] for number in numbers],
+            [self.facts[number] for number in numbers],
+            [self.ranks[number] for number in numbers],
+            self.counts[at],
+            self.worth[at],
+            self.hours[at],
+            [(name, added[at]) for name, added in self.boosts],
+            self.scores[at],
+        )
+
+    def scored(self, scores: Float32) -> Wanted:
+        """With these scores, highest first; of equal ones what stands first here."""
+        return self._replace(scores=scores).rows(np.argsort(-scores, kind="stable").tolist())
+
+    @property
+    def added(self) -> Float32:
+        """float32[n]: by all boosts."""
+        return sum((added for _, added in self.boosts), np.zeros(len(self.items), np.float32))
+
+
 class Arrivals(NamedTuple):
-    """What has arrived, most wanted first, and where it stands."""
+    """What has arrived and is shown, and where."""
 
     places: Sequence[int] = ()
     """From 1, ascending: one for each item."""
-    items: Sequence[str] = ()
-    counts: Float32 = NO_NUMBERS
-    """float32[n]: how many users, the earlier for less."""
-    ranks: Sequence[int] = ()
-    """Their places, from 0, among all arrivals that are wanted now."""
-    scores: Float32 = NO_NUMBERS
-    """float32[n]: the counts where places are kept."""
+    shown: Wanted = Wanted()
     is_scored: bool = False
     """Their scores are what put them there."""
 
@@ -79,9 +114,9 @@ class Arrivals(NamedTuple):
 
     def among(self, others: list[AnsweredItem], *, explain: bool) -> list[AnsweredItem]:
         """The answer: the others in their order, and these at their places, or at the end of what is shorter."""
-        found = [*others]
-        numbers = zip(self.items, self.scores.tolist(), self.counts.tolist(), self.ranks, strict=True)
-        for place, (item, score, count, rank) in zip(self.places, numbers, strict=True):
+        found, shown = [*others], self.shown
+        numbers = zip(shown.items, shown.scores.tolist(), shown.counts.tolist(), shown.ranks, strict=True)
+        for row, (place, (item, score, count, rank)) in enumerate(zip(self.places, numbers, strict=True)):
             made = AnsweredItem(
                 item=item,
                 rank=place,
@@ -90,14 +125,22 @@ class Arrivals(NamedTuple):
                 base_rank=rank + 1,
                 rung=ARRIVALS,
             )
-            if explain:
-                parts = {ARRIVALS: made.score} if self.is_scored else {}
-                made = msgspec.structs.replace(
-                    made, title="", sources=[ARRIVALS], signals={}, contributions=parts, why=WHY
-                )
-            found.insert(place - 1, made)
+            found.insert(place - 1, self._explained(made, row) if explain else made)
         ranked = enumerate(found, 1)
         return [item if item.rank == rank else msgspec.structs.replace(item, rank=rank) for rank, item in ranked]
+
+    def _explained(self, made: AnsweredItem, row: int) -> AnsweredItem:
+        parts: dict[str, float] = {}
+        if self.is_scored:
+            for name, added in self.shown.boosts:
+                if added[row]:  # rules may share a name
+                    parts[f"rule {name}"] = round(parts.get(f"rule {name}", 0.0) + float(added[row]), 6)
+            parts = {ARRIVALS: round(made.score - sum(parts.values()), 6), **parts}
+        title = self.shown.facts[row].title
+        return msgspec.structs.replace(
+            made, title="" if title is msgspec.UNSET else title, sources=[ARRIVALS], signals={}, contributions=parts,
+            why=WHY,
+        )  # fmt: skip
 
 
 NONE = Arrivals()
@@ -106,27 +149,17 @@ NONE = Arrivals()
 class Competing(NamedTuple):
     """Arrivals that stand where their scores put them."""
 
-    items: Sequence[str]
-    counts: Float32
-    worth: Float32
-    """float32[n]: the counts as they score: what was shown in vain counts for less."""
-    hours: Float32
-    """float32[n]: since the first user wanted them."""
-    ranks: Sequence[int]
+    shown: Wanted
+    """Highest scores first, see `by`."""
     others: Collection[int]
     """The positions that are not for them."""
     wanted: int
     """Length of the answer."""
-    scores: Float32 = NO_NUMBERS
-    """float32[n]: highest first, see `by`."""
 
     def by(self, score: ArrivalScore) -> Competing:
-        """With their scores, highest first; of equal ones what more users want."""
-        scores = scores_of(self.worth, self.hours, score)
-        order = np.argsort(-scores, kind="stable")
-        items, ranks = ([values[place] for place in order.tolist()] for values in (self.items, self.ranks))
-        counts, worth, hours, scores = (values[order] for values in (self.counts, self.worth, self.hours, scores))
-        return Competing(items, counts, worth, hours, ranks, self.others, self.wanted, scores)
+        """With their scores."""
+        scores = scores_of(self.shown.worth, self.shown.hours, score) + self.shown.added
+        return self._replace(shown=self.shown.scored(scores))
 
     def placed(self, best: Callable[[], Float32] | None) -> Arrivals:
         """Each before the first of the others that scores less.
@@ -138,15 +171,19 @@ class Competing(NamedTuple):
         if best is None:
             return NONE
         places: list[int] = []
-        for number, better in enumerate(np.searchsorted(-best(), -self.scores, side="right").tolist()):
+        for number, better in enumerate(np.searchsorted(-best(), -self.shown.scores, side="right").tolist()):
             place = max(better + number + 1, places[-1] + 1 if places else 1)
             while place in self.others:
                 place += 1
             if place > self.wanted:
                 break
             places.append(place)
-        found = slice(len(places))
-        return Arrivals(places, self.items[found], self.counts[found], self.ranks[found], self.scores[found], True)
+        return Arrivals(places, self.shown.rows(range(len(places))), True)
+
+
+def may_be_shown(serve: Serve, score: ArrivalScore | None) -> bool:
+    """True when there are places for arrivals, or a score that puts them somewhere."""
+    return bool(serve.kept_for_arrivals) or (serve.arrivals == LEARNED and score is not None)
 
 
 def scores_of(counts: Float32, hours: Float32, score: ArrivalScore) -> Float32:
@@ -168,45 +205,53 @@ def arrivals_of(
     wanted: int,
     now: float,
     score: ArrivalScore | None,
+    caps: Caps = NO_CAPS,
 ) -> Arrivals | Competing:
     """The arrivals of an answer of `wanted` items.
 
     What the request excludes, or the session has where that is not to be shown again, is none of them, nor what the
-    rules leave out. What was shown in vain counts half as much for each time. A pin keeps its position.
+    rules leave out or cannot judge, nor what is one too many by the caps. What was shown in vain counts half as much
+    for each time. A pin keeps its position.
 
     Args:
         ignored: times that items were shown without a click.
         rules: of the placement.
         score: where `serve.arrivals` is "learned", what was; None: nothing was, and there are no arrivals.
     """
-    is_learned = serve.arrivals == LEARNED
-    if trending is None or not trending.arrivals or (is_learned and score is None):
+    if trending is None or not trending.arrivals or not may_be_shown(serve, score):
         return NONE
+    is_learned = serve.arrivals == LEARNED
     pinned = {rule.position for rule, _ in rules.rules if rule.action == "pin"}
     places = sorted({place for place in serve.kept_for_arrivals if place <= wanted} - pinned)
     most = CONSIDERED if is_learned else len(places)
     known = {*request.exclude, *_known(request, serve)}
     facts = ((rank, live.arrivals.get(item)) for rank, item in enumerate(trending.arrivals) if item not in known)
     is_there = ((rank, found) for rank, found in facts if found is not None and _is_there(found, now))
-    there = dict(is_there if rules.rules or ignored else islice(is_there, most))
-    ranks = [*there]
-    if rules.rules and ranks:
-        columns = _columns_of(version, {trending.arrivals[rank]: found for rank, found in there.items()})
-        is_allowed = rules.effects(columns, np.arange(len(ranks), dtype=np.uint32)).is_allowed
-        ranks = ranks if is_allowed is None else np.array(ranks)[is_allowed].tolist()
-    worth = trending.arrived
+    is_narrowed = rules.rules or ignored or serve.order.caps
+    found = _wanted(trending, dict(is_there if is_narrowed else islice(is_there, most)), ignored, now)
+    if rules.rules and found.items:
+        effects = Announced(version, found.items, found.facts).effects(rules)
+        found = found._replace(boosts=effects.boosts)
+        found = found if effects.is_allowed is None else found.rows(np.flatnonzero(effects.is_allowed).tolist())
     if ignored:
-        worth = worth * np.array([0.5 ** ignored.get(item, 0) for item in trending.arrivals], np.float32)
-        ranks.sort(key=lambda rank: -worth[rank])
-    ranks = ranks[:most]
-    if not ranks:
+        found = found.rows(np.argsort(-found.worth, kind="stable").tolist())
+    if not found.items:
         return NONE
-    items, counts = [trending.arrivals[rank] for rank in ranks], trending.arrived[ranks]
     if score is None or not is_learned:
-        return Arrivals(places[: len(ranks)], items, counts, ranks, counts)
+        shown = found.rows(caps.among(found.facts)[:most])
+        return Arrivals(places[: len(shown.items)], shown)
     others = pinned.union(serve.order.explore_positions)
+    competing = Competing(found.rows(range(min(most, len(found.items)))), others, wanted).by(score)
+    return competing._replace(shown=competing.shown.rows(caps.among(competing.shown.facts)))
+
+
+def _wanted(trending: Trending, there: Mapping[int, ItemFacts], ignored: Mapping[str, int], now: float) -> Wanted:
+    """Those of some ranks, most wanted first."""
+    ranks = [*there]
+    items, counts = [trending.arrivals[rank] for rank in ranks], trending.arrived[ranks]
     hours = (np.maximum(now - trending.since[ranks], 0.0) / 3600.0).astype(np.float32)
-    return Competing(items, counts, worth[ranks], hours, ranks, others, wanted).by(score)
+    shares = np.array([0.5 ** ignored.get(item, 0) for item in items], np.float32)
+    return Wanted(items, [*there.values()], ranks, counts, counts * shares, hours, scores=counts)
 
 
 def _known(request: RecommendRequest, serve: Serve) -> set[str]:
@@ -218,23 +263,3 @@ def _known(request: RecommendRequest, serve: Serve) -> set[str]:
 
 def _is_there(facts: ItemFacts, now: float) -> bool:
     return facts.available_until is msgspec.UNSET or facts.available_until > now
-
-
-def _columns_of(version: Version, items: Mapping[str, ItemFacts]) -> Columns:
-    """What is known of the items, in the form of the version's columns: most of it is missing."""
-
-    def column(name: str) -> Column:
-        if name == "in_stock":
-            return np.ones(len(items), np.bool_)
-        if name == "price":
-            prices = [np.nan if facts.price is msgspec.UNSET else facts.price for facts in items.values()]
-            return np.array(prices)
-        found = version.column(name)
-        if isinstance(found, CategoryColumn):
-            return CategoryColumn(np.full(len(items), -1, np.int32), found.values)
-        if isinstance(found, TextColumn):
-            texts = [item.encode() if name == ID else b"" for item in items]
-            return TextColumn(b"".join(texts), np.cumsum([0, *map(len, texts)]))
-        return np.full(len(items), np.nan)
-
-    return column

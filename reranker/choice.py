@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from prediction_store.errors import StoreError
 from prediction_store.reader import CategoryColumn, TextColumn
 from reranker.arrays import Float32, Mask
-from reranker.ordering import Caps, Ordered, as_they_are, order
+from reranker.caps import Cap, Caps
+from reranker.ordering import Ordered, as_they_are, order
 from reranker.ranking import top
 from reranker.signal_inputs import SignalInputs
 from schemas.rules import Order
@@ -23,7 +24,8 @@ PLAIN = Order()
 def caps_of(version: Version, wanted: Order) -> Caps:
     """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
     columns = {name: version.categories(name) for name in wanted.caps}
-    return Caps([(column.codes, wanted.caps[name]) for name, column in columns.items() if column is not None])
+    fitting = ((name, column) for name, column in columns.items() if column is not None)
+    return Caps(Cap(column.codes, wanted.caps[name], name, column.values) for name, column in fitting)
 
 
 def unfit_caps(version: Version, wanted: Order) -> list[str]:

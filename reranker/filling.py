@@ -13,11 +13,12 @@ import numpy as np
 from reranker import reasons
 from reranker.arrays import NO_NUMBERS, Float32, Indexes, Mask, Positions
 from reranker.arrivals import Arrivals, Competing
+from reranker.caps import Caps
 from reranker.choice import choose, is_plain, unchanged
 from reranker.eligibility import eligible
 from reranker.familiar import Familiar
 from reranker.holdouts import NOBODY
-from reranker.ordering import Caps, as_they_are
+from reranker.ordering import as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring, top
 from reranker.rules import Effects, Rules
@@ -80,10 +81,10 @@ def fill(
     arrivals: Arrivals | None = None
     for rung, pool, is_hasty in ladder:
         ranked = _rank(asked, pool, hidden, wanted - len(items), arrivals, is_hasty=is_hasty)
-        is_full = len(ranked.arrivals.items) == wanted and bool(ranked.allowed.any())
+        is_full = len(ranked.arrivals.places) == wanted and bool(ranked.allowed.any())
         if arrivals is None and (ranked.best.size or is_full):
             arrivals = ranked.arrivals
-            wanted -= len(arrivals.items)
+            wanted -= len(arrivals.places)
             ranks = arrivals.left(wanted)
         if ranked.best.size:
             rungs.append(rung)
@@ -96,7 +97,7 @@ def fill(
         hidden = np.concatenate([hidden, pool.items[ranked.best]])
     if arrivals is None:  # there is nothing else
         arrivals = asked.arriving.placed(lambda: NO_NUMBERS)
-    if arrivals.items:
+    if arrivals.places:
         items = arrivals.among(items, explain=asked.explain)
         parts = [Shown.with_arrivals(parts, arrivals, len(ranker.names))] if is_noted else parts
     return Filled(items, rungs, parts, arrivals)
@@ -136,12 +137,13 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
         scores, best = scoring.best(allowed, k, boosts=boosts)
         if arrivals is None:
             arrivals = asked.arriving.placed(lambda: scores[best])
-            best = best[: k - len(arrivals.items)]
+            best = best[: k - len(arrivals.places)]
         return _Ranked(given, scoring, allowed, extras, scores, best, as_they_are(best).propensities, arrivals)
     scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
     if arrivals is None:
         arrivals = asked.arriving.placed(None if is_hasty else lambda: scores[top(scores, allowed, k)])
-        k -= len(arrivals.items)
+        k -= len(arrivals.places)
+        asked.caps.begin_with(arrivals.shown.facts)
     order = arrivals.order_of(asked.order)
     chosen = choose(
         given, scores, allowed, k, unchanged(order) if is_hasty else order,

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from reranker.arrays import Float32, Indexes, Mask, Positions
+from reranker.caps import NO_CAPS, Caps
 from reranker.chance import Chance
 from reranker.diversity import MMR_AMONG, Unlike
-
-
-class Caps:
-    """Caps on columns, and how many of each value are shown."""
-
-    def __init__(self, caps: Sequence[tuple[npt.NDArray[np.int32], int]]) -> None:
-        """`caps`: int32[items] codes of a column, -1 for none, and the most of one code."""
-        self._caps = [(codes, most, collections.Counter[int]()) for codes, most in caps]
-
-    def allow(self, item: int) -> bool:
-        """True when one more of its values may be shown."""
-        return all((code := int(codes[item])) < 0 or seen[code] < most for codes, most, seen in self._caps)
-
-    def add(self, item: int) -> None:
-        """It is shown."""
-        for codes, _, seen in self._caps:
-            seen[int(codes[item])] += 1
 
 
 class Ordered(NamedTuple):
@@ -41,7 +23,6 @@ class Ordered(NamedTuple):
     draw above leaves of a cap is not reckoned in."""
 
 
-NO_CAPS = Caps(())
 CERTAIN: Float32 = np.ones(1_000, np.float32)
 CERTAIN.flags.writeable = False
 

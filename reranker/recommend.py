@@ -16,6 +16,7 @@ from prediction_store.reader import Store
 from reranker import browse
 from reranker.answer import answer
 from reranker.answered import record_of, settings_digest
+from reranker.arrivals import may_be_shown
 from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError, UnopenedVersionError
@@ -111,11 +112,12 @@ class Reranker:
         now, noted = self._now(), list[Shown]()
         note = None if self.on_answer is None else noted.append
         with current as version:
-            signals = self.ranker_of(version).names
+            ranker = self.ranker_of(version)
+            signals = ranker.names
             # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
             ignored = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
-            arrivals = live.arrivals if self._config.serve.arrivals else ()
+            arrivals = live.arrivals if may_be_shown(self._config.serve, ranker.arrivals) else ()
             trending = None if self.trending_now is None else self.trending_now.of(version, arrivals)
             found = self.answer_on(
                 version, request, ignored, live,

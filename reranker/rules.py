@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,8 +65,13 @@ class Rules:
             return self
         return Rules(tuple(pair for pair in self.rules if not pair[0].placements or placement in pair[0].placements))
 
-    def effects(self, columns: Columns, items: Indexes) -> Effects:
-        """What they say of the items, uint32[n]."""
+    def effects(self, columns: Columns, items: Indexes, is_known: Callable[[str], Mask] | None = None) -> Effects:
+        """What they say of the items, uint32[n].
+
+        Args:
+            is_known: bool[n] for the name of a column: of which of the items anybody has said what is there. What a
+                rule cannot judge it leaves out, and does not boost. None: of all.
+        """
         if not self.rules:
             return NO_EFFECTS
         is_allowed = np.ones(items.shape, np.bool_)
@@ -74,6 +79,11 @@ class Rules:
         boosts, pins = [], []
         for rule, condition in self.rules:
             holds = condition.holds(columns, items)
+            if is_known is not None:
+                is_judged = np.logical_and.reduce([np.ones(items.shape, np.bool_), *map(is_known, condition.columns)])
+                holds &= is_judged
+                if rule.action == "exclude":
+                    is_allowed &= is_judged
             if rule.action == "exclude":
                 is_allowed &= ~holds
             elif rule.action == "include":

@@ -33,14 +33,15 @@ class Shown(NamedTuple):
             all_others = np.concatenate([*values, others[:0]])
             return np.insert(all_others, np.minimum(places, len(all_others)), others, axis=0)
 
-        counts = arrivals.counts
-        nothing, unknown = np.zeros(counts.size, np.float32), np.full((counts.size, signals), np.nan, np.float32)
+        shown = arrivals.shown
+        counts, boosts = shown.counts, shown.added if arrivals.is_scored else np.zeros(shown.counts.size, np.float32)
+        unknown = np.full((counts.size, signals), np.nan, np.float32)
         added = [np.zeros(part.scores.size, np.float32) if part.added is None else part.added for part in parts]
         return cls(
-            among([part.scores for part in parts], arrivals.scores),
+            among([part.scores for part in parts], shown.scores),
             among([part.base_scores for part in parts], counts),
             among([part.signals for part in parts], unknown),
-            among([part.propensities for part in parts], nothing + 1.0),
-            None if all(part.added is None for part in parts) else among(added, nothing),
+            among([part.propensities for part in parts], np.ones(counts.size, np.float32)),
+            among(added, boosts) if boosts.any() or any(part.added is not None for part in parts) else None,
             sum(part.candidates for part in parts) + counts.size,
         )

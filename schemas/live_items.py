@@ -1,7 +1,8 @@
 """Facts about items that change within the day: what a change says, what is stored, and what is answered.
 
 A fact that is not set is "as the version says": there `in_stock` and `price` are columns, nothing is hidden and nothing
-expires. Times are UTC epoch seconds.
+expires. What an item is (title, category, brand) is the version's to say; facts say it of items that the version lacks.
+Times are UTC epoch seconds.
 """
 
 from __future__ import annotations
@@ -15,12 +16,17 @@ from schemas.messages import EpochSeconds, Id, Message
 
 LIVE_ITEMS_FORMAT: Final = 1
 """Of the store of live facts. Raised by a change that an older reader would get wrong."""
-FACTS: Final = ("in_stock", "hidden", "price", "available_until")
+TEXTS: Final = ("title", "category", "brand")
+"""What an item is, until a version has it."""
+FACTS: Final = ("in_stock", "hidden", "price", "available_until", *TEXTS)
 
 MAX_UNKNOWN: Final = 100
 """Items that are named in an answer because the version does not have them."""
 
 Price = Annotated[float, Meta(ge=0.0, le=1e12, description="0 or more, in the currency of the catalogue")]
+Title = Annotated[str, Meta(min_length=1, max_length=500)]
+Value = Annotated[str, Meta(min_length=1, max_length=200)]
+"""Of a category or brand."""
 EARLIEST_END: Final = 1e9
 """The least that `available_until` takes, a time in 2001. Otherwise the day 20261122 would be a time in 1970."""
 EndSeconds = Annotated[
@@ -42,6 +48,9 @@ class ItemFacts(msgspec.Struct, frozen=True, kw_only=True):
     hidden: bool | UnsetType = UNSET
     price: Price | UnsetType = UNSET
     available_until: EpochSeconds | UnsetType = UNSET
+    title: str | UnsetType = UNSET
+    category: str | UnsetType = UNSET
+    brand: str | UnsetType = UNSET
 
 
 NOTHING_SET: Final = ItemFacts(changed_at=0.0)
@@ -57,6 +66,10 @@ class ItemChange(Message, frozen=True):
     price: Price | UnsetType | None = UNSET
     available_until: EndSeconds | UnsetType | None = UNSET
     """Not shown from then on."""
+    title: Title | UnsetType | None = UNSET
+    """What it is called, until a version has the item; so are the next two."""
+    category: Value | UnsetType | None = UNSET
+    brand: Value | UnsetType | None = UNSET
 
     @property
     def is_empty(self) -> bool:
@@ -98,6 +111,15 @@ class NumberNow(msgspec.Struct, frozen=True, kw_only=True):
     """live: set within the day; version: a column of the version; none: nobody has said anything."""
 
 
+class TextNow(msgspec.Struct, frozen=True, kw_only=True):
+    """A fact that is a text, as it is now."""
+
+    value: str | None
+    source: Source
+    """version: a column of the version, which has the item; live: set within the day, and it has not; none: nobody has
+    said anything."""
+
+
 class ItemNow(msgspec.Struct, frozen=True, kw_only=True):
     """The facts about one item as they are now, and where each comes from."""
 
@@ -110,6 +132,9 @@ class ItemNow(msgspec.Struct, frozen=True, kw_only=True):
     hidden: FlagNow
     price: NumberNow
     available_until: NumberNow
+    title: TextNow
+    category: TextNow
+    brand: TextNow
     changed_at: float | None
     """When a live fact was last changed; null: none is set."""
 

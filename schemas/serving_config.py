@@ -94,10 +94,10 @@ class Serve(Section, frozen=True):
     trending_now_candidates: Count = 50
     """Items added to the pool that most users have done something with in the last hours, by the events posted to this
     host. 0: none."""
-    arrivals: list[Place] | Literal["learned"] = field(default_factory=list)
-    """Positions, from 1, for items that came after the version was made: what is most wanted just now of those that
-    the version lacks and the live facts say are in stock. `learned`: as many, and where, as `train-ranker` finds that
-    users want them; none before it has. Empty: none."""
+    arrivals: list[Place] | Literal["learned"] = "learned"
+    """Where items stand that came after the version was made: what is most wanted just now of those that the version
+    lacks and the live facts say are in stock. `learned`: as many, and where, as `train-ranker` finds that users want
+    them; none before it has. Or positions, from 1; empty: none."""
     seen: Repeat = field(default_factory=Repeat)
     """Items of the session, except those bought."""
     seen_before: Repeat = field(default_factory=lambda: Repeat(policy="allow"))

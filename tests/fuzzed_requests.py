@@ -120,6 +120,7 @@ class Fuzzer:
             return "/v1/events", {"events": [{**event, **shown}, {"user": user, "item": "a02", "event": "cart"}]}
         if what < 0.4:
             change = {"item": item, "in_stock": True, "hidden": False, "price": 9.5, "available_until": None}
+            change |= {"title": "a hat", "category": "hats", "brand": None}
             return "/v1/items", {"items": [change]}
         wanted: dict[str, Any] = {"user": user, "k": dice.randint(1, 30)}
         if dice.random() < 0.6:

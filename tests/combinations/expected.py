@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -117,8 +117,22 @@ class Expected:
         facts, request = self.world.live.get(item, {}), self.asked.request
         is_there = facts.get("in_stock") is True and not facts.get("hidden", False)
         is_there = is_there and facts.get("available_until", float("inf")) > self.asked.now
-        row = {"id": item, "in_stock": True, "price": facts.get("price")}
-        return is_there and item not in request.exclude and self._agree(row)
+        row = self.announced(item)
+        return is_there and item not in request.exclude and self._agree(row, judged={*row})
+
+    def announced(self, item: str) -> Row:
+        """What is known of an item that the version lacks, and nothing else."""
+        facts = self.world.live.get(item, {})
+        said = {name: facts[name] for name in ("price", "title", "category", "brand") if name in facts}
+        return {"id": item, "in_stock": True, **said}
+
+    def boosts_of_arrival(self, item: str) -> dict[str, float]:
+        """By the names that explain them."""
+        row, found = self.announced(item), dict[str, float]()
+        for rule, meant in self.rules:
+            if rule.action == "boost" and meant.columns <= {*row} and meant.holds(row):
+                found[f"rule {rule.name}"] = found.get(f"rule {rule.name}", 0.0) + rule.weight
+        return found
 
     def arrival_scores(self, score: ArrivalScore) -> dict[str, float]:
         """Of those that may be shown, whether the user has seen them or not."""
@@ -129,6 +143,7 @@ class Expected:
             if self.arrival_may_be_shown(item):
                 worth, hours = count * 0.5 ** self.asked.ignored.get(item, 0), max(0.0, self.asked.now - since) / 3600.0
                 found[item] = score.base + score.of_count * math.log1p(worth) + score.of_age * math.log1p(hours)
+                found[item] += sum(self.boosts_of_arrival(item).values())
         return found
 
     def row(self, place: int) -> Row:
@@ -148,9 +163,11 @@ class Expected:
             if meant.columns <= columns and (not rule.placements or placement in rule.placements)
         ]
 
-    def _agree(self, row: Row) -> bool:
-        included = [meant.holds(row) for rule, meant in self.rules if rule.action == "include"]
-        excluded = [meant.holds(row) for rule, meant in self.rules if rule.action == "exclude"]
+    def _agree(self, row: Row, judged: Set[str] | None = None) -> bool:
+        """`judged`: the columns without which a rule leaves it out; None: none."""
+        rules = [(rule.action, meant, judged is None or meant.columns <= judged) for rule, meant in self.rules]
+        included = [is_judged and meant.holds(row) for action, meant, is_judged in rules if action == "include"]
+        excluded = [not is_judged or meant.holds(row) for action, meant, is_judged in rules if action == "exclude"]
         return not any(excluded) and (any(included) or not included)
 
     def pins(self) -> Iterator[tuple[int, Any]]:

@@ -111,7 +111,7 @@ def _of_arrivals(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
         if item.rank not in places and len(answer.items) >= wanted(expected):
             yield f"{item.item} stands at {item.rank}, which is not kept for it"
     session = {event.item for event in expected.asked.request.session}
-    surely = [] if expected.asked.holdout else [item for item in may_be if item not in session]
+    surely = [] if expected.asked.holdout or serve.order.caps else [item for item in may_be if item not in session]
     if len(found) < min(len(places), len(surely)):
         yield f"{len(found)} arrivals at {places}; there are {surely}"
 
@@ -209,9 +209,14 @@ def _of_length(expected: Expected, found: Answered) -> Iterator[str]:
     shown = [expected.world.index[item.item] for item in others(answer) if item.item in expected.world.index]
     at_pins = {expected.world.index[item] for item in pinned(expected, found)}
     items = expected.world.items
+    arrived = [expected.announced(item.item) for item in answer.items if item.rung == ARRIVALS]
     seen = {name: Counter(getattr(items[place], name) for place in shown) for name in caps}
     for name, most in caps.items():
-        by_pins = Counter(getattr(items[place], name) for place in at_pins)
+        of_arrivals = Counter(row[name] for row in arrived if name in row)
+        seen[name].update(of_arrivals)
+        if any(count > most for count in of_arrivals.values()):
+            yield f"arrivals are {of_arrivals} by {name}, the cap is {most}"
+        by_pins = of_arrivals + Counter(getattr(items[place], name) for place in at_pins)
         for value, count in seen[name].items():
             if value is not None and count > max(most, by_pins[value]):
                 yield f"{count} of {name} {value}, the cap is {most} and {by_pins[value]} may be pinned"
@@ -268,8 +273,8 @@ def _of_explanations(expected: Expected, answer: RecommendAnswer) -> Iterator[st
         if (parts is not msgspec.UNSET) != expected.asked.request.explain:
             yield f"{item.item} is explained, or is not"
         elif item.rung == ARRIVALS and expected.settings.config.serve.arrivals == LEARNED:
-            if parts is not msgspec.UNSET and parts != {ARRIVALS: item.score}:
-                yield f"{item.item} scores {item.score} as an arrival, by {parts}"
+            if parts is not msgspec.UNSET:
+                yield from _of_arrival(expected, item, parts)
         elif parts is msgspec.UNSET or item.rung == ARRIVALS or item.rung in hasty:
             if parts is not msgspec.UNSET and parts:
                 yield f"{item.item} has contributions where nothing was ranked"
@@ -279,6 +284,17 @@ def _of_explanations(expected: Expected, answer: RecommendAnswer) -> Iterator[st
             yield from _of_additions(expected, item)
         if expected.asked.request.explain and not (item.sources and item.why):
             yield f"{item.item} is there for no reason: {item.sources}, {item.why!r}"
+
+
+def _of_arrival(expected: Expected, item: AnsweredItem, parts: dict[str, float]) -> Iterator[str]:
+    boosts = {name: by for name, by in expected.boosts_of_arrival(item.item).items() if by}
+    added = {name: part for name, part in parts.items() if name != ARRIVALS and part}
+    if added.keys() != boosts.keys() or any(abs(added[name] - boosts[name]) > 1e-5 for name in boosts):
+        yield f"{item.item} has {added}, wanted {boosts}"
+    if abs(sum(parts.values()) - item.score) > 1e-5 or ARRIVALS not in parts:
+        yield f"{item.item} scores {item.score} as an arrival, by {parts}"
+    if item.title != expected.announced(item.item).get("title", ""):
+        yield f"{item.item} is called {item.title!r}"
 
 
 def _of_additions(expected: Expected, item: AnsweredItem) -> Iterator[str]:

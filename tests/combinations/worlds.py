@@ -291,11 +291,14 @@ def _draw_day(world: World, dice: random.Random) -> None:
 
 
 def draw_facts(dice: random.Random) -> dict[str, Any]:
-    """One to three facts of an item."""
+    """One to five facts of an item."""
     every = {
         "in_stock": dice.random() < 0.6,
         "hidden": dice.random() < 0.4,
         "price": dice.randint(0, 40) / 4,
         "available_until": float(MADE_AT + dice.choice([0, 1, 3, 20]) * DAY),
+        "title": f"title {dice.randint(0, 9)}",
+        "category": dice.choice([*CATEGORIES[1:], "of no version"]),
+        "brand": dice.choice([*BRANDS[1:], "of no version"]),
     }
-    return {name: every[name] for name in dice.sample(list(every), dice.randint(1, 3))}
+    return {name: every[name] for name in dice.sample(list(every), dice.randint(1, 5))}

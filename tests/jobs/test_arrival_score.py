@@ -113,12 +113,12 @@ def test_where_the_list_is_wanted_more_it_scores_less(shop: Shop, tmp_path: Path
     assert isinstance(few, msgspec.UnsetType) or one_score(few) < one_score(many) - 1.0
 
 
-def test_nothing_is_learned_that_nobody_asked_for(shop: Shop, tmp_path: Path) -> None:
+def test_nothing_is_learned_where_there_are_to_be_none(shop: Shop, tmp_path: Path) -> None:
     write_prepared(tmp_path, DAY, news(are_wanted=True))
-    weights, details = trained(shop, tmp_path)
+    weights, details = trained(shop, tmp_path, "serve.arrivals=[]")
     assert not isinstance(weights.arrivals, ArrivalScore)
     assert not any(name.startswith("arrivals") for name in details)
-    assert "arrivals" in trained(shop, tmp_path, LEARNED)[1], "another setting is another ranker"
+    assert "arrivals" in trained(shop, tmp_path)[1], "another setting is another ranker"
     config = shop.config(f"paths.workspace={tmp_path}", "ranker.fewest_lists=20", "serve.arrivals=[2]")
     assert not train_ranker.run(config, DAY).skipped
     others = shop.config(f"paths.workspace={tmp_path}", "ranker.fewest_lists=20", "serve.arrivals=[3]")
@@ -133,6 +133,15 @@ def test_too_few_moments_leave_it_as_it_was(tmp_path: Path, score: ArrivalScore 
     weights, details = trained(usual, tmp_path, LEARNED)
     assert details["arrivals"] == kept
     assert weights.arrivals == (msgspec.UNSET if score is None else score)
+
+
+def test_nights_in_which_nothing_was_new_leave_it_as_it_was(tmp_path: Path) -> None:
+    shop, score = Shop(tmp_path / "store"), ArrivalScore(5.0, 1.0, 0.0)
+    shop.publish("a", ranker=with_arrivals(score))
+    rows = [row for row in news(are_wanted=False) if not row[1].startswith("article")]
+    write_prepared(tmp_path, DAY, rows)
+    weights, details = trained(shop, tmp_path, LEARNED)
+    assert (weights.arrivals, details["arrivals"], details["arrivals_moments"]) == (score, "as before", 0)
 
 
 def test_what_was_learned_before_goes_where_answers_are_better_without(tmp_path: Path) -> None:

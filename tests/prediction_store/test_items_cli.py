@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from live_changes import HOME
+from msgspec import UNSET
 from shop_store import MakeVersion
 
 import shortlist
@@ -49,8 +50,8 @@ def test_facts_are_set_shown_and_cleared(items: Any, root: Path) -> None:
     assert (found.hidden, found.in_stock, found.price, found.available_until) == (True, False, 9.5, 1_795_370_400.0)
     assert items("set", "item-0", "--show", "--price", "none")[0] == 0
     shown = items("show", "item-0", "item-2")[1].splitlines()
-    assert shown[1].split() == ["item-0", "no", "no*", "no*", "10", "2026-11-22", "18:00*"]
-    assert shown[2].split() == ["item-2", "yes", "yes", "no", "12", "-"]
+    assert shown[1].split() == ["item-0", "no", "no*", "no*", "10", "2026-11-22", "18:00*", "Title", "0"]
+    assert shown[2].split() == ["item-2", "yes", "yes", "no", "12", "-", "Title", "2"]
     assert [line.split()[0] for line in items("show")[1].splitlines()[1:]] == ["item-0", "item-99"]
     code, output, _ = items("clear", "item-0", "item-99")
     assert (code, "not in the current version: 1: item-99" in output) == (0, True), "of it nothing is kept"
@@ -138,6 +139,26 @@ def test_a_file_is_taken_over(items: Any, root: Path, tmp_path: Path, name: str)
     assert (first.in_stock, first.price, first.hidden) == (False, 2.0, True)
     assert second == ItemFacts(changed_at=second.changed_at, hidden=True)
     assert third == ItemFacts(changed_at=third.changed_at, hidden=True)
+
+
+def test_what_an_item_is_can_be_set_shown_and_cleared(items: Any, root: Path, tmp_path: Path) -> None:
+    assert items("set", "new", "--in-stock", "--title", "A hat, red", "--category", "hats", "--brand", "acme")[0] == 0
+    found = facts_of(root, "new")
+    assert found == ItemFacts(
+        changed_at=found.changed_at, in_stock=True, title="A hat, red", category="hats", brand="acme"
+    )  # type: ignore[union-attr]
+    assert items("show", "new")[1].splitlines()[1].split(maxsplit=6)[6] == "A hat, red*"
+    (tmp_path / "f.csv").write_text('item,title,category,brand\nnew," ",none,"b, c"\nother,none,x,\n')
+    assert items("load", str(tmp_path / "f.csv"))[0] == 0
+    found = facts_of(root, "new")
+    assert found is not None
+    assert found == ItemFacts(changed_at=found.changed_at, in_stock=True, title="A hat, red", brand="b, c")
+    assert items("set", "new", "--title", "none")[0] == 0
+    found = facts_of(root, "new")
+    assert found is not None
+    assert found.title is UNSET
+    code, _, errors = items("set", "new", "--title", "a\udcff")
+    assert (code, "title 'a\\udcff' is not text in UTF-8" in errors) == (2, True)
 
 
 def test_an_item_that_a_file_names_again_is_told(items: Any, root: Path, tmp_path: Path) -> None:

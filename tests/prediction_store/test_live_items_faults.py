@@ -19,7 +19,7 @@ from prediction_store import layout, live_environment
 from prediction_store.errors import LiveItemsError
 from prediction_store.live_environment import Tables
 from prediction_store.live_items import LiveItems
-from schemas.live_items import ItemFacts
+from schemas.live_items import FACTS, ItemFacts
 
 WRITER = Path(live_changes.__file__)
 
@@ -85,7 +85,7 @@ def test_without_room_nothing_changes_and_the_error_says_what_to_do(root: Path) 
 
 def test_a_larger_limit_is_the_way_out_where_there_is_no_room_even_to_clear(root: Path) -> None:
     root.mkdir()
-    nothing = {"in_stock": None, "hidden": None, "price": None, "available_until": None}
+    nothing = dict.fromkeys(FACTS)
     items: list[str] = []
     with LiveItems(root, map_bytes=200_000) as live:
         with pytest.raises(LiveItemsError, match="no room"):

@@ -137,7 +137,7 @@ def test_pins_keep_their_positions_and_rules_hold(shop: Shop, clock: Clock) -> N
     later = f'{{name="later", where="id == \\"{last}\\"", action="pin", position=5, placements=["home"]}}'
     dear = '{name="dear", where="price > 50", action="exclude", placements=["home"]}'
     include = '{name="shoes", where="category == \\"category 1\\"", action="include", placements=["basket"]}'
-    where = 'id == \\"new-2\\" or in_stock and title == \\"\\" or brand != \\"x\\" and trend >= 0'
+    where = 'id == \\"new-2\\" or not in_stock'
     named = f'{{name="named", where="{where}", action="exclude", placements=["x"]}}'
     with client_of(shop, clock, f"serve.rules=[{pin}, {later}, {dear}, {include}, {named}]") as client:
         announce(client, "new-1", price=99.0)
@@ -150,6 +150,60 @@ def test_pins_keep_their_positions_and_rules_hold(shop: Shop, clock: Clock) -> N
     assert {item["rung"] for item in basket["items"]} <= {"personal", "popular"}
     assert (ids(other)[1], "new-2" in ids(other)) == ("new-1", False)
     assert [ids(elsewhere)[place] for place in (1, 3)] == ["new-1", "new-2"]
+
+
+HATS = '{name="hats", where="category == \\"hats\\"", action="exclude", placements=["home"]}'
+ONLY = '{name="only", where="category == \\"shoes\\"", action="include", placements=["basket"]}'
+NOT = '{name="not", where="not (brand == \\"acme\\" or price > 50)", action="include", placements=["mail"]}'
+AGE = '{name="age", where="released < 0", action="exclude", placements=["news"]}'
+
+
+def test_rules_know_what_was_announced_and_leave_out_what_they_cannot_judge(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock, f"serve.rules=[{HATS}, {ONLY}, {NOT}, {AGE}]") as client:
+        announce(client, "hat", category="hats", brand="acme", price=1.0)
+        announce(client, "shoe", category="shoes", brand="emca", price=2.0)
+        announce(client, "what", brand="emca")
+        read(client, {"hat": 9, "shoe": 8, "what": 7})
+
+        def arrived(placement: str) -> list[str]:
+            found = asked(client, placement=placement)["items"]
+            return [item["item"] for item in found if item["rung"] == "arrivals"]
+
+        assert arrived("home") == ["shoe"], "nobody said that the third is no hat"
+        assert arrived("basket") == ["shoe"]
+        assert arrived("mail") == ["shoe"], "what the third costs nobody knows, and `not` makes that no yes"
+        assert arrived("news") == [], "no arrival has a day of release"
+        assert arrived("elsewhere") == ["hat", "shoe"]
+        client.post("/v1/items", {"items": [{"item": "what", "category": "bags", "price": 3.0}]})
+        assert arrived("home") == ["shoe", "what"], "from the next request on"
+
+
+def test_caps_count_what_was_announced(shop: Shop, clock: Clock) -> None:
+    own = shown(shop)
+    with Version.open(shop.root, shop.current()) as version:
+        column = version.categories("brand")
+        assert column is not None
+        brand_of = dict(zip(shop.items, column.texts(range(len(shop.items))), strict=True))
+    first = next(brand_of[item] for item in own if brand_of[item])
+    with client_of(shop, clock, "serve.order.caps.brand=1") as client:
+        announce(client, "new-1", "new-2", brand=first)
+        announce(client, "new-3", "new-4", brand="of no version")
+        announce(client, "new-5")
+        read(client, {"new-1": 9, "new-2": 8, "new-3": 7, "new-4": 6, "new-5": 5})
+        answer = asked(client)
+    assert [ids(answer)[place] for place in (1, 3)] == ["new-1", "new-3"]
+    brands = [brand for item in ids(answer) if (brand := brand_of.get(item))]
+    assert first not in brands, "the version's own count, too"
+    assert len(set(brands)) == len(brands) > 0
+
+
+def test_an_explained_one_has_its_title(shop: Shop, clock: Clock) -> None:
+    with client_of(shop, clock) as client:
+        announce(client, "new-1", title="Ein Hut")
+        announce(client, "new-2")
+        read(client, {"new-1": 3, "new-2": 2})
+        answer = asked(client, explain=True)
+    assert [answer["items"][place]["title"] for place in (1, 3)] == ["Ein Hut", ""]
 
 
 def test_they_move_up_where_the_list_is_short_and_may_be_all_there_is(shop: Shop, clock: Clock) -> None:

@@ -15,10 +15,11 @@ from serving_shop import Shop
 
 from reranker.app import create_app
 from reranker.arrays import Float32
-from reranker.arrivals import NONE, Arrivals, Competing
+from reranker.arrivals import NONE, Arrivals, Competing, Wanted
 from reranker.replay import replay
 from reranker.signals import default_weights
 from reranker.skew import skew
+from schemas.live_items import ItemFacts
 from schemas.ranker import ArrivalScore
 
 LEARNED = 'serve.arrivals="learned"'
@@ -55,7 +56,9 @@ def competing(scores: list[float], *, others: set[int] = frozenset(), wanted: in
     numbers = np.array(scores, np.float32)
     names = [f"new-{number}" for number in range(len(scores))]
     zeros = np.zeros(len(scores), np.float32)
-    return Competing(names, numbers + 9, zeros, zeros, [*range(len(scores))], others, wanted, numbers)
+    facts = [ItemFacts(changed_at=0.0)] * len(scores)
+    rows = Wanted(names, facts, [*range(len(scores))], numbers + 9, zeros, zeros, scores=numbers)
+    return Competing(rows, others, wanted)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +79,13 @@ def test_each_stands_before_what_scores_less(
 ) -> None:
     found = competing(scores, others=others).placed(lambda: np.array(best, np.float32))
     assert [*found.places] == places
-    assert (found.items, found.ranks) == ([f"new-{n}" for n in range(len(places))], [*range(len(places))])
-    assert found.counts.tolist() == [score + 9 for score in scores[: len(places)]]
+    assert (found.shown.items, found.shown.ranks) == ([f"new-{n}" for n in range(len(places))], [*range(len(places))])
+    assert found.shown.counts.tolist() == [score + 9 for score in scores[: len(places)]]
 
 
 def test_without_scores_there_are_none_and_kept_places_stay() -> None:
     assert competing([1.0]).placed(None) is NONE
-    kept = Arrivals([2], ["new-0"], np.ones(1, np.float32), [0], np.ones(1, np.float32))
+    kept = Arrivals([2], competing([1.0]).shown)
     assert kept.placed(None) is kept
 
 
@@ -107,6 +110,14 @@ def test_they_stand_where_their_scores_put_them(tmp_path: Path, clock: Clock) ->
     assert (answer["rung"], answer["topped_up_from"], answer["reason"]) == ("personal", [], None)
 
 
+def test_so_they_do_by_default(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
+    with AsgiClient(create_app(shop.config(), now=clock)) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+        assert ids(asked(client))[:2] == ["new-1", shown(shop)[0]]
+
+
 def test_of_two_that_as_many_want_the_newer_stands_first(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, ArrivalScore(1000.0, 0.0, -1.0))
     with client_of(shop, clock) as client:
@@ -121,6 +132,26 @@ def test_of_two_that_as_many_want_the_newer_stands_first(tmp_path: Path, clock: 
     assert [item["base_rank"] for item in answer["items"][:2]] == [2, 1]
     (record,) = answers(shop)
     assert replay(shop.config(LEARNED), record.request_id).differences == []
+
+
+def test_a_boost_is_part_of_the_score_and_of_the_log(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
+    boost = '{name="hats", where="category == \\"hats\\"", action="boost", weight=5.0}'
+    with client_of(shop, clock, f"serve.rules=[{boost}, {boost}]") as client:
+        announce(client, "new-1", "new-3")
+        announce(client, "new-2", category="hats")
+        read(client, {"new-1": 9, "new-2": 2, "new-3": 3})
+        answer = asked(client, explain=True)
+    assert ids(answer)[:3] == ["new-2", "new-1", "new-3"], "nobody has said that the others are hats"
+    first, second = answer["items"][:2]
+    own = 1000 + log1p(2)
+    assert first["score"] == pytest.approx(own + 10, abs=1e-3)
+    assert first["contributions"] == pytest.approx({"arrivals": own, "rule hats": 10.0}, abs=1e-3)
+    assert second["contributions"] == {"arrivals": second["score"]}
+    (record,) = answers(shop)
+    assert np.frombuffer(record.shown.added, "<f4")[:3].tolist() == [10.0, 0.0, 0.0]
+    config = shop.config(LEARNED, f"serve.rules=[{boost}, {boost}]")
+    assert replay(config, record.request_id).differences == []
 
 
 def test_before_anything_was_learned_there_are_none(tmp_path: Path, clock: Clock) -> None:

@@ -67,6 +67,12 @@ MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "a time before 1970": (with_facts(available_until=-1), 422, "items[0].available_until"),
     "a day for a time": (with_facts(available_until=20261127), 422, "items[0].available_until"),
     "a time in milliseconds": (with_facts(available_until=1.7e12), 422, "items[0].available_until"),
+    "a title that is a number": (with_facts(title=7), 422, "items[0].title"),
+    "a title of nothing": (with_facts(title=""), 422, "items[0].title"),
+    "a title of too many characters": (with_facts(title="x" * 501), 422, "items[0].title"),
+    "a category of nothing": (with_facts(category=""), 422, "items[0].category"),
+    "a brand of too many characters": (with_facts(brand="x" * 201), 422, "items[0].brand"),
+    "a title with a lone surrogate": (b'{"items": [{"item": "a01", "title": "\\udc00x"}]}', 400, None),
     "a time that is text": (with_facts(available_until="2026-11-22"), 422, "items[0].available_until"),
 }
 
@@ -168,6 +174,19 @@ def test_an_item_that_only_the_live_facts_know_is_told_and_not_shown(client: Asg
     set_facts(client, {"item": "new/ä", "price": 5.0})
     found = told(client, "new/ä")
     assert (found.is_shown, found.version, found.price.value, found.in_stock.source) == (False, None, 5.0, "none")
+
+
+def test_what_an_item_is_the_version_says_where_it_has_it_and_else_whoever_announced_it(client: AsgiClient) -> None:
+    what = {"title": "Neues", "category": "hats", "brand": "acme"}
+    set_facts(client, {"item": "new", **what}, {"item": "a03", **what})
+    found, known = told(client, "new"), told(client, "a03")
+    assert [(found.title.value, found.title.source), (found.brand.value, found.brand.source)] == [
+        ("Neues", "live"), ("acme", "live"),
+    ]  # fmt: skip
+    assert {known.title.source, known.category.source} == {"version"}
+    assert known.title.value != "Neues"
+    set_facts(client, {"item": "new", "brand": None})
+    assert (told(client, "new").brand.source, told(client, "new").category.value) == ("none", "hats")
 
 
 @pytest.mark.parametrize("item", ["unheard-of", "", "x" * 600])

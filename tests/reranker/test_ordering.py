@@ -7,7 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from reranker.ordering import Caps, order
+from reranker.caps import Cap, Caps
+from reranker.ordering import order
 from reranker.ranking import top
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.7, 0.1, 0.95], np.float32)
@@ -29,17 +30,17 @@ def test_without_constraints_it_is_the_order_of_the_scores() -> None:
 
 
 def test_a_cap_lets_the_next_of_another_kind_come_up() -> None:
-    assert order(SCORES, ALL, 4, caps=Caps([(CODES, 2)])).positions.tolist() == [5, 0, 2, 4]
+    assert order(SCORES, ALL, 4, caps=Caps([Cap(CODES, 2)])).positions.tolist() == [5, 0, 2, 4]
 
 
 def test_what_has_no_value_is_never_too_many() -> None:
-    assert order(SCORES, ALL, 6, caps=Caps([(np.full(6, -1, np.int32), 1)])).positions.size == 6
+    assert order(SCORES, ALL, 6, caps=Caps([Cap(np.full(6, -1, np.int32), 1)])).positions.size == 6
 
 
 def test_caps_of_two_columns_hold_together() -> None:
     rng = np.random.default_rng(2)
     scores, one, other = rng.random(300).astype(np.float32), *rng.integers(-1, 6, (2, 300)).astype(np.int32)
-    shown = order(scores, np.ones(300, bool), 40, caps=Caps([(one, 4), (other, 3)])).positions
+    shown = order(scores, np.ones(300, bool), 40, caps=Caps([Cap(one, 4), Cap(other, 3)])).positions
     for codes, most in ((one, 4), (other, 3)):
         found = codes[shown]
         assert np.bincount(found[found >= 0]).max() <= most
@@ -47,7 +48,7 @@ def test_caps_of_two_columns_hold_together() -> None:
 
 
 def test_what_stands_above_from_another_list_counts() -> None:
-    caps = Caps([(CODES, 2)])
+    caps = Caps([Cap(CODES, 2)])
     caps.add(1)
     items = np.array([5, 4, 3, 2, 1, 0], np.uint32)
     shown = order(np.arange(6, dtype=np.float32), ALL, 6, items=items, caps=caps).positions
@@ -69,7 +70,7 @@ def test_a_pin_below_a_list_that_runs_dry_moves_up() -> None:
 
 
 def test_a_pin_counts_for_the_caps_of_the_others() -> None:
-    assert order(SCORES, ALL, 3, caps=Caps([(CODES, 1)]), pins=[(3, mask(3))]).positions.tolist() == [2, 4, 3]
+    assert order(SCORES, ALL, 3, caps=Caps([Cap(CODES, 1)]), pins=[(3, mask(3))]).positions.tolist() == [2, 4, 3]
 
 
 def test_diversity_brings_up_what_is_unlike_the_first() -> None:
@@ -99,7 +100,7 @@ def test_constraints_together_are_what_a_slow_choice_makes() -> None:
                 if codes[item] < 0 or (codes[[*{pin, *chosen}]] == codes[item]).sum() < most
             }
             chosen.append(max(worth, key=lambda item: worth[item]))
-        caps = Caps([(codes, most)])
+        caps = Caps([Cap(codes, most)])
         found = order(scores, scores >= 0, 15, caps=caps, pins=[(place, holds)], diversity=share, vectors=vectors)
         assert found.positions.tolist() == chosen, seed
 
@@ -149,7 +150,7 @@ def test_many_places_left_to_chance_share_the_same_items_out(diversity: float) -
 
 
 def test_chance_takes_what_the_caps_have_left() -> None:
-    caps = Caps([(np.array([0, 0, 0, 0, 1], np.int32), 1)])
+    caps = Caps([Cap(np.array([0, 0, 0, 0, 1], np.int32), 1)])
     found = order(-np.arange(5, dtype=np.float32), np.ones(5, bool), 5, caps=caps, explore=[2, 4], explore_among=9)
     assert (found.positions.tolist(), found.propensities.tolist()) == ([0, 4], [1.0, 1.0])
 
@@ -170,7 +171,7 @@ def test_any_constraints_show_each_item_once_and_only_what_may_be_shown() -> Non
             rng.random(n).astype(np.float32),
             eligible,
             int(rng.integers(0, 30)),
-            caps=Caps([(rng.integers(-1, 4, n).astype(np.int32), int(rng.integers(1, 5)))]),
+            caps=Caps([Cap(rng.integers(-1, 4, n).astype(np.int32), int(rng.integers(1, 5)))]),
             pins=[(int(rng.integers(1, 12)), rng.random(n) < 0.2) for _ in range(2)],
             diversity=float(rng.choice([0.0, 0.4])),
             vectors=rng.normal(size=(n, 3)).astype(np.float32),

@@ -1,0 +1,74 @@
+"""Caps on columns of categories: the most items of one value in an answer."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from msgspec import UNSET
+
+from schemas.live_items import ItemFacts
+
+
+class Cap(NamedTuple):
+    """How many items of one value may be shown."""
+
+    codes: npt.NDArray[np.int32]
+    """int32[items]: of each item's value, -1 for none; items without one are not counted."""
+    most: int
+    name: str = ""
+    """Of the column."""
+    values: Sequence[str] = ()
+    """By code, in byte order."""
+
+
+class Caps:
+    """Caps, and how many of each value are shown: of the version's items, and of those that it lacks."""
+
+    def __init__(self, caps: Iterable[Cap]) -> None:
+        self._caps = [(cap, Counter[int | str]()) for cap in caps]
+
+    def among(self, announced: Iterable[ItemFacts]) -> list[int]:
+        """The places of those that may be shown when they alone are, each after those before it."""
+        caps = Caps(cap for cap, _ in self._caps)
+        return [place for place, facts in enumerate(announced) if caps.take(facts)]
+
+    def begin_with(self, announced: Iterable[ItemFacts]) -> None:
+        """These are shown, and nothing else yet."""
+        for _, seen in self._caps:
+            seen.clear()
+        for facts in announced:
+            self.take(facts)
+
+    def allow(self, item: int) -> bool:
+        """True when one more of its values may be shown."""
+        return all((code := int(cap.codes[item])) < 0 or seen[code] < cap.most for cap, seen in self._caps)
+
+    def add(self, item: int) -> None:
+        """It is shown."""
+        for cap, seen in self._caps:
+            seen[int(cap.codes[item])] += 1
+
+    def take(self, facts: ItemFacts) -> bool:
+        """Count an item that the version lacks, if one more of what it is said to be may be shown; else False."""
+        found = list(self._of(facts))
+        is_allowed = all(seen[value] < most for value, most, seen in found)
+        if is_allowed:
+            for value, _, seen in found:
+                seen[value] += 1
+        return is_allowed
+
+    def _of(self, facts: ItemFacts) -> Iterator[tuple[int | str, int, Counter[int | str]]]:
+        """Its code, or its value where the version has none for it; the most of it, and how many there are."""
+        for cap, seen in self._caps:
+            value = getattr(facts, cap.name, UNSET)
+            if isinstance(value, str):
+                code = bisect_left(cap.values, value)
+                yield code if cap.values[code : code + 1] == [value] else value, cap.most, seen
+
+
+NO_CAPS = Caps(())
