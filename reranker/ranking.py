@@ -166,7 +166,7 @@ def top_in_numpy(scores: Float32, allowed: Mask, k: int) -> Positions:
     """As `top`."""
     positions = np.flatnonzero(allowed)
     found = scores[positions]
-    if k < positions.size:
+    if 0 < k < positions.size:
         # Everything that ties with the k-th stays in, so that base rank decides among them and not the partition.
         threshold = np.partition(found, positions.size - k)[positions.size - k]
         near = found >= threshold
