@@ -36,10 +36,11 @@ def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: f
     until = NumberNow(value=None, source="none")
     if live.available_until is not UNSET:
         until = NumberNow(value=live.available_until, source="live")
-    is_over = until.value is not None and until.value <= now
+    is_there = bool(in_stock.value) and not hidden.value and (until.value is None or until.value > now)
     return ItemNow(
         item=item,
-        is_shown=index is not None and bool(in_stock.value) and not hidden.value and not is_over,
+        is_shown=index is not None and is_there,
+        is_arrival=version is not None and index is None and is_there,
         version=version.name if version is not None and index is not None else None,
         in_stock=in_stock,
         hidden=hidden,

@@ -122,6 +122,8 @@ def show(
 ) -> None:
     """What is known of items now, and where it comes from; a * marks what was set within the day.
 
+    `new`: the version lacks it, and answers may show it when users want it (serve.arrivals).
+
     Example: shortlist items show i00042
     """
     from prediction_store import terminal
@@ -139,11 +141,12 @@ def show(
     print(f"{'item':<24} {'shown':<6} {'in stock':<9} {'hidden':<7} {'price':>10}  {'until':<17} title")
     for item in found:
         until = item.available_until.value
-        terminal.print_line(
-            f"{item.item:<24} {_word(item.is_shown):<6} {_marked(item.in_stock):<9} {_marked(item.hidden):<7}"
-            f" {_marked(item.price):>10}  {'-' if until is None else terminal.minute(int(until)) + '*':<17}"
-            f" {_marked(item.title)}"
+        cells = (
+            f"{item.item:<24} {'new' if item.is_arrival else _word(item.is_shown):<6}",
+            f"{_marked(item.in_stock):<9} {_marked(item.hidden):<7} {_marked(item.price):>10} ",
+            f"{'-' if until is None else terminal.minute(int(until)) + '*':<17} {_marked(item.title)}",
         )
+        terminal.print_line(" ".join(cells))
     return None
 
 

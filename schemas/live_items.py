@@ -126,6 +126,9 @@ class ItemNow(msgspec.Struct, frozen=True, kw_only=True):
     item: str
     is_shown: bool
     """Answers may show it: it is in the version, in stock, not hidden and still available."""
+    is_arrival: bool
+    """The version lacks it, and it is announced: in stock, not hidden and still available. Answers may show it when
+    users want it, see `serve.arrivals`."""
     version: str | None
     """The version that is served, if it has the item."""
     in_stock: FlagNow

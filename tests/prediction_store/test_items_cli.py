@@ -147,7 +147,8 @@ def test_what_an_item_is_can_be_set_shown_and_cleared(items: Any, root: Path, tm
     assert found == ItemFacts(
         changed_at=found.changed_at, in_stock=True, title="A hat, red", category="hats", brand="acme"
     )  # type: ignore[union-attr]
-    assert items("show", "new")[1].splitlines()[1].split(maxsplit=6)[6] == "A hat, red*"
+    shown = items("show", "new")[1].splitlines()[1].split(maxsplit=6)
+    assert (shown[1], shown[6]) == ("new", "A hat, red*")
     (tmp_path / "f.csv").write_text('item,title,category,brand\nnew," ",none,"b, c"\nother,none,x,\n')
     assert items("load", str(tmp_path / "f.csv"))[0] == 0
     found = facts_of(root, "new")

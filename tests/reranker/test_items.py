@@ -185,6 +185,11 @@ def test_what_an_item_is_the_version_says_where_it_has_it_and_else_whoever_annou
     ]  # fmt: skip
     assert {known.title.source, known.category.source} == {"version"}
     assert known.title.value != "Neues"
+    assert (found.is_arrival, known.is_arrival) == (False, False)
+    set_facts(client, {"item": "new", "in_stock": True})
+    assert (told(client, "new").is_arrival, told(client, "new").is_shown) == (True, False)
+    set_facts(client, {"item": "new", "available_until": 1.5e9})
+    assert not told(client, "new").is_arrival
     set_facts(client, {"item": "new", "brand": None})
     assert (told(client, "new").brand.source, told(client, "new").category.value) == ("none", "hats")
 
