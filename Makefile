@@ -45,7 +45,7 @@ demo: install  ## two nights of the shop by the real scheduler, served, cut over
 test: install  ## every test but those of test-cluster
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-test-cluster: install  ## the whole journey on a Spark master with two workers, beside local mode (some minutes)
+test-cluster: install  ## what needs several executors: the journey on a Spark master, beside local mode (some minutes)
 	@$(BIN)/python -m pytest -m cluster tests/cluster
 
 soak: install  ## every promise of the README with its full numbers, some hours; SOAK="--only 4 --scale 0.01"

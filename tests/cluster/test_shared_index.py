@@ -1,4 +1,4 @@
-"""Executors of one machine share one mapped index."""
+"""Executors of one machine share one mapped index. `make test-cluster` runs this file; `make test` leaves it out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.cluster
 
 SCRIPT = Path(__file__).with_name("executors_sharing_an_index.py")
 ROOT = SCRIPT.parents[2]

@@ -1,6 +1,6 @@
 """Two executors search one index; prints as JSON what the memory map of each says of its vectors.
 
-A process of its own: python tests/jobs/executors_sharing_an_index.py FOLDER
+A process of its own: python tests/cluster/executors_sharing_an_index.py FOLDER
 """
 
 from __future__ import annotations
