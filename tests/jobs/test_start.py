@@ -132,7 +132,7 @@ def test_refinement_ranks_what_was_met_before_what_was_not(
     pairs: np.ndarray, monkeypatch: pytest.MonkeyPatch, negatives: int
 ) -> None:
     monkeypatch.setattr("jobs.refine.NEGATIVES", negatives)
-    users, items = refined(pairs, tuple(0.1 * side for side in random_factors(6, d=16)), epochs=400)
+    users, items = refined(pairs, tuple(0.1 * side for side in random_factors(6, d=16)), epochs=200)
     scores = (users @ items.T).numpy()
     met = np.zeros(scores.size, dtype=bool)
     met[pairs] = True
