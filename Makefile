@@ -43,7 +43,8 @@ demo: install  ## two nights of the shop by the real scheduler, served, cut over
 	@$(BIN)/python examples/demo.py
 
 test: install  ## every test but those of test-cluster
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@# torch has a thread per core in either process: one that spins while it waits takes the core from those that work.
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-cluster: install  ## what needs several executors: the journey on a Spark master, beside local mode (some minutes)
 	@$(BIN)/python -m pytest -m cluster tests/cluster
