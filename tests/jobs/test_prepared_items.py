@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+import pyarrow as pa
 import pytest
-from small_tables import DAY, a_config, part, write_csv
+from small_tables import DAY, a_config, part, rows, write_csv
 
 from jobs import oddities, prepare
 from jobs.errors import SourceError
+from jobs.progress import Report
 from schemas.config import Config
 from schemas.data_config import Interactions, Items, Users
 
@@ -27,27 +29,71 @@ def with_items(tmp_path: Path, lines: list[list[str]], item: str = "i1", stock: 
     )
 
 
-def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(spark: Any, tmp_path: Path) -> None:
+class Prepared(NamedTuple):
+    """One run, which several tests look at."""
+
+    report: Report
+    items: pa.Table
+
+
+def prepared(config: Config, spark: Any) -> Prepared:
+    report = prepare.run(config, DAY, spark)
+    return Prepared(report, part(report, config, "items"))
+
+
+@pytest.fixture(scope="module")
+def unreadable(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Of a table of eight items with prices, stocks and days of release of which most cannot be read."""
+    folder = tmp_path_factory.mktemp("unreadable")
     prices = ["1.50", "1,50", "€5", "3.5e38", "-1e999", "", "NaN", "-1"]
     stocks = ["out of stock", "no", "n/a", "-1", "0", "", "nan", "2"]
-    config = with_items(tmp_path, [[f"i{n}", *both] for n, both in enumerate(zip(prices, stocks, strict=True))])
-    report = prepare.run(config, DAY, spark)
-    items = part(report, config, "items")
+    days = ["2026-03-01", "01.03.2026", "", "NaN", "1955-01-01", "soon", "", ""]
+    config = with_items(folder, [])
+    lines = [[f"i{n}", *values] for n, values in enumerate(zip(prices, stocks, days, strict=True))]
+    write_csv(folder / "items.csv", ["item_id", "price", "stock", "released"], lines)
+    return prepared(config, spark)
+
+
+@pytest.fixture(scope="module")
+def with_a_stranger(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Of a table of three items, with words that are not all UTF-8, and interactions with another one only, i001."""
+    folder = tmp_path_factory.mktemp("stranger")
+    config = with_items(folder, [], item="i001")
+    lines = ["item_id,stock,title,category,brand", "1,,Bürste,Haus,", "2,4,B\udcfcrste,Haus,", "3,,,Haus,\udcd6l"]
+    (folder / "items.csv").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
+    return prepared(config, spark)
+
+
+@pytest.fixture(scope="module")
+def of_1970(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Of tables that lack usual columns, and whose days are numbers, none of them of seconds."""
+    folder = tmp_path_factory.mktemp("1970")
+    lines = [["u", "i", "20260301", "tv"], ["u", "j", "20260302", "tv"]]
+    write_csv(folder / "in.csv", ["user_id", "item_id", "timestamp", "device"], lines)
+    write_csv(folder / "items.csv", ["item_id", "title", "released"], [["i", "a", "1995"], ["j", "b", ""]])
+    config = a_config(
+        folder,
+        interactions=Interactions(path=str(folder / "in.csv"), event=""),
+        items=Items(path=str(folder / "items.csv"), brand=""),
+    )
+    return prepared(config, spark)
+
+
+def test_numbers_of_items_that_cannot_be_read_are_counted_and_promise_nothing(unreadable: Prepared) -> None:
+    report, items = unreadable
     assert items["price"].to_pylist() == [1.5, *[None] * 7]
     assert items["in_stock"].to_pylist() == [False, False, False, False, False, True, True, True]
     assert (report.details["unreadable_price"], report.details["unreadable_stock"]) == (4, 2)
     assert not any(name.startswith(("items_unknown", "items_not", "warning_")) for name in report.details)
 
 
-def test_days_of_release_that_cannot_be_read_are_counted_and_a_column_without_any_is_refused(
-    spark: Any, tmp_path: Path
-) -> None:
+def test_days_of_release_that_cannot_be_read_are_counted(unreadable: Prepared) -> None:
+    assert unreadable.items["released"].to_pylist() == [1772323200, *[None] * 7]
+    assert unreadable.report.details["unreadable_released"] == 3
+
+
+def test_a_column_without_any_day_of_release_is_refused(spark: Any, tmp_path: Path) -> None:
     config = with_items(tmp_path, [])
-    days = ["2026-03-01", "01.03.2026", "", "NaN", "1955-01-01", "soon"]
-    (tmp_path / "items.csv").write_text("\n".join(["item_id,released", *(f"i{n},{day}" for n, day in enumerate(days))]))
-    report = prepare.run(config, DAY, spark)
-    assert part(report, config, "items")["released"].to_pylist() == [1772323200, *[None] * 5]
-    assert report.details["unreadable_released"] == 3
     (tmp_path / "items.csv").write_text("item_id,released\ni1,01.03.2026\ni2,\n")
     with pytest.raises(
         SourceError, match=r"no released in .* is a time from 1970 on, for example '01\.03\.2026'"
@@ -56,14 +102,9 @@ def test_days_of_release_that_cannot_be_read_are_counted_and_a_column_without_an
     assert caught.value.hint == 'write days like 2026-11-21, or set data.items.released to "" for none'
 
 
-def test_items_whose_words_are_not_utf_8_are_counted(spark: Any, tmp_path: Path) -> None:
-    config = with_items(tmp_path, [], item="1")
-    lines = ["item_id,title,category,brand", "1,Bürste,Haus,", "2,B\udcfcrste,Haus,", "3,,Haus,\udcd6l"]
-    (tmp_path / "items.csv").write_text("\n".join(lines), encoding="utf-8", errors="surrogateescape")
-    report = prepare.run(config, DAY, spark)
-    items = part(report, config, "items")
-    assert items["title"].to_pylist() == ["Bürste", "B\ufffdrste", ""]
-    assert report.details["items_not_utf8"] == 2
+def test_items_whose_words_are_not_utf_8_are_counted(with_a_stranger: Prepared) -> None:
+    assert with_a_stranger.items["title"].to_pylist() == ["Bürste", "B\ufffdrste", "", ""]
+    assert with_a_stranger.report.details["items_not_utf8"] == 2
 
 
 @pytest.mark.parametrize(
@@ -81,10 +122,10 @@ def test_a_column_of_items_without_any_number_is_refused(
 
 
 def test_items_that_the_table_does_not_know_are_counted_and_a_table_of_others_is_told(
-    spark: Any, tmp_path: Path
+    with_a_stranger: Prepared,
 ) -> None:
-    report = prepare.run(with_items(tmp_path, [["1", "", ""], ["2", "", ""]], item="i001"), DAY, spark)
-    assert (report.rows["items"], report.details["items_unknown"]) == (3, 1)
+    report = with_a_stranger.report
+    assert (report.rows["items"], report.details["items_unknown"]) == (4, 1)
     assert report.details["warning_items"].startswith("1 of 1 items of the interactions are not in ")
 
 
@@ -111,40 +152,27 @@ def test_unknown_ids_that_capitals_or_blanks_alone_tell_from_known_ones_are_told
     )
 
 
-@pytest.mark.parametrize(("stock", "is_in_stock"), [("stock", False), ("", True)])
-def test_an_item_without_a_row_is_out_of_stock_where_the_table_tells_stock(
-    spark: Any, tmp_path: Path, stock: str, is_in_stock: bool
-) -> None:
-    config = with_items(tmp_path, [["1", "", ""], ["2", "", "4"]], item="i001", stock=stock)
-    items = part(prepare.run(config, DAY, spark), config, "items")
-    found = dict(zip(items["item_id"].to_pylist(), items["in_stock"].to_pylist(), strict=True))
-    assert found == {"1": True, "2": True, "i001": is_in_stock}
+def test_an_item_without_a_row_is_out_of_stock_where_the_table_tells_stock(with_a_stranger: Prepared) -> None:
+    assert in_stock(with_a_stranger) == {"1": True, "2": True, "3": True, "i001": False}
 
 
-def test_usual_columns_that_a_table_does_not_have_are_told(spark: Any, tmp_path: Path) -> None:
-    write_csv(tmp_path / "in.csv", ["user_id", "item_id", "timestamp", "device"], [["u", "i", "2026-03-01", "tv"]])
-    write_csv(tmp_path / "items.csv", ["item_id", "title", "price"], [["i", "a", "1"]])
-    config = a_config(
-        tmp_path,
-        interactions=Interactions(path=str(tmp_path / "in.csv"), event=""),
-        items=Items(path=str(tmp_path / "items.csv"), brand=""),
-    )
-    told = prepare.run(config, DAY, spark).details
+def test_an_item_without_a_row_is_in_stock_where_the_table_tells_none(spark: Any, tmp_path: Path) -> None:
+    config = with_items(tmp_path, [["1", "", ""], ["2", "", "4"]], item="i001", stock="")
+    assert in_stock(prepared(config, spark)) == {"1": True, "2": True, "i001": True}
+
+
+def in_stock(found: Prepared) -> dict[str, bool]:
+    return dict(rows(found.items, "item_id", "in_stock"))
+
+
+def test_usual_columns_that_a_table_does_not_have_are_told(of_1970: Prepared) -> None:
+    told = of_1970.report.details
     assert told["interactions_without"] == "session_id"
-    assert told["items_without"] == "category, released, stock"
+    assert told["items_without"] == "category, price, stock"
     assert "users_without" not in told
 
 
-def test_days_written_as_numbers_that_are_no_seconds_are_told(spark: Any, tmp_path: Path) -> None:
-    write_csv(
-        tmp_path / "in.csv", ["user_id", "item_id", "timestamp"], [["u", "i", "20260301"], ["u", "j", "20260302"]]
-    )
-    write_csv(tmp_path / "items.csv", ["item_id", "released"], [["i", "1995"], ["j", ""]])
-    config = a_config(
-        tmp_path,
-        interactions=Interactions(path=str(tmp_path / "in.csv"), event=""),
-        items=Items(path=str(tmp_path / "items.csv")),
-    )
-    told = prepare.run(config, DAY, spark).details
+def test_days_written_as_numbers_that_are_no_seconds_are_told(of_1970: Prepared) -> None:
+    told = of_1970.report.details
     assert told["warning_times"] == "every time in column 'timestamp' is of 1970: see data.interactions.time_unit"
     assert told["warning_released"] == "every day in column 'released' is of 1970: is it no number of seconds?"
