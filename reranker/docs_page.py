@@ -30,7 +30,12 @@ EXAMPLES: Final[Mapping[str, Any]] = {
     "recommend": {"user": "u0009917", "k": 5, "session": [{"item": "i0001901", "event": "view"}], "explain": True},
     "recommend_many": {"requests": [{"user": "u0009917", "k": 5}, {"user": "u0000042", "placement": "basket"}]},
     "events": {"events": [{"user": "u0009917", "item": "i0001901", "event": "cart"}]},
-    "change_items": {"items": [{"item": "i0001901", "in_stock": False, "price": 9.5}]},
+    "change_items": {
+        "items": [
+            {"item": "i0001901", "in_stock": False, "price": 9.5},
+            {"item": "i0099999", "in_stock": True, "title": "Red hat", "category": "hats", "brand": "acme"},
+        ]
+    },
 }
 """Bodies by operation."""
 ORIGIN: Final = "http://127.0.0.1:8080"

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from prediction_store.live_items import LiveItems
     from prediction_store.reader import Store
 
-BYTES_PER_CHANGE: Final = 1024
+BYTES_PER_CHANGE: Final = 5 * 1024
+"""Of the longest, in UTF-8."""
 _DECODER: Final = msgspec.json.Decoder(ItemChanges)
 
 

@@ -67,9 +67,11 @@ class ItemChange(Message, frozen=True):
     available_until: EndSeconds | UnsetType | None = UNSET
     """Not shown from then on."""
     title: Title | UnsetType | None = UNSET
-    """What it is called, until a version has the item; so are the next two."""
+    """What it is called, until a version has the item and says so itself."""
     category: Value | UnsetType | None = UNSET
+    """What rules and caps go by, likewise."""
     brand: Value | UnsetType | None = UNSET
+    """As the category."""
 
     @property
     def is_empty(self) -> bool:

@@ -111,11 +111,15 @@ def test_a_malformed_body_gets_a_4xx_that_names_the_field_and_changes_nothing(cl
     assert not layout.live_items_folder(shop.root).exists()
 
 
-def test_a_full_body_of_long_ids_is_taken_and_a_longer_one_refused(client: AsgiClient) -> None:
-    items = [{"item": f"{'x' * 507}{place:04}", "hidden": True, "price": 123456.78} for place in range(1_000)]
-    answer = set_facts(client, *items)
+def test_a_full_body_of_the_longest_changes_is_taken_and_a_longer_one_refused(client: AsgiClient) -> None:
+    facts = {"hidden": True, "in_stock": False, "price": 123456.78, "available_until": 12345678901.25}
+    texts = {"title": "\U0001f45f" * 500, "category": "\U0001f45f" * 200, "brand": "\U0001f45f" * 200}
+    items = [{"item": f"{'x' * 507}{place:04}", **facts, **texts} for place in range(1_000)]
+    reply = client.request("POST", PATH, [json.dumps({"items": items}, ensure_ascii=False).encode()], JSON_HEADERS)
+    assert reply.status == 200, reply.body
+    answer = msgspec.json.decode(reply.body, type=ItemChangesAnswer)
     assert (answer.changed, len(answer.unknown)) == (1_000, 100)
-    reply = client.request("POST", PATH, [b" " * 600_000] * 2, JSON_HEADERS)
+    reply = client.request("POST", PATH, [b" " * 3_000_000] * 2, JSON_HEADERS)
     assert (reply.status, reply.json()["error"]) == (413, "body_too_large")
 
 
