@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from reranker.announced import Announced
+from reranker.announced import effects_on
 from reranker.arrays import NO_NUMBERS, Float32
 from reranker.caps import NO_CAPS, Caps
 from reranker.rules import Rules
@@ -230,7 +230,7 @@ def arrivals_of(
     is_narrowed = rules.rules or ignored or serve.order.caps
     found = _wanted(trending, dict(is_there if is_narrowed else islice(is_there, most)), ignored, now)
     if rules.rules and found.items:
-        effects = Announced(version, found.items, found.facts).effects(rules)
+        effects = effects_on(version, found.items, found.facts, rules)
         found = found._replace(boosts=effects.boosts)
         found = found if effects.is_allowed is None else found.rows(np.flatnonzero(effects.is_allowed).tolist())
     if ignored:

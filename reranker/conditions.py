@@ -71,6 +71,13 @@ class Condition:
         except _UnlikeError as error:
             raise ConditionError(str(error), text=self.text) from None
 
+    def is_judged(self, columns: Columns, items: Indexes) -> Mask:
+        """bool[n]: for which of the items something is there in all the columns that it names."""
+        found = np.ones(items.shape, np.bool_)
+        for name in self.columns:
+            found &= _is_there(columns(name), items)
+        return found
+
 
 def parse(text: str) -> Condition:
     """The condition that a text says.
@@ -177,12 +184,18 @@ class _Parser:
 
 
 def _is_set(column: Column, items: Indexes) -> Mask:
+    if isinstance(column, (CategoryColumn, TextColumn)):
+        return _is_there(column, items)
+    return _known(column, items, lambda numbers: numbers != 0)
+
+
+def _is_there(column: Column, items: Indexes) -> Mask:
     if isinstance(column, CategoryColumn):
-        is_known: Mask = column.codes[items] >= 0
-        return is_known
+        has_code: Mask = column.codes[items] >= 0
+        return has_code
     if isinstance(column, TextColumn):
         return np.array([text != "" for text in column.texts(items)], np.bool_)
-    return _known(column, items, lambda numbers: numbers != 0)
+    return _known(column, items, lambda numbers: np.ones(numbers.shape, np.bool_))
 
 
 def _ordered(column: Column, items: Indexes, kind: type[ast.cmpop], value: str | float) -> Mask:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -65,12 +65,12 @@ class Rules:
             return self
         return Rules(tuple(pair for pair in self.rules if not pair[0].placements or placement in pair[0].placements))
 
-    def effects(self, columns: Columns, items: Indexes, is_known: Callable[[str], Mask] | None = None) -> Effects:
+    def effects(self, columns: Columns, items: Indexes, *, wants_all: bool = False) -> Effects:
         """What they say of the items, uint32[n].
 
         Args:
-            is_known: bool[n] for the name of a column: of which of the items anybody has said what is there. What a
-                rule cannot judge it leaves out, and does not boost. None: of all.
+            wants_all: a rule judges only items of which something is there in all columns that it names. Others it
+                leaves out, whether it excludes or includes, and does not boost or pin.
         """
         if not self.rules:
             return NO_EFFECTS
@@ -79,8 +79,8 @@ class Rules:
         boosts, pins = [], []
         for rule, condition in self.rules:
             holds = condition.holds(columns, items)
-            if is_known is not None:
-                is_judged = np.logical_and.reduce([np.ones(items.shape, np.bool_), *map(is_known, condition.columns)])
+            if wants_all:
+                is_judged = condition.is_judged(columns, items)
                 holds &= is_judged
                 if rule.action == "exclude":
                     is_allowed &= is_judged
