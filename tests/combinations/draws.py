@@ -103,7 +103,7 @@ def draw_asked(world: World, settings: Settings, dice: random.Random) -> Asked:
     ignored = {item: dice.randint(1, 4) for item in items if dice.random() < 0.2} if dice.random() < 0.3 else {}
     holdout = holdout_of(user, settings.config.serve.holdouts)
     since = dice.choice([-1, -1, -1, 0, 1, 2])
-    trending = _trending(world, dice, now) if dice.random() < 0.5 else None
+    trending = _trending(world, dice, now) if dice.random() < (0.8 if world.arrivals else 0.5) else None
     return Asked(request, ignored, now, since, holdout, trending, f"{dice.getrandbits(128):032x}")
 
 

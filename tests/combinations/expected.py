@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,11 +13,13 @@ import numpy as np
 
 from combinations.conditions import Row
 from combinations.draws import Asked, Settings
-from combinations.worlds import MADE_AT, User, World
+from combinations.worlds import MADE_AT, SAID, User, World
 from reranker.sources import MAX_NEIGHBOURHOODS
 from schemas.messages import SessionEvent
 from schemas.ranker import ArrivalScore
 from schemas.rules import Rule
+
+CAPPED = ("brand", "category")
 
 
 class Rung(NamedTuple):
@@ -123,7 +126,7 @@ class Expected:
     def announced(self, item: str) -> Row:
         """What is known of an item that the version lacks, and nothing else."""
         facts = self.world.live.get(item, {})
-        said = {name: facts[name] for name in ("price", "title", "category", "brand") if name in facts}
+        said = {name: facts[name] for name in SAID if name in facts}
         return {"id": item, "in_stock": True, **said}
 
     def boosts_of_arrival(self, item: str) -> dict[str, float]:
@@ -134,17 +137,45 @@ class Expected:
                 found[f"rule {rule.name}"] = found.get(f"rule {rule.name}", 0.0) + rule.weight
         return found
 
-    def arrival_scores(self, score: ArrivalScore) -> dict[str, float]:
-        """Of those that may be shown, whether the user has seen them or not."""
-        trending, found = self.asked.trending, {}
-        assert trending is not None
+    @cached_property
+    def arrivals(self) -> dict[str, tuple[float, float]]:
+        """Those that may be shown, whether the user has seen them or not, most wanted first: how many want each, by
+        what was shown in vain, and for how many hours."""
+        trending, found = self.asked.trending, dict[str, tuple[float, float]]()
+        if trending is None:
+            return found
         numbers = zip(np.frombuffer(trending.arrived, "<f4"), np.frombuffer(trending.since, "<f8"), strict=True)
         for item, (count, since) in zip(trending.arrivals, numbers, strict=True):
             if self.arrival_may_be_shown(item):
-                worth, hours = count * 0.5 ** self.asked.ignored.get(item, 0), max(0.0, self.asked.now - since) / 3600.0
-                found[item] = score.base + score.of_count * math.log1p(worth) + score.of_age * math.log1p(hours)
-                found[item] += sum(self.boosts_of_arrival(item).values())
+                worth = float(count) * 0.5 ** self.asked.ignored.get(item, 0)
+                found[item] = worth, max(0.0, self.asked.now - since) / 3600.0
+        return dict(sorted(found.items(), key=lambda pair: -pair[1][0]))
+
+    def arrival_scores(self, score: ArrivalScore) -> dict[str, float]:
+        """Of the same."""
+        found = {}
+        for item, (worth, hours) in self.arrivals.items():
+            found[item] = score.base + score.of_count * math.log1p(worth) + score.of_age * math.log1p(hours)
+            found[item] += sum(self.boosts_of_arrival(item).values())
         return found
+
+    def arrivals_by(self, scores: dict[str, float]) -> list[str]:
+        """Those that this user may be shown, highest scores first, as far as the caps let each after those before it."""
+        session, serve = self.asked.request.session, self.settings.config.serve
+        bought = {event.item for event in session if event.event in serve.bought_events}
+        policies = {event.item: (serve.bought if event.item in bought else serve.seen).policy for event in session}
+        seen, found = Counter[tuple[str, Any]](), []
+        for item in sorted(scores, key=lambda item: -scores[item]):
+            values = [(name, said) for name, said in self.announced(item).items() if name in self.caps]
+            if policies.get(item, "allow") == "allow" and all(seen[value] < self.caps[value[0]] for value in values):
+                found.append(item)
+                seen.update(values)
+        return found
+
+    @cached_property
+    def caps(self) -> dict[str, int]:
+        """Those on columns of categories."""
+        return {name: most for name, most in self.settings.config.serve.order.caps.items() if name in CAPPED}
 
     def row(self, place: int) -> Row:
         item, facts = self.world.items[place], self.world.live.get(self.world.items[place].id, {})

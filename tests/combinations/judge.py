@@ -104,16 +104,16 @@ def _of_arrivals(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
         return
     pins = {position for position, _ in expected.pins()}
     places = [place for place in sorted(serve.arrivals) if place <= wanted(expected) and place not in pins]
-    may_be = [item for item in trending.arrivals if expected.arrival_may_be_shown(item)] if trending else []
     for item in found:
-        if item.item not in may_be:
-            yield f"{item.item} must not be shown"
         if item.rank not in places and len(answer.items) >= wanted(expected):
             yield f"{item.item} stands at {item.rank}, which is not kept for it"
-    session = {event.item for event in expected.asked.request.session}
-    surely = [] if expected.asked.holdout or serve.order.caps else [item for item in may_be if item not in session]
-    if len(found) < min(len(places), len(surely)):
-        yield f"{len(found)} arrivals at {places}; there are {surely}"
+    wants = (
+        []
+        if expected.asked.holdout
+        else expected.arrivals_by({i: worth for i, (worth, _) in expected.arrivals.items()})
+    )
+    if [item.item for item in found] != wants[: len(places)]:
+        yield f"arrivals {[item.item for item in found]} at {places}, wanted {wants}"
 
 
 def _of_competing(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
@@ -132,8 +132,9 @@ def _of_competing(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
         is_short = len(answer.items) < wanted(expected)
         if item.rank in pins | {*order.explore_positions} and not is_short:
             yield f"{item.item} stands at {item.rank}, which is for others"
-    if [item.score for item in found] != sorted((item.score for item in found), reverse=True):
-        yield f"arrivals {[(item.item, item.score) for item in found]}"
+    shown, wants = [item.item for item in found], expected.arrivals_by(scores)
+    if shown != wants[: len(shown)] and not _are_near(scores):
+        yield f"arrivals {[(item.item, item.score) for item in found]}, wanted {wants} of {scores}"
     is_hasty = any(rung.is_hasty for rung in expected.rungs if rung.name == answer.rung)
     if found and is_hasty:
         yield "arrivals, and no time to score the others"
@@ -141,13 +142,17 @@ def _of_competing(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
         return
     first = [item for item in answer.items if item.rung in (answer.rung, ARRIVALS)]
     lowest = first[-1].score if len(first) == len(answer.items) == wanted(expected) else -math.inf
-    session = {event.item for event in expected.asked.request.session}
-    missing = {name: one for name, one in scores.items() if name not in {item.item for item in found} | session}
+    missing = {name: scores[name] for name in wants[len(shown) :]}
     if any(one > lowest + 1e-4 for one in missing.values()):
         yield f"{missing} are not there, and the last scores {lowest}"
     for item, after in itertools.pairwise(first):
         if item.score < after.score - 1e-4:
             yield f"{item.item} stands before {after.item}, which scores more"
+
+
+def _are_near(scores: dict[str, float]) -> bool:
+    """Whether some may be equal, or the other way round, in float32."""
+    return any(0.0 < one - other < 1e-4 for other, one in itertools.pairwise(sorted(scores.values())))
 
 
 def _of_rungs(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
@@ -203,9 +208,7 @@ def _of_facts(expected: Expected, answer: RecommendAnswer) -> Iterator[str]:
 
 def _of_length(expected: Expected, found: Answered) -> Iterator[str]:
     answer = found.answer
-    caps = {
-        name: most for name, most in expected.settings.config.serve.order.caps.items() if name in ("brand", "category")
-    }
+    caps = expected.caps
     shown = [expected.world.index[item.item] for item in others(answer) if item.item in expected.world.index]
     at_pins = {expected.world.index[item] for item in pinned(expected, found)}
     items = expected.world.items

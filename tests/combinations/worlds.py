@@ -34,6 +34,8 @@ KINDS: Final = ("view", "cart", "purchase", "dismiss", "wink")
 """Types of events; `dismiss` weighs nothing in training."""
 STRANGERS: Final = ("nobody", "nobody else")
 SHARDS: Final = 2
+SAID: Final = ("price", "title", "category", "brand")
+"""What is said of an item that the version lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,17 +284,23 @@ def _weights(rng: np.random.Generator, score: ArrivalScore | msgspec.UnsetType) 
 
 def _draw_day(world: World, dice: random.Random) -> None:
     """Facts of some items, and of some that the version lacks."""
-    world.arrivals = [f"new {place}" for place in range(dice.choice([0, 0, 1, 5]))]
+    world.arrivals = [f"new {place}" for place in range(dice.choice([0, 0, 1, 5, 12]))]
     changed = dice.sample(world.ids, dice.choice([0, 0, len(world.ids) // 3]))
     for item in changed:
         world.live[item] = draw_facts(dice)
     for item in world.arrivals:
-        world.live[item] = {"in_stock": dice.random() < 0.9} | (draw_facts(dice) if dice.random() < 0.5 else {})
+        said = {name: fact for name, fact in _every_fact(dice).items() if name in SAID and dice.random() < 0.7}
+        world.live[item] = {"in_stock": dice.random() < 0.9} | said | (draw_facts(dice) if dice.random() < 0.2 else {})
 
 
 def draw_facts(dice: random.Random) -> dict[str, Any]:
     """One to five facts of an item."""
-    every = {
+    every = _every_fact(dice)
+    return {name: every[name] for name in dice.sample(list(every), dice.randint(1, 5))}
+
+
+def _every_fact(dice: random.Random) -> dict[str, Any]:
+    return {
         "in_stock": dice.random() < 0.6,
         "hidden": dice.random() < 0.4,
         "price": dice.randint(0, 40) / 4,
@@ -301,4 +309,3 @@ def draw_facts(dice: random.Random) -> dict[str, Any]:
         "category": dice.choice([*CATEGORIES[1:], "of no version"]),
         "brand": dice.choice([*BRANDS[1:], "of no version"]),
     }
-    return {name: every[name] for name in dice.sample(list(every), dice.randint(1, 5))}
