@@ -154,6 +154,17 @@ def test_a_boost_is_part_of_the_score_and_of_the_log(tmp_path: Path, clock: Cloc
     assert replay(config, record.request_id).differences == []
 
 
+def test_a_cap_keeps_those_that_score_most_and_not_those_that_most_want(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 0.0, -1.0))
+    with client_of(shop, clock, "serve.order.caps.brand=1") as client:
+        announce(client, "old", "new", brand="of no version")
+        read(client, {"old": 9})
+        clock.now += 3600.0
+        read(client, {"new": 3})
+        answer = asked(client)
+    assert [item for item in ids(answer) if item in ("old", "new")] == ["new"]
+
+
 def test_before_anything_was_learned_there_are_none(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, None)
     with client_of(shop, clock) as client:
