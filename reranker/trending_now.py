@@ -3,7 +3,7 @@
 A version knows what was trending last night. Where what people want changes within the day, that is late: half of what
 is read on a news site was written since. So events count (`decayed_counts`), and every REFRESH_SECONDS the first few
 items are candidates for everybody, and their counts a signal. Items that the version lacks have no signals; they are
-looked up all the same, for the places that answers keep for them (`arrivals`). What was trending is written into the
+looked up all the same, for answers have them among the others (`arrivals`). What was trending is written into the
 log under a number, which an answer names: so it can be made again.
 """
 

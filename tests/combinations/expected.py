@@ -160,7 +160,7 @@ class Expected:
         return found
 
     def arrivals_by(self, scores: dict[str, float]) -> list[str]:
-        """Those that this user may be shown, highest scores first, as far as the caps let each after those before it."""
+        """Those that this user may be shown, highest scores first, as far as caps let each after those before it."""
         session, serve = self.asked.request.session, self.settings.config.serve
         bought = {event.item for event in session if event.event in serve.bought_events}
         policies = {event.item: (serve.bought if event.item in bought else serve.seen).policy for event in session}
