@@ -60,6 +60,8 @@ class Wanted(NamedTuple):
 
     def rows(self, numbers: Sequence[int]) -> Wanted:
         """Some of them, in this order."""
+        if numbers == range(len(self.items)):
+            return self
         at = np.array(numbers, np.int64)
         return Wanted(
             [self.items[number] for number in numbers],
@@ -238,11 +240,11 @@ def arrivals_of(
     if not found.items:
         return NONE
     if score is None or not is_learned:
-        shown = found.rows(caps.among(found.facts)[:most])
+        shown = found.rows(caps.among(found.facts, most))
         return Arrivals(places[: len(shown.items)], shown)
     others = pinned.union(serve.order.explore_positions)
     competing = Competing(found.rows(range(min(most, len(found.items)))), others, wanted).by(score)
-    return competing._replace(shown=competing.shown.rows(caps.among(competing.shown.facts)))
+    return competing._replace(shown=competing.shown.rows(caps.among(competing.shown.facts, wanted)))
 
 
 def _wanted(trending: Trending, there: Mapping[int, ItemFacts], ignored: Mapping[str, int], now: float) -> Wanted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -32,10 +33,12 @@ class Caps:
     def __init__(self, caps: Iterable[Cap]) -> None:
         self._caps = [(cap, Counter[int | str]()) for cap in caps]
 
-    def among(self, announced: Iterable[ItemFacts]) -> list[int]:
-        """The places of those that may be shown when they alone are, each after those before it."""
+    def among(self, announced: Sequence[ItemFacts], most: int) -> Sequence[int]:
+        """The places of the first `most` that may be shown when they alone are, each after those before it."""
+        if not self._caps:
+            return range(min(most, len(announced)))
         caps = Caps(cap for cap, _ in self._caps)
-        return [place for place, facts in enumerate(announced) if caps.take(facts)]
+        return [*islice((place for place, facts in enumerate(announced) if caps.take(facts)), most)]
 
     def begin_with(self, announced: Iterable[ItemFacts]) -> None:
         """These are shown, and nothing else yet."""

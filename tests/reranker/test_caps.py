@@ -33,7 +33,7 @@ def test_where_an_answer_begins_anew_only_its_arrivals_are_counted() -> None:
     for _ in range(3):  # rungs that have given nothing
         caps.begin_with([announced("acme"), announced("of no version")])
         assert caps.allow(0)
-    assert caps.among([announced("acme")] * 3) == [0, 1], "alone"
+    assert caps.among([announced("acme")] * 3, 9) == [0, 1], "alone"
     caps.add(0)
     assert not caps.allow(1)
 
@@ -41,7 +41,9 @@ def test_where_an_answer_begins_anew_only_its_arrivals_are_counted() -> None:
 def test_what_one_cap_refuses_does_not_count_for_another() -> None:
     caps = Caps([Cap(CODES, 1, "brand", VALUES), Cap(CODES, 2, "category", VALUES)])
     hats = [ItemFacts(changed_at=0.0, category="emca", brand=brand) for brand in ("acme", "acme", "emca", "äcme")]
-    assert caps.among(hats) == [0, 2]
+    assert caps.among(hats, 9) == [0, 2]
+    assert caps.among(hats, 1) == [0]
+    assert [*Caps([]).among(hats, 2)] == [0, 1]
 
 
 def test_caps_at_random_equal_a_slow_count() -> None:
