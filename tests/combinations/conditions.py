@@ -35,8 +35,9 @@ def draw_condition(dice: random.Random, depth: int = 0) -> Meant:
 
 
 def _of_texts(dice: random.Random) -> Meant:
-    name, values = dice.choice((("category", CATEGORIES), ("brand", BRANDS), ("id", [f"i{n:02}" for n in range(12)])))
-    few = dice.sample(list(values[1:]), 2)
+    ids = [*(f"i{n:02}" for n in range(1, 12)), "new 0", "new 3"]
+    name, values = dice.choice((("category", CATEGORIES[1:]), ("brand", BRANDS[1:]), ("id", ids)))
+    few = dice.sample([*values, *(() if name == "id" else ("of no version",))], 2)
     text = f"[{few[0]!r}, {few[1]!r}]"
     one = few[0]
     return dice.choice((
