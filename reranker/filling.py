@@ -14,11 +14,11 @@ from reranker import reasons
 from reranker.arrays import NO_NUMBERS, Float32, Indexes, Mask, Positions
 from reranker.arrivals import Arrivals, Competing
 from reranker.caps import Caps
-from reranker.choice import choose, is_plain, unchanged
+from reranker.choice import caps_of, choose, is_plain, unchanged
 from reranker.eligibility import eligible
 from reranker.familiar import Familiar
 from reranker.holdouts import NOBODY
-from reranker.ordering import as_they_are
+from reranker.ordering import as_they_are, order
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring, top
 from reranker.rules import Effects, Rules
@@ -141,16 +141,24 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
         return _Ranked(given, scoring, allowed, extras, scores, best, as_they_are(best).propensities, arrivals)
     scores = pool.base_scores if scoring is None else scoring.scores(allowed, boosts=boosts)
     if arrivals is None:
-        arrivals = asked.arriving.placed(None if is_hasty else lambda: scores[top(scores, allowed, k)])
+        arrivals = asked.arriving.placed(None if is_hasty else lambda: scores[_best(asked, pool, scores, allowed, k)])
         k -= len(arrivals.places)
         asked.caps.begin_with(arrivals.shown.facts)
-    order = arrivals.order_of(asked.order)
+    left = arrivals.order_of(asked.order)
     chosen = choose(
-        given, scores, allowed, k, unchanged(order) if is_hasty else order,
+        given, scores, allowed, k, unchanged(left) if is_hasty else left,
         caps=asked.caps, pins=[(arrivals.around(place), holds) for place, holds in pins],
         seed=asked.seed, is_first=is_first,
     )  # fmt: skip
     return _Ranked(given, scoring, allowed, extras, scores, chosen.positions, chosen.propensities, arrivals)
+
+
+def _best(asked: Asked, pool: Pool, scores: Float32, allowed: Mask, k: int) -> Positions:
+    """What arrivals compete with: the best, as far as the caps let them where nothing else is shown."""
+    if not asked.order.caps:
+        return top(scores, allowed, k)
+    caps = caps_of(asked.version, asked.order)
+    return order(scores, allowed, k, items=pool.items, caps=caps).positions
 
 
 def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[str, Float32]]:

@@ -165,6 +165,27 @@ def test_a_cap_keeps_those_that_score_most_and_not_those_that_most_want(tmp_path
     assert [item for item in ids(answer) if item in ("old", "new")] == ["new"]
 
 
+def test_what_a_cap_leaves_out_stands_before_none(tmp_path: Path, clock: Clock) -> None:
+    """One that scores less than the best, and more than those of them that the cap lets stand there."""
+    cap = "serve.order.caps.category=1"
+    shop = shop_with(tmp_path, None)
+    with client_of(shop, clock) as client:
+        usual = scores_of(asked(client))
+    with client_of(shop, clock, cap) as client:
+        capped = [item["score"] for item in asked(client)["items"] if item["rung"] == "personal"]
+    assert capped[-1] < usual[-1]
+    score = (capped[-1] + usual[-1]) / 2
+    shop = shop_with(tmp_path / "other", ArrivalScore(score, 0.0, 0.0))
+    with client_of(shop, clock, cap) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+        answer = asked(client)
+    assert "new-1" in ids(answer)
+    assert ids(answer).index("new-1") == sum(other > score for other in capped)
+    (record,) = answers(shop)
+    assert replay(shop.config(LEARNED, cap), record.request_id).differences == []
+
+
 def test_before_anything_was_learned_there_are_none(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, None)
     with client_of(shop, clock) as client:
