@@ -56,6 +56,17 @@ class Caps:
         for cap, seen in self._caps:
             seen[int(cap.codes[item])] += 1
 
+    def add_first(self, items: Sequence[int], most: int) -> list[int]:
+        """The places of the first `most` that may be shown, each after those before it; they are shown."""
+        found: list[int] = []
+        for place, item in enumerate(items):
+            if len(found) == most:
+                break
+            if self.allow(item):
+                self.add(item)
+                found.append(place)
+        return found
+
     def take(self, facts: ItemFacts) -> bool:
         """Count an item that the version lacks, if one more of what it is said to be may be shown; else False."""
         found = list(self._of(facts))

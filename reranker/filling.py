@@ -18,7 +18,7 @@ from reranker.choice import caps_of, choose, is_plain, unchanged
 from reranker.eligibility import eligible
 from reranker.familiar import Familiar
 from reranker.holdouts import NOBODY
-from reranker.ordering import as_they_are, order
+from reranker.ordering import as_they_are
 from reranker.pool import Pool
 from reranker.ranking import Ranker, Scoring, top
 from reranker.rules import Effects, Rules
@@ -144,9 +144,9 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
         arrivals = asked.arriving.placed(None if is_hasty else lambda: scores[_best(asked, pool, scores, allowed, k)])
         k -= len(arrivals.places)
         asked.caps.begin_with(arrivals.shown.facts)
-    left = arrivals.order_of(asked.order)
+    order = arrivals.order_of(asked.order)
     chosen = choose(
-        given, scores, allowed, k, unchanged(left) if is_hasty else left,
+        given, scores, allowed, k, unchanged(order) if is_hasty else order,
         caps=asked.caps, pins=[(arrivals.around(place), holds) for place, holds in pins],
         seed=asked.seed, is_first=is_first,
     )  # fmt: skip
@@ -157,8 +157,8 @@ def _best(asked: Asked, pool: Pool, scores: Float32, allowed: Mask, k: int) -> P
     """What arrivals compete with: the best, as far as the caps let them where nothing else is shown."""
     if not asked.order.caps:
         return top(scores, allowed, k)
-    caps = caps_of(asked.version, asked.order)
-    return order(scores, allowed, k, items=pool.items, caps=caps).positions
+    caps, best = caps_of(asked.version, asked.order), top(scores, allowed, scores.size)
+    return best[caps.add_first(pool.items[best].tolist(), k)]
 
 
 def _extras(pool: Pool, effects: Effects, familiar: Familiar) -> Iterator[tuple[str, Float32]]:

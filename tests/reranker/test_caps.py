@@ -46,6 +46,13 @@ def test_what_one_cap_refuses_does_not_count_for_another() -> None:
     assert [*Caps([]).among(hats, 2)] == [0, 1]
 
 
+def test_the_first_that_fit_are_those_that_fit_one_by_one() -> None:
+    caps = Caps([Cap(CODES, 1, "brand", VALUES)])
+    assert caps.add_first([0, 1, 4, 2, 4, 5, 6, 3], 4) == [0, 2, 3, 4]
+    assert caps.add_first([0, 3, 1], 9) == [1], "they count on"
+    assert caps.add_first([4], 0) == []
+
+
 def test_caps_at_random_equal_a_slow_count() -> None:
     for seed in range(50):
         dice = random.Random(seed)
