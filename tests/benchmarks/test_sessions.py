@@ -8,7 +8,7 @@ import pytest
 from benchmarks import sessions
 from benchmarks.session_rules import ItemToItem, Popularity, SessionNeighbours
 from jobs.moments import Moment, Replayed
-from reranker.arrivals import Arrivals
+from reranker.arrivals import Arrivals, Wanted
 from reranker.pool import Pool
 from schemas.messages import RecommendRequest, SessionEvent
 
@@ -77,6 +77,6 @@ def test_nights_follow_each_other_without_a_gap() -> None:
 
 
 def test_arrivals_push_others_down_and_stand_at_their_places() -> None:
-    arrivals = Arrivals(places=[2, 4], items=["x", "y"])
+    arrivals = Arrivals(places=[2, 4], shown=Wanted(items=["x", "y"]))
     assert [sessions._rank_around(arrivals, rank, "known") for rank in (0, 1, 2, 3)] == [0, 1, 3, 5]
     assert [sessions._rank_around(arrivals, 0, wanted) for wanted in ("x", "y", "z")] == [2, 4, 0]

@@ -148,9 +148,10 @@ def test_changes_at_random_end_like_a_dictionary(
         batch = []
         for _ in range(chance.choice([1, 1, 3, 60])):
             name = chance.choice(names)
+            values = (chance.random() < 0.5, chance.random() < 0.5, 2.5, 7.0, "a title", "hats", "acme")
             facts = {
                 fact: chance.choice([None, value])
-                for fact, value in zip(FACTS, (chance.random() < 0.5, chance.random() < 0.5, 2.5, 7.0), strict=True)
+                for fact, value in zip(FACTS, values, strict=True)
                 if chance.random() < 0.4
             }
             batch.append(change(name, **facts))
