@@ -33,11 +33,15 @@ class Caps:
     def __init__(self, caps: Iterable[Cap]) -> None:
         self._caps = [(cap, Counter[int | str]()) for cap in caps]
 
+    def anew(self) -> Caps:
+        """The same caps, nothing being shown yet."""
+        return Caps(cap for cap, _ in self._caps)
+
     def among(self, announced: Sequence[ItemFacts], most: int) -> Sequence[int]:
         """The places of the first `most` that may be shown when they alone are, each after those before it."""
         if not self._caps:
             return range(min(most, len(announced)))
-        caps = Caps(cap for cap, _ in self._caps)
+        caps = self.anew()
         return [*islice((place for place, facts in enumerate(announced) if caps.take(facts)), most)]
 
     def begin_with(self, announced: Iterable[ItemFacts]) -> None:

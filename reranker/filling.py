@@ -14,7 +14,7 @@ from reranker import reasons
 from reranker.arrays import NO_NUMBERS, Float32, Indexes, Mask, Positions
 from reranker.arrivals import Arrivals, Competing
 from reranker.caps import Caps
-from reranker.choice import caps_of, choose, is_plain, unchanged
+from reranker.choice import choose, is_plain, unchanged
 from reranker.eligibility import eligible
 from reranker.familiar import Familiar
 from reranker.holdouts import NOBODY
@@ -157,7 +157,7 @@ def _best(asked: Asked, pool: Pool, scores: Float32, allowed: Mask, k: int) -> P
     """What arrivals compete with: the best, as far as the caps let them where nothing else is shown."""
     if not asked.order.caps:
         return top(scores, allowed, k)
-    caps, best = caps_of(asked.version, asked.order), top(scores, allowed, scores.size)
+    caps, best = asked.caps.anew(), top(scores, allowed, scores.size)
     return best[caps.add_first(pool.items[best].tolist(), k)]
 
 
