@@ -1,8 +1,11 @@
-"""The items most often met in one session with each item. Counted in Spark, in whole numbers, for every item at once.
+"""The items most often met in one session with each item: sessions by Spark, then counted in whole numbers.
 
 A pair scores its sessions divided by the geometric mean of the sessions of either item: the cosine of two columns of a
 table of sessions and items. Each score is computed once, from three whole numbers, so it is the same whatever the
 partitioning.
+
+Only the sessions come from Spark: pairs are many times as many, and to shuffle them took longer than all other steps of
+a night together.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.dataset
 
-from jobs import padded
+from jobs import padded, pairs
 from schemas.config import Lists
 
 if TYPE_CHECKING:
@@ -34,18 +37,18 @@ def write(interactions: DataFrame, config: Lists, dense_of: np.ndarray, folder: 
     Interactions of weight 0 say nothing here, as everywhere.
     """
     scratch = folder / ".together"
-    met = _sessions(interactions, config.session_gap_minutes * 60).persist()
-    try:
-        _best(met, config.neighbours).write.parquet(str(scratch))
-    finally:
-        met.unpersist()
+    _sessions(interactions, config.session_gap_minutes * 60).write.parquet(str(scratch / "sessions"))
+    sessions = _mapped(scratch)
+    numbers = np.memmap(scratch / "numbers", np.uint32, "w+", shape=max(1, len(sessions.values)))
+    sessions_of = pairs.turned(sessions, len(dense_of), numbers)
     paths = folder / "together.npy", folder / "together_scores.npy"
-    padded.save(paths, (len(dense_of), config.neighbours), _places(scratch, dense_of))
+    found = pairs.best(sessions, sessions_of, config.neighbours, SHRINKAGE)
+    padded.save(paths, (len(dense_of), config.neighbours), _places(found, dense_of))
     shutil.rmtree(scratch)
 
 
 def _sessions(interactions: DataFrame, gap_seconds: float) -> DataFrame:
-    """(items): the distinct items of the last interactions of each session, ascending by item_index.
+    """(items): the distinct items of the last interactions of each session.
 
     A session is what one user did under one `session_id`; what has none belongs to one session as long as less than
     `gap_seconds` passes from each of the user's interactions without one to the next.
@@ -65,44 +68,26 @@ def _sessions(interactions: DataFrame, gap_seconds: float) -> DataFrame:
         .withColumn("place", F.row_number().over(last))
         .where(F.col("place") <= SESSION_EVENTS)
         .groupBy("user_index", "session_id", "number")
-        .agg(F.array_sort(F.collect_set("item_index")).alias("items"))
+        .agg(F.collect_set("item_index").alias("items"))
         .select("items")
     )
 
 
-def _best(met: DataFrame, length: int) -> DataFrame:
-    """(item, place, other, score): the first `length` items of each, from place 1; ties by item_index.
-
-    Args:
-        met: as `_sessions` gives it. It is read more than once.
-    """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
-
-    items = met.select(F.explode("items").alias("item"))
-    alone = F.broadcast(items.groupBy("item").agg(F.count("*").alias("sessions")))  # one row an item; pairs are many
-    pairs = (
-        met.select("items", F.posexplode("items").alias("at", "item"))
-        .select("item", F.explode(F.expr("slice(items, at + 2, size(items))")).alias("other"))
-        .groupBy("item", "other")
-        .agg(F.count("*").alias("both"))
-    )
-    # Each pair was counted once, the lower item first; it is in the lists of both.
-    turned = F.struct(F.col("other").alias("item"), F.col("item").alias("other"))
-    mean = F.sqrt(F.col("sessions").cast("double") * F.col("other_sessions").cast("double"))
-    ordered = Window.partitionBy("item").orderBy(F.desc("score"), "other")
-    return (
-        pairs.select("both", F.inline(F.array(F.struct("item", "other"), turned)))
-        .join(alone, "item")
-        .join(alone.withColumnsRenamed({"item": "other", "sessions": "other_sessions"}), "other")
-        .select("item", "other", (F.col("both").cast("double") / (mean + SHRINKAGE)).alias("score"))
-        .withColumn("place", F.row_number().over(ordered))
-        .where(F.col("place") <= length)
-        .select("item", "place", "other", F.col("score").cast("float").alias("score"))
-    )
+def _mapped(scratch: Path) -> pairs.Lists:
+    """The sessions, their items in a mapped file: of these there may be as many as interactions."""
+    lengths = [np.zeros(1, np.int64)]
+    with (scratch / "items").open("wb") as items:
+        for batch in pyarrow.dataset.dataset(scratch / "sessions", format="parquet").to_batches():
+            lengths.append(np.diff(batch.column("items").offsets.to_numpy()).astype(np.int64))
+            batch.column("items").flatten().to_numpy().astype(np.int32, copy=False).tofile(items)
+    starts = np.cumsum(np.concatenate(lengths))
+    if not starts[-1]:
+        return pairs.Lists(starts, np.empty(0, np.int32))
+    return pairs.Lists(starts, np.memmap(scratch / "items", np.int32, "r"))
 
 
-def _places(found: Path, dense_of: np.ndarray) -> Iterator[padded.Places]:
-    for batch in pyarrow.dataset.dataset(found, format="parquet").to_batches():
-        item, place, other, score = (batch.column(name).to_numpy() for name in ("item", "place", "other", "score"))
-        yield padded.Places(dense_of[item], place - 1, dense_of[other], score)
+def _places(found: Iterator[pairs.Best], dense_of: np.ndarray) -> Iterator[padded.Places]:
+    for part in found:
+        rows, columns = np.nonzero(np.arange(part.others.shape[1]) < part.counts[:, None])
+        item, other = dense_of[part.first + rows], dense_of[part.others[rows, columns]]
+        yield padded.Places(item, columns, other, part.scores[rows, columns])
