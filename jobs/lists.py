@@ -54,7 +54,7 @@ def run(config: Config, day: str, spark: SparkSession) -> Report:
         pa.parquet.write_table(lists, draft.path / "lists.parquet")
         draft.rows |= {"lists": len(lists), "neighbours": len(dense_of)}
         _write_neighbours(spark, config.lists, config.retrieve, candidates, draft)
-        together.write(interactions, config.lists, dense_of, draft.path)
+        together.write(sorted(prepared.arrow("interactions").files), config.lists, dense_of, draft.path)
         trend.write(interactions, config.lists, end, dense_of, draft.path)
         draft.extra["contexts"] = contexts.write(interactions, dense_of, draft.path)
     return Report(step="lists", day=day, rows=draft.rows, seconds=time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""Items met in one session against slow loops, and the same bytes whatever the partitioning."""
+"""Items met in one session against slow loops, and the same bytes whatever the files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from jobs import together
@@ -37,21 +38,24 @@ def as_table(events: list[Event], weights: list[float] | None = None) -> pa.Tabl
 
 
 @pytest.fixture
-def met(spark: Any, tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+def met(tmp_path: Path) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """The two arrays of some interactions; the dense index is the item_index, unless it is said otherwise."""
     made = 0
 
     def make(
         events: list[Event], items: int, *, weights: list[float] | None = None, dense_of: Any = None,
-        partitions: int = 3, **settings: Any,
+        files: int = 3, **settings: Any,
     ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         nonlocal made
         made += 1
         folder = tmp_path / str(made)
         folder.mkdir()
-        rows = spark.createDataFrame(as_table(events, weights)).repartition(partitions)
+        rows = as_table(events, weights)
+        paths = [str(tmp_path / f"{made}-{number}.parquet") for number in range(files)]
+        for number, path in enumerate(paths):
+            pa.parquet.write_table(rows.filter(pa.array(rows["user_index"].to_numpy() % files == number)), path)
         dense_of = np.arange(items, dtype=np.int32) if dense_of is None else dense_of
-        together.write(rows, Lists(**{"neighbours": 4} | settings), dense_of, folder)
+        together.write(paths, Lists(**{"neighbours": 4} | settings), dense_of, folder)
         assert sorted(path.name for path in folder.iterdir()) == ["together.npy", "together_scores.npy"]
         return np.load(folder / "together.npy"), np.load(folder / "together_scores.npy")
 
@@ -160,10 +164,10 @@ def test_nobody_who_met_two_items_leaves_only_padding(met: Callable[..., Any]) -
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_items_and_scores_are_those_of_a_loop_in_any_partitioning(met: Callable[..., Any], seed: int) -> None:
+def test_items_and_scores_are_those_of_a_loop_in_any_files(met: Callable[..., Any], seed: int) -> None:
     events = random_events(seed)
     expected = slow_together(events, 31, 4, 30 * MINUTE)
-    arrays = [met(events[::turn], 31, partitions=partitions) for partitions, turn in ((1, 1), (5, -1))]
+    arrays = [met(events[::turn], 31, files=files) for files, turn in ((1, 1), (5, -1), (20, 1))]
     for items, scores in arrays:
         for item, row in enumerate(expected):
             assert items[item].tolist() == [other for other, _ in row] + [-1] * (4 - len(row))
