@@ -61,6 +61,31 @@ class CategoryColumn:
         return [self.values[code] if code >= 0 else "" for code in codes]
 
 
+class _ToldTexts(TextColumn):
+    """A column of texts, with what is told of items that it says nothing of."""
+
+    def __init__(self, column: TextColumn, told: Mapping[int, str]) -> None:
+        self._blob, self._bounds, self._told = column._blob, column._bounds, told
+
+    def texts(self, indexes: npt.ArrayLike) -> list[str]:
+        places = np.asarray(indexes).tolist()
+        return [text or self._told.get(at, "") for text, at in zip(super().texts(indexes), places, strict=True)]
+
+
+def with_told(column: TextColumn | CategoryColumn, told: Mapping[int, str]) -> TextColumn | CategoryColumn:
+    """The column, and beside it what is told of some items, by dense index, that it says nothing of.
+
+    Values of categories stay in byte order.
+    """
+    if isinstance(column, TextColumn):
+        return _ToldTexts(column, told)
+    values = sorted({*column.values, *told.values()})
+    code_of = {value: code for code, value in enumerate(values)}
+    codes = np.array([*(code_of[value] for value in column.values), MISSING], np.int32)[column.codes]
+    codes[[*told]] = [code_of[text] for text in told.values()]
+    return CategoryColumn(codes, values)
+
+
 Column = TextColumn | CategoryColumn | AnyArray
 
 

@@ -52,11 +52,10 @@ def item_now(item: str, facts: ItemFacts | None, version: Version | None, now: f
 
 
 def _text(name: str, live: ItemFacts, version: Version | None, index: int | None) -> TextNow:
-    """What the version says of an item that it has; or else the live facts."""
-    if version is None or index is None:
-        told = getattr(live, name)
-        return TextNow(value=None, source="none") if told is UNSET else TextNow(value=told, source="live")
-    column = version.texts(name)
-    if column is None:
-        return TextNow(value=None, source="none")
-    return TextNow(value=column.texts([index])[0] or None, source="version")
+    """What the version says of an item; where it says nothing, the live facts."""
+    column = None if version is None or index is None else version.texts(name)
+    text = "" if column is None or index is None else column.texts([index])[0]
+    told = getattr(live, name)
+    if not text and told is not UNSET:
+        return TextNow(value=told, source="live")
+    return TextNow(value=text or None, source="none" if column is None else "version")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
-from prediction_store.columns import Column
+from prediction_store.columns import Column, with_told
 from prediction_store.errors import DamagedFactsError
 from prediction_store.live_environment import State
 from prediction_store.live_items import Entry, LiveItems
 from prediction_store.version import Version
 from schemas.errors import ShortlistError
-from schemas.live_items import NOTHING_SET, ItemFacts
+from schemas.live_items import NOTHING_SET, TEXTS, ItemFacts
 
 KEPT_VIEWS: Final = 3
 """Of the version that is served, the one before, and the one that is about to be."""
@@ -48,6 +48,10 @@ class LiveView:
         self.price: npt.NDArray[np.floating] | None = None
         """float[n], as exact as the version's, so that a rule says the same of what has not changed: as the live facts
         say or else the version, NaN where nobody does; None: as the version says."""
+        self._told: dict[str, dict[int, str]] = {name: {} for name in TEXTS}
+        """By column, then by dense index: what is set for items of which the version does not say it."""
+        self._with_told: dict[str, Column] = {}
+        """The columns of which something is told."""
 
     def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
         """bool[m]: which of the items may be shown at a time."""
@@ -60,7 +64,9 @@ class LiveView:
         return shown
 
     def column(self, version: Version, name: str) -> Column:
-        """A column of the version as `Version.column` gives it, with what items cost and whether they are in stock now.
+        """A column of the version as `Version.column` gives it, with what the live facts say.
+
+        They say what items cost and whether they are in stock now; and what an item is, where the version does not.
 
         Requires: the version is the view's own.
         """
@@ -68,6 +74,8 @@ class LiveView:
             return self.stocked
         if name == "price" and self.price is not None:
             return self.price
+        if name in self._with_told:
+            return self._with_told[name]
         found: Column = version.column(name)
         return found
 
@@ -86,15 +94,17 @@ class LiveView:
 
         Returns: the error of an item whose facts are damaged, if there is one; what was known of it stays.
         """
-        problem = None
+        problem, known = None, dict[int, ItemFacts | None]()
         entries = list(entries)
         for index, (key, facts) in zip(version.indexes_of_keys([key for key, _ in entries]), entries, strict=True):
             if isinstance(facts, DamagedFactsError):
                 problem = facts
             elif index is not None:
                 self._put(version, index, facts)
+                known[index] = facts
             else:
                 self._put_arrival(key.decode("utf-8", "replace"), facts)
+        self._tell(version, known)
         return problem
 
     def _put_arrival(self, item: str, facts: ItemFacts | None) -> None:
@@ -120,6 +130,21 @@ class LiveView:
             self.price = np.array(prices)
         if self.price is not None and prices is not None:
             self.price[index] = prices[index] if found.price is UNSET else found.price
+
+    def _tell(self, version: Version, known: Mapping[int, ItemFacts | None]) -> None:
+        """Take over what some items are, where the version does not say it."""
+        for name, told in self._told.items():
+            texts = ((index, UNSET if facts is None else getattr(facts, name)) for index, facts in known.items())
+            said = {index: text for index, text in texts if text is not UNSET}
+            column = version.texts(name)
+            if column is None:
+                continue
+            of_version = column.texts([*said]) if said else []
+            after = {index: said[index] for index, text in zip(said, of_version, strict=True) if not text}
+            before = {index: told.pop(index) for index in told.keys() & known.keys()}
+            told.update(after)
+            if after != before:
+                self._with_told[name] = with_told(column, {**told})
 
 
 class _Kept:

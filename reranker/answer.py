@@ -79,7 +79,7 @@ def answer(
     at = _circumstances(version, request, ignored, moment, user=user, trending=trending)
     rules = rules.at(request.placement)
     to_show = trending if holdout == NOBODY else None
-    caps = caps_of(version, serve.order)
+    caps = caps_of(version, live, serve.order)
     arriving = arrivals_of(
         version, request, rules, serve,
         trending=to_show, live=live, ignored=ignored, wanted=wanted, now=now, score=ranker.arrivals, caps=caps,

@@ -15,16 +15,17 @@ from reranker.signal_inputs import SignalInputs
 from schemas.rules import Order
 
 if TYPE_CHECKING:
+    from prediction_store.live_view import LiveView
     from prediction_store.reader import Version
 
 PLAIN = Order()
 """Nothing but the best is wanted."""
 
 
-def caps_of(version: Version, wanted: Order) -> Caps:
+def caps_of(version: Version, live: LiveView, wanted: Order) -> Caps:
     """The caps, nothing being shown yet. A column that the version has not, or that has no categories, caps nothing."""
-    columns = {name: version.categories(name) for name in wanted.caps}
-    fitting = ((name, column) for name, column in columns.items() if column is not None)
+    columns = {name: live.column(version, name) for name in wanted.caps if version.texts(name) is not None}
+    fitting = ((name, column) for name, column in columns.items() if isinstance(column, CategoryColumn))
     return Caps(Cap(column.codes, wanted.caps[name], name, column.values) for name, column in fitting)
 
 

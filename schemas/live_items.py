@@ -1,7 +1,7 @@
 """Facts about items that change within the day: what a change says, what is stored, and what is answered.
 
 A fact that is not set is "as the version says": there `in_stock` and `price` are columns, nothing is hidden and nothing
-expires. What an item is (title, category, brand) is the version's to say; facts say it of items that the version lacks.
+expires. What an item is (title, category, brand) is the version's to say; facts say it where the version does not.
 Times are UTC epoch seconds.
 """
 
@@ -118,8 +118,8 @@ class TextNow(msgspec.Struct, frozen=True, kw_only=True):
 
     value: str | None
     source: Source
-    """version: a column of the version, which has the item; live: set within the day, and it has not; none: nobody has
-    said anything."""
+    """version: a column of the version, which has the item; live: set within the day, and it does not say so; none:
+    nobody has said anything."""
 
 
 class ItemNow(msgspec.Struct, frozen=True, kw_only=True):

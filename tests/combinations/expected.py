@@ -181,7 +181,8 @@ class Expected:
         item, facts = self.world.items[place], self.world.live.get(self.world.items[place].id, {})
         found: dict[str, Any] = {name: getattr(item, name) for name in self.world.columns}
         found["title"] = item.title or None
-        return found | {name: facts[name] for name in ("in_stock", "price") if name in facts}
+        told = [name for name in ("title", "category", "brand") if name in found and found[name] is None]
+        return found | {name: facts[name] for name in ("in_stock", "price", *told) if name in facts}
 
     @cached_property
     def rules(self) -> list[tuple[Rule, Any]]:

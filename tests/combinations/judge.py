@@ -213,13 +213,13 @@ def _of_length(expected: Expected, found: Answered) -> Iterator[str]:
     at_pins = {expected.world.index[item] for item in pinned(expected, found)}
     items = expected.world.items
     arrived = [expected.announced(item.item) for item in answer.items if item.rung == ARRIVALS]
-    seen = {name: Counter(getattr(items[place], name) for place in shown) for name in caps}
+    seen = {name: Counter(expected.row(place).get(name) for place in shown) for name in caps}
     for name, most in caps.items():
         of_arrivals = Counter(row[name] for row in arrived if name in row)
         seen[name].update(of_arrivals)
         if any(count > most for count in of_arrivals.values()):
             yield f"arrivals are {of_arrivals} by {name}, the cap is {most}"
-        by_pins = of_arrivals + Counter(getattr(items[place], name) for place in at_pins)
+        by_pins = of_arrivals + Counter(expected.row(place).get(name) for place in at_pins)
         for value, count in seen[name].items():
             if value is not None and count > max(most, by_pins[value]):
                 yield f"{count} of {name} {value}, the cap is {most} and {by_pins[value]} may be pinned"
@@ -227,7 +227,7 @@ def _of_length(expected: Expected, found: Answered) -> Iterator[str]:
         return
     left = {place for rung in expected.rungs for place in rung.surely} - {*shown}
     for place in left:
-        values = {name: getattr(items[place], name) for name in caps}
+        values = {name: expected.row(place).get(name) for name in caps}
         fits = all(value is None or seen[name][value] < caps[name] for name, value in values.items())
         if fits and expected.may_be_shown(place):
             yield f"{len(answer.items)} of {wanted(expected)} items, and {items[place].id} is left out"

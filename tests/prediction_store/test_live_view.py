@@ -12,7 +12,8 @@ from live_changes import change, damage
 from shop_store import MakeVersion
 
 from prediction_store import layout, live_items
-from prediction_store.errors import LiveItemsError
+from prediction_store.columns import Categories, CategoryColumn, Texts
+from prediction_store.errors import LiveItemsError, StoreError
 from prediction_store.live_items import LiveItems
 from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Version
@@ -53,6 +54,35 @@ def test_items_that_the_version_lacks_are_kept_for_a_later_one(
     with Version.open(root, make_version("b", n_items=13)) as later:
         assert views.view(later).hidden.tolist() == [*[False] * 12, True]
         assert views.view(version).n_hidden == 0
+
+
+def test_what_an_item_is_they_say_where_the_version_does_not(
+    live: LiveItems, root: Path, make_version: MakeVersion
+) -> None:
+    columns = {
+        "title": Texts(["", "Title 1", *[""] * 10]),
+        "category": Categories(["", "shoes", "bags", *[""] * 9]),
+        "brand": None,
+    }
+    views = LiveViews(live)
+    with Version.open(root, make_version("a", columns=columns)) as version:
+
+        def texts(name: str) -> list[str]:
+            found: list[str] = views.view(version).column(version, name).texts([2, 0, 1])  # type: ignore[union-attr]
+            return found
+
+        for item in range(3):
+            live.set([change(f"item-{item}", title="Hat", category="hats", brand="acme")], now=5.0)
+        assert (texts("title"), texts("category")) == (["Hat", "Hat", "Title 1"], ["bags", "hats", "shoes"])
+        column = views.view(version).column(version, "category")
+        assert isinstance(column, CategoryColumn)
+        assert (column.values, column.codes[:4].tolist()) == (["bags", "hats", "shoes"], [1, 2, 0, -1])
+        with pytest.raises(StoreError, match="no column 'brand'"):
+            views.view(version).column(version, "brand")
+        live.set([change("item-0", category="shoes"), change("item-2", title=None)], now=6.0)
+        assert (texts("title"), texts("category")) == (["", "Hat", "Title 1"], ["bags", "shoes", "shoes"])
+        live.set([change("item-0", **dict.fromkeys(FACTS))], now=7.0)
+        assert (texts("title"), texts("category")) == (["", "", "Title 1"], ["bags", "", "shoes"])
 
 
 def test_who_is_too_far_behind_for_single_changes_reads_everything(

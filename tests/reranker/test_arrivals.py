@@ -274,6 +274,40 @@ def test_a_worker_that_starts_later_and_another_version_know_them(shop: Shop, cl
     assert [item["item"] for item in answer["items"] if item["rung"] == "arrivals"] == ["new-1"]
 
 
+def test_what_was_announced_goes_on_where_the_next_version_does_not_say_it(shop: Shop, clock: Clock) -> None:
+    """Tonight's version has them from what users did: the table of items was exported before they came."""
+    hats = '{name="hats", where="category == \\"hats\\"", action="exclude"}'
+    title = '{name="title", where="title == \\"Ein Hut\\"", action="exclude"}'
+    shop.publish("b")
+    untold, told = (f"b{item:02}" for item in (6, 7))  # the one has no category there, the other one has
+    with client_of(shop, clock, f"serve.rules=[{hats}, {title}]") as client:
+        before = ids(asked(client, k=40))
+        announce(client, untold, told, category="hats", title="Ein Hut")
+        hidden = ids(asked(client, k=40))
+        facts = [client.get(f"/v1/items/{item}").json() for item in (untold, told)]
+        announce(client, untold, category="shoes")
+        shown_again = ids(asked(client, k=40))
+    assert [item in before for item in (untold, told)] == [True, True]
+    assert [item in hidden for item in (untold, told)] == [False, True]
+    assert [fact["category"]["source"] for fact in facts] == ["live", "version"]
+    assert facts[0]["category"]["value"] == "hats"
+    assert facts[1]["title"] == {"value": f"Title of {told}", "source": "version"}
+    assert shown_again == before
+
+
+def test_caps_count_what_was_announced_where_the_next_version_does_not_say_it(shop: Shop, clock: Clock) -> None:
+    shop.publish("b")
+    with client_of(shop, clock, "serve.order.caps.brand=1") as client:
+        before = ids(asked(client, k=40))
+        without = [item for item in before if int(item[1:]) % 4 == 3]
+        announce(client, *without, brand="of no version")
+        after = ids(asked(client, k=40))
+        announce(client, *without, brand=None)
+        assert ids(asked(client, k=40)) == before
+    assert len(without) > 1
+    assert [item for item in after if item in without] == without[:1]
+
+
 def test_who_is_in_a_holdout_gets_none(shop: Shop, clock: Clock) -> None:
     with client_of(shop, clock, "serve.holdouts.popular=1.0") as client:
         announce(client, "new-1")
