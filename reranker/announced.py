@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from msgspec import UNSET
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from prediction_store.reader import Version
 
 
+TOLD: Final = {ID, "in_stock", "price", *TEXTS}
+"""The columns that somebody can say."""
+
+
 def effects_on(version: Version, items: Sequence[str], facts: Sequence[ItemFacts], rules: Rules) -> Effects:
     """What rules say of n items that the version lacks, and that are in stock.
 
@@ -30,6 +34,14 @@ def effects_on(version: Version, items: Sequence[str], facts: Sequence[ItemFacts
         return _column(version, items, facts, name)
 
     return rules.effects(column, np.arange(len(items), dtype=np.uint32), wants_all=True)
+
+
+def blind(rules: Rules) -> Iterator[tuple[str, str]]:
+    """The rules that no such item passes, whatever is said of it: name, and a column that nobody can say."""
+    for rule, condition in rules.rules:
+        unknown = {*condition.columns} - TOLD
+        if unknown and rule.action in ("exclude", "include"):
+            yield rule.name, min(unknown)
 
 
 def _column(version: Version, items: Sequence[str], facts: Sequence[ItemFacts], name: str) -> Column:

@@ -13,7 +13,7 @@ from prediction_store.errors import NoCurrentVersionError
 from prediction_store.live_items import LiveItems
 from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
-from reranker import browse
+from reranker import announced, browse
 from reranker.answer import answer
 from reranker.answered import record_of, settings_digest
 from reranker.arrivals import may_be_shown
@@ -246,6 +246,7 @@ class Reranker:
         """
         self.views.prepare(version)
         self.fresh_of(version)
+        self.rules_of(version)
         if self.trending_now is not None:
             self.trending_now.prepare(version)
         self.ranker_of(version).forms(version, Circumstances(self._now()), is_now=True)
@@ -259,7 +260,10 @@ class Reranker:
         return found
 
     def rules_of(self, version: Version) -> Rules:
-        """The rules that the version has the columns for; the others are reported, once, and caps likewise."""
+        """The rules that the version has the columns for; the others are reported, once, and caps likewise.
+
+        So are those that no arrival passes.
+        """
         rules: Rules | None = version.kept.get((self, "rules"))
         if rules is None:
             rules, problems = self._every_rule.fitting(version.column)
@@ -267,6 +271,10 @@ class Reranker:
                 log.error("a rule does not hold", version=version.name, reason=problem)
             for problem in unfit_caps(version, self._config.serve.order):
                 log.error("a cap does not hold", version=version.name, reason=problem)
+            if self.trending_now is not None and may_be_shown(self._config.serve, self.ranker_of(version).arrivals):
+                hint = "let it name what can be announced, or set serve.arrivals = []"
+                for name, column in announced.blind(rules):
+                    log.warning("no arrival passes a rule", version=version.name, rule=name, column=column, hint=hint)
             version.kept[self, "rules"] = rules
         return rules
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from arriving import NOW, Clock, announce, answers, asked, ids, read, shown
 from asgi_client import AsgiClient
+from server_log import logged_as_by_a_server
 from serving_shop import Shop
 
 from prediction_store.reader import Version
@@ -176,6 +179,18 @@ def test_rules_know_what_was_announced_and_leave_out_what_they_cannot_judge(shop
         assert arrived("elsewhere") == ["hat", "shoe"]
         client.post("/v1/items", {"items": [{"item": "what", "category": "bags", "price": 3.0}]})
         assert arrived("home") == ["shoe", "what"], "from the next request on"
+
+
+def test_the_log_names_rules_that_no_arrival_passes_once_for_each_version(shop: Shop, clock: Clock) -> None:
+    boost = '{name="boost", where="popularity > 0.9", action="boost", weight=1.0}'
+    trend = '{name="trend", where="price > 1 and trend > 0.1", action="include", placements=["mail"]}'
+    rules = f"serve.rules=[{HATS}, {ONLY}, {NOT}, {AGE}, {boost}, {trend}]"
+    for overrides, wanted in (((), [("age", "released"), ("trend", "trend")]), (("serve.arrivals=[]",), [])):
+        with logged_as_by_a_server(stream := StringIO()), client_of(shop, clock, rules, *overrides) as client:
+            asked(client)
+        lines = [line for line in map(json.loads, stream.getvalue().splitlines()) if line["level"] == "warning"]
+        assert [(line["rule"], line["column"]) for line in lines] == wanted
+        assert all((line["event"], line["version"]) == ("no arrival passes a rule", shop.current()) for line in lines)
 
 
 def test_caps_count_what_was_announced(shop: Shop, clock: Clock) -> None:
