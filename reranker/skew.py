@@ -155,10 +155,12 @@ def _compare(then: ShownItems, now: ShownItems, differences: dict[str, list[Floa
     rows, others = (list(column) for column in zip(*pairs, strict=True)) if pairs else ([], [])
     for name in set(then.signals) & set(now.signals):
         one, other = before[rows, then.signals.index(name)], after[others, now.signals.index(name)]
-        # What was not computed, for want of time, differs from nothing; bits that differ by no number are not equal.
-        bits = np.ascontiguousarray(one).view(np.uint32) != np.ascontiguousarray(other).view(np.uint32)
-        apart = np.where(np.isnan(one) & np.isnan(other), 0.0, np.abs(one - other))
-        differences[name].append(np.where(bits, np.maximum(np.nan_to_num(apart, nan=np.inf), TINY), 0.0))
+        # What was not computed, of arrivals or for want of time, is no value.
+        is_value = ~(np.isnan(one) & np.isnan(other))
+        one, other = one[is_value], other[is_value]
+        bits = one.view(np.uint32) != other.view(np.uint32)  # those that differ by no number are not equal
+        apart = np.nan_to_num(np.abs(one - other), nan=np.inf)
+        differences[name].append(np.where(bits, np.maximum(apart, TINY), 0.0))
     return len(then.items) - len(pairs)
 
 

@@ -272,7 +272,7 @@ def test_the_log_has_them_at_their_ranks_and_a_replay_is_equal(shop: Shop, clock
     assert len(part.propensities) == len(part.base_scores) == 4 * 6
     config = shop.config(PLACES)
     assert replay(config, record.request_id).differences == []
-    assert {of.unequal for of in skew(config, 10).signals} == {0}
+    assert {(of.values, of.unequal) for of in skew(config, 10).signals} == {(4, 0)}, "arrivals have no signals"
     clicked = {group.group: group.clicked for group in outcomes(config, "rung", NOW - 1, NOW + 1).groups}
     assert clicked == {"arrivals": 1, "personal": 0}
 
