@@ -114,10 +114,11 @@ class Reranker:
         with current as version:
             ranker = self.ranker_of(version)
             signals = ranker.names
-            # Without a weight nothing would come of the counts, and finding their items costs some microseconds each.
-            ignored = known.ignored if self._config.sessions.impressions and IGNORED in signals else {}
             live = self.live_view(version)
             arrivals = live.arrivals if may_be_shown(self._config.serve, ranker.arrivals) else ()
+            # Where nothing would come of the counts, finding their items costs some microseconds each.
+            is_read = self._config.sessions.impressions and (IGNORED in signals or arrivals)
+            ignored = known.ignored if is_read else {}
             trending = None if self.trending_now is None else self.trending_now.of(version, arrivals)
             found = self.answer_on(
                 version, request, ignored, live,

@@ -23,6 +23,7 @@ from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import TrendingRecord
 from reranker.skew import skew
 from reranker.trending_now import Trending
+from schemas.ranker import RankerWeights
 from schemas.serving_config import Serve
 
 PLACES = "serve.arrivals=[2, 4]"
@@ -129,6 +130,16 @@ def test_what_was_shown_in_vain_steps_back(shop: Shop, clock: Clock) -> None:
         read(client, {"new-1": 5, "new-2": 4})
         read(client, {"new-1": 1}, "impression")
         assert [ids(asked(client, "reader x"))[place] for place in (1, 3)] == ["new-1", "new-2"]
+        impression = {"user": "reader x", "item": "new-1", "event": "impression"}
+        client.post("/v1/events", {"events": [impression]})
+        assert [ids(asked(client, "reader x"))[place] for place in (1, 3)] == ["new-2", "new-1"]
+
+
+def test_so_it_does_where_the_signal_has_no_weight(shop: Shop, clock: Clock) -> None:
+    shop.publish("a", ranker=RankerWeights(["base_score"], [1.0], "space"))
+    with client_of(shop, clock, "sessions.impressions=true") as client:
+        announce(client, "new-1", "new-2")
+        read(client, {"new-1": 5, "new-2": 4})
         impression = {"user": "reader x", "item": "new-1", "event": "impression"}
         client.post("/v1/events", {"events": [impression]})
         assert [ids(asked(client, "reader x"))[place] for place in (1, 3)] == ["new-2", "new-1"]
