@@ -30,6 +30,8 @@ FEWEST = 30
 """With fewer, what was learned before stays. The weights of all signals need more (`ranker.fewest_lists`)."""
 BEST = 100
 """Of a list: the others are never before anything."""
+MEASURED = 250
+"""Lists that tell the unit of weights."""
 SEED = 13
 FOLDS = 5
 """Each part of so many, in the order of time, judges what the others have taught."""
@@ -63,6 +65,8 @@ def taught(
     """
     contests = contests_of(stage, every, weights, config.serve)
     before = None if usual.arrivals is msgspec.UNSET else usual.arrivals
+    if before is not None and weights.weights != usual.weights:
+        before = in_unit_of(before, stage, every, config.serve, usual=usual, weights=weights)
     count = len(contests.wanted)
     facts: dict[str, Any] = {"arrivals_moments": count}
     if count < FEWEST:
@@ -147,6 +151,34 @@ def fit(contests: Contests) -> ArrivalScore:
             break
     base, of_count, of_age = (found[1:] / max(found[0], 1e-3)).round(6).tolist()
     return ArrivalScore(base, max(of_count, 0.0), of_age)
+
+
+def in_unit_of(
+    score: ArrivalScore,
+    stage: Stage,
+    every: Sequence[Moment],
+    serve: Serve,
+    *,
+    usual: RankerWeights,
+    weights: RankerWeights,
+) -> ArrivalScore:
+    """A score that goes with the usual weights, for others: as far above or below the best of the same lists.
+
+    Other weights may make all sums larger, and it would stand behind everything; or smaller, and it would stand first.
+    """
+    by = np.array([usual.weights, weights.weights], np.float32).T  # [signals, 2]
+    best: list[np.ndarray] = []
+    for number in map(int, np.random.default_rng(SEED).permutation(len(every))[:MEASURED]):
+        case = replay(stage, every[number], serve)
+        if case is not None:
+            sums = case.signals(np.flatnonzero(case.is_eligible)) @ by
+            best.append(-np.sort(-sums, axis=0)[:BEST])
+    before, after = np.concatenate([*best, np.zeros((0, 2))]).T
+    if not before.size or not before.std():
+        return score
+    slope = float(after.std() / before.std())
+    base = float(after.mean()) + slope * (score.base - float(before.mean()))
+    return ArrivalScore(round(base, 6), round(slope * score.of_count, 6), round(slope * score.of_age, 6))
 
 
 def reciprocal_rank(contests: Contests, score: ArrivalScore | None, k: int) -> float:

@@ -11,7 +11,8 @@ from interactions_of import Row, write_prepared
 from serving_shop import MADE_AT, N_ITEMS, TASTES, Shop
 
 from jobs import datasets, train_ranker
-from jobs.arrival_score import BEST, CONSIDERED, Contests, fit, reciprocal_rank
+from jobs.arrival_score import BEST, CONSIDERED, Contests, fit, reciprocal_rank, taught
+from prediction_store.reader import Version
 from reranker.arrivals import scores_of
 from reranker.signals import default_weights
 from schemas.ranker import ArrivalScore, RankerWeights, decode_weights
@@ -142,6 +143,24 @@ def test_nights_in_which_nothing_was_new_leave_it_as_it_was(tmp_path: Path) -> N
     write_prepared(tmp_path, DAY, rows)
     weights, details = trained(shop, tmp_path, LEARNED)
     assert (weights.arrivals, details["arrivals"], details["arrivals_moments"]) == (score, "as before", 0)
+
+
+def test_what_stays_is_told_in_the_unit_of_the_new_weights(tmp_path: Path) -> None:
+    """Weights learned anew may be ten times as large: an arrival must not stand above everything for that."""
+    shop, score = Shop(tmp_path / "store"), ArrivalScore(0.5, 0.25, -0.125)
+    usual = with_arrivals(score)
+    shop.publish("a", ranker=usual)
+    larger = msgspec.structs.replace(default_weights(""), weights=[10 * weight for weight in usual.weights])
+    write_prepared(tmp_path, DAY, [row for row in news(are_wanted=False) if not row[1].startswith("article")])
+    prepared = datasets.open_dataset(str(tmp_path), DAY, "prepared").path
+    config = shop.config(LEARNED)
+    with Version.open(shop.root, shop.current()) as version:
+        stage, every = train_ranker._replayed(version, prepared, config, datasets.end_of(DAY))
+        weights, details = taught(stage, every, larger, usual, config)
+        assert taught(stage, every, usual, usual, config)[0] == usual
+    assert details["arrivals"] == "as before"
+    assert isinstance(weights.arrivals, ArrivalScore)
+    assert msgspec.structs.astuple(weights.arrivals) == pytest.approx((5.0, 2.5, -1.25), abs=1e-4)
 
 
 def test_what_was_learned_before_goes_where_answers_are_better_without(tmp_path: Path) -> None:
