@@ -249,7 +249,8 @@ class Reranker:
         self.fresh_of(version)
         self.rules_of(version)
         if self.trending_now is not None:
-            self.trending_now.prepare(version)
+            is_wanted = may_be_shown(self._config.serve, self.ranker_of(version).arrivals)
+            self.trending_now.prepare(version, self.live_view(version).arrivals if is_wanted else ())
         self.ranker_of(version).forms(version, Circumstances(self._now()), is_now=True)
 
     def fresh_of(self, version: Version) -> Fresh | None:

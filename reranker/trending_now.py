@@ -139,10 +139,11 @@ class TrendingNow:
         found: Trending | None = trending
         return found
 
-    def prepare(self, version: Version) -> None:
-        """Find where the counts of a version's items stand: some seconds for a million of them."""
+    def prepare(self, version: Version, arrivals: Collection[str] = ()) -> None:
+        """Find where the counts of a version's items, and of arrivals, stand: some seconds for a million of them."""
         if _KEPT not in version.kept:
             version.kept[_KEPT] = cells_of(version.item_ids(np.arange(version.n_items)))
+        _cells_of_arrivals(version, [*arrivals])
 
     def _look(self, version: Version, arrivals: Sequence[str], now: float) -> Trending | None:
         self.prepare(version)

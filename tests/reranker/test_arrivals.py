@@ -16,6 +16,7 @@ from server_log import logged_as_by_a_server
 from serving_shop import Shop
 
 from prediction_store.reader import Version
+from reranker import trending_now
 from reranker.app import create_app
 from reranker.outcomes import outcomes
 from reranker.replay import replay
@@ -332,6 +333,20 @@ def test_caps_count_what_was_announced_where_the_next_version_does_not_say_it(sh
         assert ids(asked(client, k=40)) == before
     assert len(without) > 1
     assert [item for item in after if item in without] == without[:1]
+
+
+def test_where_their_counts_stand_is_found_before_a_version_is_taken(
+    shop: Shop, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a second of a hundred thousand of them, in which requests go on."""
+    with client_of(shop, clock) as client:
+        announce(client, "new-1")
+        read(client, {"new-1": 3})
+    with client_of(shop, clock) as client:
+        found, cells_of = list[str](), trending_now.cells_of
+        monkeypatch.setattr(trending_now, "cells_of", lambda items: (found.extend(items), cells_of(items))[1])
+        assert ids(asked(client))[1] == "new-1"
+    assert found == [], "a request has not waited for it"
 
 
 def test_who_is_in_a_holdout_gets_none(shop: Shop, clock: Clock) -> None:
