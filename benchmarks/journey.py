@@ -40,8 +40,9 @@ def main() -> None:
             f"[simulate]\ndays = {options.days}\nusers = {options.users}\nitems = {options.items}\n"
             f"events_per_day = {per_day}\n"
         )
-        rows: list[Row] = []
-        memory = run(root, rows)
+        rows, _ = run(root, "simulate")
+        night, memory = run(root, "run")
+        rows += night
         seconds = {f"{row['name']}_s": float(row["seconds"]) for row in rows}
         whole = {"journey_s": round(sum(seconds.values()), 1), "memory_mb": memory}
         disk = {f"{name}_mb": megabytes(root / name) for name in ("work", "store")}
@@ -50,32 +51,30 @@ def main() -> None:
         remove_folder(root)
 
 
-def run(root: Path, rows: list[Row]) -> float:
-    """Simulate a shop and run its first night; the most memory of it, in megabytes."""
-    for verb in ("simulate", "run"):
-        argv = [sys.executable, "-m", "shortlist", verb, "--config", str(root / "shortlist.toml")]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-        most = 0.0
-        with subprocess.Popen(argv, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            ended = threading.Event()
+def run(root: Path, verb: str) -> tuple[list[Row], float]:
+    """Run a verb on the shop: the seconds of each step, and the most memory in megabytes."""
+    argv = [sys.executable, "-m", "shortlist", verb, "--config", str(root / "shortlist.toml")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    rows: list[Row] = []
+    looks, ended = [0.0], threading.Event()
+    with subprocess.Popen(argv, cwd=root, env=environment, stderr=subprocess.PIPE, text=True) as process:
 
-            def look(pid: int = process.pid, ended: threading.Event = ended) -> None:
-                nonlocal most
-                while not ended.wait(LOOK_SECONDS):
-                    most = max(most, resident(pid))
+        def look() -> None:
+            while not ended.wait(LOOK_SECONDS):
+                looks.append(resident(process.pid))
 
-            looking = threading.Thread(target=look)
-            looking.start()
-            assert process.stderr is not None
-            for line in process.stderr:
-                if (found := STEP.search(line)) is not None:
-                    rows.append({"name": found["step"], "seconds": float(found["seconds"])})
-                    print(f"{found['step']:<14} {float(found['seconds']):>8.1f} s", flush=True)
-            ended.set()
-            looking.join()
-        if process.returncode:
-            raise SystemExit(f"shortlist {verb} exited {process.returncode}")
-    return round(most, 1)
+        looking = threading.Thread(target=look)
+        looking.start()
+        assert process.stderr is not None
+        for line in process.stderr:
+            if (found := STEP.search(line)) is not None:
+                rows.append({"name": found["step"], "seconds": float(found["seconds"])})
+                print(f"{found['step']:<14} {float(found['seconds']):>8.1f} s", flush=True)
+        ended.set()
+        looking.join()
+    if process.returncode:
+        raise SystemExit(f"shortlist {verb} exited {process.returncode}")
+    return rows, round(max(looks), 1)
 
 
 def resident(pid: int) -> float:

@@ -190,7 +190,7 @@ def _optimiser(towers: TwoTowers, config: Train) -> torch.optim.Adam:
         {"params": rest, "rate": 1.0, "weight_decay": config.weight_decay},
         {"params": [recency], "rate": RECENCY_RATE},
     ]
-    # In one pass over each table: of hundreds of thousands of users the usual loop took three quarters of a step.
+    # In one pass over each table: of hundreds of thousands of users the usual loop took most of a step.
     return torch.optim.Adam(groups, lr=config.learning_rate, fused=True)
 
 

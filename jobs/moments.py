@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset
 
+from jobs.sessions import NO_SESSION, begins
 from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
 from reranker import sources
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 HASH = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: shuffles items of one time (the lines of an invoice), whose order means nothing."""
-NO_SESSION = -1
 
 
 class Visit(NamedTuple):
@@ -155,19 +155,13 @@ class Rows(NamedTuple):
 def sessions(prepared: Path, *, since: int, until: int, gap_minutes: float) -> Sessions:
     """The sessions from `since` on and before `until`, by time of their beginning; each oldest first, of one user.
 
-    A session is a `session_id`; where interactions have none, those of a user with no gap of `gap_minutes` or more.
-    Interactions of weight 0 say nothing here, as everywhere.
+    What a session is, `sessions.begins` says. Interactions of weight 0 say nothing here, as everywhere.
 
     Args:
         prepared: the dataset of this name.
     """
     rows, session = _interactions(prepared, since, until)
-    is_first = np.ones(len(session), dtype=bool)
-    if len(session):
-        is_same = (rows.user[1:] == rows.user[:-1]) & (session[1:] == session[:-1])
-        is_close = (session[1:] != NO_SESSION) | (rows.time[1:] - rows.time[:-1] < gap_minutes * 60)
-        is_first[1:] = ~(is_same & is_close)
-    starts = np.flatnonzero(is_first)
+    starts = np.flatnonzero(begins(rows.user, session, rows.time, gap_minutes * 60))
     ends = np.append(starts[1:], len(session))
     order = np.argsort(rows.time[starts], kind="stable")
     return Sessions(rows, starts[order], ends[order])

@@ -14,7 +14,7 @@ import numpy as np
 from jobs.compiled import strict
 
 BATCH = 4096
-"""Things that are counted between two looks at what else there is to do."""
+"""Things that are counted in one compiled call: Ctrl-C is heard between two."""
 
 
 class Lists(NamedTuple):

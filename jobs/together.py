@@ -20,6 +20,7 @@ import pyarrow.compute
 import pyarrow.parquet
 
 from jobs import padded, pairs
+from jobs.sessions import NO_SESSION, begins
 from schemas.config import Lists
 
 SESSION_EVENTS = 50
@@ -28,7 +29,6 @@ robots, and tables whose times say nothing, do not decide how long it takes."""
 SHRINKAGE = 5.0
 """Sessions that the geometric mean is raised by: two items met once, and together, score 1/6, not 1."""
 COLUMNS = ["user_index", "item_index", "weight", "time", "session_id"]
-NO_NAME = -1
 
 
 def write(files: Sequence[str], config: Lists, dense_of: np.ndarray, folder: Path) -> None:
@@ -51,9 +51,7 @@ def write(files: Sequence[str], config: Lists, dense_of: np.ndarray, folder: Pat
 def sessions_in(rows: pa.Table, gap_seconds: float) -> pairs.Lists:
     """The distinct items of the last interactions of each session, by item_index.
 
-    A session is what one user did under one `session_id`; what has none belongs to one session as long as less than
-    `gap_seconds` passes from each of the user's interactions without one to the next. Interactions of weight 0 say
-    nothing here, as everywhere.
+    What a session is, `sessions.begins` says. Interactions of weight 0 say nothing here, as everywhere.
 
     Args:
         rows: `COLUMNS`, of whole users.
@@ -61,13 +59,12 @@ def sessions_in(rows: pa.Table, gap_seconds: float) -> pairs.Lists:
     rows = rows.filter(pyarrow.compute.field("weight") > 0)
     user, item, time = (rows[name].to_numpy() for name in ("user_index", "item_index", "time"))
     names = rows["session_id"].combine_chunks().dictionary_encode()
-    name = names.indices.fill_null(NO_NAME).to_numpy()
-    name = np.where(name == names.dictionary.index("").as_py(), NO_NAME, name)
+    name = names.indices.fill_null(NO_SESSION).to_numpy()
+    name = np.where(name == names.dictionary.index("").as_py(), NO_SESSION, name)
     order = np.lexsort((-item, time, name, user))  # of one time the lower item is the later one
     user, item, time, name = (column[order] for column in (user, item, time, name))
-    is_pause = (name == NO_NAME) & (np.diff(time, prepend=0) >= gap_seconds)
-    begins = (np.diff(user, prepend=-1) != 0) | (np.diff(name, prepend=NO_NAME) != 0) | is_pause
-    number, ends = np.cumsum(begins) - 1, np.append(np.flatnonzero(begins)[1:], len(user))
+    is_first = begins(user, name, time, gap_seconds)
+    number, ends = np.cumsum(is_first) - 1, np.append(np.flatnonzero(is_first)[1:], len(user))
     is_last = ends[number] - np.arange(len(user)) <= SESSION_EVENTS
     distinct = np.unique(number[is_last] << 32 | item[is_last])
     starts = np.flatnonzero(np.diff(distinct >> 32, prepend=-1))

@@ -36,7 +36,7 @@ def effects_on(version: Version, items: Sequence[str], facts: Sequence[ItemFacts
     return rules.effects(column, np.arange(len(items), dtype=np.uint32), wants_all=True)
 
 
-def blind(rules: Rules) -> Iterator[tuple[str, str]]:
+def impassable(rules: Rules) -> Iterator[tuple[str, str]]:
     """The rules that no such item passes, whatever is said of it: name, and a column that nobody can say."""
     for rule, condition in rules.rules:
         unknown = {*condition.columns} - TOLD

@@ -275,7 +275,7 @@ class Reranker:
                 log.error("a cap does not hold", version=version.name, reason=problem)
             if self.trending_now is not None and may_be_shown(self._config.serve, self.ranker_of(version).arrivals):
                 hint = "let it name what can be announced, or set serve.arrivals = []"
-                for name, column in announced.blind(rules):
+                for name, column in announced.impassable(rules):
                     log.warning("no arrival passes a rule", version=version.name, rule=name, column=column, hint=hint)
             version.kept[self, "rules"] = rules
         return rules
