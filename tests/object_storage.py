@@ -6,10 +6,12 @@ import contextlib
 import re
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 PATIENCE_SECONDS = 60.0
 BUCKET = "hosts"
@@ -39,9 +41,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     """Start moto's server, and end it by its own pid."""
     log = folder / "moto.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=output, stderr=output
-        )
+        process = subprocess.Popen([sys.executable, __file__], stdout=output, stderr=output)
     try:
         endpoint = _endpoint(process, log)
         make = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
@@ -61,3 +61,25 @@ def _endpoint(process: subprocess.Popen[bytes], log: Path) -> str:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.02)
+
+
+def serve() -> None:
+    """Serve until killed, one request after the other.
+
+    moto looks whether an object is there and then puts it; S3 does both as one, which is what the tests are about.
+    """
+    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug.serving import run_simple
+
+    answer, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def one_at_a_time(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        with turn:
+            found: Iterable[bytes] = answer(environ, start_response)
+            return found
+
+    run_simple("127.0.0.1", 0, one_at_a_time, threaded=True, request_handler=MotoRequestHandler)
+
+
+if __name__ == "__main__":
+    serve()
