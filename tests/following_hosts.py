@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 from shop_store import MakeVersion
@@ -14,6 +13,7 @@ from prediction_store.transfer.hosts import read_status
 from prediction_store.transfer.outgoing import send
 from prediction_store.transfer.remote import Remote
 from prediction_store.transfer.shared import RemoteHistory
+from prediction_store.transfer.stop import Stop
 from schemas.config import Follow, Store, Transfer
 from schemas.errors import ShortlistError
 from schemas.history import HistoryRecord
@@ -30,12 +30,12 @@ class Host:
         self.name, self._cluster = name, cluster
         self.root = cluster.folder / name
         self.said: list[str] = []
-        self.stopping = threading.Event()
         self._settings = {"hosts": cluster.names, "limit_seconds": LIMIT_SECONDS, **settings}
         self.start()
 
     def start(self) -> None:
         """Run the agent, as a process does that has just begun."""
+        self.stopping = Stop()
         self.agent = Agent(
             self.root, RemoteHistory(self._cluster.remote), self.name,
             follow=Follow(host=self.name, **self._settings),  # type: ignore[arg-type]

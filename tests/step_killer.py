@@ -56,6 +56,7 @@ def act(action: str, root: Path, url: str, name: str) -> None:
     from prediction_store.transfer.pull import pull
     from prediction_store.transfer.remote import Remote
     from prediction_store.transfer.shared import RemoteHistory
+    from prediction_store.transfer.stop import Stop
     from schemas.config import Follow, Store, Transfer
 
     remote = Remote(url, make=True)
@@ -68,7 +69,7 @@ def act(action: str, root: Path, url: str, name: str) -> None:
     else:
         agent = Agent(
             root, RemoteHistory(remote), "h1", follow=Follow(), store=Store(), transfer=Transfer(),
-            say=lambda text: None, stopping=threading.Event(),
+            say=lambda text: None, stopping=Stop(),
         )  # fmt: skip
         error = agent.round()
         agent.close()

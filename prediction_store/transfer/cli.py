@@ -152,15 +152,15 @@ def hosts(config: ConfigOption = None, overrides: SetOption = [], as_json: JsonO
 def _follow(loaded: Config, *, once: bool) -> ShortlistError | None:
     """Follow until told to stop; with `once`, what went wrong in the one round."""
     import signal
-    import threading
 
     from prediction_store.transfer import terminal
     from prediction_store.transfer.configured import name_of_host, remote_of
     from prediction_store.transfer.follow import Agent
     from prediction_store.transfer.shared import RemoteHistory
+    from prediction_store.transfer.stop import Stop
 
     name = name_of_host(loaded.follow)
-    stopping = threading.Event()
+    stopping = Stop()
     agent = Agent(
         folder_of(loaded), RemoteHistory(remote_of(loaded)), name, follow=loaded.follow, store=loaded.store,
         transfer=loaded.transfer, say=lambda text: terminal.log_line(name, text), stopping=stopping,

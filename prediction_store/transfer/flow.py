@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Final, Protocol, TypeVar
 
 from prediction_store.errors import TransferStoppedError
+from prediction_store.transfer.stop import Stop
 
 PIECE_BYTES: Final = 8 << 20
 """What one request brings. Bounds the memory, and what is fetched twice after a kill."""
@@ -40,13 +41,13 @@ class Flow:
 
     def __init__(
         self, max_bytes_per_second: float = 0.0, *, meter: Meter | None = None,
-        stopping: threading.Event | None = None, is_wanted: Callable[[], bool] = lambda: True,
+        stopping: Stop | None = None, is_wanted: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
-        wait: Callable[[threading.Event, float], object] = threading.Event.wait,
+        wait: Callable[[Stop, float], object] = Stop.wait,
     ) -> None:  # fmt: skip
         self._rate = max_bytes_per_second
         self._meter = meter
-        self._stopping = threading.Event() if stopping is None else stopping
+        self._stopping = Stop() if stopping is None else stopping
         self._failure: BaseException | None = None
         self._is_wanted = is_wanted
         self._clock = clock

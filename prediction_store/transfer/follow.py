@@ -29,6 +29,7 @@ from prediction_store.transfer.copies import find_copy
 from prediction_store.transfer.hosts import read_statuses, waited_for, write_status
 from prediction_store.transfer.readiness import Readiness
 from prediction_store.transfer.shared import RemoteHistory, serves
+from prediction_store.transfer.stop import Stop
 from schemas.config import Follow, Store, Transfer
 from schemas.errors import ShortlistError
 from schemas.held import parse_shards
@@ -62,7 +63,7 @@ class Agent:
 
     def __init__(
         self, root: Path, shared: RemoteHistory, host: str, *, follow: Follow, store: Store, transfer: Transfer,
-        say: Callable[[str], None], stopping: threading.Event, clocks: Clocks = REAL,
+        say: Callable[[str], None], stopping: Stop, clocks: Clocks = REAL,
     ) -> None:  # fmt: skip
         self._root, self._shared, self._host = root, shared, host
         self._follow, self._store, self._say, self._clocks = follow, store, say, clocks

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ from prediction_store.transfer.copies import find_copy
 from prediction_store.transfer.flow import Flow
 from prediction_store.transfer.pull import pull
 from prediction_store.transfer.remote import Remote
+from prediction_store.transfer.stop import Stop
 from schemas.config import Transfer
 from schemas.errors import ShortlistError
 from schemas.held import ShardRange
@@ -48,7 +48,7 @@ class Readiness:
     def __init__(
         self, root: Path, remote: Remote, *, transfer: Transfer, shards: ShardRange | None,
         say: Callable[[str], None], before_pull: Callable[[str], None], is_wanted: Callable[[], bool],
-        stopping: threading.Event, monotonic: Callable[[], float],
+        stopping: Stop, monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
         self._root, self._remote, self._transfer, self._shards = root, remote, transfer, shards
         self._say, self._before_pull, self._is_wanted, self._stopping = say, before_pull, is_wanted, stopping

@@ -89,7 +89,6 @@ def test_sigterm_ends_a_pull_and_the_next_start_goes_on(cluster: Cluster, observ
     host.agent.close()
     assert host.status.state == "stopped"
     observe_steps(lambda step, path: None)
-    host.stopping.clear()
     host.start()
     host.look()
     assert (host.serves, host.status.state) == (a, "serving")

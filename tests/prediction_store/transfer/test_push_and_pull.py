@@ -20,6 +20,7 @@ from prediction_store.transfer.flow import Flow
 from prediction_store.transfer.pull import pull
 from prediction_store.transfer.push import push
 from prediction_store.transfer.remote import Remote
+from prediction_store.transfer.stop import Stop
 from schemas.manifest import decode_manifest, encode_manifest
 
 Observe = Callable[[Callable[[str, Path], None]], None]
@@ -149,7 +150,7 @@ def test_a_transfer_takes_no_more_than_its_share(
     at = 0.0
     lock = threading.Lock()
 
-    def wait(_: threading.Event, seconds: float) -> None:
+    def wait(_: Stop, seconds: float) -> None:
         nonlocal at
         with lock:
             at += seconds
