@@ -2,12 +2,14 @@
 
 A signal says nothing of single candidates; it gives a form, which knows a version and no request: what a request brings
 (pool, session, user) is given to all forms alike, so that a form serves many. `values` is the definition. The compiled
-kernel computes the same of all signals in one go, from the fields of each form and what the request gives.
+kernel computes the same of all signals in one go, from the fields of each form and what the request gives; all but
+`Computed`, which brings a function of its own.
 A sum by weight is divided by the sum of the weights, at least by 1, so that an old session counts less and less.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -189,7 +191,22 @@ class Nearest(NamedTuple):
         return found
 
 
-Form = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Missed | Met | Toward | Nearest
+class Computed(NamedTuple):
+    """What a function makes of the request, in NumPy: for a signal that fits no other form.
+
+    The kernel does not know it, so an answer takes as much longer as the function does.
+    """
+
+    numbers: Callable[[SignalInputs], Float32]
+    """float32[n]; not asked where there is no candidate, nor, of a signal `of_session`, where nothing was visited."""
+
+    def values(self, given: SignalInputs) -> Float32:
+        return self.numbers(given)
+
+
+Compiled = Placed | Before | Share | OfItem | Halving | NearNumber | OfCode | Together | Missed | Met | Toward | Nearest
+"""What the kernel knows."""
+Form = Compiled | Computed
 NEED_SESSION = (NearNumber, OfCode, Together, Toward, Nearest)
 """These say nothing of any candidate where nothing was visited."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from reranker.arrays import NO_PLACES, Float32, Mask, Positions
 from reranker.catalogue import Catalogue
 from reranker.compiled import is_compiled, kernel
-from reranker.forms import Form, OfItem, values_of
+from reranker.forms import Compiled, Computed, OfItem, values_of
 from reranker.signal_inputs import Circumstances, SignalInputs
 from reranker.signals import BY_NAME, Signal, default_weights
 from reranker.standing import standing_of
@@ -82,16 +82,19 @@ class Ranker:
         return found
 
     def _made(self, version: Version, at: Circumstances, *, is_now: bool) -> Forms:
-        every = [signal.compute(Catalogue(version, at)) for signal in self.signals]
+        found = [signal.compute(Catalogue(version, at)) for signal in self.signals]
+        computed = [place for place, form in enumerate(found) if isinstance(form, Computed)]
+        every = [None if isinstance(form, Computed) else form for form in found]
         if not is_now:  # to sum up the whole catalogue would not pay
-            return Forms(at.hour_number, at.trending, every, every, self.weights)
+            return Forms(at.hour_number, at.trending, every, every, self.weights, computed)
         of_hour = [place for place, signal in enumerate(self.signals) if signal.of_hour]
         others = [place for place, signal in enumerate(self.signals) if not signal.of_hour]
         standing = standing_of(
             version, [every[place] for place in of_hour], [self.weights[place] for place in of_hour], at
         )
         scored = [*(every[place] for place in others), OfItem(standing)]
-        return Forms(at.hour_number, at.trending, every, scored, [*(self.weights[place] for place in others), 1.0])
+        weights = [*(self.weights[place] for place in others), 1.0]
+        return Forms(at.hour_number, at.trending, every, scored, weights, computed)
 
 
 class Forms(NamedTuple):
@@ -99,12 +102,14 @@ class Forms(NamedTuple):
 
     hour_number: int
     trending: Trending | None
-    every: list[Form | None]
-    """Of each signal."""
-    scored: list[Form | None]
+    every: list[Compiled | None]
+    """Of each signal, None where it is computed."""
+    scored: list[Compiled | None]
     """Less in number and the same by their sum: what is the item's own at this hour may be one form."""
     weights: list[float]
     """Of `scored`."""
+    computed: list[int]
+    """The places of the signals that the kernel does not know, and `scored` lacks."""
 
     def is_of(self, at: Circumstances) -> bool:
         """They serve whoever asks then, from the device that they are kept for."""
@@ -118,6 +123,7 @@ class Scoring:
         """`is_now`: the request is of this hour, by the clock, so that others will be asked as it is."""
         self.given = given
         self._arrays = given.arrays() if is_compiled else ()
+        self._ranker = ranker
         self._forms = ranker.forms(given.version, given.at, is_now=is_now)
 
     def scores(self, allowed: Mask, *, boosts: Sequence[Float32] = ()) -> Float32:
@@ -134,6 +140,9 @@ class Scoring:
         total = np.zeros(self.given.pool.items.size, np.float32)
         for boost in boosts:
             total += boost
+        for place in self._forms.computed:
+            signal, weight = self._ranker.terms[place]
+            total += np.float32(weight) * signal.values(self.given)
         if is_compiled:
             return total, kernel.score(total, self._arrays, allowed, self._forms.weights, self._forms.scored, best)
         for weight, form in zip(self._forms.weights, self._forms.scored, strict=True):
@@ -145,9 +154,11 @@ class Scoring:
         found = np.zeros((len(self._forms.every), positions.size), np.float32)
         if is_compiled:
             kernel.values(found, self._arrays, positions, self._forms.every)
-            return found.T
-        for row, form in zip(found, self._forms.every, strict=True):
-            row[:] = values_of(form, self.given)[positions]
+        else:
+            for row, form in zip(found, self._forms.every, strict=True):
+                row[:] = values_of(form, self.given)[positions]
+        for place in self._forms.computed:
+            found[place] = self._ranker.signals[place].values(self.given)[positions]
         return found.T
 
 

@@ -1,7 +1,7 @@
 """The signals, each defined once: a name, and one function that gives the form of what it says of the candidates.
 
 The same functions serve, train the weights and check for skew. A new signal is one function and one line in SIGNALS;
-one that fits no form of `forms` computes its numbers itself and gives them as `Placed`.
+one that fits no form of `forms` gives a function of the request as `Computed`, in NumPy.
 Every signal is float32[n], finite, about 0 where it has nothing to say and about 1 where it says the most.
 """
 
@@ -174,7 +174,8 @@ class Signal:
 
     def values(self, given: SignalInputs) -> Float32:
         """float32[n]; what a signal cannot say (a NaN in a column or vector) counts as 0."""
-        return values_of(self.compute(Catalogue(given.version, given.at)), given)
+        is_silent = self.of_session and given.session.is_empty
+        return values_of(None if is_silent else self.compute(Catalogue(given.version, given.at)), given)
 
 
 SIGNALS: tuple[Signal, ...] = (
