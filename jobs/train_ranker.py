@@ -185,8 +185,14 @@ def _replayed(version: Version, prepared: Path, config: Config, end: int) -> tup
 
 
 def _usual(version: Version) -> RankerWeights:
-    known = [signal.name for signal in SIGNALS]
-    return version.ranker if version.ranker.signals == known else default_weights("")
+    """The weights of a version, in the order of SIGNALS; what is new since has its default, and so have all where the
+    version goes by a signal that is unknown here."""
+    served, usual = version.ranker, default_weights("")
+    weights = dict(zip(served.signals, served.weights, strict=True))
+    if not weights.keys() <= {*usual.signals}:
+        return usual
+    by_name = dict(zip(usual.signals, usual.weights, strict=True)) | weights
+    return msgspec.structs.replace(served, signals=[*by_name], weights=[*by_name.values()])
 
 
 def _is_from_log(weights: RankerWeights) -> bool:

@@ -134,6 +134,20 @@ def test_too_few_clicks_leave_the_weights_that_clicks_have_taught(tmp_path: Path
         assert weights_of(shop, tmp_path, *others)[1]["learned_from"] == "sessions"
 
 
+def test_what_was_learned_before_there_was_a_signal_stays_and_the_new_one_gets_its_usual_weight(tmp_path: Path) -> None:
+    names, usual = [signal.name for signal in SIGNALS], default_weights("space")
+    older = [name for name in names if name not in ("popularity", "session_nearest")]
+    taught = RankerWeights([*reversed(older)], [0.25] * len(older), "space", learned_from=LearnedFrom(LOG, 1, {}))
+    shop = Shop(tmp_path / "store")
+    shop.publish("a", ranker=taught)
+    write_prepared(tmp_path, DAY, companions())
+    weights, details = weights_of(shop, tmp_path, "ranker.fewest_lists=1000")
+    assert details["weights"] == "as before"
+    assert (weights.signals, weights.learned_from) == (names, taught.learned_from)
+    by_default = dict(zip(names, usual.weights, strict=True))
+    assert weights.weights == [0.25 if name in older else by_default[name] for name in names]
+
+
 def test_sessions_that_the_version_knows_teach_nothing(shop: Shop, tmp_path: Path) -> None:
     known = [(user, item, time - 2 * WEEK, session) for user, item, time, session in companions()]
     write_prepared(tmp_path, DAY, known)
