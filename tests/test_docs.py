@@ -11,6 +11,7 @@ from shop_store import MADE_AT, judge, write_small_version
 
 import shortlist
 from prediction_store import errors, history
+from reranker.signals import SIGNALS
 from schemas.config_file import load_config
 from schemas.errors import ShortlistError
 
@@ -85,3 +86,12 @@ def test_the_commands_of_three_in_the_morning_work_in_their_order(
         assert shortlist.run(shlex.split(named.replace("--expect 41", "--expect 2"), comments=True)) == 0, line
     newest = history.current(store)
     assert (newest.version, newest.pinned) == (bad, 0)
+
+
+def test_every_signal_is_explained_with_the_weight_that_it_has_untaught() -> None:
+    section = (ROOT / "docs/serving.md").read_text(encoding="utf-8").split("\n### Signals\n")[1].split("\n## ")[0]
+    told: dict[str, float] = {}
+    for names, weights in re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| .* \| ([-\d., ]+) \|$", section, re.MULTILINE):
+        every, numbers = re.findall(r"\w+", names), [float(weight) for weight in weights.split(", ")]
+        told |= zip(every, numbers * len(every) if len(numbers) == 1 else numbers, strict=True)
+    assert told == {signal.name: signal.default_weight for signal in SIGNALS}
