@@ -98,6 +98,11 @@ def test_the_version_is_green_until_a_usual_night_has_replaced_it() -> None:
     assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][1]["value"] >= the_next_begins + 2 * 3600
 
 
+def test_a_fixed_range_holds_several_samples_also_at_one_a_minute_as_prometheus_has_it_by_default() -> None:
+    ranges = [int(minutes) for query in queries() for minutes in re.findall(r"\[(\d+)m\]", query)]
+    assert ranges and min(ranges) >= 4
+
+
 def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in BOARD["panels"]:
