@@ -91,6 +91,12 @@ def test_what_an_operator_looks_for_is_there() -> None:
         assert metric in text
 
 
+def test_everything_that_a_server_counts_is_on_it(known: dict[str, set[str]]) -> None:
+    asked = {name for query in queries() for name in re.findall(r"\bshortlist_\w+", query)}
+    series = {name for name in known if not name.endswith(("_bucket", "_sum", "_count"))}
+    assert {name for name in series if not any(name in other for other in asked)} == set()
+
+
 def test_the_version_is_green_until_a_usual_night_has_replaced_it() -> None:
     (panel,) = [panel for panel in BOARD["panels"] if panel["title"] == "Age of the version"]
     (minute, hour) = re.findall(r'CronDataIntervalTimetable\("(\d+) (\d+) ', (ROOT / "dags/nightly.py").read_text())[0]
