@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from benchmarks import sessions
-from benchmarks.session_rules import ItemToItem, Popularity, SessionNeighbours
+from benchmarks.session_rules import ItemToItem, Popularity, SessionNeighbours, wanted_now
 from jobs.moments import Moment, Replayed
+from jobs.trending_then import Events
 from reranker.arrivals import Arrivals, Wanted
+from reranker.decayed_counts import HALF_LIFE_SECONDS
 from reranker.pool import Pool
 from schemas.messages import RecommendRequest, SessionEvent
 
@@ -39,6 +41,26 @@ def test_item_to_item_counts_sessions_with_the_last_item() -> None:
 
 def test_popularity_counts_sessions() -> None:
     assert Popularity([*PAST, ["a", "a"]]).scores(["e"]) == {"a": 3, "b": 3, "c": 1, "d": 1, "e": 1, "f": 1}
+
+
+@pytest.mark.parametrize("rule", [SessionNeighbours, ItemToItem, Popularity])
+def test_a_rule_to_which_sessions_are_added_is_that_of_all_of_them(
+    rule: type[SessionNeighbours | ItemToItem | Popularity],
+) -> None:
+    growing = rule(PAST[:1])
+    for session in PAST[1:]:
+        growing.add(session)
+    for session in (["a"], ["e", "b"], ["a", "d", "never heard of"]):
+        assert dict(growing.scores(session)) == dict(rule(PAST).scores(session))
+
+
+def test_most_wanted_now_counts_each_user_once_and_the_earlier_for_less() -> None:
+    half_life = int(HALF_LIFE_SECONDS)
+    events = [(0, 0, 0), (1, 0, 0), (1, 0, half_life), (2, 1, half_life), (3, 1, 5 * half_life)]
+    user, item, time = np.array(events).T
+    happened = Events(user, item, time, ["a", "b"])
+    assert wanted_now(happened, 2.0 * half_life) == {"a": 0.75, "b": 0.5}
+    assert wanted_now(happened, 0.0) == {}
 
 
 def test_a_place_among_candidates_skips_what_may_not_be_shown_and_ties_go_to_the_list() -> None:
