@@ -27,13 +27,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import load, services
+from benchmarks import load, services, wrk
 from benchmarks.measure import Row, finish, header
 from benchmarks.serving import CLIENT, CONNECTIONS, ITEMS, SERVER, bodies_for, cpu_seconds
 from benchmarks.versions import write_version
 from prediction_store.durable import remove_folder
 
 OVERLOADED, ROUNDS = "three times the most", 3
+LEAST = "the least refusal"
 TIMES = 3.0
 """The most that the server can do."""
 OPEN_CONNECTIONS = 512
@@ -67,6 +68,8 @@ def main() -> None:
             rows.append(_killed(running, requests[0]))
         with serving(workers=2, cores={SERVER, CLIENT}) as running, services.client(CLIENT) as client:
             rows.append(_killed_of_two(running, client, requests, 0.2 * most, options.seconds))
+        with services.least(root, cores={SERVER}) as running:
+            rows.append(_refused(running, bodies, options.seconds))
         found = {str(row["name"]): row for row in rows}
         over, held = found[OVERLOADED], found["held connections"]
         summary = {
@@ -77,6 +80,7 @@ def main() -> None:
             "failed_with_held_connections": held["not_200"],
             "killed_worker_back_s": found["killed worker"]["seconds"],
             "failed_by_a_killed_worker": found["one of two killed"]["failed"],
+            "least_refusal_us": found[LEAST]["cpu_us"],
         }
         finish(facts, rows, {name: float(value) for name, value in summary.items()})
     finally:
@@ -249,6 +253,18 @@ def _killed_of_two(
         "p99_ms": round(float(np.percentile(outcome.latencies["200"], 99)) * 1000, 2),
         "connections": CONNECTIONS,
     }
+    print(row, flush=True)
+    return row
+
+
+def _refused(running: services.Running, bodies: list[bytes], seconds: float) -> Row:
+    """CPU time of a refusal where it is nothing but receiving and sending: what no server can be below."""
+    refused = partial(wrk.closed_loop, running.port, bodies, connections=OPEN_CONNECTIONS, cores={CLIENT})
+    refused(seconds=1)
+    before = cpu_seconds(running.pid)
+    most = refused(seconds=seconds)
+    cpu_us = 1e6 * (cpu_seconds(running.pid) - before) / most.not_200
+    row: Row = {"name": LEAST, "cpu_us": round(cpu_us, 1), "per_second": round(most.per_second, 1)}
     print(row, flush=True)
     return row
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from benchmarks import load
+from benchmarks.peers import MissingPeerError
 from benchmarks.server import REPOSITORY, ask, command
 from reranker.assignment import Assignment
 from reranker.counts import new_file
@@ -44,12 +46,24 @@ def paths(root: Path) -> Paths:
 @contextlib.contextmanager
 def module(name: str, *arguments: str, cores: set[int], body: bytes) -> Iterator[Running]:
     """`python -m name FD …`, once it answers to a body."""
-    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
-        argv = [sys.executable, "-m", name, str(listener.fileno()), *arguments]
-        with _process(argv, cores, pass_fds=[listener.fileno()]) as process:
-            port = listener.getsockname()[1]
-            _await(port, body)
-            yield Running(port, process.pid)
+    with _listening([sys.executable, "-m", name], arguments, cores) as running:
+        _await(running.port, body)
+        yield running
+
+
+@contextlib.contextmanager
+def least(root: Path, *, cores: set[int]) -> Iterator[Running]:
+    """What refuses all, and does as little for it as any server can: see least_server.c, compiled into a folder.
+
+    Raises:
+        MissingPeerError: there is no C compiler.
+    """
+    compiler, program = shutil.which("cc"), root / "least_server"
+    if compiler is None:
+        raise MissingPeerError("there is no cc on PATH: Debian's package is gcc")
+    subprocess.run([compiler, "-O2", "-o", program, Path(__file__).with_name("least_server.c")], check=True)
+    with _listening([str(program)], (), cores) as running:
+        yield running
 
 
 @contextlib.contextmanager
@@ -108,6 +122,15 @@ def request_of(body: bytes) -> bytes:
     """The bytes of a request."""
     head = f"POST /v1/recommend HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
+
+
+@contextlib.contextmanager
+def _listening(argv: Sequence[str], arguments: Sequence[str], cores: set[int]) -> Iterator[Running]:
+    """`argv FD …` on a free port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        words = [*argv, str(listener.fileno()), *arguments]
+        with _process(words, cores, pass_fds=[listener.fileno()]) as process:
+            yield Running(listener.getsockname()[1], process.pid)
 
 
 def _await(port: int, body: bytes) -> None:
