@@ -47,7 +47,7 @@ class RequestError(UsageError):
 
 
 class MalformedBodyError(RequestError):
-    """Raised when a body is not JSON in UTF-8."""
+    """Raised when a body is not JSON in UTF-8; `field` names the value that is not, where it is only one."""
 
 
 class NoTokenError(RequestError):

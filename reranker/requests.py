@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
@@ -11,12 +10,15 @@ import msgspec
 
 from reranker.deadline import HEADER, MAX_DEADLINE_MS
 from reranker.errors import InvalidFieldError, MalformedBodyError
+from reranker.faults import Fault, fault_in, fault_of
 from schemas.messages import MAX_ID_BYTES, RecommendManyRequest, RecommendRequest
 from schemas.serving_config import Serve
 
 T = TypeVar("T")
 SHORT = MAX_ID_BYTES // 4
 """An id of at most so many characters fits whatever they are: four bytes each at most."""
+MAX_FIELD = 200
+"""Characters of a field's name in an error."""
 BYTES_PER_REQUEST = 4096
 """Of a batch."""
 _DECODER = msgspec.json.Decoder(RecommendRequest)
@@ -77,7 +79,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedBodyError(f"the body is not valid JSON in UTF-8: {error}") from error
+        raise _malformed(fault_in(body), str(error)) from error
     _refuse_duplicate_keys(body)
     return message
 
@@ -101,7 +103,7 @@ def checked(message: T) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except UnicodeEncodeError as error:
-        raise MalformedBodyError(f"{error.object[:64]!r} is not text that UTF-8 can hold") from error
+        raise _malformed(fault_of(msgspec.to_builtins(message, enc_hook=repr)), str(error)) from error
     except (TypeError, OverflowError) as error:  # what no message can hold, by whatever name
         raise _invalid(str(error)) from error
 
@@ -146,6 +148,15 @@ def at_most(field: str, found: int, wanted: int) -> None:
         raise InvalidFieldError(f"`{field}` has {found} entries, wanted at most {wanted}", field=field)
 
 
+def _malformed(fault: Fault | None, text: str) -> MalformedBodyError:
+    """With the field that a fault is in; without one, in the words of the parser."""
+    if fault is None:
+        return MalformedBodyError(f"the body is not valid JSON in UTF-8: {text}")
+    field = fault.field[:MAX_FIELD]
+    where = f"`{field}`" if field else "the body"
+    return MalformedBodyError(f"the body is not valid JSON in UTF-8: {where} {fault.problem}", field=field or None)
+
+
 def _invalid(text: str) -> InvalidFieldError:
     """msgspec's message, with the field it is about in front."""
     match = _PATH.fullmatch(text)
@@ -154,7 +165,7 @@ def _invalid(text: str) -> InvalidFieldError:
     name = _MISSING_OR_UNKNOWN.search(message)
     if name:
         field = f"{field}.{name['name']}" if field else name["name"]
-    field = field[:200]
+    field = field[:MAX_FIELD]
     # A field may have the empty name.
     is_named = bool(field or name)
     where = f"`{field}`" if is_named else "the body"
@@ -168,8 +179,8 @@ def _refuse_duplicate_keys(body: bytes) -> None:
     surplus is only a suspicion, and the exact, slower parser decides.
     Requires: the body has been decoded, so that it is valid JSON of known depth.
     """
-    if len(_KEY.findall(body)) != _keys(_UNTYPED.decode(body)):
-        json.loads(body, object_pairs_hook=_unique)
+    if len(_KEY.findall(body)) != _keys(_UNTYPED.decode(body)) and (fault := fault_in(body)) is not None:
+        raise InvalidFieldError(f"`{fault.field[:MAX_FIELD]}` {fault.problem}", field=fault.field[:MAX_FIELD])
 
 
 def _keys(value: Any) -> int:
@@ -185,12 +196,3 @@ def _keys(value: Any) -> int:
         if type(entry) is dict:
             found += _keys(entry)
     return found
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in fields:
-            raise InvalidFieldError(f"`{name}` is given twice", field=name)
-        fields[name] = value
-    return fields

@@ -112,6 +112,8 @@ class Judge:
             return "no message"
         if status == 400 and request.body is not None and _is_json(request.body):
             return "valid JSON is called malformed"
+        if status == 400 and error.field is None and _is_object_to_python(request.body):
+            return "no field is named"
         if status == 422 and error.field is None and not (request.method == "POST" and _is_no_object(request.body)):
             return "no field is named"
         return ""
@@ -174,6 +176,14 @@ def _is_json(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _is_object_to_python(body: bytes | None) -> bool:
+    """Whether it is wrong in a value only: Python reads NaN, halves of characters and, here, bytes that are no text."""
+    try:
+        return isinstance(json.loads((body or b"").decode(errors="surrogateescape")), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _is_no_object(body: bytes | None) -> bool:

@@ -262,6 +262,7 @@ def test_what_json_cannot_say_is_refused_by_the_client_and_in_this_process(
             with pytest.raises(error) as caught:
                 call(request_)  # type: ignore[operator]
             assert type(caught.value) is error
+            assert caught.value.field or error is InvalidFieldError
     assert client.recommend(REQUESTS[0]).items
 
 

@@ -37,9 +37,9 @@ def with_facts(**facts: object) -> bytes:
 MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "nothing": (b"", 400, None),
     "half an object": (b'{"items": [', 400, None),
-    "NaN": (b'{"items": [{"item": "a01", "price": NaN}]}', 400, None),
-    "bytes that are not UTF-8": (b'{"items": [{"item": "\xff", "hidden": true}]}', 400, None),
-    "a lone surrogate": (b'{"items": [{"item": "\\ud800", "hidden": true}]}', 400, None),
+    "NaN": (b'{"items": [{"item": "a01", "price": NaN}]}', 400, "items[0].price"),
+    "bytes that are not UTF-8": (b'{"items": [{"item": "\xff", "hidden": true}]}', 400, "items[0].item"),
+    "a lone surrogate": (b'{"items": [{"item": "\\ud800", "hidden": true}]}', 400, "items[0].item"),
     "deep nesting": (DEEP, 422, None),
     "deep nesting in a field": (b'{"items": [{"item": "a01", "price": ' + DEEP + b"}]}", 422, "items[0].price"),
     "an array": (b"[]", 422, None),
@@ -55,7 +55,7 @@ MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "an empty item": (body({"item": "", "hidden": True}), 422, "items[0].item"),
     "an item of too many bytes": (body({"item": "ü" * 256, "hidden": True}), 422, "items[0].item"),
     "an item that nothing is said of": (body({"item": "a00", "hidden": True}, {"item": "a01"}), 422, "items[1]"),
-    "a fact given twice": (b'{"items": [{"item": "a01", "price": 1, "price": 2}]}', 422, "price"),
+    "a fact given twice": (b'{"items": [{"item": "a01", "price": 1, "price": 2}]}', 422, "items[0].price"),
     "items given twice": (b'{"items": [{"item": "a", "price": 1}], "items": [{"item": "b"}]}', 422, "items"),
     "stock that is a number": (with_facts(in_stock=1), 422, "items[0].in_stock"),
     "hidden that is text": (with_facts(hidden="true"), 422, "items[0].hidden"),
@@ -72,7 +72,7 @@ MALFORMED: dict[str, tuple[bytes, int, str | None]] = {
     "a title of too many characters": (with_facts(title="x" * 501), 422, "items[0].title"),
     "a category of nothing": (with_facts(category=""), 422, "items[0].category"),
     "a brand of too many characters": (with_facts(brand="x" * 201), 422, "items[0].brand"),
-    "a title with a lone surrogate": (b'{"items": [{"item": "a01", "title": "\\udc00x"}]}', 400, None),
+    "a title with a lone surrogate": (b'{"items": [{"item": "a01", "title": "\\udc00x"}]}', 400, "items[0].title"),
     "a time that is text": (with_facts(available_until="2026-11-22"), 422, "items[0].available_until"),
 }
 
