@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import httpx
 import pytest
 from asgi_client import AsgiClient
 from bare_connections import BODY, Client, Worker, chunked, plain
+from fuzzed_requests import Fuzzer
 from malformed_bodies import MALFORMED
 from serving_shop import Shop
 from shop_server import PATIENCE_SECONDS, Server
@@ -38,6 +40,10 @@ def both_ways(server: Server, body: bytes) -> list[tuple[int, dict[str, str], by
     return found
 
 
+def without_request_id(body: bytes) -> dict[str, Any]:
+    return {**json.loads(body), "request_id": "", "age_seconds": 0}
+
+
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_a_malformed_body_is_refused_alike_on_both_ways(server: Server, kind: str) -> None:
     body, status, _ = MALFORMED[kind]
@@ -50,9 +56,24 @@ def test_both_ways_give_the_same_answer(server: Server) -> None:
     answers = []
     for status, headers, body in both_ways(server, BODY):
         found = json.loads(body)
-        answers.append((status, headers, {**found, "request_id": "", "age_seconds": 0}))
+        answers.append((status, headers, without_request_id(body)))
         assert len(found["request_id"]) == 32
     assert answers[0] == answers[1]
+
+
+def test_whatever_the_body_both_ways_say_the_same(server: Server) -> None:
+    """The soak's requests come by the application's own door, and not by the short way that most clients take."""
+    fuzzer, statuses = Fuzzer(11, ["u0", "ü2"]), Counter[int]()
+    while statuses.total() < 400:
+        request = fuzzer.next()
+        if request.method != "POST" or request.path != "/v1/recommend" or request.body is None:
+            continue
+        (status, headers, short), (*same, long) = both_ways(server, request.body)
+        assert [status, headers] == same, request.body
+        assert without_request_id(short) == without_request_id(long), request.body
+        assert status < 500
+        statuses[status] += 1
+    assert {200, 400, 422} <= statuses.keys()
 
 
 @pytest.mark.parametrize(
