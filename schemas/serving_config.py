@@ -9,6 +9,9 @@ from msgspec import Meta, field
 from schemas.rules import Order, Place, Rule
 from schemas.section import Count, Duration, EventWeight, Name, Positive, Section, Share
 
+BodyBytes = Annotated[int, Meta(ge=1024, le=8_388_608)]
+"""What it says becomes one record of the serving log, which holds 16 MiB; written there it may be a third longer."""
+
 
 class Repeat(Section, frozen=True):
     """What becomes of items that the user knows already."""
@@ -58,14 +61,14 @@ class Serve(Section, frozen=True):
     max_k: Annotated[int, Meta(ge=1, le=1000)] = 200
     max_head_bytes: Annotated[int, Meta(ge=1024, le=1_048_576)] = 16_384
     """Most bytes of a request's target and headers; a longer head is answered 431."""
-    max_body_bytes: Annotated[int, Meta(ge=1024)] = 65_536
+    max_body_bytes: BodyBytes = 65_536
     max_session_events: Positive = 200
     max_exclusions: Positive = 1_000
     max_batch: Annotated[int, Meta(ge=1, le=1000)] = 100
     """Most requests in one `POST /v1/recommend/batch`, whose body may have 4 KB for each of them."""
     max_events: Positive = 500
     """Most events in one body of `POST /v1/events`."""
-    max_events_body_bytes: Annotated[int, Meta(ge=1024)] = 262_144
+    max_events_body_bytes: BodyBytes = 262_144
     """Most bytes of such a body."""
     max_item_changes: Positive = 1_000
     """Most items in one `POST /v1/items`, whose body may have 1 KB for each of them."""

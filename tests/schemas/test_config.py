@@ -79,6 +79,8 @@ def test_a_table_of_free_names_that_comes_later_takes_the_place_of_all_entries_b
         ("[gates]\nmin_users_ratio = 0.9", "unknown key 'gates.min_users_ratio' (from shortlist.toml); nearest known"),
         ("[gates.gini]\nfail = 'of'", "gates.gini.fail = \"of\" (from shortlist.toml): wanted a number or 'off'"),
         ("[gates.gini]\nfail = true", "gates.gini.fail = true (from shortlist.toml): wanted a number or 'off'"),
+        ("[serve]\nmax_body_bytes = 8388609", "(from shortlist.toml): wanted `int` <= 8388608"),
+        ("[serve]\nmax_events_body_bytes = 16777217", "(from shortlist.toml): wanted `int` <= 8388608"),
         ("[serve]\narrivals = 'all'", "serve.arrivals = \"all\" (from shortlist.toml): wanted a list or 'learned'"),
         ("[serve]\narrivals = [2, 0]", "serve.arrivals[1] = 0 (from shortlist.toml): wanted `int` >= 1"),
         ("[gates.gini]\nfail = -0.1", "gates.gini.fail = -0.1 (from shortlist.toml): wanted `float` >= 0.0"),
