@@ -19,6 +19,8 @@ SHORT = MAX_ID_BYTES // 4
 """An id of at most so many characters fits whatever they are: four bytes each at most."""
 MAX_FIELD = 200
 """Characters of a field's name in an error."""
+MOST_SEARCHED_BYTES = 16_384
+"""Of a body that is no JSON: finding the field takes up to some milliseconds, which a longer one does not get."""
 BYTES_PER_REQUEST = 4096
 """Of a batch."""
 _DECODER = msgspec.json.Decoder(RecommendRequest)
@@ -79,7 +81,7 @@ def decode_body(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(fault_in(body), str(error)) from error
+        raise _malformed(fault_in(body) if len(body) <= MOST_SEARCHED_BYTES else None, str(error)) from error
     _refuse_duplicate_keys(body)
     return message
 

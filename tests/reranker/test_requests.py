@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from malformed_bodies import MALFORMED
 
 from reranker.errors import InvalidFieldError, MalformedBodyError, RequestError
-from reranker.requests import check_limits, convert_request, decode_request
+from reranker.requests import MOST_SEARCHED_BYTES, check_limits, convert_request, decode_request
 from schemas.messages import Context, SessionEvent
 from schemas.serving_config import Serve
 
@@ -44,6 +44,22 @@ def test_a_full_request_is_read_as_it_was_meant() -> None:
 
 def test_the_longest_id_is_511_bytes_whatever_its_characters() -> None:
     read(json.dumps({"user": "u" * 511, "exclude": ["ü" * 255 + "x"]}).encode())
+
+
+def test_as_much_may_be_asked_for_as_the_limits_say() -> None:
+    for k in (1, SERVE.max_k):
+        read(json.dumps({"user": "u1", "k": k}).encode())
+    session = [{"item": "i1"}] * SERVE.max_session_events
+    read(json.dumps({"user": "u1", "session": session, "exclude": ["i1"] * SERVE.max_exclusions}).encode())
+
+
+def test_a_long_body_that_is_no_json_gets_no_time_to_find_the_field() -> None:
+    """Some 20 ms for each 64 KB, of the one thread that answers all others, would be an invitation."""
+    for length, field in ((9_000, "exclude[1000]"), (MOST_SEARCHED_BYTES, None)):
+        body = b'{"user": "u1", "exclude": [' + b'"i01",' * 1_000 + b"NaN]" + b" " * (length - 6_000) + b"}"
+        with pytest.raises(MalformedBodyError, match="is not valid JSON") as caught:
+            read(body)
+        assert caught.value.field == field
 
 
 def test_a_string_that_looks_like_a_key_is_no_second_key() -> None:
