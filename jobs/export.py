@@ -78,7 +78,7 @@ def run(
     asked = convert_request({"user": "anybody", "k": k, "placement": placement})
     check_limits(asked, config.serve)
     tally = _Tally()
-    with open_reranker(_without_chance(config)) as reranker, reranker.current() as version:
+    with open_reranker(_without_chance(config), follows_events=False) as reranker, reranker.current() as version:
         live = reranker.live_view(version)
         if reranker.views.last_error is not None:
             raise reranker.views.last_error

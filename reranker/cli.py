@@ -48,7 +48,7 @@ def serve(
         read_tokens(Path(settings.serve.tokens_file))
     require_extra(settings.serve)
     if settings.sessions.enabled and settings.sessions.backend == "redis":
-        from reranker.feedback import opener
+        from reranker.last_minutes import opener
 
         opener(settings)().close()  # connects to nothing
     log.configure()
@@ -71,12 +71,9 @@ def lookup(  # noqa: PLR0917 the options of the command line
 
     Example: shortlist lookup u00042 --session i00007,i00011:cart
     """
-    import time
-
     import msgspec
 
     from prediction_store.place import store_of
-    from reranker.feedback import stored_sessions, stored_trending
     from reranker.recommend import open_reranker
     from reranker.requests import convert_request
     from schemas.config_file import load_config
@@ -96,10 +93,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
         "explain": True,
     }
     request = convert_request(fields)
-    with (
-        stored_sessions(settings, time.time) as known_of,
-        open_reranker(settings, known_of=known_of, trending_now=stored_trending(settings, time.time)) as reranker,
-    ):
+    with open_reranker(settings) as reranker:
         answer = reranker.recommend(request)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())

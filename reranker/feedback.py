@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 from reranker.decayed_counts import DecayedCounts
 from reranker.errors import SessionsError
 from reranker.events import record_of
+from reranker.last_minutes import opener
 from reranker.log import logger
 from reranker.metrics import Metrics
 from reranker.recommend import Clock
@@ -17,10 +16,8 @@ from reranker.serving_log.commit import Committer
 from reranker.serving_log.records import AnswerRecord, LoggedEvent
 from reranker.serving_log.segments import SegmentWriter
 from reranker.session import UNLISTED_EVENT_WEIGHT
-from reranker.sessions.embedded import EmbeddedSessions, file_name
 from reranker.sessions.guarded import GuardedSessions
-from reranker.sessions.redis_server import RedisSessions
-from reranker.sessions.stored import IMPRESSION, NOTHING, Limits, Sessions, Stored
+from reranker.sessions.stored import IMPRESSION, NOTHING, Stored
 from reranker.trending_now import TrendingNow
 from schemas.config import Config, events_folder, sessions_folder
 from schemas.messages import EventsRequest
@@ -103,39 +100,3 @@ def says_something(kind: str, config: Config) -> bool:
     """Whether events of a type count for what is trending: not where they weigh nothing in sessions."""
     usual = config.data.interactions.event_weights.get(kind, UNLISTED_EVENT_WEIGHT)
     return kind != IMPRESSION and config.serve.session_event_weights.get(kind, usual) > 0.0
-
-
-@contextlib.contextmanager
-def stored_sessions(config: Config, now: Clock) -> Iterator[Callable[[str], Stored]]:
-    """The sessions that servers of this configuration keep, for reading: nothing where there are none."""
-    is_there = config.sessions.enabled and (config.sessions.backend == "redis" or _may_be_there(config))
-    sessions = GuardedSessions(opener(config), lambda: None) if is_there else None
-    try:
-        yield lambda user: NOTHING if sessions is None else sessions.of(user, now())
-    finally:
-        if sessions is not None:
-            sessions.close()
-
-
-def stored_trending(config: Config, now: Clock) -> TrendingNow | None:
-    """What is trending by the counts of this configuration's servers; None: they keep none."""
-    return TrendingNow(DecayedCounts(Path(sessions_folder(config.paths))), now) if config.sessions.enabled else None
-
-
-def opener(config: Config) -> Callable[[], Sessions]:
-    """Opens the session state that the configuration names; raises SessionsError, or ConfigError."""
-    settings, limits = config.sessions, Limits.of(config)
-    if settings.backend == "redis":
-        return partial(RedisSessions, settings.redis_url, limits, seconds=settings.redis_seconds)
-    folder = Path(sessions_folder(config.paths))
-    return partial(EmbeddedSessions, folder, limits, max_bytes=settings.max_mb << 20)
-
-
-def _may_be_there(config: Config) -> bool:
-    folder = Path(sessions_folder(config.paths))
-    try:
-        return (folder / file_name(folder)).is_file()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # who opens it hears why
-        return True

@@ -22,6 +22,7 @@ from reranker.deadline import Haste, Pace, Timer, limit_ms
 from reranker.errors import NotReadyError, UnopenedVersionError
 from reranker.fresh import Fresh
 from reranker.holdouts import NOBODY, holdout_of
+from reranker.last_minutes import stored_sessions, stored_trending
 from reranker.log import logger
 from reranker.ranking import Ranker
 from reranker.requests import check_limits, check_limits_of_many, checked, decode_deadline
@@ -303,19 +304,21 @@ class Reranker:
 
 
 @contextlib.contextmanager
-def open_reranker(
-    config: Config, *, now: Clock = time.time, known_of: Known | None = None, trending_now: TrendingNow | None = None
-) -> Iterator[Reranker]:
-    """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed."""
-    store = Store(Path(config.paths.store), now=now)
-    reranker = Reranker(store, config, now=now, known_of=known_of)
-    reranker.trending_now = trending_now
-    try:
+def open_reranker(config: Config, *, now: Clock = time.time, follows_events: bool = True) -> Iterator[Reranker]:
+    """A re-ranker on the version that is current now; it does not follow later ones unless its store is refreshed.
+
+    It answers as a server of this configuration does: with the sessions and with what is trending, by the events that
+    were posted to the servers. Without `follows_events` it knows of neither.
+
+    Requires: the process has no other one open on the same embedded sessions, for they are opened once.
+    """
+    with contextlib.ExitStack() as opened:
+        store = opened.enter_context(contextlib.closing(Store(Path(config.paths.store), now=now)))
+        known_of = opened.enter_context(stored_sessions(config, now)) if follows_events else None
+        reranker = opened.enter_context(contextlib.closing(Reranker(store, config, now=now, known_of=known_of)))
+        reranker.trending_now = stored_trending(config, now) if follows_events else None
         store.refresh()
         yield reranker
-    finally:
-        reranker.close()
-        store.close()
 
 
 def _checked_ms(deadline_ms: int | None) -> int | None:

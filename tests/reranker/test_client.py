@@ -103,18 +103,30 @@ def test_answers_are_those_of_the_reranker_in_this_process(client: Client, here:
     assert [same(answer) for answer in many] == [same(answer) for answer in here.recommend_many(REQUESTS)]
 
 
-def test_what_the_documents_show_of_the_client_works(
-    server: tuple[Server, Shop], capsys: pytest.CaptureFixture[str]
+def test_events_that_were_posted_move_the_answers_in_this_process_too(client: Client, here: Reranker) -> None:
+    request = RecommendRequest(user="u3", context=AT)
+    before = here.recommend(request)
+    client.post_events(
+        [PostedEvent(user="u3", item="b7", event="view"), PostedEvent(user="u3", item="b8", event="cart")]
+    )
+    assert same(here.recommend(request)) == same(client.recommend(request)) != same(before)
+
+
+def test_what_the_documents_show_of_client_and_reranker_works(
+    server: tuple[Server, Shop], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "shortlist.toml").write_text(f'paths.store = "{server[1].root}"')
+    monkeypatch.chdir(tmp_path)
     root = Path(reranker.__file__).parents[1]
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    shown = [lines for lines in blocks if "import Client" in lines]
-    assert shown
-    for lines in shown:
-        exec(lines.replace("http://127.0.0.1:8080", server[0].url), {})
-    assert capsys.readouterr().out.startswith("['")
+    for name in ("Client", "open_reranker"):
+        shown = [lines for lines in blocks if f"import {name}" in lines]
+        assert shown
+        for lines in shown:
+            exec(lines.replace("http://127.0.0.1:8080", server[0].url), {})
+            assert capsys.readouterr().out.startswith("['")
 
 
 def test_lists_are_those_of_the_reranker_in_this_process(

@@ -19,7 +19,7 @@ from prediction_store.reader import Version
 from reranker import sources, trending_now
 from reranker.app import create_app
 from reranker.decayed_counts import FILE, HALF_LIFE_SECONDS, DecayedCounts
-from reranker.feedback import says_something, stored_trending
+from reranker.feedback import says_something
 from reranker.recommend import open_reranker
 from reranker.replay import replay
 from reranker.requests import convert_request
@@ -237,7 +237,7 @@ def test_workers_count_together_and_lookup_sees_it(shop: Shop, tmp_path: Path) -
     finally:
         server.end()
     config = shop.config()
-    with open_reranker(config, trending_now=stored_trending(config, lambda: NOW + 3600)) as reranker:
+    with open_reranker(config) as reranker:
         assert [item.item for item in reranker.recommend(convert_request({"user": "u0", "k": 3})).items] == BY_MANY
 
 
