@@ -60,6 +60,11 @@ class Caps:
         for cap, seen in self._caps:
             seen[int(cap.codes[item])] += 1
 
+    def remove(self, item: int) -> None:
+        """It is not shown after all. Requires: it was added."""
+        for cap, seen in self._caps:
+            seen[int(cap.codes[item])] -= 1
+
     def add_first(self, items: Sequence[int], most: int) -> list[int]:
         """The places of the first `most` that may be shown, each after those before it; they are shown."""
         found: list[int] = []

@@ -4,53 +4,78 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+
+from reranker.caps import Caps
 
 
 class Chance:
     """Says what stands at each place: at some of them by chance, at all others the best.
 
     All places left to chance share out the same items, those that the last of them could have: else what stands further
-    up would be better.
+    up would be better. Of these are left out those that the caps do not allow beside the better ones: so whatever is
+    drawn takes nothing from the others, and each stands at each of the places as often.
     """
 
-    def __init__(self, places: Sequence[int], explore: Sequence[int], among: int, seed: str) -> None:
-        """`places`: all that are filled here, ascending; `explore`: which of them chance fills, from `among` items."""
+    def __init__(
+        self, places: Sequence[int], explore: Sequence[int], among: int, seed: str, *, caps: Caps, names: Sequence[int]
+    ) -> None:
+        """`places`: all that are filled here, ascending; `explore`: which of them chance fills, from `among` items.
+
+        `caps` count what is filled in, and know the items by `names`.
+        """
         self._explored = [place for place in places if place in explore]
         others = [place for place in places if place not in explore]
         # Who comes to stand between the first of these and the last does so whatever is drawn.
         self._anyway = sum(self._explored[0] < place < self._explored[-1] for place in others) if self._explored else 0
         self._among = among
         self._dice = random.Random(seed)
-        self._shared: list[int] = []  # what was found at the first of these places, and has not been shared out yet
+        self._caps, self._names = caps, names
+        self._shared: list[int] = []  # found at the first of these places and not shared out yet; the caps count it
         self._odds = 1.0
 
-    def fill(self, place: int, fitting: Iterator[int], fits: Callable[[int], bool]) -> tuple[int, float] | None:
+    def fill(self, place: int, worthy: Iterable[int]) -> tuple[int, float] | None:
         """(what stands at a place, how probable it was there); None: nothing is left.
 
-        `fitting`: what is left and fits, best first. Requires: the places come in their order.
+        `worthy`: what is left, best first. Requires: the places come in their order.
         """
         is_explored = place in self._explored
-        if not is_explored:
-            among = self._best(fitting)
-        elif place == self._explored[0]:
-            among = self._shared = self._found(fitting)
-            self._odds = 1.0 / max(len(among), 1)
-        else:
-            among = [item for item in self._shared if fits(item)] or list(itertools.islice(fitting, 1))
+        if is_explored and place == self._explored[0]:
+            self._shared = self._found([*worthy])
+            self._odds = 1.0 / max(len(self._shared), 1)
+        among = self._shared if is_explored and self._shared else self._best(worthy)
         if not among:
             return None
         item = self._dice.choice(among)
-        odds = self._odds if is_explored and item in self._shared else 1.0
-        self._shared = [other for other in self._shared if other != item and place < self._explored[-1]]
-        return item, odds
+        is_shared = item in self._shared
+        if is_shared:
+            self._shared.remove(item)
+        else:
+            self._caps.add(self._names[item])
+        if is_explored and place == self._explored[-1]:
+            self._give_back(self._shared)
+            self._shared = []
+        return item, self._odds if is_explored and is_shared else 1.0
 
-    def _best(self, fitting: Iterator[int]) -> list[int]:
-        """The first that is not to be shared out, or else the first; none where there is none."""
-        first = list(itertools.islice(fitting, 1 + len(self._shared)))
-        return [item for item in first if item not in self._shared][:1] or first[:1]
+    def _best(self, worthy: Iterable[int]) -> list[int]:
+        """The first that fits and is not to be shared out, or else the first of these; none where there is none."""
+        fitting = (item for item in worthy if item not in self._shared and self._caps.allow(self._names[item]))
+        best = next(fitting, None)
+        return self._shared[:1] if best is None else [best]
 
-    def _found(self, fitting: Iterator[int]) -> list[int]:
+    def _found(self, worthy: Sequence[int]) -> list[int]:
         """What is shared out: one item at least, if there is any."""
-        first = list(itertools.islice(fitting, self._anyway + self._among))
-        return first[min(self._anyway, max(len(first) - 1, 0)) :]
+        rows = self._caps.add_first([self._names[item] for item in worthy], self._anyway)
+        anyway = [worthy[row] for row in rows]
+        others = itertools.islice(worthy, rows[-1] + 1 if rows else 0, None)
+        fitting = (item for item in others if self._caps.allow(self._names[item]))
+        first = [*itertools.islice(fitting, self._among)]
+        shared = [first[row] for row in self._caps.add_first([self._names[item] for item in first], self._among)]
+        if not shared and anyway:
+            shared = [anyway.pop()]
+        self._give_back(anyway)
+        return shared
+
+    def _give_back(self, items: Iterable[int]) -> None:
+        for item in items:
+            self._caps.remove(self._names[item])

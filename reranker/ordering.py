@@ -19,8 +19,7 @@ class Ordered(NamedTuple):
     positions: Positions
     """int64[k]: places in the pool."""
     propensities: Float32
-    """float32[k]: the chance that just this item stood here, whatever chance did above; 1 where it had no say. What a
-    draw above leaves of a cap is not reckoned in."""
+    """float32[k]: the chance that just this item stood here, whatever chance did above; 1 where it had no say."""
 
 
 CERTAIN: Float32 = np.ones(1_000, np.float32)
@@ -60,17 +59,14 @@ def order(
     """
     best = _descending(scores, is_eligible)
     pinned = _pinned(pins, best, k)
-    names = np.arange(len(scores)) if items is None else items
+    names: Sequence[int] = range(len(scores)) if items is None else items.tolist()
     for position in pinned.values():
-        caps.add(int(names[position]))
+        caps.add(names[position])
     left = [position for position in best.tolist() if position not in pinned.values()]
     unlike = Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
     places = range(1, min(k, best.size) + 1)
-    chance = Chance([place for place in places if place not in pinned], explore, explore_among, seed)
-
-    def fits(position: int) -> bool:
-        return caps.allow(int(names[position]))
-
+    filled = [place for place in places if place not in pinned]
+    chance = Chance(filled, explore, explore_among, seed, caps=caps, names=names)
     shown: list[int] = []
     propensities: list[float] = []
     for place in places:
@@ -78,14 +74,12 @@ def order(
             now, odds = pinned[place], 1.0
         else:
             worthy = left if unlike is None else unlike.by_worth(left)
-            # What does not fit now never will: counts only grow.
-            found = chance.fill(place, filter(fits, worthy), fits)
+            found = chance.fill(place, worthy)
             if found is None:  # the list is dry; pins below move up
                 rest = [position for at, position in sorted(pinned.items()) if at > place]
                 shown, propensities = shown + rest, propensities + [1.0] * len(rest)
                 break
             now, odds = found
-            caps.add(int(names[now]))
             left.remove(now)
         if unlike is not None:
             unlike.add(now)

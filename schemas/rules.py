@@ -43,6 +43,6 @@ class Order(Section, frozen=True):
     """Maximal marginal relevance: how much the cosine to the nearest item above counts against the score. 0: off."""
     explore_positions: list[Place] = field(default_factory=list)
     """Positions filled by chance: each of `explore_among` items is equally likely, and that chance is logged. They are
-    the next ones at the last of these positions, and all of them draw among the same. An item that is never shown can
-    never be learned about."""
+    the next ones at the last of these positions, less those that the caps do not allow beside the others, and all of
+    them draw among the same. An item that is never shown can never be learned about."""
     explore_among: Place = 50

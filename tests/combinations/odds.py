@@ -21,7 +21,7 @@ SIGMAS: Final = 5.0
 
 
 def problems_of_the_odds(folder: Path, seed: int, draws: int) -> Iterator[str]:
-    """One request, asked so many times. What a draw leaves of caps is not reckoned in, so there are none."""
+    """One request, asked so many times."""
     dice = random.Random(f"odds {seed}")
     world = draw_world(folder / f"odds {seed}", seed)
     set_live_facts(world)
@@ -29,7 +29,7 @@ def problems_of_the_odds(folder: Path, seed: int, draws: int) -> Iterator[str]:
     order = settings.config.serve.order
     kept = settings.config.serve.kept_for_arrivals
     places = order.explore_positions or [place for place in (2, 3, 7) if place not in kept]
-    order = msgspec.structs.replace(order, explore_positions=places, explore_among=dice.choice([2, 5, 50]), caps={})
+    order = msgspec.structs.replace(order, explore_positions=places, explore_among=dice.choice([2, 5, 50]))
     serve = msgspec.structs.replace(settings.config.serve, order=order)
     settings = Settings(msgspec.structs.replace(settings.config, serve=serve), settings.meant)
     asked = replace(draw_asked(world, settings, dice), since=-1, holdout="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -147,6 +148,38 @@ def test_many_places_left_to_chance_share_the_same_items_out(diversity: float) -
     same = np.flatnonzero(seen.any(axis=0))
     assert len(same) == 5
     assert np.abs(seen[:, same] / trials - 0.2).max() < 0.08
+
+
+@pytest.mark.parametrize("diversity", [0.0, 0.3])
+def test_with_caps_the_odds_of_each_place_hold_too(diversity: float) -> None:
+    """What is drawn above must not use up a cap, and so make others more probable than is said."""
+    rng, places, trials = np.random.default_rng(2), [3, 4, 7], 2000
+    codes, scores = rng.integers(0, 4, 30).astype(np.int32), -np.arange(30, dtype=np.float32) / 30
+    vectors = rng.normal(size=(30, 3)).astype(np.float32)
+    seen: list[Counter[int]] = [Counter() for _ in places]
+    odds: set[float] = set()
+    for trial in range(trials):
+        found = order(
+            scores, np.ones(30, bool), 9, caps=Caps([Cap(codes, 3)]), diversity=diversity, vectors=vectors,
+            explore=places, explore_among=9, seed=str(trial),
+        )  # fmt: skip
+        assert Counter(codes[found.positions]).most_common(1)[0][1] <= 3
+        for counts, place in zip(seen, places, strict=True):
+            counts[int(found.positions[place - 1])] += 1
+            odds.add(float(found.propensities[place - 1]))
+    assert len(seen[0]) > len(places)
+    assert [*odds] == pytest.approx([1 / len(seen[0])])
+    for counts in seen:
+        assert counts.keys() == seen[0].keys()
+        assert all(abs(count / trials - 1 / len(counts)) < 0.05 for count in counts.values()), counts
+
+
+def test_what_chance_has_not_drawn_is_no_longer_counted() -> None:
+    caps = Caps([Cap(np.array([0, 0, 0, 1, 1], np.int32), 2)])
+    found = order(-np.arange(5, dtype=np.float32), np.ones(5, bool), 4, caps=caps, explore=[1], explore_among=4)
+    assert sorted(found.positions.tolist()) == [0, 1, 3, 4]
+    assert not caps.allow(0)
+    assert not caps.allow(3)
 
 
 def test_chance_takes_what_the_caps_have_left() -> None:
