@@ -67,7 +67,7 @@ class EmbeddedSessions:
         self._mapping = threading.Lock()  # held by whoever reads, so that the map is not changed under them
         self._hand = b""  # the sweep goes on after this key
         self._looked_at = 0.0
-        self._environment, self._file = self._open()
+        self._environment, self._path, self._file = self._open()
         try:
             for entry in layout.entries(folder):
                 if entry.startswith("sessions-") and not entry.startswith(file_name(folder)):
@@ -99,7 +99,7 @@ class EmbeddedSessions:
         found: int = self._environment.stat()["entries"]
         return found
 
-    def _open(self) -> tuple[lmdb.Environment, os.stat_result]:
+    def _open(self) -> tuple[lmdb.Environment, Path, os.stat_result]:
         try:
             refuse_network(self._folder)
             durable.make_last_folder(self._folder)
@@ -109,9 +109,11 @@ class EmbeddedSessions:
                 metasync=False, readahead=False,
             )  # fmt: skip
             environment.reader_check()  # slots of readers that were killed
-            return environment, path.stat()
+            return environment, path, path.stat()
         except (StoreError, lmdb.Error, OSError) as error:
-            raise SessionsError(f"opening the sessions in {self._folder}: {error}") from error
+            is_damaged = isinstance(error, (lmdb.InvalidError, lmdb.CorruptedError, lmdb.VersionMismatchError))
+            hint = "remove it: it holds no more than the last minutes, and is begun anew" if is_damaged else ""
+            raise SessionsError(f"opening the sessions in {self._folder}: {error}", hint=hint) from error
 
     def _follow(self, now: float) -> None:
         """Open the file that the other workers use, where the one that is open has lost its name. Raises SessionsError.
@@ -120,12 +122,16 @@ class EmbeddedSessions:
         """
         self._looked_at = now
         with suppress(OSError):
-            if os.path.samestat(Path(self._environment.path()).stat(), self._file):
+            if os.path.samestat(self._path.stat(), self._file):
                 return
+        with suppress(OSError):  # a process cannot open one name twice; where there is none, what is open is read on
+            if self._folder / file_name(self._folder) == self._path:
+                with self._mapping:
+                    self._environment.close()
         opened = self._open()
         with self._mapping:
             self._environment.close()
-            self._environment, self._file = opened
+            self._environment, self._path, self._file = opened
 
     def _read(self, user: str) -> _State:
         with self._mapping:

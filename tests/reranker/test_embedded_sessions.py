@@ -15,7 +15,7 @@ from session_state import LIMITS, NOW, event, items
 
 from reranker.errors import SessionsError
 from reranker.serving_log.records import LoggedEvent
-from reranker.sessions.embedded import EmbeddedSessions
+from reranker.sessions.embedded import EmbeddedSessions, file_name
 from reranker.sessions.stored import NOTHING, Limits
 
 
@@ -131,6 +131,27 @@ def test_what_is_damaged_of_one_user_is_nothing_until_the_next_event_and_harms_n
     sessions.add([event("bob", "c")], NOW)  # which looks at all users, for what has expired
     sessions.add([event("ann", "d")], NOW)
     assert (items(sessions, "ann"), items(sessions, "bob")) == (["d"], ["b", "c"])
+    sessions.close()
+
+
+def test_a_file_that_is_damaged_says_so_and_once_it_is_removed_another_is_begun(tmp_path: Path) -> None:
+    sessions = EmbeddedSessions(tmp_path, LIMITS, max_bytes=64 << 20)
+    sessions.add([event("ann", "a")], NOW)
+    file = tmp_path / file_name(tmp_path)
+    with file.open("r+b") as opened:
+        opened.write(random.Random(1).randbytes(8192))  # over the pages that LMDB reads first
+    with pytest.raises(SessionsError):
+        sessions.add([event("ann", "b")], NOW)
+    with pytest.raises(SessionsError):
+        sessions.add([event("ann", "b")], NOW)
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(file, other / file_name(other))
+    with pytest.raises(SessionsError, match=r"not an LMDB file \(remove it"):
+        EmbeddedSessions(other, LIMITS, max_bytes=64 << 20)
+    file.unlink()
+    sessions.add([event("ann", "c")], NOW)
+    assert items(sessions, "ann") == ["c"]
     sessions.close()
 
 
