@@ -63,6 +63,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
     session: Annotated[str, typer.Option(help="What the user just did, oldest first: ITEM[:EVENT],…")] = "",
     segment: Annotated[str | None, typer.Option(help="Whose popular list to fall back to.")] = None,
     exclude: Annotated[str, typer.Option(help="Items to leave out: ITEM,…")] = "",
+    placement: Annotated[str, typer.Option(help="Where it would be shown: whose rules hold.")] = "home",
     as_json: JsonOption = False,
     config: ConfigOption = None,
     overrides: SetOption = [],
@@ -90,6 +91,7 @@ def lookup(  # noqa: PLR0917 the options of the command line
         "session": [_event(text, event_types) for text in _entries(session)],
         "exclude": _entries(exclude),
         "context": {"segment": segment},
+        "placement": placement,
         "explain": True,
     }
     request = convert_request(fields)

@@ -39,6 +39,13 @@ def test_the_table_has_rank_item_title_scores_and_why(stocked_shop: Shop, capsys
     assert "number 1 of your list" in rows[0]
 
 
+def test_the_rules_of_a_placement_hold(stocked_shop: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = '{name = "r", where = "id == \'a00\'", action = "exclude", placements = ["basket"]}'
+    for placement, is_shown in (("home", True), ("basket", False)):
+        assert run(stocked_shop, "u0", "--placement", placement, "--json", "--set", f"serve.rules=[{rule}]") == 0
+        assert ("a00" in [item["item"] for item in json.loads(capsys.readouterr().out)["items"]]) == is_shown
+
+
 def test_an_answer_that_is_not_for_a_terminal_has_one_line_for_each_item_whatever_its_length(
     stocked_shop: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
