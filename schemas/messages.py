@@ -104,7 +104,7 @@ class AnsweredItem(msgspec.Struct, frozen=True, kw_only=True):
     base_score: float
     """The score of the list it came from."""
     base_rank: int
-    """Place in the list it came from, from 1."""
+    """Place in the list it came from, from 1; what was added to a list comes after all of it."""
     rung: str
     """The list it came from: personal, stored_order, session, segment or popular; arrivals: it came after the version
     was made, and many want it now. Its base score is how many, and so is its score where it has a kept place; its base
