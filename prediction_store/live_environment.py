@@ -227,10 +227,13 @@ class LiveEnvironment:
         """A page beyond the end of the file would kill the process that reads it."""
         if self._file.stat().st_size >= _bytes_of(environment):
             return
-        from lmdb.verify import verify
+        from lmdb.verify import VerifyError, verify
 
         # LMDB never writes a page that was taken and freed within one transaction; the last page may be one.
-        problems = verify(self._path)  # type: ignore[no-untyped-call]
+        try:
+            problems = verify(self._path)  # type: ignore[no-untyped-call]
+        except VerifyError as error:  # the first pages, of which the length was read, have been overwritten
+            raise LiveItemsError(f"{self._file} is damaged: {error}", hint=FOLDER_HINT) from error
         if problems:
             raise LiveItemsError(f"{self._file} has been cut off: {problems[0]}", hint=FOLDER_HINT)
 

@@ -184,6 +184,18 @@ def test_a_file_that_was_cut_off_is_an_error_and_no_crash(live: LiveItems, root:
     assert words == (["done", "done"] if length == 0 else ["error", "error"]), done.stdout
 
 
+def test_first_pages_that_are_overwritten_are_an_error_open_or_not(live: LiveItems, root: Path) -> None:
+    live.set([change(f"{place}", price=1.0) for place in range(200)], now=5.0)
+    live.read()
+    with layout.live_items_file(root).open("r+b") as opened:
+        opened.write(random.Random(1).randbytes(8192))
+    for _ in range(2):
+        with pytest.raises(LiveItemsError, match="restore live/items from a copy"):
+            live.read()
+        with pytest.raises(LiveItemsError, match="restore live/items from a copy"):
+            live.set([change("a", price=2.0)], now=6.0)
+
+
 def test_what_is_no_file_is_an_error_and_nobody_waits_for_it(live: LiveItems, root: Path) -> None:
     layout.live_items_folder(root).mkdir(parents=True)
     os.mkfifo(layout.live_items_file(root))
