@@ -173,7 +173,7 @@ def _timed(function: Callable[..., Any], taken: list[float]) -> Callable[..., An
 def _reranker(root: Path, **serve: Any) -> Iterator[Reranker]:
     config = Config(paths=Paths(store=str(root)), serve=Serve(**serve))
     # As `shortlist serve` has it.
-    with threadpoolctl.threadpool_limits(1, "blas"), open_reranker(config) as reranker:
+    with threadpoolctl.threadpool_limits(1, "blas"), open_reranker(config, follows_events=False) as reranker:
         yield reranker
 
 
