@@ -239,7 +239,9 @@ def test_it_is_said_how_much_of_what_was_wanted_no_list_of_a_night_before_could_
     assert found.note == f"{CASES[which].note}; of the wanted items 60% were new, against 2%"
 
 
-@pytest.mark.parametrize("report", [{}, {"coverage": "much", "recall": 3, "active": []}, {"coverage": None}])
+@pytest.mark.parametrize(
+    "report", [{}, {"coverage": "much", "recall": 3, "active": []}, {"coverage": None, "active": {"users": 5}}]
+)
 def test_what_was_not_measured_has_not_passed(root: Path, make_version: MakeVersion, report: Any) -> None:
     found = judge(root, make_version("a", report=report))
     refused = {gate.name: gate.note for gate in found.gates if not gate.passed}
@@ -377,6 +379,13 @@ def test_another_embedding_space_is_said_and_only_the_shape_of_the_scores_counts
     found = gate(judge(root, make_version("b", space_id="another")), "score_drift")
     assert (found.found, found.note) == (pytest.approx(0), "the embedding space is another: by shape only")
     assert found.numbers["before_p50"] == found.numbers["after_p50"]
+
+
+def test_lists_that_are_empty_on_one_side_have_no_drift(root: Path, make_version: MakeVersion) -> None:
+    make_version("a", cut_over=True, lists={"ann": []})
+    found = gate(judge(root, make_version("b", lists={"ann": [0, 1]})), "score_drift")
+    assert found.found is None
+    assert found.note
 
 
 def test_columns_that_a_version_lacks_are_no_reason_to_refuse(root: Path, make_version: MakeVersion) -> None:

@@ -21,6 +21,7 @@ def rectangles(figure: str) -> list[ElementTree.Element]:
 
 
 @given(TEXTS)
+@example("\"></a><script>'&amp;\0")
 def test_any_text_is_escaped_into_what_a_document_may_hold(text: str) -> None:
     element = ElementTree.fromstring(f'<a b="{escape(text)}">{escape(text)}</a>')
     # A parser turns the line ends of Windows and of old Macs into its own, and in attributes into blanks.

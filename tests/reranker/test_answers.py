@@ -84,6 +84,17 @@ def test_an_old_session_moves_less_than_a_fresh_one(ask: Ask) -> None:
     assert places[2] > 5
 
 
+def test_the_device_of_a_request_says_which_items_are_met_on_it(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "store")
+    shop.publish("a", ranker=RankerWeights(["base_score", "on_device"], [1.0, 10.0], "space"))
+    with asking(shop) as ask:
+        of_device = [ask("u0", k=15, explain=True, context={"device": name}).items for name in ("phone", "toaster")]
+    on_phone, elsewhere = ([(item.signals or {})["on_device"] for item in items] for items in of_device)
+    assert on_phone == sorted(on_phone, reverse=True)
+    assert on_phone[0] == 1.0
+    assert set(elsewhere) == {0.0}, "of a device that the data does not know, nothing"
+
+
 def test_a_request_may_bring_its_own_time(ask: Ask) -> None:
     moment = MADE_AT + 1000 * HOUR
     session = [{"item": item, "time": moment} for item in ("a12", "a14", "a16")]

@@ -164,6 +164,7 @@ def test_lists_are_those_of_the_reranker_in_this_process(
         (lambda side: side.similar("a/b?c#d%2F"), UnknownItemError),
         (lambda side: side.similar("a\nb"), UnknownItemError),
         (lambda side: side.similar("a01\n"), UnknownItemError),
+        (lambda side: side.similar("a" * 512), InvalidFieldError),
         (lambda side: side.candidates("nobody"), UnknownUserError),
         (lambda side: side.candidates("u\n0"), UnknownUserError),
         (lambda side: side.candidates("u0", 100_000), InvalidFieldError),
