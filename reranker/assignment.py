@@ -10,7 +10,7 @@ STARTUP_FAILURE = 3
 """Exit code of a worker whose application could not start: uvicorn's."""
 
 BACKLOG = 512
-"""Connections that may wait to be accepted. A worker accepts all that wait at once, at some 60 µs each."""
+"""Connections that may wait to be accepted."""
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):

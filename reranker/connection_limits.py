@@ -26,13 +26,20 @@ class Connections:
     """The connections of a worker: how many, which are idle, and which have begun to send or to read and not ended."""
 
     def __init__(
-        self, *, most: int, idle_seconds: float, arrival_seconds: float, closed: Callable[[str], None]
+        self,
+        *,
+        most: int,
+        idle_seconds: float,
+        arrival_seconds: float,
+        closed: Callable[[str], None],
+        tell: Callable[[int], None],
     ) -> None:
-        """`most`: how many there may be. `closed` is told why one was closed."""
+        """`most`: how many there may be. `closed` is told why one was closed, `tell` how many there are."""
         self._most = most
         self._idle_seconds = idle_seconds
         self._arrival_seconds = arrival_seconds
         self._closed = closed
+        self._tell = tell
         self._number = 0
         self._is_sweeping = False
         self.idle: dict[Connection, float] = {}
@@ -43,6 +50,7 @@ class Connections:
     def add(self, connection: Connection) -> None:
         """Count a new connection; where it is one too many, the one that has been idle for longest is closed."""
         self._number += 1
+        self._tell(self._number)
         if self._number > self._most:
             longest = next(iter(self.idle), None)
             self._closed("full")
@@ -63,6 +71,7 @@ class Connections:
     def remove(self, connection: Connection) -> None:
         """Forget a connection that has ended."""
         self._number -= 1
+        self._tell(self._number)
         self.idle.pop(connection, None)
         self.arriving.pop(connection, None)
 

@@ -9,6 +9,7 @@ process to end takes them with it, however it ends.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import struct
@@ -25,6 +26,8 @@ _LENGTH = struct.Struct("<H")
 _NUMBER_BYTES = 8
 _STRIDE = SLOT_BYTES // _NUMBER_BYTES
 SUM = "sum"
+OPEN = ("open",)
+"""The key of what is no count: how many connections the process has now."""
 
 Key = tuple[str, ...]
 """The name, then the values of its labels."""
@@ -48,6 +51,9 @@ class Counts:
         self._slots = {key: slot for slot, (key, _) in enumerate(_counted(self._map))}
         self.numbers = memoryview(self._map).cast("d")[::_STRIDE]
         """By slot. For the one thread that counts a number; where there are several: `add`."""
+        self._open = self.slot(OPEN)  # the first of every file, so that all know where it is
+        self.tell_open(0)  # of whoever counted here before
+        self._others = [memoryview(each).cast("d") for each in self._maps if each is not self._map]
 
     def slot(self, key: Key) -> int:
         """Where the number with this key is."""
@@ -68,12 +74,22 @@ class Counts:
         with self._lock:
             self.numbers[slot] += amount
 
+    def tell_open(self, connections: int) -> None:
+        """Let the other processes know how many connections this one has."""
+        self.numbers[self._open] = connections
+
+    def is_ahead(self, uncounted: int) -> bool:
+        """Another process has fewer connections, by more than it matters, than this one with some not counted yet."""
+        least = min((other[self._open * _STRIDE] for other in self._others), default=math.inf)
+        return self.numbers[self._open] + uncounted > least + 1 + least / 8
+
     def totals(self) -> dict[Key, float]:
         """Every number by its key, over all processes."""
         found: dict[Key, float] = defaultdict(float)
         for counted in self._maps:
             for key, number in _counted(counted):
-                found[key] += number
+                if key != OPEN:
+                    found[key] += number
         return found
 
 

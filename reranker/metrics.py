@@ -87,6 +87,10 @@ class Metrics(Collector):
         if answer.ignored_events:
             self.ignored.inc(answer.ignored_events)
 
+    def tell_open(self, connections: int) -> None:
+        """Say how many connections this process has."""
+        self._counts.tell_open(connections)
+
     def count_live_failures(self, failures: int) -> None:
         """Count what has failed of late; `failures` is how often it has in all."""
         if failures != self._live_failures_counted:

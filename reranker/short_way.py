@@ -49,6 +49,7 @@ def open_door(
             idle_seconds=serve.idle_seconds,
             arrival_seconds=serve.body_seconds,
             closed=partial(metrics.closed.inc, 1.0),
+            tell=metrics.tell_open,
         ),
         framing=Framing(),
         max_body_bytes=serve.max_body_bytes,

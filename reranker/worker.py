@@ -12,10 +12,11 @@ import signal
 import socket
 import sys
 import threading
+from functools import partial
 
 import msgspec
 
-from reranker.assignment import BACKLOG, Assignment
+from reranker.assignment import Assignment
 
 
 def main(fd: int) -> None:
@@ -25,6 +26,7 @@ def main(fd: int) -> None:
     import uvicorn
 
     from reranker import log
+    from reranker.acceptor import Acceptor
     from reranker.app import create_app
     from reranker.compiled import is_compiled
     from reranker.connections import Connection
@@ -39,14 +41,14 @@ def main(fd: int) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     threading.Thread(target=_follow_parent, name="follow-parent", daemon=True).start()
+    counts = Counts(assignment.counts, assignment.slot)
     settings = uvicorn.Config(
-        create_app(assignment.config, log_key=assignment.log_key, counts=Counts(assignment.counts, assignment.slot)),
+        create_app(assignment.config, log_key=assignment.log_key, counts=counts),
         http=Connection,
         log_config=None,
         access_log=False,
         lifespan="on",
         ws="none",
-        backlog=BACKLOG,
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=assignment.drain_seconds,
@@ -54,7 +56,10 @@ def main(fd: int) -> None:
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
+            await super().startup([])
+            given = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+            acceptor = Acceptor(listener, partial(Connection, **given), counts.is_ahead)
+            self.servers.append(acceptor)  # type: ignore[arg-type] # which uvicorn closes as it does its own
             # What has been imported and opened stays: a full collection that walks it stops a worker for 20 ms, and
             # one that walks ten thousand connections for 100. What requests leave is found by the small collections,
             # of half a millisecond, and almost all of it needs none.

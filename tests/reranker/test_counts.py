@@ -41,6 +41,24 @@ def test_the_counts_of_dead_processes_are_added_to_those_of_the_living_and_go_on
     assert by_path == {"/ü": 11.5, "/0": 1.5, "/1": 1.5, "/2": 1.0, "/3": 0.5}
 
 
+def test_a_process_that_has_more_connections_than_another_is_ahead() -> None:
+    with os.fdopen(new_file()) as one, os.fdopen(new_file()) as other:
+        files = [one.fileno(), other.fileno()]
+        mine, theirs = Counts(files, 0), Counts(files, 1)
+        Counter(mine, "a", "A.").inc(50.0)
+        assert not mine.is_ahead(1), "by one it may be"
+        assert mine.is_ahead(2)
+        theirs.tell_open(80)
+        mine.tell_open(90)
+        assert not mine.is_ahead(1)
+        assert mine.is_ahead(2), "by an eighth it may be, and by one"
+        assert not theirs.is_ahead(8)
+        Counts(files, 0)  # whoever replaces it has none yet
+        assert theirs.is_ahead(0)
+        assert mine.totals() == {("a",): 50.0}
+    assert not Counts().is_ahead(1_000), "of itself it is never"
+
+
 def test_without_files_a_process_counts_for_itself() -> None:
     mine, others = Counts(), Counts()
     Counter(mine, "a", "A.").inc()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -231,6 +233,56 @@ def test_any_worker_reports_the_counts_of_all(server: Server) -> None:
         assert 'shortlist_answers_total{rung="popular",stale="no"} 12.0' in page
         assert "shortlist_version_number 1.0" in page
     assert server.stop() == 0
+
+
+def test_connections_that_last_are_shared_out_among_the_workers(server: Server) -> None:
+    """A proxy opens its connections at once and keeps them: with all of them at one worker, the others have no work."""
+    workers = sorted(server.workers())
+    eventually(lambda: all(map(_waits_for_connections, workers)))
+    before = [_sockets_of(worker) for worker in workers]
+
+    def shares() -> list[int]:
+        return [_sockets_of(worker) - were for worker, were in zip(workers, before, strict=True)]
+
+    with contextlib.ExitStack() as opened:
+        for _ in range(40):
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS))
+        eventually(lambda: sum(shares()) == 40)
+        assert max(shares()) <= 24, shares()
+    eventually(lambda: sum(shares()) == 0)
+
+
+def test_a_worker_takes_what_another_leaves_waiting(server: Server) -> None:
+    first, other = sorted(server.workers())
+    eventually(lambda: all(map(_waits_for_connections, (first, other))))
+    os.kill(other, signal.SIGSTOP)
+    try:
+        with contextlib.ExitStack() as opened:
+            clients = [
+                opened.enter_context(httpx.Client(base_url=server.url, timeout=PATIENCE_SECONDS)) for _ in range(5)
+            ]
+            assert {ask(client).status_code for client in clients} == {200}
+    finally:
+        os.kill(other, signal.SIGCONT)
+
+
+def _waits_for_connections(worker: int) -> bool:
+    """The socket that listens, whose number is its last argument, is among those that it polls."""
+    number = Path(f"/proc/{worker}/cmdline").read_bytes().split(b"\0")[-2].decode()
+    polled = [file for file, target in _files_of(worker) if target == "anon_inode:[eventpoll]"]
+    facts = "".join(Path(f"/proc/{worker}/fdinfo/{file}").read_text() for file in polled)
+    return re.search(rf"^tfd: +{number} ", facts, re.M) is not None
+
+
+def _sockets_of(worker: int) -> int:
+    return sum(target.startswith("socket:") for _, target in _files_of(worker))
+
+
+def _files_of(worker: int) -> Iterator[tuple[str, str]]:
+    """Number and target of each open file of a process."""
+    for file in Path(f"/proc/{worker}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield file.name, str(file.readlink())
 
 
 def test_the_log_is_json_lines_without_user_ids(server: Server) -> None:
