@@ -18,6 +18,7 @@ from serving_shop import Shop
 
 from promises.outcome import Outcome
 from reranker.app import create_app
+from reranker.requests import MOST_SEARCHED_BYTES
 from schemas.messages import ErrorAnswer
 
 WARM_UP_SHARE = 0.3
@@ -112,7 +113,8 @@ class Judge:
             return "no message"
         if status == 400 and request.body is not None and _is_json(request.body):
             return "valid JSON is called malformed"
-        if status == 400 and error.field is None and _is_object_to_python(request.body):
+        is_searched = request.body is not None and len(request.body) <= MOST_SEARCHED_BYTES
+        if status == 400 and error.field is None and is_searched and _is_object_to_python(request.body):
             return "no field is named"
         if status == 422 and error.field is None and not (request.method == "POST" and _is_no_object(request.body)):
             return "no field is named"
