@@ -61,6 +61,8 @@ def main() -> None:
         bodies = bodies_for(options.users)
         requests = [services.request_of(body) for body in bodies]
         serving = partial(services.shortlist, root, body=bodies[0])
+        with services.least(root, cores={SERVER}) as running:  # first: it needs what may be missing, wrk and cc
+            least = _refused(running, bodies, options.seconds)
         with serving(workers=1, cores={SERVER}) as running, services.client(CLIENT) as client:
             rows, most = _overload(running, client, requests, options.seconds)
             rows += _held(running, client, requests, HEALTHY_SHARE * most, held=options.held, seconds=options.seconds)
@@ -68,8 +70,7 @@ def main() -> None:
             rows.append(_killed(running, requests[0]))
         with serving(workers=2, cores={SERVER, CLIENT}) as running, services.client(CLIENT) as client:
             rows.append(_killed_of_two(running, client, requests, 0.2 * most, options.seconds))
-        with services.least(root, cores={SERVER}) as running:
-            rows.append(_refused(running, bodies, options.seconds))
+        rows.append(least)
         found = {str(row["name"]): row for row in rows}
         over, held = found[OVERLOADED], found["held connections"]
         summary = {

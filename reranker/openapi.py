@@ -40,7 +40,7 @@ REF = "#/components/schemas/{name}"
 DESCRIPTIONS = {
     404: "Nothing is known of the item or user.",
     421: "The user's list is on other hosts.",
-    400: "The body is not JSON in UTF-8. Where only a value is not, NaN or half a character, `field` names it.",
+    400: "The body is not JSON in UTF-8. Up to 16 KB, `field` names the value that is not: NaN, or half a character.",
     401: "No token was given that this server knows.",
     403: "The token's role is not enough.",
     408: "The body did not arrive in time.",
