@@ -31,7 +31,9 @@ FOLDER_HINT: Final = "restore live/items from a copy; or remove that folder, and
 DISK_HINT: Final = "df and ls -l tell whether it can be written"
 FACTS: Final = b"facts"
 CHANGES: Final = b"changes"
-"""Names of the two databases."""
+BEFORE: Final = b"before"
+DATABASES: Final = (FACTS, CHANGES, BEFORE)
+"""Names of the databases; an older Shortlist made the first two."""
 
 State = tuple[int, int, int]
 """Device and inode of the file, and LMDB's number of its last transaction: another one with each change."""
@@ -39,13 +41,15 @@ T = TypeVar("T")
 
 
 class Tables(NamedTuple):
-    """A transaction and the two databases in it; None: the database has not been made yet."""
+    """A transaction and the databases in it; None: the database has not been made yet."""
 
     transaction: lmdb.Transaction
     facts: Any
     """Item id to what `encode_facts` makes."""
     changes: Any
     """Number of a change, 8 bytes big-endian, to the id of the item it was about."""
+    before: Any
+    """The same number to the item's value in `facts` before it, empty where there was none."""
 
 
 class _Opened(NamedTuple):
@@ -195,8 +199,8 @@ class LiveEnvironment:
 
     def _open_for_reading(self, *, lock: bool) -> lmdb.Environment:
         return open_growing(
-            str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=lock, max_dbs=2,
-            max_readers=MAX_READERS,
+            str(self._folder), map_size=self.map_bytes, readonly=True, create=False, lock=lock,
+            max_dbs=len(DATABASES), max_readers=MAX_READERS,
         )  # fmt: skip
 
     def _open_for_writing(self) -> _Opened:
@@ -208,10 +212,12 @@ class LiveEnvironment:
             durable.make_folder(folder, for_all=True)
         durable.make_file(self._file)  # LMDB would heed the umask
         # No writemap: a full disk would be a SIGBUS.
-        environment = open_growing(str(self._folder), map_size=self.map_bytes, max_dbs=2, max_readers=MAX_READERS)
+        environment = open_growing(
+            str(self._folder), map_size=self.map_bytes, max_dbs=len(DATABASES), max_readers=MAX_READERS
+        )
         try:
             self._refuse_truncated(environment)
-            for name in (FACTS, CHANGES):
+            for name in DATABASES:
                 environment.open_db(name)
             # LMDB syncs neither the first pages of a new file nor any name.
             durable.sync_file(self._file)
@@ -243,11 +249,12 @@ class LiveEnvironment:
             opened.environment.close()
 
 
-def _databases(environment: lmdb.Environment, transaction: lmdb.Transaction | None) -> tuple[Any, Any]:
-    try:
-        return tuple(environment.open_db(name, transaction, create=False) for name in (FACTS, CHANGES))  # type: ignore[return-value]
-    except lmdb.NotFoundError:
-        return None, None
+def _databases(environment: lmdb.Environment, transaction: lmdb.Transaction | None) -> tuple[Any, Any, Any]:
+    found: list[Any] = [None, None, None]
+    with contextlib.suppress(lmdb.NotFoundError):
+        for place, name in enumerate(DATABASES):
+            found[place] = environment.open_db(name, transaction, create=False)
+    return found[0], found[1], found[2]
 
 
 def _bytes_of(environment: lmdb.Environment) -> int:

@@ -2,25 +2,33 @@
 
 Written in place, by any process, one batch after another. Every change of an item gets a number, so that a reader who
 has read everything once needs only the changes since. Facts of items that no version knows are kept: a later one may.
+What was set before a change is kept with it, so that an answer can be made again by the facts of then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from prediction_store.errors import DamagedFactsError, LiveItemsError, NewerFormatError
+from prediction_store.live_changes import (
+    KEPT_SHARE,
+    Replaced,
+    changed_since,
+    first_number,
+    last_number,
+    read_back,
+    remember,
+)
 from prediction_store.live_environment import State, Tables, release, share
 from prediction_store.live_facts import decode_facts, encode_facts
 from schemas.live_items import FACTS, LIVE_ITEMS_FORMAT, ItemChange, ItemFacts, change_facts
 from schemas.record import MAX_KEY_BYTES, is_key
 
 MAP_BYTES: Final = 1 << 30
-KEPT_CHANGES: Final = 100_000
-"""Changes that are remembered one by one; a reader who is further behind reads everything again."""
 SOME: Final = 1000
 """Items read at a time by a reader who must not keep others waiting."""
 FORMAT_KEY: Final = b"format"
@@ -35,7 +43,7 @@ class Reading(NamedTuple):
     state: State | None
     """None: nothing has ever been set."""
     number: int
-    """Of the last change in it; 0: there was none."""
+    """Of the last change in it; 0: there was none. Those of another environment, on another host say, are others."""
     is_whole: bool
     """True: the entries are all there is. False: they are what has changed since the number asked for."""
     entries: list[Entry]
@@ -50,6 +58,7 @@ class LiveItems:
     def __init__(self, root: Path, *, map_bytes: int = MAP_BYTES) -> None:
         """`map_bytes` is the room for all facts: address space, not disk."""
         self._environment = share(root, map_bytes)
+        self._kept_bytes = map_bytes // KEPT_SHARE
         self._is_open = True
 
     def __enter__(self) -> Self:
@@ -78,7 +87,7 @@ class LiveItems:
         keyed = [(_key(change.item), change) for change in changes]
         if not keyed:
             return []
-        return self._environment.write(lambda tables: _apply(tables, keyed, now))
+        return self._environment.write(lambda tables: _apply(tables, keyed, now, self._kept_bytes))
 
     def get(self, item: str) -> ItemFacts | None:
         """The facts that are set for an item; None: there are none.
@@ -122,9 +131,20 @@ class LiveItems:
         state, (number, entries) = found
         return Reading(state, number, len(entries) < SOME, entries)
 
+    def read_back(self, number: int, to: int) -> list[Entry] | None:
+        """From the state after one change back to that after an earlier one: what differed then, item by item.
 
-def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) -> list[str]:
-    transaction, facts, _ = tables
+        None: not all changes between the two are remembered.
+
+        Raises:
+            LiveItemsError, NewerFormatError: as `read`.
+        """
+        found = self._environment.read(lambda tables: _read_back(tables, number, to))
+        return None if found is None else found[1]
+
+
+def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float, kept_bytes: int) -> list[str]:
+    transaction, facts = tables.transaction, tables.facts
     if _check_format(tables) is None:
         transaction.put(FORMAT_KEY, b"%d" % LIVE_ITEMS_FORMAT)
     before: dict[bytes, ItemFacts | None] = {}
@@ -133,17 +153,19 @@ def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float) ->
         if key not in before:
             before[key] = after[key] = None if _clears_all(change) else _get(tables, key)
         after[key] = change_facts(after[key], change, now)
-    changed = []
+    changed: list[Replaced] = []
     for key in sorted(after):
         found = after[key]
         if found is None:
-            if transaction.delete(key, db=facts):
-                changed.append(key)
+            value = transaction.pop(key, db=facts)
+            if value is not None:
+                changed.append((key, bytes(value)))
         elif found is not before[key]:
-            transaction.put(key, encode_facts(key, found), db=facts)
-            changed.append(key)
-    _remember(tables, changed)
-    return [key.decode("utf-8") for key in changed]
+            value = transaction.replace(key, encode_facts(key, found), db=facts)
+            changed.append((key, bytes(value or b"")))
+    if changed:
+        remember(tables, changed, kept_bytes)
+    return [key.decode("utf-8") for key, _ in changed]
 
 
 def _clears_all(change: ItemChange) -> bool:
@@ -151,29 +173,13 @@ def _clears_all(change: ItemChange) -> bool:
     return all(getattr(change, fact) is None for fact in FACTS)
 
 
-def _remember(tables: Tables, changed: list[bytes]) -> None:
-    """Number the changes, and forget those that are too long ago."""
-    transaction, _, changes = tables
-    number = _last_number(tables)
-    numbered = [(number + place, key) for place, key in enumerate(changed, start=1)][-KEPT_CHANGES:]
-    if len(numbered) == KEPT_CHANGES:  # all others are too long ago
-        transaction.drop(changes, delete=False)
-    for each, key in numbered:
-        transaction.put(each.to_bytes(8, "big"), key, db=changes, append=True)
-    too_old = number + len(changed) - KEPT_CHANGES
-    if too_old > 0:
-        with transaction.cursor(db=changes) as cursor:
-            while cursor.first() and int.from_bytes(cursor.key(), "big") <= too_old:
-                cursor.delete()
-
-
 def _read(tables: Tables, since: int | None) -> tuple[int, bool, list[Entry]]:
     if tables.facts is None:
         return 0, True, []
     _check_format(tables)
-    number = _last_number(tables)
-    if since is not None and since <= number and since + 1 >= _first_number(tables):
-        keys = dict.fromkeys(_changed(tables, since))
+    number = last_number(tables)
+    if since is not None and since <= number and since + 1 >= first_number(tables):
+        keys = dict.fromkeys(changed_since(tables, since))
         return number, False, [_entry(key, tables.transaction.get(key, db=tables.facts)) for key in keys]
     with tables.transaction.cursor(db=tables.facts) as cursor:
         return number, True, [_entry(bytes(key), value) for key, value in cursor]
@@ -185,8 +191,16 @@ def _read_some(tables: Tables, after: bytes) -> tuple[int, list[Entry]]:
     _check_format(tables)
     with tables.transaction.cursor(db=tables.facts) as cursor:
         if not cursor.set_range(after + b"\0" if after else b"\0"):
-            return _last_number(tables), []
-        return _last_number(tables), [_entry(bytes(key), value) for key, value in islice(cursor, SOME)]
+            return last_number(tables), []
+        return last_number(tables), [_entry(bytes(key), value) for key, value in islice(cursor, SOME)]
+
+
+def _read_back(tables: Tables, number: int, to: int) -> list[Entry] | None:
+    if tables.before is None:
+        return None
+    _check_format(tables)
+    before = read_back(tables, number, to)
+    return None if before is None else [_entry(key, value or None) for key, value in before.items()]
 
 
 def _get(tables: Tables, key: bytes) -> ItemFacts | None:
@@ -202,22 +216,6 @@ def _entry(key: bytes, value: bytes | memoryview | None) -> Entry:
         return key, None if value is None else decode_facts(key, value)
     except DamagedFactsError as error:
         return key, error
-
-
-def _changed(tables: Tables, since: int) -> Iterator[bytes]:
-    with tables.transaction.cursor(db=tables.changes) as cursor:
-        if cursor.set_range((since + 1).to_bytes(8, "big")):
-            yield from map(bytes, cursor.iternext(keys=False, values=True))
-
-
-def _first_number(tables: Tables) -> int:
-    with tables.transaction.cursor(db=tables.changes) as cursor:
-        return int.from_bytes(cursor.key(), "big") if cursor.first() else 1
-
-
-def _last_number(tables: Tables) -> int:
-    with tables.transaction.cursor(db=tables.changes) as cursor:
-        return int.from_bytes(cursor.key(), "big") if cursor.last() else 0
 
 
 def _check_format(tables: Tables) -> int | None:

@@ -96,8 +96,9 @@ class Store(Section, frozen=True):
     grace_hours: Amount = 1.0
     """`retire` never removes a version younger than this."""
     live_items_mb: Annotated[int, Meta(ge=1, le=1_048_576)] = 1024
-    """Megabytes that the live facts about items may take, some 300 bytes an item. Each process that reads them reserves
-    so much address space; the disk holds only what is set."""
+    """Megabytes that the live facts about items may take, some 300 bytes an item, and up to a quarter of it what they
+    were before, for `replay`. Each process that reads them reserves so much address space; the disk holds only what is
+    set."""
     remote: str = ""
     """Object storage that several hosts share: file:///…, s3://bucket/prefix, gs://… or az://…; empty: there is none.
     Credentials, region and endpoint come from the environment: AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …"""

@@ -97,7 +97,8 @@ def test_a_larger_limit_is_the_way_out_where_there_is_no_room_even_to_clear(root
                 live.set([change(item, **nothing)], now=6.0)
         assert caught.value.hint.startswith("raise store.live_items_mb")
     with LiveItems(root, map_bytes=400_000) as live:
-        live.set([change(item, **nothing) for item in items], now=7.0)
+        for half in (items[::2], items[1::2]):  # LMDB uses pages again that the last change but one has left
+            live.set([change(item, **nothing) for item in half], now=7.0)
         assert live.read().entries == []
     with LiveItems(root, map_bytes=200_000) as live:
         assert live.set([change("a", price=1.0)], now=8.0) == ["a"]

@@ -11,7 +11,7 @@ import pytest
 from live_changes import change, damage
 from shop_store import MakeVersion
 
-from prediction_store import layout, live_items
+from prediction_store import layout, live_changes, live_items
 from prediction_store.columns import Categories, CategoryColumn, Texts
 from prediction_store.errors import LiveItemsError, StoreError
 from prediction_store.live_items import LiveItems
@@ -88,14 +88,15 @@ def test_what_an_item_is_they_say_where_the_version_does_not(
 def test_who_is_too_far_behind_for_single_changes_reads_everything(
     live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_items, "KEPT_CHANGES", 3)
+    monkeypatch.setattr(live_changes, "KEPT_CHANGES", 3)
     views = LiveViews(live)
     live.set([change("item-0", price=1.0)], now=5.0)
     views.view(version)
+    none = live.read().number - 1
     live.set([change("item-2", hidden=True)], now=6.0)
     for place in range(3):
         live.set([change("item-3", price=float(place))], now=7.0)
-    assert [live.read(since).is_whole for since in (0, 1, 2, 5, 6)] == [True, True, False, False, True]
+    assert [live.read(none + since).is_whole for since in (0, 1, 2, 5, 6)] == [True, True, False, False, True]
     assert not views.view(version).shown[2]
 
 
@@ -167,7 +168,7 @@ def test_only_what_has_changed_is_read_again(
 def test_changes_at_random_end_like_a_dictionary(
     live: LiveItems, version: Version, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_items, "KEPT_CHANGES", 40)
+    monkeypatch.setattr(live_changes, "KEPT_CHANGES", 40)
     seed = random.randrange(2**32)
     print("seed", seed)
     chance = random.Random(seed)
