@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,20 +12,7 @@ import numpy as np
 from reranker.arrays import Float32
 from reranker.serving_log.records import AnswerRecord, ShownItems
 from reranker.shown import Shown
-from schemas.config import Config, digest
 from schemas.messages import Context, RecommendAnswer, RecommendRequest, SessionEvent
-
-DECIDING: Final = {
-    "serve": (
-        "max_k", "session_half_life_seconds", "session_event_weights", "neighbour_candidates", "fresh_candidates",
-        "trending_now_candidates",
-        "arrivals", "seen", "seen_before", "bought", "bought_events", "rules", "order",
-    ),
-    "store": ("record_ttl_hours", "expired"),
-}  # fmt: skip
-"""The settings that decide which answer a version gives to a logged request; `max_k` bounds a rung of the ladder. The
-others say whether and when there is an answer, or what the record holds anyway: `k`, the session as it was used, and
-the holdout."""
 
 
 def record_of(
@@ -52,7 +39,7 @@ def record_of(
         k: how many items were wanted.
         shown: what `answer` has noted.
         now: the server's clock that the answer was made with.
-        settings: see `settings_digest`.
+        settings: the digest of those that decide an answer, see `deciding`.
         live: number of the last change of the live facts about items.
         hasty_since: see `Haste.since`.
         holdout: the user's.
@@ -121,16 +108,6 @@ def facts_of(record: AnswerRecord) -> dict[str, Any]:
 def numbers(stored: bytes) -> Float32:
     """float32[n]: the numbers in a record's bytes."""
     return np.frombuffer(stored, "<f4")
-
-
-def settings_digest(config: Config) -> str:
-    """16 hex digits over the settings that decide an answer."""
-    deciding = {
-        f"{section}.{name}": getattr(getattr(config, section), name)
-        for section, names in DECIDING.items()
-        for name in names
-    }
-    return digest(deciding)[:16]
 
 
 def _added(shown: Sequence[Shown]) -> bytes:

@@ -108,11 +108,17 @@ def lookup(  # noqa: PLR0917 the options of the command line
 @app.command()
 def replay(
     request_id: Annotated[str, typer.Argument(metavar="REQUEST_ID", help="The `request_id` of the answer.")],
+    *,
+    by_settings_of_today: Annotated[
+        bool, typer.Option("--settings-of-today", help="By these, and not those of then: what they would change.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
     overrides: SetOption = [],
 ) -> None:
-    """Make an answer of the log again from its version. Exit 0: the same bit for bit; 1: it differs, and where.
+    """Make an answer of the log again from its version, by the settings and live facts of then.
+
+    Exit 0: the same bit for bit; 1: it differs, and where.
 
     2: the log does not hold it; 3: its version has been retired.
 
@@ -132,7 +138,8 @@ def replay(
     from reranker.replay import replay as make_again
     from schemas.config_file import load_config
 
-    found = make_again(load_config(config, overrides), request_id)
+    settings = load_config(config, overrides)
+    found = make_again(settings, request_id, by_settings_of_today=by_settings_of_today)
     if as_json:
         facts = {"equal": found.is_equal, "differences": found.differences, "recorded": facts_of(found.recorded)}
         print(msgspec.json.format(msgspec.json.encode(facts), indent=2).decode())
@@ -230,7 +237,7 @@ def skew(  # noqa: PLR0917 the options of the command line
     if not found.answers:
         raise NotInLogError(
             "the log has no answer that can be made again",
-            hint="set log.answers; answers given with other [serve] settings cannot be made again",
+            hint="set log.answers; answers of retired versions cannot be made again",
         )
     apart = [signal.name for signal in found.signals if not signal.most <= tolerance]
     if apart:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reranker.decayed_counts import DecayedCounts
+from reranker.deciding import settings_record
 from reranker.errors import SessionsError
 from reranker.events import record_of
 from reranker.last_minutes import opener
@@ -13,7 +14,7 @@ from reranker.log import logger
 from reranker.metrics import Metrics
 from reranker.recommend import Clock
 from reranker.serving_log.commit import Committer
-from reranker.serving_log.records import AnswerRecord, LoggedEvent
+from reranker.serving_log.records import AnswerRecord, LoggedEvent, encode
 from reranker.serving_log.segments import SegmentWriter
 from reranker.session import UNLISTED_EVENT_WEIGHT
 from reranker.sessions.guarded import GuardedSessions
@@ -37,8 +38,9 @@ class Feedback:
         self._sessions = (
             GuardedSessions(opener(config), metrics.session_failures.inc) if config.sessions.enabled else None
         )
+        settings = encode(settings_record(config)) if config.log.answers else b""
         self._committer = Committer(
-            SegmentWriter(Path(events_folder(config.paths)), config.log, now),
+            SegmentWriter(Path(events_folder(config.paths)), config.log, now, settings),
             limit=config.log.queue,
             accept=self._accept,
             dropped=metrics.log_dropped.inc,

@@ -18,7 +18,7 @@ from prediction_store.reader import Version
 from reranker.errors import LogBusyError
 from reranker.serving_log.frames import Tail, frame, frames, header
 from reranker.serving_log.reading import Watch, segments
-from reranker.serving_log.records import AnswerRecord, Record, TrendingRecord, decode, encode
+from reranker.serving_log.records import AnswerRecord, Record, SettingsRecord, TrendingRecord, decode, encode
 from schemas.config import Config, events_folder
 from schemas.errors import ShortlistError, UsageError
 
@@ -115,7 +115,7 @@ def _forget_in(path: Path, users: Collection[str], found: Forgotten) -> None:
 
 def _without(record: Record, users: Collection[str], found: Forgotten) -> Record | None:
     """The record without what these users did, itself where they did nothing; None: nothing is left."""
-    if isinstance(record, TrendingRecord):
+    if isinstance(record, TrendingRecord | SettingsRecord):
         return record  # of no user
     if isinstance(record, AnswerRecord):
         if record.user not in users:

@@ -15,10 +15,11 @@ from prediction_store.live_view import LiveView, LiveViews
 from prediction_store.reader import Store
 from reranker import announced, browse
 from reranker.answer import answer
-from reranker.answered import record_of, settings_digest
+from reranker.answered import record_of
 from reranker.arrivals import may_be_shown
 from reranker.choice import unfit_caps
 from reranker.deadline import Haste, Pace, Timer, limit_ms
+from reranker.deciding import settings_digest
 from reranker.errors import NotReadyError, UnopenedVersionError
 from reranker.fresh import Fresh
 from reranker.holdouts import NOBODY, holdout_of

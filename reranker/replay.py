@@ -1,9 +1,13 @@
-"""An answer of the log, made again from its version: the same bit for bit, or what differs."""
+"""An answer of the log, made again from its version: the same bit for bit, or what differs.
+
+The log has the request and the session, the settings, and what was trending; the store has the version, and what the
+live facts about items were.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -12,19 +16,24 @@ from typing import Any
 import numpy as np
 
 from prediction_store.errors import MissingVersionError
+from prediction_store.live_past import LivePast
+from prediction_store.live_view import LiveView
 from prediction_store.reader import Store, Version
-from reranker.answered import numbers, record_of, request_of, settings_digest
+from reranker.answered import numbers, record_of, request_of
 from reranker.arrays import Float32
 from reranker.deadline import Haste
+from reranker.deciding import settings_digest, with_settings
 from reranker.errors import NotInLogError, VersionRetiredError
 from reranker.recommend import Reranker
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_segments, segments
-from reranker.serving_log.records import AnswerRecord, TrendingRecord
+from reranker.serving_log.records import AnswerRecord, SettingsRecord, TrendingRecord
 from reranker.shown import Shown
 from reranker.trending_now import Trending
 from schemas.config import Config, events_folder
 
+HEAD_BYTES = 1 << 20
+"""The settings, which each segment begins with, are in so many of its first bytes."""
 SCALARS = ("rung", "topped_up_from", "reason", "stale", "age_seconds", "ignored_events", "hasty_since")
 
 
@@ -42,17 +51,22 @@ class Replay:
         return not self.differences
 
 
-def replay(config: Config, request_id: str) -> Replay:
-    """Find an answer in the log and make it again from its version.
+def replay(config: Config, request_id: str, *, by_settings_of_today: bool = False) -> Replay:
+    """Find an answer in the log and make it again from its version, by the settings and live facts of then.
+
+    By `config` itself where the log has lost the settings, or `by_settings_of_today`.
 
     Raises:
         NotInLogError: the log does not hold it.
         VersionRetiredError: its version is not in the store any more.
         DamagedVersionError, FormatError: the version, or a segment of the log, is not as it was written.
+        LiveItemsError, NewerFormatError: the live facts about items, or the log, cannot be read.
     """
     folder = Path(events_folder(config.paths))
     recorded = find(folder, request_id)
     trending = trending_then(folder, {recorded.trending}).get(recorded.trending)
+    if not by_settings_of_today:
+        config = config_then(config, recorded.settings, settings_then(folder, {recorded.settings})) or config
     root = Path(config.paths.store)
     try:
         version = Version.open(root, recorded.version)
@@ -62,21 +76,32 @@ def replay(config: Config, request_id: str) -> Replay:
             hint="store.keep_versions says how many are kept",
         ) from error
     with version, contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
-        replayed = made_again(reranker, version, recorded, trending, settings_digest(config))
+        live = LivePast(reranker.live, version).after(recorded.live) or reranker.live_view(version)
+        replayed = made_again(reranker, version, recorded, live, trending=trending, settings=settings_digest(config))
     found = list(differences(recorded, replayed))
     return Replay(recorded, replayed, [*_causes(recorded, replayed), *found] if found else [])
 
 
 def made_again(
-    reranker: Reranker, version: Version, recorded: AnswerRecord, trending: TrendingRecord | None, settings: str
+    reranker: Reranker,
+    version: Version,
+    recorded: AnswerRecord,
+    live: LiveView,
+    *,
+    trending: TrendingRecord | None,
+    settings: str,
 ) -> AnswerRecord:
-    """The answer to the recorded request on its version, as a record; `settings` is the digest of today's.
+    """The answer to the recorded request on its version, as a record.
 
-    `trending` is what was so then, see `trending_then`.
+    Args:
+        live: the live facts of then, or what is known of them.
+        trending: what was so then, see `trending_then`.
+        settings: the digest of the re-ranker's.
+
     Requires: the version stays open until this returns.
     """
     noted: list[Shown] = []
-    request, live = request_of(recorded), reranker.live_view(version)
+    request = request_of(recorded)
     wanted = None if trending is None else Trending.of(version, trending)
     haste = Haste.as_before(recorded.hasty_since)
     made = reranker.answer_on(
@@ -133,6 +158,26 @@ def trending_then(folder: Path, numbers: Collection[str]) -> dict[str, TrendingR
     return found
 
 
+def settings_then(folder: Path, digests: Collection[str]) -> dict[str, SettingsRecord]:
+    """The settings of these digests; the log has lost those that are missing."""
+    left, found = set(digests), dict[str, SettingsRecord]()
+    for path in reversed(segments(folder)):
+        if len(found) == len(left):
+            break
+        for record in read_segments([path], lambda _: None, HEAD_BYTES):
+            if isinstance(record, SettingsRecord) and record.digest in left:
+                found[record.digest] = record
+            break  # they come first
+    return found
+
+
+def config_then(config: Config, settings: str, known: Mapping[str, SettingsRecord]) -> Config | None:
+    """The configuration with the settings of a digest; None: the log has lost them, or another Shortlist wrote them."""
+    if settings == settings_digest(config):
+        return config
+    return with_settings(config, known[settings]) if settings in known else None
+
+
 def differences(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
     """What differs between two answers to one request, in sentences."""
     for name in SCALARS:
@@ -164,7 +209,10 @@ def _causes(recorded: AnswerRecord, replayed: AnswerRecord) -> Iterator[str]:
     if recorded.trending != replayed.trending:
         yield f"the log has lost what was trending then, {recorded.trending}"
     if recorded.live != replayed.live:
-        yield f"the live facts about items have changed: {recorded.live} then, {replayed.live} now"
+        yield (
+            f"the live facts about items have changed, and those of then are not kept:"
+            f" {recorded.live} then, {replayed.live} now"
+        )
     if recorded.settings != replayed.settings:
         yield f"the settings of serve or store are others: {recorded.settings} then, {replayed.settings} now"
 

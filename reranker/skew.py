@@ -19,11 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from prediction_store.errors import MissingVersionError
+from prediction_store.live_past import LivePast
 from prediction_store.reader import Store, Version
-from reranker.answered import numbers, settings_digest
+from reranker.answered import numbers
 from reranker.arrays import Float32
 from reranker.recommend import Reranker
-from reranker.replay import made_again, trending_then
+from reranker.replay import config_then, made_again, settings_then, trending_then
 from reranker.serving_log.frames import Tail
 from reranker.serving_log.reading import read_log
 from reranker.serving_log.records import AnswerRecord, ShownItems
@@ -32,7 +33,7 @@ from schemas.config import Config, events_folder
 
 TINY = np.float32(np.finfo(np.float32).tiny)
 """The difference of values whose bits differ though they are equal as numbers: 0 and -0."""
-RETIRED, OTHER_SETTINGS, NOTHING_SHOWN = "version retired", "other settings", "nothing shown"
+RETIRED, UNKNOWN_SETTINGS, NOTHING_SHOWN = "version retired", "settings unknown", "nothing shown"
 
 
 class SignalSkew(NamedTuple):
@@ -62,7 +63,7 @@ class Skew:
     passed_over: dict[str, int] = field(default_factory=dict)
     """Answers of the sample that were not compared, by reason."""
     missing: int = 0
-    """Items that were shown and are not in the answer made again: live facts have changed."""
+    """Items that were shown and are not in the answer made again: the live facts of then are not kept any more."""
     torn_bytes: int = 0
     """Of torn tails: answers may be in them."""
     drift: Drift | None = None
@@ -90,19 +91,26 @@ def skew(config: Config, answers: int) -> Skew:
     tails: list[Tail] = []
     by_version: dict[str, list[AnswerRecord]] = defaultdict(list)
     passed_over: Counter[str] = Counter()
-    digest = settings_digest(config)
-    drawn = sample(Path(events_folder(config.paths)), answers, tails.append)
+    folder, root = Path(events_folder(config.paths)), Path(config.paths.store)
+    drawn = sample(folder, answers, tails.append)
+    digests = {record.settings for record in drawn}
+    known = settings_then(folder, digests)
+    configs = {digest: then for digest in digests if (then := config_then(config, digest, known)) is not None}
     for record in drawn:
         if not record.shown.items:
             passed_over[NOTHING_SHOWN] += 1
-        elif record.settings != digest:
-            passed_over[OTHER_SETTINGS] += 1
+        elif record.settings not in configs:
+            passed_over[UNKNOWN_SETTINGS] += 1
         else:
             by_version[record.version].append(record)
-    trending = trending_then(Path(events_folder(config.paths)), {record.trending for record in drawn})
-    root, compared, missing = Path(config.paths.store), 0, 0
+    trending = trending_then(folder, {record.trending for record in drawn})
+    compared = missing = 0
     differences: dict[str, list[Float32]] = defaultdict(list)
-    with contextlib.closing(Store(root)) as store, contextlib.closing(Reranker(store, config)) as reranker:
+    with contextlib.ExitStack() as opened:
+        store = opened.enter_context(contextlib.closing(Store(root)))
+        rerankers = {
+            digest: opened.enter_context(contextlib.closing(Reranker(store, of))) for digest, of in configs.items()
+        }
         for name, records in sorted(by_version.items()):
             try:
                 version = Version.open(root, name)
@@ -110,8 +118,11 @@ def skew(config: Config, answers: int) -> Skew:
                 passed_over[RETIRED] += len(records)
                 continue
             with version:
-                for record in records:
-                    made = made_again(reranker, version, record, trending.get(record.trending), digest)
+                past = LivePast(next(iter(rerankers.values())).live, version)
+                for record in sorted(records, key=lambda record: record.live, reverse=True):
+                    reranker, was = rerankers[record.settings], trending.get(record.trending)
+                    live = past.after(record.live) or reranker.live_view(version)
+                    made = made_again(reranker, version, record, live, trending=was, settings=record.settings)
                     missing += _compare(record.shown, made.shown, differences)
                     compared += 1
     signals = [_of_signal(name, parts) for name, parts in sorted(differences.items())]

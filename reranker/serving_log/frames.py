@@ -13,8 +13,8 @@ from zlib import crc32
 
 from schemas.errors import NewerFormatError
 
-FORMAT: Final = 2
-"""2: with what was trending; 1 is read as well."""
+FORMAT: Final = 3
+"""3: with the settings; 2: with what was trending. Both are read as well, and so is 1."""
 MAGIC: Final = b"\x93SLOG\r\n\x1a"
 """The first byte is no text, and the line ends show a file that was carried as text."""
 MAX_RECORD_BYTES: Final = 16 << 20

@@ -1,4 +1,4 @@
-"""What stands in a record: events as they were accepted, or one answer as it was given.
+"""What stands in a record: events as they were accepted, one answer as it was given, or what answers are made by.
 
 Arrays, not maps: a field may be added at the end of a struct, with a default, and nowhere else.
 """
@@ -6,6 +6,7 @@ Arrays, not maps: a field may be added at the end of a struct, with a default, a
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -66,12 +67,12 @@ class AnswerRecord(msgspec.Struct, frozen=True, array_like=True, tag="answer"):
     worker: int
     """Process id."""
     settings: str
-    """Digest of the settings that an answer depends on, see `settings_digest`."""
+    """Digest of the settings that an answer depends on, see `SettingsRecord`."""
     k: int
     session: list[tuple[str, str, float | None]]
     """Item, event type and time, as used: the stored session, then the request's own."""
     live: int
-    """Number of the last change of the live facts about items."""
+    """Number of the last change of the live facts about items; 0: there was none."""
     ignored: dict[str, int]
     """Times that items had been shown without a click, where the ranker has a weight for it."""
     exclude: list[str]
@@ -113,7 +114,16 @@ class TrendingRecord(msgspec.Struct, frozen=True, array_like=True, tag="trending
     """float64[m], little-endian: when each of them began to count, in epoch seconds. Empty in older logs."""
 
 
-Record = EventsRecord | AnswerRecord | TrendingRecord
+class SettingsRecord(msgspec.Struct, frozen=True, array_like=True, tag="settings"):
+    """The settings that decide the answers of one worker. Each of its segments begins with them."""
+
+    digest: str
+    """As its answers name it."""
+    settings: dict[str, dict[str, Any]]
+    """By section and name, as a configuration file has them."""
+
+
+Record = EventsRecord | AnswerRecord | TrendingRecord | SettingsRecord
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Record)

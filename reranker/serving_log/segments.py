@@ -24,10 +24,12 @@ class SegmentWriter:
     given up, cut back to its whole records, and the next try begins another. A lock on it says that it is appended to.
     """
 
-    def __init__(self, folder: Path, settings: Log, now: Callable[[], float]) -> None:
+    def __init__(self, folder: Path, settings: Log, now: Callable[[], float], first: bytes = b"") -> None:
+        """`first` is the payload of a record that each segment begins with; empty: none does."""
         self._folder = folder
         self._settings = settings
         self._now = now
+        self._head = header() + (frame(first) if first else b"")
         self._series = new_series()
         self._number = 0
         self._open: durable.Appended | None = None
@@ -84,7 +86,7 @@ class SegmentWriter:
                 self._series, self._number = new_series(), 0
             self._number += 1
             name = SegmentName(int(self._started * 1000), self._series, self._number)
-            self._open = durable.Appended(self._folder / str(name), header())
+            self._open = durable.Appended(self._folder / str(name), self._head)
             try:
                 self._lock = locks.lock(self._open.path, exclusive=True)
             except DiskError:

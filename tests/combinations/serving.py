@@ -13,8 +13,9 @@ from combinations.worlds import World, damage
 from prediction_store.live_items import LiveItems
 from prediction_store.reader import Store, Version
 from reranker import eligibility, ranking, sources, standing, user_tower
-from reranker.answered import record_of, settings_digest
+from reranker.answered import record_of
 from reranker.deadline import Haste
+from reranker.deciding import settings_digest
 from reranker.recommend import Reranker
 from reranker.replay import differences, made_again
 from reranker.serving_log.records import AnswerRecord
@@ -83,7 +84,9 @@ class Serving:
         """How the answer that a log's bytes lead to differs from the one in them."""
         read = msgspec.msgpack.decode(msgspec.msgpack.encode(record), type=AnswerRecord)
         digest = settings_digest(self.settings.config)
-        return [*differences(read, made_again(self._reranker, self._version, read, asked.trending, digest))]
+        live = self._reranker.live_view(self._version)
+        made = made_again(self._reranker, self._version, read, live, trending=asked.trending, settings=digest)
+        return [*differences(read, made)]
 
     @contextlib.contextmanager
     def without_kernel(self) -> Iterator[None]:

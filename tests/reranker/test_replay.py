@@ -17,14 +17,15 @@ from serving_shop import Shop
 from shop_server import PATIENCE_SECONDS, Server
 
 import shortlist
-from prediction_store import durable
+from prediction_store import durable, layout, live_changes
 from prediction_store.layout import version_path
-from reranker.answered import numbers, settings_digest
+from reranker.answered import numbers
 from reranker.app import create_app
+from reranker.deciding import settings_digest, settings_record, with_settings
 from reranker.replay import differences, replay
 from reranker.serve import ONE_THREAD
 from reranker.serving_log.reading import read_log, segments
-from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, encode
+from reranker.serving_log.records import AnswerRecord, EventsRecord, LoggedEvent, SettingsRecord, encode
 from reranker.serving_log.segments import SegmentWriter
 from schemas.config import Config, Store
 from schemas.serving_config import Log, Serve
@@ -188,18 +189,84 @@ def test_an_answer_whose_version_has_been_retired_exits_3(published: Shop, capsy
     assert f"version {answer['version']}" in capsys.readouterr().err
 
 
-def test_other_settings_are_told_with_what_they_change(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_replay_is_by_the_settings_of_then(published: Shop) -> None:
+    then = (
+        "serve.session_half_life_seconds=60", "serve.seen_before.policy=hide",
+        "serve.order.explore_positions=[2, 4]", "serve.order.caps={category=3}", "store.record_ttl_hours=200",
+        "serve.rules=[{name='low', where='price < 112', action='exclude'}, "
+        "{name='first', where=\"category == 'boots'\", action='pin', position=2}]",
+    )  # fmt: skip
+    session = [{"item": "a31", "event": "cart", "time": time.time() - 90.0}]
+    (answer,) = ask(published, {"user": "u0", "k": 9, "session": session}, overrides=then)
+    assert run(published, answer["request_id"]) == 0
+    assert run(published, answer["request_id"], "--settings-of-today", *(f"--set={setting}" for setting in then)) == 0
+    assert run(published, answer["request_id"], "--settings-of-today") == 1
+
+
+def test_each_deciding_setting_is_the_one_of_then(published: Shop) -> None:
+    for setting in DECIDING:
+        config = published.config(setting)
+        found = with_settings(published.config(*BESIDE), settings_record(config))
+        assert found is not None and settings_digest(found) == settings_digest(config), setting
+        assert (found.serve.workers, found.store.shards) == (9, 9), "the others are those of today"
+
+
+def test_settings_that_this_shortlist_does_not_know_are_none(published: Shop) -> None:
+    config = published.config()
+    record = settings_record(config)
+    for section, name, value in (
+        ("serve", "a_later_one", 1),
+        ("serve", "max_k", "many"),
+        ("store", "expired", "later"),
+    ):
+        settings = {**record.settings, section: {**record.settings.get(section, {}), name: value}}
+        assert with_settings(config, SettingsRecord(record.digest, settings)) is None
+    assert with_settings(config, SettingsRecord("another", record.settings)) is None
+
+
+def test_a_replay_by_the_settings_of_today_tells_what_they_change(
+    published: Shop, capsys: pytest.CaptureFixture[str]
+) -> None:
     session = [{"item": "a31", "event": "cart", "time": time.time() - 900.0}]
     (answer,) = ask(published, {"user": "u0", "k": 5, "session": session})
-    assert run(published, answer["request_id"], "--set", "serve.session_half_life_seconds=1") == 1
+    setting = ("--set", "serve.session_half_life_seconds=1")
+    assert run(published, answer["request_id"], *setting) == 0
+    assert run(published, answer["request_id"], *setting, "--settings-of-today") == 1
     said = capsys.readouterr()
     assert "the settings of serve or store are others" in said.out
     assert "rank 1" in said.out
     assert "differs from the one in the log" in said.err
 
 
-def test_live_facts_that_have_changed_are_told_where_they_matter(
-    published: Shop, capsys: pytest.CaptureFixture[str]
+def test_settings_that_the_log_has_lost_are_told(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
+    session = [{"item": "a31", "event": "cart", "time": time.time() - 900.0}]
+    (answer,) = ask(published, {"user": "u0", "k": 5, "session": session})
+    (record,) = logged(published)
+    durable.remove_folder(published.root / "events")
+    writer = SegmentWriter(published.root / "events", Log(), time.time)  # as an older Shortlist wrote it
+    writer.append([encode(record)])
+    writer.close()
+    assert run(published, answer["request_id"]) == 0
+    assert run(published, answer["request_id"], "--set", "serve.session_half_life_seconds=1") == 1
+    assert capsys.readouterr().out.count("the settings of serve or store are others") == 1
+
+
+def test_every_segment_tells_the_settings(published: Shop) -> None:
+    one, other = ("serve.session_half_life_seconds=60",), ("serve.session_half_life_seconds=90",)
+    answers = [ask(published, REQUESTS["with a session"], overrides=overrides)[0] for overrides in (one, other, one)]
+    found = segments(published.root / "events")
+    assert len(found) == 3
+    for path, answer in zip(found, answers, strict=True):
+        kept = {each: each.read_bytes() for each in found if each != path}
+        for other_path in kept:
+            other_path.unlink()
+        assert run(published, answer["request_id"]) == 0
+        for other_path, data in kept.items():
+            other_path.write_bytes(data)
+
+
+def test_a_replay_is_by_the_live_facts_of_then(
+    published: Shop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def hide(item: str) -> None:
         with AsgiClient(create_app(published.config())) as client:
@@ -210,10 +277,28 @@ def test_live_facts_that_have_changed_are_told_where_they_matter(
     assert run(published, answer["request_id"]) == 0
     hide("a38")  # which was not in the answer
     assert run(published, answer["request_id"]) == 0
-    hide(answer["items"][0]["item"])
+    for item in answer["items"]:
+        hide(item["item"])
+    (later,) = ask(published, REQUESTS["plain"])
+    assert not {item["item"] for item in later["items"]} & {item["item"] for item in answer["items"]}
+    assert run(published, answer["request_id"]) == 0
+    assert run(published, later["request_id"]) == 0
+    monkeypatch.setattr(live_changes, "KEPT_CHANGES", 2)
+    hide(published.items[20])
     capsys.readouterr()
     assert run(published, answer["request_id"]) == 1
-    assert capsys.readouterr().out.startswith("the live facts about items have changed: ")
+    assert capsys.readouterr().out.startswith("the live facts about items have changed, and those of then are not kept")
+    assert run(published, later["request_id"]) == 0
+
+
+def test_a_replay_is_by_the_live_facts_of_then_also_where_there_were_none(published: Shop) -> None:
+    (answer,) = ask(published, REQUESTS["plain"])
+    with AsgiClient(create_app(published.config())) as client:
+        changes = [{"item": item["item"], "hidden": True} for item in answer["items"]]
+        assert client.post("/v1/items", {"items": changes}).status == 200
+    assert run(published, answer["request_id"]) == 0
+    durable.remove_folder(layout.live_items_folder(published.root))
+    assert run(published, answer["request_id"]) == 0
 
 
 def test_a_replay_sees_the_prices_that_a_rule_saw(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,9 +314,10 @@ def test_a_replay_sees_the_prices_that_a_rule_saw(published: Shop, capsys: pytes
     assert {item["item"] for item in answer["items"]} < set(published.items[:12])
     assert run(published, answer["request_id"], f"--set={rule}") == 0
     price(99.0)
-    capsys.readouterr()
-    assert run(published, answer["request_id"], f"--set={rule}") == 1
-    assert capsys.readouterr().out.startswith("the live facts about items have changed: ")
+    (later,) = ask(published, REQUESTS["plain"], overrides=(rule,))
+    assert later["items"] != answer["items"]
+    for found in (answer, later):
+        assert run(published, found["request_id"]) == 0
 
 
 def test_a_replay_as_json_has_the_record(published: Shop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,16 +423,19 @@ def test_settings_that_decide_no_answer_are_told_of_none(published: Shop, kind: 
     assert (found.differences, found.replayed.settings) == ([], record.settings)
 
 
-def test_other_settings_are_not_told_where_they_change_nothing(
-    published: Shop, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_are_not_told_where_they_change_nothing(published: Shop) -> None:
     (answer,) = ask(published, REQUESTS["plain"])  # without a session, which is what the setting is about
-    assert run(published, answer["request_id"], "--set", "serve.session_half_life_seconds=1") == 0
+    setting = "serve.session_half_life_seconds=1"
+    assert run(published, answer["request_id"], "--settings-of-today", "--set", setting) == 0
 
 
-def test_records_of_both_kinds_are_read_as_they_were_written(published: Shop, tmp_path: Path) -> None:
+def test_records_of_all_kinds_are_read_as_they_were_written(published: Shop, tmp_path: Path) -> None:
     ask(published, *REQUESTS.values())
-    records = [*logged(published), EventsRecord(1.5, [LoggedEvent("u", "i", "view", 1.25, "r", 3, "tv")])]
+    records = [
+        settings_record(published.config()),
+        *logged(published),
+        EventsRecord(1.5, [LoggedEvent("u", "i", "view", 1.25, "r", 3, "tv")]),
+    ]
     writer = SegmentWriter(tmp_path / "copy", Log(), time.time)
     writer.append([encode(record) for record in records])
     writer.close()

@@ -136,18 +136,19 @@ def test_a_flipped_byte_in_the_header_loses_that_segment_and_no_other(tmp_path: 
 def test_a_later_format_is_refused(tmp_path: Path) -> None:
     from zlib import crc32
 
-    begin = header()[:8] + (3).to_bytes(4, "little")
-    with pytest.raises(NewerFormatError, match="format 3"):
+    begin = header()[:8] + (4).to_bytes(4, "little")
+    with pytest.raises(NewerFormatError, match="format 4"):
         list(frames(tmp_path, begin + crc32(begin).to_bytes(4, "little")))
 
 
-def test_an_earlier_format_is_read(tmp_path: Path) -> None:
-    first = bytes.fromhex("93534c4f470d0a1a" + "01000000" + "4a679d75") + frame(b"\x90")
+@pytest.mark.parametrize("number", ["01000000" + "4a679d75", "02000000" + "a4c82867"])
+def test_an_earlier_format_is_read(tmp_path: Path, number: str) -> None:
+    first = bytes.fromhex("93534c4f470d0a1a" + number) + frame(b"\x90")
     assert list(frames(tmp_path, first)) == [Frame(16, b"\x90")]
 
 
 def test_the_bytes_of_a_segment_are_the_ones_that_the_format_describes() -> None:
-    assert header().hex() == "93534c4f470d0a1a" + "02000000" + "a4c82867"
+    assert header().hex() == "93534c4f470d0a1a" + "03000000" + "c1af94df"
     assert frame(b"\x90").hex() == "01000000" + "e94d4d0b" + "90"
 
 

@@ -189,7 +189,7 @@ def test_the_log_has_it_before_the_first_answer_and_a_replay_is_the_same(shop: S
         second = asked(client, k=7)["request_id"]
     happened = [type(record).__name__ for record in read_log(shop.root / "events", pytest.fail)]
     kinds = [kind for kind in happened if kind != "EventsRecord"]
-    assert kinds == ["TrendingRecord", "AnswerRecord"] * 2
+    assert kinds == ["SettingsRecord", *["TrendingRecord", "AnswerRecord"] * 2]
     trending, answers = records(shop, TrendingRecord), records(shop, AnswerRecord)
     assert [answer.trending for answer in answers] == [record.number for record in trending]
     assert trending[0].items == BY_MANY
