@@ -3,8 +3,8 @@
     OPENBLAS_NUM_THREADS=1 python -m benchmarks.ranking [--requests 5000]
 
 50,000 items of 64 dimensions, every signal with a weight, every request of another user with another session. Then the
-same without the kernel, in numpy; the stages of an answer; and what it costs with fewer and more candidates and with a
-shorter and a longer session.
+same without the kernel, in numpy; the stages of an answer; what it costs with fewer and more candidates and with a
+shorter and a longer session; and under rules, caps, diversity and chance.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from reranker import answer, eligibility, filling, ranking, recommend, sources, 
 from reranker.recommend import Reranker, open_reranker
 from schemas.config import Config, Paths
 from schemas.messages import Context, RecommendRequest, SessionEvent
+from schemas.rules import Order, Rule
 from schemas.serving_config import Serve
 
 CANDIDATES, SESSION = 1_000, 10
@@ -51,6 +52,7 @@ def main() -> None:
         rows += in_numpy(root / "whole", options.requests // 5)
         rows += stages(root / "whole", options.requests)
         rows += curves(root, options.requests // 5)
+        rows += constrained(root / "whole", options.requests // 5)
     finally:
         remove_folder(root)
     finish(facts, rows, summary)
@@ -126,9 +128,35 @@ def curves(root: Path, requests: int) -> list[Row]:
     return rows
 
 
+def constrained(root: Path, requests: int) -> list[Row]:
+    """What an answer costs under what a shop may want of its order, one by one and all together."""
+    shop = Shop(root, 4_000, 50_000)
+    asked = ask(shop, requests, SESSION)
+    rows = []
+    for name, serve in CONSTRAINTS.items():
+        with _reranker(root, **serve) as reranker:
+            rows.append(row(f"under {name}", _micros(reranker, asked)))
+    return rows
+
+
 def _micros(reranker: Reranker, requests: list[RecommendRequest]) -> np.ndarray:
     return time_each((partial(reranker.recommend, request) for request in requests), warm_up=WARM_UP)
 
+
+CAPS = {"category": 3, "brand": 2}
+RULES = [
+    Rule(name="dear", where="price > 60", action="exclude"),
+    Rule(name="new", where="category in ['category 1', 'category 2'] or title == 'Item 7'", action="boost", weight=0.1),
+]
+CONSTRAINTS: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "two rules": {"rules": RULES},
+    "a cap on one column": {"order": Order(caps={"category": 3})},
+    "caps on two columns": {"order": Order(caps=CAPS)},
+    "diversity": {"order": Order(diversity=0.3)},
+    "chance at two places": {"order": Order(explore_positions=[3, 8])},
+    "all of it": {"rules": RULES, "order": Order(caps=CAPS, diversity=0.3, explore_positions=[3, 8])},
+}
 
 STAGES = [
     (recommend, "checked"),

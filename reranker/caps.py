@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import UNSET
 
+from reranker.arrays import Indexes
 from schemas.live_items import ItemFacts
 
 
@@ -33,6 +34,12 @@ class Caps:
     def __init__(self, caps: Iterable[Cap]) -> None:
         self._caps = [(cap, Counter[int | str]()) for cap in caps]
 
+    def by_place(self, items: Indexes) -> Caps:
+        """The same caps and counts, which know each of these items by its place among them."""
+        found = Caps(())
+        found._caps = [(cap._replace(codes=cap.codes[items]), seen) for cap, seen in self._caps]
+        return found
+
     def anew(self) -> Caps:
         """The same caps, nothing being shown yet."""
         return Caps(cap for cap, _ in self._caps)
@@ -53,28 +60,32 @@ class Caps:
 
     def allow(self, item: int) -> bool:
         """True when one more of its values may be shown."""
-        return all((code := int(cap.codes[item])) < 0 or seen[code] < cap.most for cap, seen in self._caps)
+        for cap, seen in self._caps:  # a loop, and `get`: of a hundred candidates each is asked
+            code = cap.codes.item(item)
+            if code >= 0 and seen.get(code, 0) >= cap.most:
+                return False
+        return True
 
     def add(self, item: int) -> None:
         """It is shown."""
         for cap, seen in self._caps:
-            seen[int(cap.codes[item])] += 1
+            seen[cap.codes.item(item)] += 1
 
     def remove(self, item: int) -> None:
         """It is not shown after all. Requires: it was added."""
         for cap, seen in self._caps:
-            seen[int(cap.codes[item])] -= 1
+            seen[cap.codes.item(item)] -= 1
+
+    def add_if_allowed(self, item: int) -> bool:
+        """True when one more of its values may be shown; it is shown then."""
+        is_allowed = self.allow(item)
+        if is_allowed:
+            self.add(item)
+        return is_allowed
 
     def add_first(self, items: Sequence[int], most: int) -> list[int]:
         """The places of the first `most` that may be shown, each after those before it; they are shown."""
-        found: list[int] = []
-        for place, item in enumerate(items):
-            if len(found) == most:
-                break
-            if self.allow(item):
-                self.add(item)
-                found.append(place)
-        return found
+        return [*islice((place for place, item in enumerate(items) if self.add_if_allowed(item)), most)]
 
     def take(self, facts: ItemFacts) -> bool:
         """Count an item that the version lacks, if one more of what it is said to be may be shown; else False."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from reranker.caps import Caps
 
@@ -17,12 +17,10 @@ class Chance:
     drawn takes nothing from the others, and each stands at each of the places as often.
     """
 
-    def __init__(
-        self, places: Sequence[int], explore: Sequence[int], among: int, seed: str, *, caps: Caps, names: Sequence[int]
-    ) -> None:
+    def __init__(self, places: Sequence[int], explore: Sequence[int], among: int, seed: str, *, caps: Caps) -> None:
         """`places`: all that are filled here, ascending; `explore`: which of them chance fills, from `among` items.
 
-        `caps` count what is filled in, and know the items by `names`.
+        `caps` count what is filled in.
         """
         self._explored = [place for place in places if place in explore]
         others = [place for place in places if place not in explore]
@@ -30,7 +28,7 @@ class Chance:
         self._anyway = sum(self._explored[0] < place < self._explored[-1] for place in others) if self._explored else 0
         self._among = among
         self._dice = random.Random(seed)
-        self._caps, self._names = caps, names
+        self._caps = caps
         self._shared: list[int] = []  # found at the first of these places and not shared out yet; the caps count it
         self._odds = 1.0
 
@@ -41,7 +39,7 @@ class Chance:
         """
         is_explored = place in self._explored
         if is_explored and place == self._explored[0]:
-            self._shared = self._found([*worthy])
+            self._shared = self._found(worthy)
             self._odds = 1.0 / max(len(self._shared), 1)
         among = self._shared if is_explored and self._shared else self._best(worthy)
         if not among:
@@ -51,7 +49,7 @@ class Chance:
         if is_shared:
             self._shared.remove(item)
         else:
-            self._caps.add(self._names[item])
+            self._caps.add(item)
         if is_explored and place == self._explored[-1]:
             self._give_back(self._shared)
             self._shared = []
@@ -59,18 +57,16 @@ class Chance:
 
     def _best(self, worthy: Iterable[int]) -> list[int]:
         """The first that fits and is not to be shared out, or else the first of these; none where there is none."""
-        fitting = (item for item in worthy if item not in self._shared and self._caps.allow(self._names[item]))
+        fitting = (item for item in worthy if item not in self._shared and self._caps.allow(item))
         best = next(fitting, None)
         return self._shared[:1] if best is None else [best]
 
-    def _found(self, worthy: Sequence[int]) -> list[int]:
+    def _found(self, worthy: Iterable[int]) -> list[int]:
         """What is shared out: one item at least, if there is any."""
-        rows = self._caps.add_first([self._names[item] for item in worthy], self._anyway)
-        anyway = [worthy[row] for row in rows]
-        others = itertools.islice(worthy, rows[-1] + 1 if rows else 0, None)
-        fitting = (item for item in others if self._caps.allow(self._names[item]))
-        first = [*itertools.islice(fitting, self._among)]
-        shared = [first[row] for row in self._caps.add_first([self._names[item] for item in first], self._among)]
+        left = iter(worthy)
+        anyway = [*islice(filter(self._caps.add_if_allowed, left), self._anyway)]
+        first = [*islice(filter(self._caps.allow, left), self._among)]
+        shared = [*filter(self._caps.add_if_allowed, first)]
         if not shared and anyway:
             shared = [anyway.pop()]
         self._give_back(anyway)
@@ -78,4 +74,4 @@ class Chance:
 
     def _give_back(self, items: Iterable[int]) -> None:
         for item in items:
-            self._caps.remove(self._names[item])
+            self._caps.remove(item)

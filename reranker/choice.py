@@ -76,7 +76,7 @@ def choose(
         caps=caps,
         pins=pins,
         diversity=wanted.diversity,
-        vectors=given.vectors if wanted.diversity else None,
+        vectors=given.vectors_at if wanted.diversity else None,
         explore=wanted.explore_positions if is_first else (),
         explore_among=wanted.explore_among,
         seed=seed,

@@ -5,7 +5,7 @@ Source: Carbonell, Goldstein 1998, The use of MMR, diversity-based reranking for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -18,31 +18,39 @@ MMR_AMONG = 200
 class Unlike:
     """Candidates by what each is worth beside those that are shown."""
 
-    def __init__(self, best: Sequence[int], scores: Float32, vectors: Float32, share: float) -> None:
+    def __init__(
+        self, best: Sequence[int], scores: Float32, vectors: Callable[[Sequence[int]], Float32], share: float
+    ) -> None:
         """`best`: places in the pool, as many of the best as may come to be among MMR_AMONG."""
         self._best = best
         self._row = {position: row for row, position in enumerate(best)}
         self._is_left = np.ones(len(best), np.bool_)
         self._own, self._share = (1.0 - share) * scores[best], share
-        self._vectors, self._unit = vectors, _of_length_1(vectors[best])
+        self._vectors, self._unit = vectors, _of_length_1(vectors(best))
         self._nearest = np.zeros(len(best), np.float32)  # the cosine to the nearest that is shown; the first has none
         self._is_first = True
 
     def by_worth(self, left: Sequence[int]) -> Iterator[int]:
         """All that is left, the first MMR_AMONG by their worth."""
-        rows = np.flatnonzero(self._is_left)[:MMR_AMONG]
-        worth = self._own[rows] - self._share * self._nearest[rows]
-        for row in rows[np.argsort(-worth, kind="stable")].tolist():
-            yield self._best[row]
+        rows = self._is_left.nonzero()[0][:MMR_AMONG]
+        if rows.size:
+            worth = self._own[rows] - self._share * self._nearest[rows]
+            yield self._best[rows[worth.argmax()]]
+            # Only where that is one too many of its kind are the others asked for.
+            for row in rows[np.argsort(-worth, kind="stable")[1:]].tolist():
+                yield self._best[row]
         yield from left[len(rows) :]
 
     def add(self, position: int) -> None:
         """It is shown."""
-        cosines = self._unit @ _of_length_1(self._vectors[position])
+        row = self._row.get(position)
+        if row is None:  # a pin
+            unit = _of_length_1(self._vectors([position]))[0]
+        else:
+            unit, self._is_left[row] = self._unit[row], False
+        cosines = self._unit @ unit
         self._nearest = cosines if self._is_first else np.maximum(self._nearest, cosines)
         self._is_first = False
-        if position in self._row:  # a pin is not
-            self._is_left[self._row[position]] = False
 
 
 def _of_length_1(vectors: Float32) -> Float32:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,7 @@ def order(
     caps: Caps = NO_CAPS,
     pins: Sequence[tuple[int, Mask]] = (),
     diversity: float = 0.0,
-    vectors: Float32 | None = None,
+    vectors: Callable[[Sequence[int]], Float32] | None = None,
     explore: Sequence[int] = (),
     explore_among: int = 1,
     seed: str = "",
@@ -53,39 +53,52 @@ def order(
         caps: with what stands above already; they count on. A pin is not bound by them, but counts.
         pins: (position from 1, bool[n]): the best of these that is eligible and not shown already stands there.
         diversity: share of the cosine to the nearest one above that is taken from a score; needs `vectors`.
-        vectors: float32[n, d], of any length but 0.
+        vectors: of some of the candidates, float32[m, d], of any length but 0.
         explore: positions from 1 that chance fills, from `explore_among` items, see `Chance`. A pin comes first.
         seed: what chance depends on: the same one draws the same.
     """
     best = _descending(scores, is_eligible)
     pinned = _pinned(pins, best, k)
-    names: Sequence[int] = range(len(scores)) if items is None else items.tolist()
+    caps = caps if items is None else caps.by_place(items)
     for position in pinned.values():
-        caps.add(names[position])
-    left = [position for position in best.tolist() if position not in pinned.values()]
-    unlike = Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
+        caps.add(position)
+    left = best.tolist()
+    if pinned:
+        left = [position for position in left if position not in pinned.values()]
     places = range(1, min(k, best.size) + 1)
-    filled = [place for place in places if place not in pinned]
-    chance = Chance(filled, explore, explore_among, seed, caps=caps, names=names)
-    shown: list[int] = []
-    propensities: list[float] = []
+    if not explore and not diversity:
+        drawn = [(left[row], 1.0) for row in caps.add_first(left, len(places) - len(pinned))]
+        return _around(pinned, drawn)
+    unlike = Unlike(left[: MMR_AMONG + k], scores, vectors, diversity) if diversity and vectors is not None else None
+    chance = Chance([place for place in places if place not in pinned], explore, explore_among, seed, caps=caps)
+    return _around(pinned, [*_one_by_one(places, pinned, left, chance, unlike)])
+
+
+def _one_by_one(
+    places: Sequence[int], pinned: Mapping[int, int], left: list[int], chance: Chance, unlike: Unlike | None
+) -> Iterator[tuple[int, float]]:
+    """What stands at each place where nothing is pinned, and how probable it was there, until nothing is left."""
     for place in places:
         if place in pinned:
-            now, odds = pinned[place], 1.0
+            now = pinned[place]
         else:
-            worthy = left if unlike is None else unlike.by_worth(left)
-            found = chance.fill(place, worthy)
-            if found is None:  # the list is dry; pins below move up
-                rest = [position for at, position in sorted(pinned.items()) if at > place]
-                shown, propensities = shown + rest, propensities + [1.0] * len(rest)
-                break
-            now, odds = found
+            found = chance.fill(place, left if unlike is None else unlike.by_worth(left))
+            if found is None:
+                return
+            yield found
+            now = found[0]
             left.remove(now)
         if unlike is not None:
             unlike.add(now)
-        shown.append(now)
-        propensities.append(odds)
-    return Ordered(np.array(shown, np.int64), np.array(propensities, np.float32))
+
+
+def _around(pinned: Mapping[int, int], drawn: Sequence[tuple[int, float]]) -> Ordered:
+    """What was drawn, in its order, with the pins at their places, or next where it does not come so far."""
+    shown = [*drawn]
+    for place in sorted(pinned):
+        shown.insert(place - 1, (pinned[place], 1.0))
+    positions, propensities = zip(*shown, strict=True) if shown else ((), ())
+    return Ordered(np.array(positions, np.int64), np.array(propensities, np.float32))
 
 
 def _descending(scores: Float32, is_eligible: Mask) -> Positions:

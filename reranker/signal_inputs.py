@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -107,6 +107,11 @@ class SignalInputs:
     def vectors(self) -> Float32:
         """float32[n, d] of the candidates."""
         return self.version.item_vectors[self.pool.items]
+
+    def vectors_at(self, positions: Sequence[int]) -> Float32:
+        """float32[m, d] of some candidates."""
+        found: Float32 = self.version.item_vectors[self.pool.items[positions]]
+        return found
 
     @cached_property
     def visited(self) -> Float32:

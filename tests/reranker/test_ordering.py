@@ -76,8 +76,8 @@ def test_a_pin_counts_for_the_caps_of_the_others() -> None:
 
 def test_diversity_brings_up_what_is_unlike_the_first() -> None:
     vectors = np.array([[1, 0], [1, 0], [0, 1], [0, 1], [1, 1], [1, 0]], np.float32)
-    assert order(SCORES, ALL, 3, diversity=0.0, vectors=vectors).positions.tolist() == [5, 0, 1]
-    assert order(SCORES, ALL, 3, diversity=0.5, vectors=vectors).positions.tolist() == [5, 2, 0]
+    assert order(SCORES, ALL, 3, diversity=0.0, vectors=vectors.__getitem__).positions.tolist() == [5, 0, 1]
+    assert order(SCORES, ALL, 3, diversity=0.5, vectors=vectors.__getitem__).positions.tolist() == [5, 2, 0]
 
 
 def test_constraints_together_are_what_a_slow_choice_makes() -> None:
@@ -102,7 +102,9 @@ def test_constraints_together_are_what_a_slow_choice_makes() -> None:
             }
             chosen.append(max(worth, key=lambda item: worth[item]))
         caps = Caps([Cap(codes, most)])
-        found = order(scores, scores >= 0, 15, caps=caps, pins=[(place, holds)], diversity=share, vectors=vectors)
+        found = order(
+            scores, scores >= 0, 15, caps=caps, pins=[(place, holds)], diversity=share, vectors=vectors.__getitem__
+        )
         assert found.positions.tolist() == chosen, seed
 
 
@@ -138,7 +140,7 @@ def test_many_places_left_to_chance_share_the_same_items_out(diversity: float) -
     vectors = rng.normal(size=(40, 3)).astype(np.float32)
     for trial in range(trials):
         found = order(
-            scores, np.ones(40, bool), 10, diversity=diversity, vectors=vectors,
+            scores, np.ones(40, bool), 10, diversity=diversity, vectors=vectors.__getitem__,
             explore=[1, 2, 6, 7, 8], explore_among=5, seed=str(trial),
         )  # fmt: skip
         assert found.propensities[at_random].tolist() == pytest.approx([0.2] * 5)
@@ -160,7 +162,7 @@ def test_with_caps_the_odds_of_each_place_hold_too(diversity: float) -> None:
     odds: set[float] = set()
     for trial in range(trials):
         found = order(
-            scores, np.ones(30, bool), 9, caps=Caps([Cap(codes, 3)]), diversity=diversity, vectors=vectors,
+            scores, np.ones(30, bool), 9, caps=Caps([Cap(codes, 3)]), diversity=diversity, vectors=vectors.__getitem__,
             explore=places, explore_among=9, seed=str(trial),
         )  # fmt: skip
         assert Counter(codes[found.positions]).most_common(1)[0][1] <= 3
@@ -207,7 +209,7 @@ def test_any_constraints_show_each_item_once_and_only_what_may_be_shown() -> Non
             caps=Caps([Cap(rng.integers(-1, 4, n).astype(np.int32), int(rng.integers(1, 5)))]),
             pins=[(int(rng.integers(1, 12)), rng.random(n) < 0.2) for _ in range(2)],
             diversity=float(rng.choice([0.0, 0.4])),
-            vectors=rng.normal(size=(n, 3)).astype(np.float32),
+            vectors=rng.normal(size=(n, 3)).astype(np.float32).__getitem__,
             explore=rng.integers(1, 15, 2).tolist(),
             explore_among=int(rng.integers(1, 6)),
             seed=str(trial),
