@@ -1,4 +1,7 @@
-"""One night by Airflow's real scheduler, two tasks killed in the middle, against the same night in one process."""
+"""One night by Airflow's real scheduler, two tasks killed in the middle, against the same night in one process.
+
+Both learn from a serving log, too: of a user whom only servers have met.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import signal
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,10 +18,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
+
+from jobs.datasets import end_of
+from prediction_store.version import Version
+from reranker.serving_log.records import EventsRecord, LoggedEvent, encode
+from reranker.serving_log.segments import SegmentWriter
+from schemas.serving_config import Log
 
 ROOT = Path(__file__).resolve().parents[2]
 DAG = "shortlist_nightly"
+LOGGED_USER = "met-by-servers-only"
 
 CONFIG = """
 [paths]
@@ -29,6 +41,8 @@ days = 6
 users = 300
 items = 200
 events_per_day = 1500
+[data.interactions]
+serving_log = "log"
 [train]
 dimensions = 8
 max_epochs = 2
@@ -127,12 +141,34 @@ def shortlist(*arguments: str, folder: Path) -> str:
     return printed
 
 
+def write_log(folder: Path, day: str) -> set[str]:
+    """The log of two workers: a user who views and buys what most users of the shop want.
+
+    The items bought by the midnight that ends the day, one on the day and one on the day before.
+    """
+    items = pq.read_table(folder / "data/shop/interactions", columns=["item_id"]).column("item_id").to_pylist()
+    wanted = [item for item, _ in Counter(sorted(items)).most_common(9)]
+    end = end_of(day)
+    before = [("view", wanted[0]), ("purchase", wanted[1]), ("view", wanted[2]), ("view", wanted[3])]
+    on_the_day = [("view", wanted[4]), ("purchase", wanted[5]), ("view", wanted[6]), ("view", wanted[7])]
+    after = [("purchase", wanted[8])]
+    for visits in ([(end - 100_000.0, before)], [(end - 50_000.0, on_the_day), (end + 60.0, after)]):
+        writer = SegmentWriter(folder / "log", Log(), lambda: end + 90.0)
+        for time, events in visits:
+            rows = [LoggedEvent(LOGGED_USER, item, kind, time + at) for at, (kind, item) in enumerate(events)]
+            writer.append([encode(EventsRecord(time + len(rows), rows))])
+        writer.close()
+    return {wanted[1], wanted[5]}
+
+
 @dataclass(frozen=True)
 class Night:
     """What a night by the scheduler left."""
 
     folder: Path
     day: str
+    bought: set[str]
+    """By the user of the serving log."""
     tasks: dict[str, Any]
     killers: list[Killer]
 
@@ -147,6 +183,7 @@ def night(airflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Nig
     for name in ("scheduled", "plain"):
         (folder / f"{name}.toml").write_text(CONFIG.format(name=name, start=start.date()))
     shortlist("simulate", "--config", "plain.toml", folder=folder)
+    bought = write_log(folder, day)
     plain = begin("run", "--config", "plain.toml", "--day", day, folder=folder)  # meanwhile, to save time
     settings = {
         "SHORTLIST_CONFIG": str(folder / "scheduled.toml"),
@@ -169,7 +206,7 @@ def night(airflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Nig
         assert not red, airflow.log_tail(DAG, run["dag_run_id"], red[0])
     _, said = plain.communicate()
     assert plain.returncode == 0, said
-    return Night(folder, day, tasks, killers)
+    return Night(folder, day, bought, tasks, killers)
 
 
 def is_over(airflow: Any) -> bool:
@@ -207,6 +244,19 @@ def test_the_scheduled_night_and_a_plain_run_make_the_same_version(night: Night)
     assert scheduled["inputs_digest"] == plain["inputs_digest"]
     assert scheduled["files"] == plain["files"]
     shortlist("check", "--config", "scheduled.toml", folder=night.folder)
+
+
+def test_a_user_whom_only_the_serving_log_knows_has_a_list_without_what_was_bought(night: Night) -> None:
+    (made,) = versions(night.folder, "scheduled")
+    with Version.open(night.folder / "scheduled/store", made["version"]) as version:
+        found = version.read(LOGGED_USER)
+        assert found is not None
+        listed, consumed = (set(version.item_ids(each)) for each in (found.items, version.consumed(found.user_row)))
+    assert consumed == night.bought, "what was bought after midnight belongs to the next night"
+    assert listed and not listed & night.bought
+    answer = json.loads(shortlist("lookup", LOGGED_USER, "--json", "--config", "scheduled.toml", folder=night.folder))
+    assert answer["rung"] == "personal"
+    assert not {item["item"] for item in answer["items"]} & night.bought
 
 
 def test_nothing_of_airflow_is_left_running(night: Night) -> None:
