@@ -24,6 +24,8 @@ from schemas.messages import ErrorAnswer
 
 LINE_BYTES = 4
 """Of a header beside its name and its value."""
+BLANKS = b" \t"
+"""Around a value they are none of it (RFC 9110, section 5.5); the parser takes only those before it."""
 NO_HTTP = "this is not an HTTP request, or has headers behind its body"
 
 
@@ -77,11 +79,13 @@ class LimitedHeads(HttpToolsProtocol):
             super().on_message_complete()
 
     def end_head(self) -> None:
-        """Raise HeadError when the head that has come is longer than allowed."""
+        """Take the blanks behind the values; raise HeadError when the head that has come is longer than allowed."""
         self._in_head = False
         size = len(self.url)
-        for name, value in self.headers:
+        for place, (name, value) in enumerate(self.headers):
             size += len(name) + len(value) + LINE_BYTES
+            if (bare := value.rstrip(BLANKS)) is not value:  # where there are none, it is the same object
+                self.headers[place] = name, bare
         if size > self._max_head_bytes:
             self._is_too_large = True
             raise HeadError

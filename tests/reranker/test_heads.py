@@ -90,8 +90,9 @@ def counted(server: Server, status: int) -> float:
         POST + b"X: y\r\n" * 3_000 + b"\r\n" + BODY,
         b"GET /v1/similar/" + b"a" * LIMIT + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         POST + b"y" * LIMIT + b": x\r\n\r\n" + BODY,
+        POST + b"X: y" + b" " * LIMIT + b"\r\n\r\n" + BODY,
     ],
-    ids=["a long value", "many headers", "a long target", "a long name"],
+    ids=["a long value", "many headers", "a long target", "a long name", "many blanks"],
 )
 def test_a_head_beyond_the_limit_is_431(server: Server, request_: bytes) -> None:
     before = counted(server, 431)
@@ -135,6 +136,38 @@ def test_what_is_no_http_is_400(server: Server, request_: bytes) -> None:
     assert [status for status, _, _ in answers] == [400]
     assert counted(server, 400) == before + 1
     assert json.loads(answers[0][2])["error"] == "malformed_request"
+
+
+LIMITED = POST + b"Connection: close\r\n"
+TO_EITHER_WAY = pytest.mark.parametrize(
+    "head",
+    [
+        LIMITED,
+        LIMITED.replace(b"json", b"json; charset=utf-8"),
+        LIMITED.replace(b"Host: x", b"Upgrade: h2c").replace(b"close", b"upgrade, close"),
+    ],
+    ids=["the short way", "the long way", "behind a wish for another protocol"],
+)
+
+
+@TO_EITHER_WAY
+@pytest.mark.parametrize("blanks", [b"\t", b" ", b" \t \t", b" " * 99], ids=["tab", "space", "both", "many"])
+def test_blanks_around_a_value_are_none_of_it(server: Server, head: bytes, blanks: bytes) -> None:
+    """RFC 9110, section 5.5."""
+    padded = (
+        head.replace(b" 14", blanks + b"14" + blanks) + b"X-Deadline-Ms:" + blanks + b"60000" + blanks + b"\r\n\r\n"
+    )
+    for each in (padded, padded.replace(b"\r\nContent-Length", blanks + b"\r\nContent-Length")):
+        for pieces in ([each + BODY], [each[:-6], each[-6:], BODY]):
+            ((status, _, body),) = exchange(server, *pieces)
+            assert (status, json.loads(body).get("rung")) == (200, "personal")
+
+
+@TO_EITHER_WAY
+@pytest.mark.parametrize("value", [b"5\t0", b"5 0", b"\xa050", b"50\x85", b"\t \t", b"50\t;"])
+def test_what_is_no_number_without_its_blanks_is_none(server: Server, head: bytes, value: bytes) -> None:
+    ((status, _, body),) = exchange(server, head + b"X-Deadline-Ms: " + value + b"\r\n\r\n" + BODY)
+    assert (status, json.loads(body)["field"]) == (422, "X-Deadline-Ms")
 
 
 def test_headers_behind_the_body_are_not_taken_for_those_before_it(server: Server) -> None:
