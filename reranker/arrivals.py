@@ -19,6 +19,7 @@ import numpy as np
 from reranker.announced import effects_on
 from reranker.arrays import NO_NUMBERS, Float32
 from reranker.caps import NO_CAPS, Caps
+from reranker.reasons import rounded
 from reranker.rules import Rules
 from reranker.trending_now import Trending
 from schemas.live_items import ItemFacts
@@ -136,8 +137,8 @@ class Arrivals(NamedTuple):
         if self.is_scored:
             for name, added in self.shown.boosts:
                 if added[row]:  # rules may share a name
-                    parts[f"rule {name}"] = round(parts.get(f"rule {name}", 0.0) + float(added[row]), 6)
-            parts = {ARRIVALS: round(made.score - sum(parts.values()), 6), **parts}
+                    parts[f"rule {name}"] = rounded(parts.get(f"rule {name}", 0.0) + float(added[row]))
+            parts = {ARRIVALS: rounded(made.score - sum(parts.values())), **parts}
         title = self.shown.facts[row].title
         return msgspec.structs.replace(
             made, title="" if title is msgspec.UNSET else title, sources=[ARRIVALS], signals={}, contributions=parts,

@@ -47,11 +47,11 @@ def explain(
     weights = {signal.name: weight for signal, weight in ranker.terms}
     reasons = []
     for row, (position, found_by) in enumerate(zip(positions.tolist(), given.pool.sources_of(positions), strict=True)):
-        signals = {name: _rounded(column, row) for name, column in values.items()}
-        contributions = {name: round(float(values[name][row]) * weight, 6) for name, weight in weights.items()}
+        signals = {name: rounded(float(column[row])) for name, column in values.items()}
+        contributions = {name: rounded(float(values[name][row]) * weight) for name, weight in weights.items()}
         for name, added in extras:
             if added[position]:  # rules may share a name
-                contributions[name] = round(contributions.get(name, 0.0) + float(added[position]), 6)
+                contributions[name] = rounded(contributions.get(name, 0.0) + float(added[position]))
         sentence = _sentence(given, contributions, position, source=source, found_by=found_by)
         reasons.append(Reason(found_by, signals, contributions, sentence))
     return reasons
@@ -74,6 +74,11 @@ def source_name(rung: str, segment: str | None) -> str:
         fallbacks.SEGMENT: f"what is popular in {segment}",
     }
     return names.get(rung, "what is popular")
+
+
+def rounded(number: float) -> float:
+    """A part of an explanation, with six decimals; never -0.0, which a negative weight makes of nothing."""
+    return round(number, 6) + 0.0
 
 
 def _sentence(
@@ -121,7 +126,3 @@ def _cause(given: SignalInputs, strongest: str, position: int) -> int:
 def _title_of(version: Version, index: int) -> str:
     """An item's title, or its id where it has none."""
     return version.titles([index])[0] or version.item_ids([index])[0]
-
-
-def _rounded(values: Float32, row: int) -> float:
-    return round(float(values[row]), 6)

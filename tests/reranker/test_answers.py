@@ -270,6 +270,16 @@ def test_scores_fall_within_a_rung_and_contributions_add_up(ask: Ask) -> None:
         assert math.isfinite(item.score)
 
 
+def test_no_part_of_an_explanation_is_a_negative_zero(shop: Shop) -> None:
+    names = [signal.name for signal in SIGNALS]
+    shop.publish("a", ranker=RankerWeights(names, [-1.0] * len(names), "space"))
+    hardly = '{name = "hardly", where = "price > 0", action = "boost", weight = -1e-8}'
+    with asking(shop, f"serve.rules=[{hardly}]") as ask:
+        answer = ask("u0", k=40, session=views("a31", "a12"), explain=True)
+    parts = [part for item in answer.items for part in (*item.signals.values(), *item.contributions.values())]  # type: ignore[union-attr]
+    assert 0.0 in parts and "-0.0" not in map(repr, parts)
+
+
 def test_the_reason_names_the_item_of_the_session_that_is_most_alike(ask: Ask) -> None:
     answer = ask("u0", k=1, session=views("a12", "a14", "a16"), explain=True)
     assert "because you looked at Title of a1" in str(answer.items[0].why)

@@ -134,6 +134,20 @@ def test_of_two_that_as_many_want_the_newer_stands_first(tmp_path: Path, clock: 
     assert replay(shop.config(LEARNED), record.request_id).differences == []
 
 
+def test_no_part_of_an_explanation_is_a_negative_zero(tmp_path: Path, clock: Clock) -> None:
+    shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
+    hardly = '{name="hardly", where="category == \\"hats\\"", action="boost", weight=-1e-8}'
+    with client_of(shop, clock, f"serve.rules=[{hardly}]") as client:
+        announce(client, "new-1", category="hats")
+        read(client, {"new-1": 3})
+        first = asked(client, explain=True)["items"][0]
+    assert first["item"] == "new-1"
+    assert {name: repr(part) for name, part in first["contributions"].items()} == {
+        "arrivals": repr(first["score"]),
+        "rule hardly": "0.0",
+    }
+
+
 def test_a_boost_is_part_of_the_score_and_of_the_log(tmp_path: Path, clock: Clock) -> None:
     shop = shop_with(tmp_path, ArrivalScore(1000.0, 1.0, 0.0))
     boost = '{name="hats", where="category == \\"hats\\"", action="boost", weight=5.0}'
