@@ -78,6 +78,10 @@ class Counts:
         """Let the other processes know how many connections this one has."""
         self.numbers[self._open] = connections
 
+    def open_connections(self) -> int:
+        """How many connections all processes have; of one that has died, until another counts on in its file."""
+        return int(self.numbers[self._open] + sum(other[self._open * _STRIDE] for other in self._others))
+
     def is_ahead(self, uncounted: int) -> bool:
         """Another process has fewer connections, by more than it matters, than this one with some not counted yet."""
         least = min((other[self._open * _STRIDE] for other in self._others), default=math.inf)

@@ -110,6 +110,8 @@ class Metrics(Collector):
         for counter in self._counters:
             yield counter.family(totals)
         yield self.seconds.family(totals)
+        number = float(self._counts.open_connections())
+        yield GaugeMetricFamily("shortlist_open_connections", "Connections that all workers have now.", value=number)
 
 
 class VersionGauges(Collector):

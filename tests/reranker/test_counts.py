@@ -53,8 +53,10 @@ def test_a_process_that_has_more_connections_than_another_is_ahead() -> None:
         assert not mine.is_ahead(1)
         assert mine.is_ahead(2), "by an eighth it may be, and by one"
         assert not theirs.is_ahead(8)
+        assert (mine.open_connections(), theirs.open_connections()) == (170, 170)
         Counts(files, 0)  # whoever replaces it has none yet
         assert theirs.is_ahead(0)
+        assert theirs.open_connections() == 80
         assert mine.totals() == {("a",): 50.0}
     assert not Counts().is_ahead(1_000), "of itself it is never"
 

@@ -252,6 +252,42 @@ def test_connections_that_last_are_shared_out_among_the_workers(server: Server) 
     eventually(lambda: sum(shares()) == 0)
 
 
+def test_any_worker_reports_how_many_connections_all_of_them_have(server: Server) -> None:
+    eventually(lambda: all(map(_waits_for_connections, server.workers())))
+
+    def reported() -> float:
+        page = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS).text
+        (number,) = re.findall(r"^shortlist_open_connections (.*)$", page, re.M)
+        return float(number) - 1.0  # that of the question
+
+    with contextlib.ExitStack() as opened:
+        lines = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", server.port), PATIENCE_SECONDS))
+            for _ in range(10)
+        ]
+        eventually(lambda: reported() == 10)
+        for line in lines[:3]:
+            line.close()
+        eventually(lambda: reported() == 7)
+        victim, other = sorted(server.workers())
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(server.workers() - {victim, other}) == 1)
+        left = sum(not _is_ended(line) for line in lines[3:])
+        eventually(lambda: reported() == left, lambda: f"{left} are open")
+    eventually(lambda: reported() == 0)
+
+
+def _is_ended(line: socket.socket) -> bool:
+    """The other side has closed it."""
+    line.setblocking(False)
+    try:
+        return line.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
 def test_a_worker_takes_what_another_leaves_waiting(server: Server) -> None:
     first, other = sorted(server.workers())
     eventually(lambda: all(map(_waits_for_connections, (first, other))))
