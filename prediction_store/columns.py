@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Final
 
@@ -46,7 +48,7 @@ class TextColumn:
 
 
 class CategoryColumn:
-    """One of few values per item: `values[codes[index]]`; code -1 is missing."""
+    """One of few values per item: `values[codes[index]]`; code -1 is missing. Values are in byte order."""
 
     def __init__(self, codes: npt.NDArray[np.int32], values: list[str]) -> None:
         self.codes = codes
@@ -59,6 +61,17 @@ class CategoryColumn:
         """The values of some items, in the order of the indexes; "" where missing."""
         codes = self.codes[np.asarray(indexes, dtype=np.int64)].tolist()
         return [self.values[code] if code >= 0 else "" for code in codes]
+
+    def is_there(self, indexes: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of some items have a value."""
+        found: npt.NDArray[np.bool_] = self.codes[np.asarray(indexes)] >= 0
+        return found
+
+    def is_among(self, indexes: npt.ArrayLike, texts: AbstractSet[str]) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of some items have one of these values; a missing one is none of them."""
+        places = ((bisect_left(self.values, text), text) for text in texts)
+        codes = [code for code, text in places if self.values[code : code + 1] == [text]]
+        return np.isin(self.codes[np.asarray(indexes)], codes, kind="sort")
 
 
 class _ToldTexts(TextColumn):

@@ -66,5 +66,5 @@ def _texts(texts: Sequence[str]) -> TextColumn:
 
 
 def _categories(texts: Sequence[str]) -> CategoryColumn:
-    code_of = {text: code for code, text in enumerate(dict.fromkeys(text for text in texts if text))}
+    code_of = {text: code for code, text in enumerate(sorted({text for text in texts if text}))}
     return CategoryColumn(np.array([code_of.get(text, -1) for text in texts], np.int32), [*code_of])

@@ -191,8 +191,7 @@ def _is_set(column: Column, items: Indexes) -> Mask:
 
 def _is_there(column: Column, items: Indexes) -> Mask:
     if isinstance(column, CategoryColumn):
-        has_code: Mask = column.codes[items] >= 0
-        return has_code
+        return column.is_there(items)
     if isinstance(column, TextColumn):
         return np.array([text != "" for text in column.texts(items)], np.bool_)
     return _known(column, items, lambda numbers: np.ones(numbers.shape, np.bool_))
@@ -211,9 +210,8 @@ def _among(column: Column, items: Indexes, wanted: Sequence[str | float], *, is_
     for value in wanted:
         _require_alike(column, value)
     if isinstance(column, CategoryColumn):
-        codes = column.codes[items]
-        found: Mask = np.isin(codes, [code for code, value in enumerate(column.values) if value in wanted]) == is_in
-        return found & (codes >= 0)
+        found = column.is_among(items, {value for value in wanted if isinstance(value, str)})
+        return found if is_in else column.is_there(items) & ~found
     if isinstance(column, TextColumn):
         texts = column.texts(items)
         return np.array([text != "" and (text in wanted) == is_in for text in texts], np.bool_)

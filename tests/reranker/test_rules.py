@@ -9,8 +9,10 @@ import pytest
 from serving_shop import N_ITEMS, Shop
 
 from prediction_store.reader import Version
+from reranker.announced import effects_on
 from reranker.errors import ConditionError
 from reranker.rules import Effects, Rules
+from schemas.live_items import ItemFacts
 from schemas.rules import Rule
 
 ALL = np.arange(N_ITEMS, dtype=np.uint32)
@@ -87,3 +89,13 @@ def test_rules_that_a_version_has_no_columns_for_are_left_out_and_named(version:
     kept, problems = rules.fitting(version.column)
     assert [rule.name for rule, _ in kept.rules] == ["good"]
     assert [problem.split(":")[0] for problem in problems] == ["rule 'unknown column'", "rule 'text for a number'"]
+
+
+def test_what_was_announced_is_judged_in_whatever_order_it_came(version: Version) -> None:
+    categories = ["shoes", "hats", "", "\U0001f45f", "bags", "\uffff", "shoes"]
+    facts = [ItemFacts(changed_at=0.0, category=category) for category in categories]
+    for wanted in categories:
+        rule = Rule(name="only", where=f"category == {wanted!r}", action="include")
+        found = effects_on(version, [f"new-{place}" for place in range(len(facts))], facts, Rules.of([rule]))
+        assert found.is_allowed is not None
+        assert found.is_allowed.tolist() == [category == wanted != "" for category in categories]
