@@ -46,6 +46,28 @@ class TextColumn:
         """Every text, in dense order."""
         return self.texts(np.arange(len(self)))
 
+    def is_there(self, indexes: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of some items have a text."""
+        starts, ends = self._bounds[np.asarray(indexes)].T
+        found: npt.NDArray[np.bool_] = starts < ends
+        return found
+
+    def is_among(self, indexes: npt.ArrayLike, texts: AbstractSet[str]) -> npt.NDArray[np.bool_]:
+        """bool[n]: which of some items have one of these texts; a missing one is none of them."""
+        # "surrogatepass": half a character may be asked for, though no text of a version has one.
+        wanted = {text.encode("utf-8", "surrogatepass") for text in texts if text}
+        bounds = self._bounds[np.asarray(indexes)]
+        starts, ends = bounds.T
+        lengths = ends - starts
+        # Slices are what costs. Length, last byte and one from within, as one number, leave few to be sliced, even
+        # where ten ids of one length are wanted. A missing text has others' bytes, and a length that no other has.
+        blob, letters = self._blob, np.frombuffer(self._blob or b"\0", np.uint8)
+        looks = lengths << 16 | letters[ends - 1 - lengths // 3].astype(np.int64) << 8 | letters[ends - 1]
+        wanted_looks = [len(text) << 16 | text[-1 - len(text) // 3] << 8 | text[-1] for text in wanted]
+        found: npt.NDArray[np.bool_] = np.isin(looks, wanted_looks, kind="sort")
+        found[found] = [blob[start:end] in wanted for start, end in bounds[found].tolist()]
+        return found
+
 
 class CategoryColumn:
     """One of few values per item: `values[codes[index]]`; code -1 is missing. Values are in byte order."""
@@ -84,9 +106,19 @@ class _ToldTexts(TextColumn):
         places = np.asarray(indexes).tolist()
         return [text or self._told.get(at, "") for text, at in zip(super().texts(indexes), places, strict=True)]
 
+    def is_there(self, indexes: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        found = super().is_there(indexes)
+        found[~found] = [at in self._told for at in np.asarray(indexes)[~found].tolist()]
+        return found
+
+    def is_among(self, indexes: npt.ArrayLike, texts: AbstractSet[str]) -> npt.NDArray[np.bool_]:
+        found, is_missing = super().is_among(indexes, texts), ~super().is_there(indexes)
+        found[is_missing] = [self._told.get(at) in texts for at in np.asarray(indexes)[is_missing].tolist()]
+        return found
+
 
 def with_told(column: TextColumn | CategoryColumn, told: Mapping[int, str]) -> TextColumn | CategoryColumn:
-    """The column, and beside it what is told of some items, by dense index, that it says nothing of.
+    """The column, and beside it what is told of some items, by dense index, that it says nothing of; none is "".
 
     Values of categories stay in byte order.
     """

@@ -190,10 +190,8 @@ def _is_set(column: Column, items: Indexes) -> Mask:
 
 
 def _is_there(column: Column, items: Indexes) -> Mask:
-    if isinstance(column, CategoryColumn):
+    if isinstance(column, (CategoryColumn, TextColumn)):
         return column.is_there(items)
-    if isinstance(column, TextColumn):
-        return np.array([text != "" for text in column.texts(items)], np.bool_)
     return _known(column, items, lambda numbers: np.ones(numbers.shape, np.bool_))
 
 
@@ -209,12 +207,9 @@ def _ordered(column: Column, items: Indexes, kind: type[ast.cmpop], value: str |
 def _among(column: Column, items: Indexes, wanted: Sequence[str | float], *, is_in: bool) -> Mask:
     for value in wanted:
         _require_alike(column, value)
-    if isinstance(column, CategoryColumn):
+    if isinstance(column, (CategoryColumn, TextColumn)):
         found = column.is_among(items, {value for value in wanted if isinstance(value, str)})
         return found if is_in else column.is_there(items) & ~found
-    if isinstance(column, TextColumn):
-        texts = column.texts(items)
-        return np.array([text != "" and (text in wanted) == is_in for text in texts], np.bool_)
     # One by one: so each is rounded as the column is, and 19.99 is found among float32. NaN stands for an empty list.
     values = [np.nan, *wanted]
     return _known(column, items, lambda numbers: np.any([numbers == value for value in values], axis=0) == is_in)

@@ -1,4 +1,4 @@
-"""Columns of categories, asked without a look at each text, against a look at each text."""
+"""Columns of texts and of categories, asked without a look at each text, against a look at each text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from shop_store import MakeVersion
 
-from prediction_store.columns import Categories, CategoryColumn, with_told
+from prediction_store.columns import Categories, CategoryColumn, TextColumn, Texts, with_told
 from prediction_store.reader import Version
 
 LETTERS = ("a", "b", "\0", "é", "è", "€", "\uffff", "\U00010000", "\U0001f45f")
@@ -17,7 +18,7 @@ LETTERS = ("a", "b", "\0", "é", "è", "€", "\uffff", "\U00010000", "\U0001f45
 N_ITEMS = 60
 
 
-def check_column(column: CategoryColumn, places: Iterable[int], wanted: set[str]) -> None:
+def check_column(column: TextColumn | CategoryColumn, places: Iterable[int], wanted: set[str]) -> None:
     """Ask a column about some items, and then each of their texts."""
     indexes = np.fromiter(places, np.uint32)
     texts = column.texts(indexes)
@@ -38,16 +39,41 @@ def test_columns_at_random_say_what_a_look_at_each_text_says(root: Path, make_ve
         return [dice.choice(few) if dice.random() < 0.8 else "" for _ in range(N_ITEMS)]
 
     for trial in range(8):
-        columns = {"brand": Categories(words())}
-        with Version.open(root, make_version(f"trial {trial}", n_items=N_ITEMS, columns=columns)) as version:
-            brand = version.column("brand")
-            missing = np.flatnonzero(~brand.is_there(range(N_ITEMS))).tolist()
-            told = {place: word(1) for place in missing if dice.random() < 0.5}
-            for column in (brand, with_told(brand, told)):
+        ids: dict[str, None] = {}
+        while len(ids) < N_ITEMS:
+            ids[word(1)] = None
+        columns = {"title": Texts(words()), "brand": Categories(words())}
+        settings = {"n_items": N_ITEMS, "item_ids": [*ids], "columns": columns}
+        with Version.open(root, make_version(f"trial {trial}", **settings)) as version:
+            found = [version.column(name) for name in ("id", "title", "brand")]
+            for column in found[1:]:
+                missing = np.flatnonzero(~column.is_there(range(N_ITEMS))).tolist()
+                told = {place: word(1) for place in missing if dice.random() < 0.5}
+                found.append(with_told(column, told))
+            for column in found:
                 known = [*column.texts(range(N_ITEMS)), "\ud800", "no such"]
                 for _ in range(60):
                     wanted = {*dice.choices(known, k=dice.randint(0, 5)), *(word(0) for _ in range(dice.randint(0, 2)))}
                     check_column(column, dice.choices(range(N_ITEMS), k=dice.choice([0, 1, 30, 90])), wanted)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [""] * 3,
+        ["", "ab", ""],
+        ["ab", "", "", "b"],
+        ["i0001", "i0011", "i0101", "i1001", "i10011"],
+        ["tennis", "tennis\0", "\0tennis", "tonnis", "TENNIS"],
+        ["é" * 250, "é" * 249 + "è", "è" + "é" * 249],
+    ],
+)
+def test_texts_that_look_alike_are_told_apart(texts: list[str]) -> None:
+    encoded = [text.encode() for text in texts]
+    column = TextColumn(b"".join(encoded), np.cumsum([0, *map(len, encoded)]))
+    for wanted in ({text} for text in (*texts, "", "a", "\ud800")):
+        check_column(column, range(len(texts)), wanted)
+    check_column(column, range(len(texts)), {*texts})
 
 
 def test_categories_are_found_at_both_ends_and_between(root: Path, make_version: MakeVersion) -> None:
