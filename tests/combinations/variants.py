@@ -105,7 +105,8 @@ def longer(server: Serving, expected: Expected, found: Answered, dice: random.Ra
     if any(position > k for position, _ in expected.pins()) or order.explore_positions:
         return
     other = server.answer(_asking(expected, k=most))
-    if order.caps and any(item.rung == ARRIVALS and item.rank > k for item in other.answer.items):
+    arrived = {item.item for item in found.answer.items if item.rung == ARRIVALS}
+    if order.caps and any(item.rung == ARRIVALS and item.item not in arrived for item in other.answer.items):
         return  # they count first
     if other.answer.items[: len(found.answer.items)] != found.answer.items:
         yield f"of {most} items the first {k} are others: {_ids(other.answer.items)} for {_ids(found.answer.items)}"
