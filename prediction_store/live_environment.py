@@ -7,6 +7,7 @@ open a file twice in a process nor carry it across a fork, so there is one regis
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import threading
@@ -35,8 +36,9 @@ BEFORE: Final = b"before"
 DATABASES: Final = (FACTS, CHANGES, BEFORE)
 """Names of the databases; an older Shortlist made the first two."""
 
-State = tuple[int, int, int]
-"""Device and inode of the file, and LMDB's number of its last transaction: another one with each change."""
+State = tuple[int, int, int, int]
+"""Device and inode of the file, how often this process had opened one, for an inode is used again, and LMDB's number of
+its last transaction: another one with each change."""
 T = TypeVar("T")
 
 
@@ -55,6 +57,8 @@ class Tables(NamedTuple):
 class _Opened(NamedTuple):
     environment: lmdb.Environment
     file: tuple[int, int]
+    opening: int
+    """How often this process had opened one before."""
     is_writable: bool
     is_locked: bool
     """False where the place is read-only, or too full for a lock file: what is read may be overwritten meanwhile."""
@@ -71,6 +75,7 @@ class LiveEnvironment:
         self._folder, self._file = layout.live_items_folder(root), layout.live_items_file(root)
         self._path = str(self._file)
         self._opened: _Opened | None = None
+        self._openings = itertools.count()
         self._lock = threading.RLock()
         """Guards `_opened`; held while reading, and not while waiting for another process or the disk."""
         self._writing = threading.Lock()
@@ -86,7 +91,9 @@ class LiveEnvironment:
         with self._lock:
             try:
                 opened = self._look()
-                return None if opened is None else (*opened.file, opened.environment.info()["last_txnid"])
+                if opened is None:
+                    return None
+                return (*opened.file, opened.opening, opened.environment.info()["last_txnid"])
             except (lmdb.Error, OSError) as error:
                 raise _problem("reading", self._folder, error) from error
 
@@ -118,7 +125,7 @@ class LiveEnvironment:
                         raise
                     continue
                 if opened.is_locked or environment.info()["last_txnid"] == number:
-                    return (*opened.file, number), found
+                    return (*opened.file, opened.opening, number), found
         raise LiveItemsError(f"reading {self._folder}: it was changed meanwhile, {TRIES} times")
 
     def write(self, change: Callable[[Tables], T]) -> T:
@@ -194,7 +201,7 @@ class LiveEnvironment:
         except DiskError:  # a full disk, say
             is_locked = False
             environment = self._open_for_reading(lock=False)
-        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), False, is_locked)
+        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), next(self._openings), False, is_locked)
         return self._opened
 
     def _open_for_reading(self, *, lock: bool) -> lmdb.Environment:
@@ -226,7 +233,7 @@ class LiveEnvironment:
         except BaseException:
             environment.close()
             raise
-        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), True, True)
+        self._opened = _Opened(environment, (facts.st_dev, facts.st_ino), next(self._openings), True, True)
         return self._opened
 
     def _refuse_truncated(self, environment: lmdb.Environment) -> None:

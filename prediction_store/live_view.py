@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,9 @@ from schemas.live_items import NOTHING_SET, TEXTS, ItemFacts
 KEPT_VIEWS: Final = 3
 """Of the version that is served, the one before, and the one that is about to be."""
 AS_THE_VERSION_SAYS: Final = -1
+
+Test = Callable[[Callable[[str], Column], npt.NDArray[np.uint32]], npt.NDArray[np.bool_]]
+"""Of columns by name, and of items, uint32[n]: for which of them it holds, bool[n]."""
 
 
 class LiveView:
@@ -52,6 +56,8 @@ class LiveView:
         """By column, then by dense index: what is set for items of which the version does not say it."""
         self._with_told: dict[str, Column] = {}
         """The columns of which something is told."""
+        self._tests: dict[str, tuple[Test, npt.NDArray[np.bool_]]] = {}
+        """By name, what is known beforehand of all items."""
 
     def eligible(self, items: npt.NDArray[np.uint32], now: float) -> npt.NDArray[np.bool_]:
         """bool[m]: which of the items may be shown at a time."""
@@ -79,6 +85,25 @@ class LiveView:
         found: Column = version.column(name)
         return found
 
+    def keep(self, version: Version, name: str, test: Test) -> None:
+        """Try a test on all items, and from now on again on those whose facts change.
+
+        Requires: the version is the view's own, and the test knows nothing but the columns.
+        """
+        every = np.arange(version.n_items, dtype=np.uint32)
+        self._tests[name] = test, test(partial(self.column, version), every)
+
+    def kept(self, name: str) -> npt.NDArray[np.bool_] | None:
+        """bool[n]: for which items the test of that name holds; None: it is not kept."""
+        found = self._tests.get(name)
+        return None if found is None else found[1]
+
+    def like(self, other: LiveView, version: Version) -> LiveView:
+        """This view, with the tests that another one of the same version keeps."""
+        for name, (test, _) in other._tests.items():
+            self.keep(version, name, test)
+        return self
+
     @property
     def n_hidden(self) -> int:
         """Items of the version that are hidden."""
@@ -105,6 +130,9 @@ class LiveView:
             else:
                 self._put_arrival(key.decode("utf-8", "replace"), facts)
         self._tell(version, known)
+        changed = np.array([*known], np.uint32)
+        for test, holds in self._tests.values():
+            holds[changed] = test(partial(self.column, version), changed)
         return problem
 
     def _put_arrival(self, item: str, facts: ItemFacts | None) -> None:
@@ -229,7 +257,8 @@ class LiveViews:
         # Another file may have been put in the place of the one that was read: its numbers say nothing.
         if not reading.is_whole and reading.state[:2] != kept.state[:2]:  # type: ignore[index] # neither is None then
             reading = self.live.read()
-        view = LiveView(version) if reading.is_whole else kept.view
+        is_empty = kept.state is None and not kept.view.number
+        view = kept.view if is_empty or not reading.is_whole else LiveView(version).like(kept.view, version)
         kept.problem = view.put(version, reading.entries)
         kept.view, kept.state, view.number = view, reading.state, reading.number
         if kept.problem is not None:

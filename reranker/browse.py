@@ -43,7 +43,7 @@ def shown(
 ) -> ListAnswer:
     """What may be shown of a list of the version, by the rules of its placement."""
     may = live.eligible(ranked.items, now)
-    is_allowed = rules.effects(partial(live.column, version), ranked.items).is_allowed
+    is_allowed = rules.effects(partial(live.column, version), ranked.items, kept=live.kept).is_allowed
     may = may if is_allowed is None else may & is_allowed
     age = freshness_of(version.manifest.made_at, version.manifest.expires_at, now, settings).age_seconds
     return _listed(version, ranked.items[may], ranked.scores[may], k, age)

@@ -125,7 +125,7 @@ def _rank(asked: Asked, pool: Pool, hidden: Indexes, k: int, arrivals: Arrivals 
     """
     given = SignalInputs(asked.version, pool, asked.session, asked.at)
     scoring = None if is_hasty else Scoring(asked.ranker, given, is_now=asked.is_now)
-    effects = asked.rules.effects(partial(asked.live.column, asked.version), pool.items)
+    effects = asked.rules.effects(partial(asked.live.column, asked.version), pool.items, kept=asked.live.kept)
     extras = [] if is_hasty else [*_extras(pool, effects, asked.familiar)]
     boosts = [added for _, added in extras]
     allowed = eligible(pool.items, hidden, asked.live, asked.now)

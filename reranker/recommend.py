@@ -249,7 +249,9 @@ class Reranker:
         """
         self.views.prepare(version)
         self.fresh_of(version)
-        self.rules_of(version)
+        rules = self.rules_of(version)
+        if rules.rules:
+            rules.keep_in(self.live_view(version), version)
         if self.trending_now is not None:
             is_wanted = may_be_shown(self._config.serve, self.ranker_of(version).arrivals)
             self.trending_now.prepare(version, self.live_view(version).arrivals if is_wanted else ())
@@ -318,6 +320,7 @@ def open_reranker(config: Config, *, now: Clock = time.time, follows_events: boo
         known_of = opened.enter_context(stored_sessions(config, now)) if follows_events else None
         reranker = opened.enter_context(contextlib.closing(Reranker(store, config, now=now, known_of=known_of)))
         reranker.trending_now = stored_trending(config, now) if follows_events else None
+        store.prepare = reranker.prepare
         store.refresh()
         yield reranker
 

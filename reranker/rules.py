@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,16 @@ from reranker.conditions import Columns, Condition, parse
 from reranker.errors import ConditionError
 from schemas.errors import ShortlistError
 from schemas.rules import Rule
+
+if TYPE_CHECKING:
+    from prediction_store.live_view import LiveView
+    from prediction_store.version import Version
+
+
+KEPT_BYTES: Final = 64 << 20
+"""For what conditions say of all items: a byte for each item and condition."""
+Kept = Callable[[str], Mask | None]
+"""For which items, bool[n_items], a condition holds, by its text; None: it has to be tried."""
 
 
 class Effects(NamedTuple):
@@ -65,10 +76,19 @@ class Rules:
             return self
         return Rules(tuple(pair for pair in self.rules if not pair[0].placements or placement in pair[0].placements))
 
-    def effects(self, columns: Columns, items: Indexes, *, wants_all: bool = False) -> Effects:
+    def keep_in(self, live: LiveView, version: Version) -> None:
+        """Find out beforehand for which items each condition holds, as many as there is memory for."""
+        conditions = {condition.text: condition for _, condition in self.rules}
+        for text, condition in islice(conditions.items(), KEPT_BYTES // max(version.n_items, 1)):
+            live.keep(version, text, condition.holds)
+
+    def effects(
+        self, columns: Columns, items: Indexes, *, kept: Kept = lambda _: None, wants_all: bool = False
+    ) -> Effects:
         """What they say of the items, uint32[n].
 
         Args:
+            kept: what is known beforehand of all items.
             wants_all: a rule judges only items of which something is there in all columns that it names. Others it
                 leaves out, whether it excludes or includes, and does not boost or pin.
         """
@@ -78,7 +98,8 @@ class Rules:
         included: Mask | None = None
         boosts, pins = [], []
         for rule, condition in self.rules:
-            holds = condition.holds(columns, items)
+            of_all = kept(condition.text)
+            holds = condition.holds(columns, items) if of_all is None else of_all[items]
             if wants_all:
                 is_judged = condition.is_judged(columns, items)
                 holds &= is_judged

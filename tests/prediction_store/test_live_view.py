@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,16 @@ import pytest
 from live_changes import change, damage
 from shop_store import MakeVersion
 
-from prediction_store import layout, live_changes, live_items
+from prediction_store import durable, layout, live_changes, live_items
 from prediction_store.columns import Categories, CategoryColumn, Texts
 from prediction_store.errors import LiveItemsError, StoreError
 from prediction_store.live_items import LiveItems
-from prediction_store.live_view import LiveView, LiveViews
+from prediction_store.live_view import LiveView, LiveViews, Test
 from prediction_store.reader import Version
 from schemas.live_items import FACTS, ItemFacts
 
 N_ITEMS = 12
+EVERYTHING = np.arange(N_ITEMS, dtype=np.uint32)
 """Of the versions that `make_version` writes: the last is out of stock, item i costs 10 + i, item 1 has no price."""
 
 
@@ -43,6 +45,19 @@ def test_an_item_is_available_until_the_second_that_is_set(live: LiveItems, vers
     view = LiveViews(live).view(version)
     first = np.array([0], np.uint32)
     assert [bool(view.eligible(first, now)[0]) for now in (99.9, 100.0, 100.1)] == [True, False, False]
+
+
+def test_a_test_is_kept_also_when_another_file_takes_the_place(live: LiveItems, root: Path, version: Version) -> None:
+    views = LiveViews(live)
+    views.view(version).keep(version, "cheap", lambda columns, items: np.asarray(columns("price"))[items] < 9.0)
+    live.set([change("item-2", price=1.0)], now=5.0)
+    kept = views.view(version).kept("cheap")
+    assert kept is not None and np.flatnonzero(kept).tolist() == [2]
+    durable.remove_folder(layout.live_items_folder(root))
+    live.set([change("item-3", price=1.0)], now=6.0)
+    kept = views.view(version).kept("cheap")
+    assert kept is not None and np.flatnonzero(kept).tolist() == [3]
+    assert views.view(version).kept("dear") is None
 
 
 def test_items_that_the_version_lacks_are_kept_for_a_later_one(
@@ -175,6 +190,13 @@ def test_changes_at_random_end_like_a_dictionary(
     known: dict[str, dict[str, object]] = {}
     names = [f"item-{place}" for place in range(N_ITEMS + 3)]
     views, seldom = LiveViews(live), LiveViews(live)
+    tests: dict[str, Test] = {
+        "cheap": lambda columns, items: np.asarray(columns("price"))[items] < 9.0,
+        "there": lambda columns, items: np.asarray(columns("in_stock"))[items] != 0,
+    }
+    for each in (views, seldom):
+        for name, test in tests.items():
+            each.view(version).keep(version, name, test)
     for step in range(150):
         batch = []
         for _ in range(chance.choice([1, 1, 3, 60])):
@@ -190,9 +212,13 @@ def test_changes_at_random_end_like_a_dictionary(
             mine.update(facts)
             known[name] = {fact: value for fact, value in mine.items() if value is not None}
         live.set(batch, now=float(step))
-        check_view(views.view(version), version, known)
-        if chance.random() < 0.1:
-            check_view(seldom.view(version), version, known)
+        for each in [views, seldom] if chance.random() < 0.1 else [views]:
+            view = each.view(version)
+            check_view(view, version, known)
+            for name, test in tests.items():
+                kept = view.kept(name)
+                assert kept is not None
+                assert kept.tolist() == test(partial(view.column, version), EVERYTHING).tolist(), name
     stored = {key.decode(): facts for key, facts in live.read().entries}
     assert stored.keys() == {name for name, facts in known.items() if facts}
     for name, facts in stored.items():

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from serving_shop import N_ITEMS, Shop
 
+from prediction_store.live_view import LiveView
 from prediction_store.reader import Version
+from reranker import rules
 from reranker.announced import effects_on
 from reranker.errors import ConditionError
 from reranker.rules import Effects, Rules
@@ -33,6 +35,36 @@ def test_no_rules_allow_everything_and_move_nothing(version: Version) -> None:
     assert found.is_allowed is None
     assert found.boosts == ()
     assert found.pins == ()
+
+
+def test_what_is_found_out_beforehand_is_what_is_found_out_in_the_request(
+    version: Version, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Rules.of(
+        [
+            Rule(name="cheap", where="price < 30", action="include"),
+            Rule(name="boots", where="category == 'boots'", action="boost", weight=0.5),
+            Rule(name="odd", where="not price > 7", action="pin", position=3),
+            Rule(name="again", where="price < 30", action="exclude", placements=["basket"]),
+        ]
+    )
+    items = np.array([39, 3, 7, 7, 30, 29], np.uint32)
+    monkeypatch.setattr(rules, "KEPT_BYTES", 2 * version.n_items + 1)
+    live = LiveView(version)
+    wanted.keep_in(live, version)
+    assert [live.kept(condition.text) is not None for _, condition in wanted.rules] == [True, True, False, True]
+    for placement in ("home", "basket"):
+        one, other = (
+            wanted.at(placement).effects(version.column, items, kept=kept) for kept in (live.kept, lambda text: None)
+        )
+        assert one.is_allowed is not None and other.is_allowed is not None
+        assert one.is_allowed.tolist() == other.is_allowed.tolist()
+        assert [(name, added.tolist()) for name, added in one.boosts] == [
+            (name, added.tolist()) for name, added in other.boosts
+        ]
+        assert [(place, holds.tolist()) for place, holds in one.pins] == [
+            (place, holds.tolist()) for place, holds in other.pins
+        ]
 
 
 def test_includes_add_up_and_an_exclude_takes_away_from_them(version: Version) -> None:
