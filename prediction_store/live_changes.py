@@ -1,8 +1,11 @@
-"""The changes of live facts, numbered in their order, and what was set before each."""
+"""The changes of live facts, numbered in their order, and what was set before each.
+
+The number of a change is the microsecond it was made at, or the next one that is free. So a change of another host, or
+one that was lost when a copy was restored, is not taken for one of these.
+"""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from typing import Final
 
@@ -18,13 +21,13 @@ Replaced = tuple[bytes, bytes]
 """The id of an item that was changed, and its value before; empty where there was none."""
 
 
-def remember(tables: Tables, changed: list[Replaced], kept_bytes: int) -> None:
+def remember(tables: Tables, changed: list[Replaced], now: float, kept_bytes: int) -> None:
     """Number the changes, and forget the oldest of all where they are too many, or take more than so many bytes.
 
     The last one stays in any case: the next is numbered by it.
     """
     transaction, _, changes, before = tables
-    number = (last_number(tables) or _any_number()) + len(changed)
+    number = max(last_number(tables) + 1, round(now * 1e6)) + len(changed) - 1
     kept = _last_that_fit(changed, kept_bytes)
     if len(kept) < len(changed):  # those of earlier are too long ago
         for table in (changes, before):
@@ -48,22 +51,24 @@ def changed_since(tables: Tables, since: int) -> Iterator[bytes]:
 def read_back(tables: Tables, number: int, to: int) -> dict[bytes, bytes] | None:
     """By id, the values after change `to` of all items that were changed from then until change `number`.
 
-    Empty where there was none. None: not all of these changes are remembered, or an older Shortlist has made one.
+    Empty where there was none. None: `to`, or one since, is not remembered; or an older Shortlist has made it.
     """
     found: dict[bytes, bytes] = {}
-    with tables.transaction.cursor(db=tables.changes) as changes, tables.transaction.cursor(db=tables.before) as before:
-        for each in range(to + 1, number + 1):
-            name = each.to_bytes(8, "big")
-            if not (changes.set_key(name) and before.set_key(name)):
+    with tables.transaction.cursor(db=tables.changes) as changes:
+        if not changes.set_key(to.to_bytes(8, "big")):
+            return None
+        while changes.next() and int.from_bytes(changes.key(), "big") <= number:
+            before = tables.transaction.get(changes.key(), db=tables.before)
+            if before is None:
                 return None
-            found.setdefault(bytes(changes.value()), bytes(before.value()))
+            found.setdefault(bytes(changes.value()), bytes(before))
     return found
 
 
 def first_number(tables: Tables) -> int:
-    """Of the oldest change that is remembered; 1: none is."""
+    """Of the oldest change that is remembered; 0: none is."""
     with tables.transaction.cursor(db=tables.changes) as cursor:
-        return int.from_bytes(cursor.key(), "big") if cursor.first() else 1
+        return int.from_bytes(cursor.key(), "big") if cursor.first() else 0
 
 
 def last_number(tables: Tables) -> int:
@@ -87,8 +92,3 @@ def _are_too_many(tables: Tables, kept_bytes: int) -> bool:
     pages = sum(of[kind] for of in of_both for kind in ("branch_pages", "leaf_pages", "overflow_pages"))
     count = of_both[0]["entries"]
     return count > KEPT_CHANGES or (count > 1 and pages * of_both[0]["psize"] > kept_bytes)
-
-
-def _any_number() -> int:
-    """To begin with: far from the numbers of other environments, so that these are not taken for ours."""
-    return secrets.randbits(32) << 20

@@ -43,7 +43,7 @@ class Reading(NamedTuple):
     state: State | None
     """None: nothing has ever been set."""
     number: int
-    """Of the last change in it; 0: there was none. Those of another environment, on another host say, are others."""
+    """Of the last change in it, see `live_changes`; 0: there was none."""
     is_whole: bool
     """True: the entries are all there is. False: they are what has changed since the number asked for."""
     entries: list[Entry]
@@ -164,7 +164,7 @@ def _apply(tables: Tables, keyed: list[tuple[bytes, ItemChange]], now: float, ke
             value = transaction.replace(key, encode_facts(key, found), db=facts)
             changed.append((key, bytes(value or b"")))
     if changed:
-        remember(tables, changed, kept_bytes)
+        remember(tables, changed, now, kept_bytes)
     return [key.decode("utf-8") for key, _ in changed]
 
 
@@ -178,7 +178,7 @@ def _read(tables: Tables, since: int | None) -> tuple[int, bool, list[Entry]]:
         return 0, True, []
     _check_format(tables)
     number = last_number(tables)
-    if since is not None and since <= number and since + 1 >= first_number(tables):
+    if since and first_number(tables) <= since <= number:
         keys = dict.fromkeys(changed_since(tables, since))
         return number, False, [_entry(key, tables.transaction.get(key, db=tables.facts)) for key in keys]
     with tables.transaction.cursor(db=tables.facts) as cursor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,9 +82,9 @@ def test_what_is_too_long_ago_is_not_remembered(
         live.set([change("item-0", price=float(price))], now=5.0)
     last, past = live.read().number, LivePast(live, version)
     found = {back: past.after(last - back) for back in range(6)}
-    assert [back for back, view in found.items() if view is None] == [4, 5]
-    view = past.after(last - 3)
-    assert view is not None and np.asarray(view.column(version, "price"))[0] == 2.0
+    assert [back for back, view in found.items() if view is None] == [3, 4, 5]
+    view = past.after(last - 2)
+    assert view is not None and np.asarray(view.column(version, "price"))[0] == 3.0
     assert past.after(last + 1) is None
 
 
@@ -95,7 +96,7 @@ def test_of_a_batch_that_is_too_much_the_last_are_remembered(live: LiveItems, ro
         assert kept == [*range(len(kept))] and 100 < len(kept) < 501
         (first, *_) = small.read().entries
         small.set([change("item-000", hidden=True)], now=6.0)
-        assert small.read_back(last + 1, last) == [first]
+        assert small.read_back(small.read().number, last) == [first]
 
 
 def test_they_take_a_quarter_of_the_room_and_leave_the_rest(root: Path) -> None:
@@ -129,6 +130,35 @@ def test_numbers_of_another_environment_are_not_taken_for_its_own(
         assert LivePast(other, version).after(before) is None
         view = LivePast(other, version).after(0)
         assert view is not None and view.price is None, "before the first change of any nothing was set"
+
+
+def test_changes_that_a_restored_copy_has_lost_are_not_taken_for_later_ones(
+    live: LiveItems, root: Path, version: Version, tmp_path: Path
+) -> None:
+    live.set([change("item-0", price=1.0)], now=5.0)
+    copied = live.read().number
+    live.close()
+    shutil.copytree(layout.live_items_folder(root), tmp_path / "copy")
+    with LiveItems(root) as lost:
+        lost.set([change("item-0", price=2.0)], now=6.0)
+        of_lost = lost.read().number
+    durable.remove_folder(layout.live_items_folder(root))
+    shutil.copytree(tmp_path / "copy", layout.live_items_folder(root))
+    with LiveItems(root) as restored:
+        for price in (3.0, 4.0):
+            restored.set([change("item-0", price=price)], now=7.0)
+        past = LivePast(restored, version)
+        assert past.after(of_lost) is None
+        view = past.after(copied)
+        assert view is not None and np.asarray(view.column(version, "price"))[0] == 1.0
+
+
+def test_the_numbers_go_on_when_the_clock_is_set_back(live: LiveItems, version: Version) -> None:
+    numbers = []
+    for now in (9.0, 5.0, 9.0, 20.0):
+        live.set([change("item-0", price=now), change("item-2", price=now)], now=now)
+        numbers.append(live.read().number)
+    assert numbers == [9_000_001, 9_000_003, 9_000_005, 20_000_001]
 
 
 def test_changes_by_an_older_shortlist_cannot_be_taken_back(live: LiveItems, version: Version) -> None:
