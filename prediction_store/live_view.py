@@ -98,7 +98,7 @@ class LiveView:
         found = self._tests.get(name)
         return None if found is None else found[1]
 
-    def like(self, other: LiveView, version: Version) -> LiveView:
+    def with_tests_of(self, other: LiveView, version: Version) -> LiveView:
         """This view, with the tests that another one of the same version keeps."""
         for name, (test, _) in other._tests.items():
             self.keep(version, name, test)
@@ -258,7 +258,7 @@ class LiveViews:
         if not reading.is_whole and reading.state[:2] != kept.state[:2]:  # type: ignore[index] # neither is None then
             reading = self.live.read()
         is_empty = kept.state is None and not kept.view.number
-        view = kept.view if is_empty or not reading.is_whole else LiveView(version).like(kept.view, version)
+        view = kept.view if is_empty or not reading.is_whole else LiveView(version).with_tests_of(kept.view, version)
         kept.problem = view.put(version, reading.entries)
         kept.view, kept.state, view.number = view, reading.state, reading.number
         if kept.problem is not None:
